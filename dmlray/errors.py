@@ -1,0 +1,38 @@
+"""What can go wrong in a user's hands, and the one grammar in which it is said."""
+
+from collections.abc import Sequence
+
+
+class DmlrayError(Exception):
+    """A mistake or mishap that a user can mend; its text says where, what and what is allowed."""
+
+    exit_status = 2
+
+
+class ConfigError(DmlrayError):
+    """A file, option or override asks for something that does not exist or is not allowed."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source, self.problems = source, tuple(problems)
+        if len(problems) == 1:
+            super().__init__(f"{source}: {problems[0]}")
+        else:
+            lines = "".join(f"\n  {problem}" for problem in problems)
+            super().__init__(f"{source}: {len(problems)} problems{lines}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
+        return type(self), (self.source, self.problems)  # pickled when a worker raises it
+
+
+class DataError(DmlrayError):
+    """Images, labels or weights are missing, damaged or contradict each other."""
+
+
+class ResourceError(DmlrayError):
+    """The machine or cluster cannot give what is asked for."""
+
+
+class RunError(DmlrayError):
+    """A run started and failed."""
+
+    exit_status = 1

@@ -1,0 +1,75 @@
+"""What can be set, and where searching it is sensible."""
+
+import math
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+Value = bool | int | float | str | None
+
+
+class Knobs(BaseModel):
+    """A frozen group of settings; each field has a default, a legal range, a unit and a help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Float:
+    """Real numbers in [low, high]; `log` draws the exponent evenly, `step` makes a grid."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_range(self.low, self.high, self.log, self.step)
+
+    def contains(self, value: Value) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Int:
+    """Whole numbers in [low, high], both included."""
+
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        _check_range(self.low, self.high, self.log, None if self.step == 1 else self.step)
+
+    def contains(self, value: Value) -> bool:
+        return isinstance(value, int) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values."""
+
+    values: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("a choice needs at least one value")
+
+    def contains(self, value: Value) -> bool:
+        return value in self.values
+
+
+Distribution = Float | Int | Choice
+Space = dict[str, Distribution]
+
+
+def _check_range(low: float, high: float, log: bool, step: float | None) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"low must be at most high, got low={low} and high={high}")
+    if log and low <= 0:
+        raise ValueError(f"a log range must start above 0, got low={low}")
+    if log and step is not None:
+        raise ValueError("a range is either log or in steps, not both")
+    if step is not None and step <= 0:
+        raise ValueError(f"step must be above 0, got {step}")

@@ -1,0 +1,1 @@
+"""How one learner learns, on one device; knows no Ray."""

@@ -1,0 +1,1 @@
+"""What is to be done: frozen, picklable, checked; nothing runs here."""
