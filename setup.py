@@ -1,3 +1,10 @@
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+# experiments/ and searches/ stand at the top for people and travel inside the package.
+DATA = {"dmlray.experiments": "experiments", "dmlray.searches": "searches"}
+
+setup(
+    packages=[*find_packages(include=["dmlray", "dmlray.*"]), *DATA],
+    package_dir=DATA,
+    package_data={"dmlray": ["py.typed"], **dict.fromkeys(DATA, ["*.yaml"])},
+)

@@ -1,5 +1,6 @@
 """What can go wrong in a user's hands, and the one grammar in which it is said."""
 
+import signal
 from collections.abc import Sequence
 
 
@@ -36,3 +37,15 @@ class RunError(DmlrayError):
     """A run started and failed."""
 
     exit_status = 1
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; no Exception, so that nothing on the way swallows it.
+
+    `resume` is the command that goes on from here, once somebody knows it.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.exit_status = 128 + number
+        self.resume: str | None = None
+        super().__init__(signal.Signals(number).name)

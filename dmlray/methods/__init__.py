@@ -36,5 +36,7 @@ def load(name: str) -> Method:
         ConfigError: If there is no such method.
     """
     if name not in names():
-        raise ConfigError("method.name", [f"unknown method {name!r}. Allowed: {', '.join(names())}"])
+        raise ConfigError(
+            "method.name", [f"unknown method {name!r}. Allowed: {', '.join(names())}"]
+        )
     return cast(Method, importlib.import_module(f"{__name__}.{name}"))

@@ -1,0 +1,26 @@
+# Each target makes .venv if it is missing and runs on a fresh machine with Python >= 3.10.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: demo test check fast
+
+demo: .venv/installed
+	$(BIN)/dmlray demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+.venv/installed: pyproject.toml setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@

@@ -1,0 +1,253 @@
+"""One function per command. Everything that the command line does can be done from Python."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from dmlray import methods
+from dmlray.cluster import ensemble as members
+from dmlray.cluster import search as searching
+from dmlray.cluster import training
+from dmlray.cluster.doctor import Check, examine
+from dmlray.cluster.session import session
+from dmlray.data import catalogue
+from dmlray.data.catalogue import Dataset
+from dmlray.errors import ConfigError, Interrupted
+from dmlray.learn import job
+from dmlray.learn.device import default_device
+from dmlray.learn.preflight import preflight
+from dmlray.learn.scores import Scores
+from dmlray.learn.training import Place
+from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.files import Resolved, override, read_experiment, write_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.plans.problems import nearest
+from dmlray.plans.search import Search, read_search
+from dmlray.reporting.display import Display, Silent
+
+RUNS = Path("runs")
+
+
+def train(
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    address: str | None = None,
+    display: Display | None = None,
+) -> tuple[Scores, RunFolder]:
+    """Train one experiment on Ray Train and score it on the classes never seen."""
+    display = display or Silent()
+    if resume:
+        folder = _resumed(resume, "experiment", overrides)
+        plan = read_experiment(folder.plan("experiment")).experiment
+    else:
+        plan = read_experiment(_needed(file), overrides).experiment
+        folder = RunFolder(out or RUNS / _run_name(_needed(file)))
+    _prepare(plan, display)
+    if not resume:
+        folder.claim()
+        write_experiment(folder.plan("experiment"), plan)
+    with _resumable(f"dmlray train --resume {folder.path}"), session(address) as cluster:
+        return training.train(plan, folder, cluster, display), folder
+
+
+def tune(
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    address: str | None = None,
+    display: Display | None = None,
+) -> tuple[FrozenTrial, RunFolder]:
+    """Search hyperparameters; write the winner as `best.yaml`, a legal experiment."""
+    display = display or Silent()
+    if resume:
+        folder = _resumed(resume, "search", overrides)
+        plan = read_search(folder.plan("search"))
+    else:
+        plan = read_search(_needed(file), overrides)
+        folder = RunFolder(out or RUNS / _run_name(_needed(file)))
+    _prepare(plan.experiment, display)
+    if not resume:
+        folder.claim()
+        plan.write(folder.plan("search"))
+    with _resumable(f"dmlray tune --resume {folder.path}"), session(address) as cluster:
+        best = searching.search(plan, folder, cluster, display)
+    _write_best(plan, folder, best)
+    return best, folder
+
+
+def ensemble(
+    experiment: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    method: str | None = None,
+    size: int = 8,
+    vary: Vary | None = None,
+    members_per_gpu: int = 1,
+    out: Path | None = None,
+    resume: Path | None = None,
+    address: str | None = None,
+    display: Display | None = None,
+) -> tuple[Scores, RunFolder]:
+    """Train the members that are missing, merge them, and score every ensemble size."""
+    display = display or Silent()
+    if resume:
+        folder = _resumed(resume, "ensemble", overrides)
+        plan = read_ensemble(folder.plan("ensemble"))
+    else:
+        file = experiment or _experiment_of(method, display)
+        words = [*([f"method.name={method}"] if method else []), *overrides]
+        base = read_experiment(file, words).experiment
+        plan = Ensemble(base, size, vary or default_vary(base))
+        folder = RunFolder(out or RUNS / f"{_run_name(file)}_x{size}")
+    _prepare(plan.experiment, display)
+    if not resume:
+        folder.claim()
+        plan.write(folder.plan("ensemble"))
+    with _resumable(f"dmlray ensemble --resume {folder.path}"), session(address) as cluster:
+        members.train_members(plan, folder, cluster, members_per_gpu, display)
+        return members.merge_members(plan, folder), folder
+
+
+def evaluate(run: Path) -> Scores:
+    """Score a finished run again from its files, in this process."""
+    folder = RunFolder(run)
+    match folder.kind():
+        case "experiment":
+            plan = read_experiment(folder.plan("experiment")).experiment
+            return job.evaluate(plan, folder, Place(default_device()))
+        case "ensemble":
+            plan = read_ensemble(folder.plan("ensemble"))
+            with session():
+                return members.merge_members(plan, folder)
+        case _:
+            raise ConfigError(str(run), [f"is a search. Allowed: dmlray train {folder.best}"])
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What `dmlray demo` found, stage by stage."""
+
+    trained: Scores
+    merged: Scores
+    folder: RunFolder
+
+
+def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
+    """Search, train the winner and merge an ensemble on the demo set; goes on where it was."""
+    display = display or Silent()
+    root = out or RUNS / "demo"
+    with _resumable(f"dmlray demo --out {root}"), session():
+        search = root / "search"
+        display.say("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
+        _, found = tune(Path("searches/proxy_anchor_demo.yaml"), **_go_on(search), display=display)
+        display.say("2/3  train: the winner, on all training classes, on Ray Train")
+        trained, _ = train(found.best, **_go_on(root / "winner"), display=display)
+        display.say("3/3  ensemble: DREML, one actor per core, merged")
+        merged, _ = ensemble(
+            Path("experiments/dreml_demo.yaml"), size=8, **_go_on(root / "dreml"), display=display
+        )
+    return Demo(trained, merged, RunFolder(root))
+
+
+def show(file: Path, overrides: Sequence[str] = ()) -> Resolved:
+    """Each value of an experiment, and who said it."""
+    return read_experiment(file, overrides)
+
+
+def doctor(address: str | None = None) -> Iterator[Check]:
+    """Check this machine and the cluster, one thing at a time."""
+    return examine(address)
+
+
+def prepare_data(name: str, root: Path | None) -> Dataset:
+    """Make or find a data set and check it."""
+    return catalogue.load(name, root)
+
+
+def _needed(file: Path | None) -> Path:
+    if file is None:
+        raise ConfigError("command line", ["names no file. Allowed: a YAML file, or --resume RUN"])
+    return file
+
+
+def _resumed(run: Path, kind: str, overrides: Sequence[str]) -> RunFolder:
+    folder = RunFolder(run)
+    if overrides:
+        raise ConfigError("--resume", [f"goes on with the plan in {run}; it takes no overrides"])
+    if folder.kind() != kind:
+        raise ConfigError(str(run), [f"is no {kind}: it holds {folder.kind()}.yaml"])
+    return folder
+
+
+def _go_on(path: Path) -> dict[str, Path]:
+    """Options of a stage: resume what was begun, else begin."""
+    return {"resume": path} if path.exists() and any(path.iterdir()) else {"out": path}
+
+
+def _run_name(file: Path) -> str:
+    return f"{file.parent.name}_best" if file.stem == "best" else file.stem
+
+
+def _experiment_of(method: str | None, display: Display) -> Path:
+    if method is None:
+        raise ConfigError("command line", ["names no --method and no --experiment"])
+    if method not in methods.names():
+        raise ConfigError(
+            "--method", [f"unknown method {method!r}.{nearest(method, methods.names())}"]
+        )
+    file = Path("experiments") / f"{method}_demo.yaml"
+    display.say(f"no --experiment given: taking {file}")
+    return file
+
+
+def _prepare(plan: Experiment, display: Display) -> None:
+    """Check the plan and fill the image cache, in the driver, before anything runs."""
+    started = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal started
+        if not started:
+            display.start("decoding images", total)
+            started = True
+        display.update(done)
+
+    preflight(plan, progress)
+
+
+def _write_best(plan: Search, folder: RunFolder, best: FrozenTrial) -> None:
+    """The winner as a legal experiment that trains on all training classes."""
+    protocol, trials = plan.experiment.protocol, plan.settings.trials
+    how = (
+        f"validation: {protocol.metric}, mean of {protocol.folds} {protocol.split} folds, "
+        f"best of {trials} trials"
+    )
+    winner = override(
+        plan.point(best.params),
+        "best.yaml",
+        {"protocol.selection": "last", "protocol.tuned_by": how},
+    )
+    comments = [
+        f"trial {best.number} of the study in {folder.study.name}",
+        f"{protocol.metric} {best.value:.4f} on validation classes ({how})",
+        *(f"{key} = {value}" for key, value in best.params.items()),
+    ]
+    write_experiment(folder.best, winner, comments)
+
+
+@contextmanager
+def _resumable(command: str) -> Iterator[None]:
+    """Tell an interruption how to go on; the outermost command is the one to type."""
+    try:
+        yield
+    except Interrupted as interruption:
+        interruption.resume = command
+        raise

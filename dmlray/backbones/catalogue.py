@@ -1,0 +1,53 @@
+"""Backbones by name."""
+
+import difflib
+from collections.abc import Callable
+
+from dmlray.backbones import efficientnet_lite0, from_timm, from_torchvision
+from dmlray.backbones.trunk import BatchNorm, Network, Pooling, Trunk
+from dmlray.errors import ConfigError
+
+_NAMED = ["efficientnet_lite0", "resnet18", "resnet34", "resnet50", "resnet101", "googlenet"]
+
+
+def names() -> list[str]:
+    """Names worth telling; any other name of torchvision's or timm's works too."""
+    return list(_NAMED)
+
+
+def build(
+    name: str,
+    weights: str = "pretrained",
+    pooling: Pooling = "avg",
+    batchnorm: BatchNorm = "train",
+) -> Trunk:
+    """Build the backbone `name`; torchvision comes before timm, `timm/NAME` asks for timm's.
+
+    Args:
+        weights: `pretrained`, `none` (drawn at random), or the path of a file of tensors.
+
+    Raises:
+        ConfigError: If there is no such backbone, or it has no such pooling.
+        DataError: If the weights cannot be had or do not fit.
+    """
+    build_network, own_name = _source(name)
+    return Trunk(build_network(own_name, weights), pooling, batchnorm)
+
+
+def _source(name: str) -> tuple[Callable[[str, str], Network], str]:
+    if name == "efficientnet_lite0":
+        return efficientnet_lite0.network, name
+    if name in from_torchvision.names():
+        return from_torchvision.network, name
+    timm_name = name.removeprefix("timm/")
+    if from_timm.is_name(timm_name):
+        return from_timm.network, timm_name
+    raise ConfigError("backbone.name", [_unknown(name)])
+
+
+def _unknown(name: str) -> str:
+    # The well-known ones come first: of equally near spellings difflib keeps the earlier.
+    known = [*_NAMED, *from_torchvision.names(), *from_timm.names()]
+    near = difflib.get_close_matches(name.removeprefix("timm/"), known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"unknown backbone {name!r}.{hint} Allowed: {', '.join(_NAMED)}, or any timm model"

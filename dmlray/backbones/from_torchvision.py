@@ -1,0 +1,68 @@
+"""torchvision's networks with the ImageNet weights of their papers (IMAGENET1K_V1)."""
+
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dmlray.backbones.trunk import InputStatistics, Network
+from dmlray.backbones.weights import is_file, load_tensors, read_tensors, silenced, unreachable
+
+_CLASSIFIERS = ("fc.", "classifier.", "aux1.", "aux2.")
+_FAMILIES = (
+    "convnext_", "densenet", "efficientnet_", "googlenet", "mobilenet_", "resnet", "resnext",
+    "vgg", "wide_resnet",
+)  # fmt: skip
+"""Those that end in a feature map, then pooling, then a classifier."""
+
+
+def names() -> list[str]:
+    """Names of all networks that `network` can build."""
+    from torchvision import models
+
+    return [name for name in models.list_models(module=models) if name.startswith(_FAMILIES)]
+
+
+def network(name: str, weights: str) -> Network:
+    """The network up to its last feature map.
+
+    Raises:
+        DataError: If the weights cannot be fetched, or the file does not fit.
+    """
+    from torchvision import models
+
+    published = models.get_model_weights(name).IMAGENET1K_V1
+    try:
+        with silenced():
+            whole = models.get_model(name, weights=published if weights == "pretrained" else None)
+    except (OSError, RuntimeError) as error:
+        raise unreachable(name, error) from error
+    module = _feature_map(whole)
+    if is_file(weights):
+        load_tensors(module, read_tensors(Path(weights)), weights, spare=_CLASSIFIERS)
+    return Network(module, _width(module), _statistics(name, published.transforms()))
+
+
+def _feature_map(whole: nn.Module) -> nn.Module:
+    """Everything before the pooling, under unchanged names, so that public files fit."""
+    children = OrderedDict(whole.named_children())
+    if "features" in children:
+        parts = OrderedDict(features=children["features"])
+        if type(whole).__name__ == "DenseNet":  # its `forward` ends the map with a bare relu
+            parts["relu"] = nn.ReLU(inplace=True)
+        return nn.Sequential(parts)
+    beyond = ("avgpool", "dropout", "fc", "aux1", "aux2")
+    return nn.Sequential(OrderedDict((k, v) for k, v in children.items() if k not in beyond))
+
+
+@torch.no_grad()
+def _width(module: nn.Module) -> int:
+    return int(module.eval()(torch.zeros(1, 3, 64, 64)).shape[1])
+
+
+def _statistics(name: str, preset: object) -> InputStatistics:
+    size = preset.crop_size[0]  # type: ignore[attr-defined]
+    if name == "googlenet":  # its weights want 0.5; torchvision converts inside `forward`
+        return InputStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), size=size)
+    return InputStatistics(tuple(preset.mean), tuple(preset.std), size=size)  # type: ignore[attr-defined]

@@ -1,0 +1,102 @@
+"""A network without its classifier: normalised images in, pooled features out.
+
+B batch, F width, P positions of a feature map, T tokens.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dmlray.errors import ConfigError
+
+Pooling = Literal["avg", "max", "avg+max", "cls"]
+BatchNorm = Literal["train", "frozen_statistics", "frozen"]
+
+
+class InputStatistics(NamedTuple):
+    """How a network wants its images: (value * scale - mean) / std per channel.
+
+    `scale` meets the uint8 value, `bgr` reverses the channels first (mean and std then follow
+    that order), `size` is the side in pixels that the weights were trained at.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 1 / 255
+    bgr: bool = False
+    size: int = 224
+
+
+class Network(NamedTuple):
+    """A module that maps images to (B, F, H, W) or to tokens (B, T, F), and what it wants.
+
+    The first `prefix_tokens` tokens are no positions; the first of all may be a class token.
+    """
+
+    module: nn.Module
+    width: int
+    statistics: InputStatistics
+    prefix_tokens: int = 0
+    class_token: bool = False
+
+
+class Trunk(nn.Module):
+    """A network, its pooling, and BatchNorm layers that rest where they are told to.
+
+    Args:
+        pooling: `avg+max` adds both; `cls` takes the class token.
+        batchnorm: `frozen_statistics` never moves the running statistics, also not after
+            `.train()`, and still trains the affine weights; `frozen` rests these too.
+    """
+
+    def __init__(
+        self, network: Network, pooling: Pooling = "avg", batchnorm: BatchNorm = "train"
+    ) -> None:
+        super().__init__()
+        _check("backbone.pooling", pooling, get_args(Pooling))
+        _check("backbone.batchnorm", batchnorm, get_args(BatchNorm))
+        if pooling == "cls" and not network.class_token:
+            problem = "cls needs a network with a class token. Allowed here: avg, max, avg+max"
+            raise ConfigError("backbone.pooling", [problem])
+        self.network = network.module
+        self.width, self.statistics = network.width, network.statistics
+        self.pooling, self.batchnorm = pooling, batchnorm
+        self.prefix_tokens = network.prefix_tokens
+        if batchnorm == "frozen":
+            for norm in self._norms():
+                norm.requires_grad_(False)
+        self.train()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) to features (B, F)."""
+        maps = self.network(images)
+        if self.pooling == "cls":
+            return maps[:, 0]  # type: ignore[no-any-return]
+        if maps.dim() == 3:
+            return pool(maps[:, self.prefix_tokens :].transpose(1, 2), self.pooling)
+        return pool(maps.flatten(2), self.pooling)
+
+    def train(self, mode: bool = True) -> "Trunk":
+        super().train(mode)
+        if self.batchnorm != "train":
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def _norms(self) -> list[nn.Module]:
+        return [module for module in self.network.modules() if isinstance(module, _BatchNorm)]
+
+
+def pool(positions: Tensor, pooling: Pooling) -> Tensor:
+    """Reduce positions (B, F, P) to (B, F)."""
+    if pooling == "avg":
+        return positions.mean(-1)
+    # `max` and not `amax`: like max pooling, the gradient goes to one of several equal maxima.
+    largest = positions.max(-1).values
+    return largest if pooling == "max" else positions.mean(-1) + largest
+
+
+def _check(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(key, [f"{value!r} is not allowed. Allowed: {', '.join(allowed)}"])

@@ -1,0 +1,236 @@
+"""Words -> one api call -> words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dmlray import __version__
+from dmlray.errors import ConfigError, DmlrayError, Interrupted
+
+if TYPE_CHECKING:
+    from dmlray.learn.scores import Scores
+
+PATH = click.Path(path_type=Path)
+SIZES = click.IntRange(min=1)
+
+
+class Main(click.Group):
+    """Turns errors into one sentence and an exit status."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except DmlrayError as error:
+            click.echo(str(error), err=True)
+            sys.exit(error.exit_status)
+        except (Interrupted, KeyboardInterrupt) as error:
+            resume = getattr(error, "resume", None)
+            click.echo(f"interrupted. Go on with: {resume}" if resume else "interrupted", err=True)
+            sys.exit(getattr(error, "exit_status", 130))
+
+
+def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What every command that trains takes."""
+    for option in (
+        click.option("--out", type=PATH, help="Run folder; default runs/NAME."),
+        click.option("--resume", type=PATH, metavar="RUN", help="Go on in this run folder."),
+        click.option("--address", help="Ray cluster to join; default RAY_ADDRESS or a new one."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Search, train and ensemble deep metric learners on Ray.
+
+    Any setting can be changed with KEY=VALUE, for instance data.name=folder data.root=photos.
+    """
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="[EXPERIMENT] [KEY=VALUE]...")
+@_run_options
+def train(words: Sequence[str], **options: Any) -> None:
+    """Train one experiment and score it on classes never seen."""
+    from dmlray import api
+
+    file, overrides = _split(words)
+    with _display() as display:
+        scores, folder = api.train(file, overrides, display=display, **options)
+    _table(_rows(scores, "trained"), scores)
+    _where(folder.path)
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="[SEARCH] [KEY=VALUE]...")
+@click.option("--trials", type=SIZES, help="Trials in all.")
+@_run_options
+def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
+    """Search hyperparameters over class-disjoint folds, as the file SEARCH says."""
+    from dmlray import api
+
+    file, overrides = _split(words)
+    if trials:
+        overrides = [*overrides, f"trials={trials}"]
+    with _display() as display:
+        best, folder = api.tune(file, overrides, display=display, **options)
+    click.echo(f"best trial {best.number}: {best.value:.4f} on validation classes")
+    for key, value in best.params.items():
+        click.echo(f"  {key} = {value:.6g}" if isinstance(value, float) else f"  {key} = {value}")
+    click.echo(f"train it with:  dmlray train {folder.best}")
+    _where(folder.path)
+
+
+@main.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--method", help="Method, with its experiments/METHOD_demo.yaml.")
+@click.option("--experiment", type=PATH, help="Experiment of every member.")
+@click.option("--ensemble-size", "size", type=int, default=8, show_default=True, help="Members.")
+@click.option("--vary", help="What differs between members: meta_classes or seed.")
+@click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
+@_run_options
+def ensemble(overrides: Sequence[str], **options: Any) -> None:
+    """Train many learners side by side and merge their embeddings."""
+    from dmlray import api
+
+    with _display() as display:
+        scores, folder = api.ensemble(overrides=overrides, display=display, **options)
+    _table([*_rows(scores, f"{len(scores.curve)} merged"), *_curve_rows(scores)], scores)
+    _where(folder.path)
+
+
+@main.command()
+@click.option("--out", type=PATH, help="Run folder; default runs/demo. A second call goes on.")
+def demo(out: Path | None) -> None:
+    """The whole path in a few minutes: search, train, ensemble, look."""
+    from dmlray import api
+
+    with _display() as display:
+        result = api.demo(out=out, display=display)
+    merged = result.merged
+    rows = _rows(result.trained, "tuned proxy_anchor")
+    rows += [("dreml, one member", merged.curve[0]), *_curve_rows(merged)]
+    _table(rows, result.trained)
+    _where(result.folder.path)
+
+
+@main.command()
+@click.argument("run", type=PATH)
+def evaluate(run: Path) -> None:
+    """Score the finished run in folder RUN again."""
+    from dmlray import api
+
+    scores = api.evaluate(run)
+    _table(_rows(scores, scores.method), scores)
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY=VALUE]...")
+def show(words: Sequence[str]) -> None:
+    """Print each value of an experiment and who said it."""
+    from dmlray import api
+    from dmlray.plans.voices import flatten
+
+    file, overrides = _split(words)
+    if file is None:
+        raise ConfigError("command line", ["names no file. Allowed: a YAML file"])
+    resolved = api.show(file, overrides)
+    for key, value in flatten(resolved.experiment.document()).items():
+        text = f"{value:g}" if isinstance(value, float) else f"{value}"
+        click.echo(f"{key:<32} {text:<24} {resolved.said.get(key, 'default')}")
+
+
+@main.command()
+def methods() -> None:
+    """List the methods and what each one is."""
+    from dmlray import methods as room
+
+    for name in room.names():
+        click.echo(f"{name:<16} {(room.load(name).__doc__ or '').strip().splitlines()[0]}")
+
+
+@main.command()
+@click.option("--address", help="Ray cluster to look at; default RAY_ADDRESS or a new one.")
+def doctor(address: str | None) -> None:
+    """Check versions, devices, Ray, disk, weights and data."""
+    from dmlray import api
+
+    healthy = True
+    for check in api.doctor(address):
+        healthy &= check.well
+        click.echo(f"{'ok  ' if check.well else 'FAIL'}  {check.what:<12} {check.found}")
+    if not healthy:
+        sys.exit(1)
+
+
+@main.group()
+def data() -> None:
+    """Data sets: list and prepare."""
+
+
+@data.command(name="list")
+def list_data() -> None:
+    """List the data sets that dmlray knows."""
+    from dmlray.data import catalogue
+
+    for name in catalogue.names():
+        click.echo(f"{name:<10} {catalogue.about(name)}")
+
+
+@data.command()
+@click.argument("name")
+@click.option("--root", type=PATH, help="Folder that holds the images.")
+def prepare(name: str, root: Path | None) -> None:
+    """Make or find the data set NAME and check it."""
+    from dmlray import api
+
+    found = api.prepare_data(name, root)
+    train_images = int((found.labels < found.train_classes).sum())
+    click.echo(
+        f"{found.name}: {len(found.classes)} classes, {len(found.files)} images; "
+        f"train {found.train_classes} / {train_images}, "
+        f"test {len(found.classes) - found.train_classes} / {len(found.files) - train_images}; "
+        f"fingerprint {found.fingerprint}; in {found.root}"
+    )
+
+
+def _split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file, if the first word is one, and the overrides."""
+    if words and "=" not in words[0]:
+        return Path(words[0]), list(words[1:])
+    return None, list(words)
+
+
+def _display() -> Any:
+    from dmlray.reporting.display import Display
+
+    return Display()
+
+
+def _rows(scores: Scores, name: str) -> list[tuple[str, dict[str, float]]]:
+    zero = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
+    return [*zero, (name, scores.metrics)]
+
+
+def _curve_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
+    """The ensemble at 1, 2, 4, 8, ... members."""
+    sizes = [2**power for power in range(len(scores.curve).bit_length())]
+    return [(f"{n} merged", scores.curve[n - 1]) for n in sizes if n < len(scores.curve)]
+
+
+def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
+    from dmlray.reporting.tables import print_table
+
+    print_table(rows, scores)
+
+
+def _where(folder: Path) -> None:
+    click.echo(f"run folder:   {folder}")
+    click.echo(f"TensorBoard:  tensorboard --logdir {folder}")

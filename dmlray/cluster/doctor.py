@@ -1,0 +1,73 @@
+"""What a healthy set-up has, checked one thing at a time."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from dmlray import backbones
+from dmlray.cluster.session import session
+from dmlray.data import catalogue
+from dmlray.data.cache import cache_folder
+from dmlray.errors import DmlrayError, ResourceError
+from dmlray.learn.environment import versions
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `dmlray doctor`."""
+
+    what: str
+    well: bool
+    found: str
+
+
+def examine(address: str | None) -> Iterator[Check]:
+    """Yield one check after the other; none stops the next."""
+    checks: dict[str, Callable[[], str]] = {
+        "versions": lambda: " ".join(f"{name} {number}" for name, number in versions().items()),
+        "devices": _devices,
+        "ray": lambda: _ray(address),
+        "disk": _disk,
+        "weights": _weights,
+        "data": _data,
+    }
+    for what, check in checks.items():
+        try:
+            yield Check(what, True, check())
+        except DmlrayError as error:
+            yield Check(what, False, str(error))
+
+
+def _devices() -> str:
+    cpus = f"{torch.get_num_threads()} CPU threads"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ", ".join([cpus, *gpus]) if gpus else f"{cpus}, no GPU"
+
+
+def _ray(address: str | None) -> str:
+    with session(address) as cluster:
+        where = address or "started here"
+        return f"{where}: {cluster.nodes} nodes, {cluster.cpus:g} CPU, {cluster.gpus:g} GPU"
+
+
+def _disk() -> str:
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / _GIB
+    if free < 1:
+        raise ResourceError(f"{free:.1f} GiB free for {folder}. Allowed: at least 1 GiB")
+    return f"{free:.0f} GiB free for {folder}"
+
+
+def _weights() -> str:
+    backbones.build("efficientnet_lite0")
+    return "efficientnet_lite0 (packaged)"
+
+
+def _data() -> str:
+    dataset = catalogue.load("demo", None)
+    return f"demo: {len(dataset.classes)} classes, {len(dataset.files)} images"

@@ -1,0 +1,92 @@
+"""The folds of one GPU trial on Ray Train: one worker for each fold trained at once."""
+
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util import get_current_placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
+
+from dmlray.cluster.reporters import to_train
+from dmlray.cluster.training import fit, ray_name
+from dmlray.errors import DmlrayError
+from dmlray.learn import journal
+from dmlray.learn.device import default_device
+from dmlray.learn.lockstep import fold_epochs, together
+from dmlray.learn.loop import Epoch
+from dmlray.learn.training import Place
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.storage import write_text
+
+_MAX_RESTARTS = 2  # of a dead worker group
+_GROUP = "placement_group"  # file in a trial's folder: the resources its workers hold
+
+
+def train_folds(plan: Experiment, folder: RunFolder, workers: int, gpus: float) -> None:
+    """Train all folds of `plan` on `workers` workers and report to Tune after each epoch.
+
+    Raises:
+        DmlrayError: What a worker met.
+    """
+    trainer = TorchTrainer(
+        _loop,
+        train_loop_config={"plan": plan, "folder": folder},
+        torch_config=TorchConfig(backend="gloo"),  # folds may share a GPU, which NCCL refuses
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=True, resources_per_worker={"CPU": 1, "GPU": gpus}
+        ),
+        run_config=RunConfig(
+            name=ray_name(folder),
+            storage_path=str(folder.path / ".ray"),
+            failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+    result = fit(trainer)
+    if isinstance(result.return_value, DmlrayError):
+        raise result.return_value
+
+
+def release(folder: RunFolder) -> None:
+    """Free what the workers of an ended trial still hold.
+
+    Tune kills a stopped trial's process, and Ray Train's own cleaner needs the dashboard's
+    answer: without one the workers would keep their GPUs for ever.
+    """
+    note = folder.path / _GROUP
+    if note.exists():
+        group = note.read_text()
+        if placement_group_table().get(group, {}).get("state") == "CREATED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
+        note.unlink()
+
+
+def _loop(config: dict[str, Any]) -> DmlrayError | None:
+    """Runs on each worker: worker r of W takes folds r, r + W, ..., in step with the others."""
+    plan, folder = config["plan"], config["folder"]
+    rank, workers = dist.get_rank(), dist.get_world_size()
+    if rank == 0:
+        write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
+        journal.rewind(folder.metrics, 0)
+    try:
+        folds = range(rank, plan.protocol.folds, workers)
+        for epochs in fold_epochs(plan, folder, Place(default_device()), folds):
+            epoch = _mean(plan, epochs, workers)
+            if rank == 0:
+                journal.append(folder.metrics, {"epoch": epoch.number, **epoch.metrics})
+            to_train(epoch)
+    except DmlrayError as error:
+        return error
+    return None
+
+
+def _mean(plan: Experiment, epochs: list[Epoch], workers: int) -> Epoch:
+    """The mean over the folds of all workers, the same on each."""
+    gathered: list[Any] = [None] * workers
+    dist.all_gather_object(gathered, [epoch.metrics for epoch in epochs])
+    folds = [gathered[n % workers][n // workers] for n in range(plan.protocol.folds)]
+    return Epoch(epochs[0].number, together(folds, plan.protocol.metric))

@@ -1,0 +1,303 @@
+"""A search on Ray Tune and Optuna: one trial is all folds of one suggestion.
+
+Optuna's SQLite study is the only memory: a resumed search asks it what is done, what was begun
+and what was never asked. Begun trials keep their number, values and folder, so their folds go
+on from their checkpoints and nothing is trained twice.
+"""
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from dmlray.cluster.fold_workers import release, train_folds
+from dmlray.cluster.session import Cluster
+from dmlray.cluster.watch import watch
+from dmlray.errors import DmlrayError, RunError
+from dmlray.knobs import Choice, Float, Int, Space
+from dmlray.learn import journal
+from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.lockstep import lockstep
+from dmlray.learn.training import Place
+from dmlray.plans.folder import RunFolder
+from dmlray.plans.search import Search
+from dmlray.reporting.display import Display
+from dmlray.reporting.tensorboard import TensorBoard
+
+STUDY = "dmlray"
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_MAX_RESTARTS = 2  # of a trial whose process died
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes."""
+
+    cpus: float
+    gpus: float  # of each fold's worker
+    workers: int  # that train folds side by side, where there are GPUs
+    at_once: int  # trials
+
+
+def search(plan: Search, folder: RunFolder, cluster: Cluster, display: Display) -> FrozenTrial:
+    """Run the trials that `folder` lacks; return the best one.
+
+    Raises:
+        RunError: If no trial succeeded.
+    """
+    resources = _resources(plan, cluster)
+    study = Study(plan, folder)
+    missing = plan.settings.trials - len(study.finished())
+    epochs = plan.experiment.budget.epochs
+    display.start(
+        f"{missing} trials of {plan.experiment.protocol.folds} folds, epochs", missing * epochs
+    )
+    if missing > 0:
+        tuner = tune.Tuner(
+            tune.with_resources(_trainable(plan, folder, resources), _request(resources)),
+            tune_config=tune.TuneConfig(
+                search_alg=study,
+                scheduler=_scheduler(plan, study, folder),
+                num_samples=missing,
+                max_concurrent_trials=resources.at_once,
+                reuse_actors=not resources.gpus,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder.path.resolve() / ".ray"),
+                failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
+                callbacks=[Watcher(plan, folder, study, display)],
+                verbose=0,
+            ),
+        )
+        watch(tuner.fit, lambda: None)
+    return study.best()
+
+
+class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
+    """OptunaSearch that resumes begun trials and tells the study which ones were pruned."""
+
+    def __init__(self, plan: Search, folder: RunFolder) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")
+        storage = optuna.storages.RDBStorage(f"sqlite:///{folder.study.resolve()}")
+        known = STUDY in optuna.get_all_study_names(storage)
+        super().__init__(
+            space=lambda trial: _suggest(trial, plan.space),
+            metric=plan.experiment.protocol.metric,
+            mode="max",
+            points_to_evaluate=None if known else [plan.base_point()],
+            sampler=_sampler(plan, 0 if not known else _asked(storage)),
+            study_name=STUDY,
+            storage=storage,
+        )
+        self._epochs = plan.experiment.budget.epochs
+        self._folder = folder
+        self._begun = [
+            optuna.trial.Trial(self._ot_study, row._trial_id)
+            for row in self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        ]
+
+    def finished(self) -> list[FrozenTrial]:
+        """Trials that ended, well or not."""
+        rows: list[FrozenTrial] = self._ot_study.get_trials(deepcopy=False, states=_FINISHED)
+        return rows
+
+    def number(self, trial_id: str) -> int:
+        """Optuna's number of a Tune trial: the name of its folder."""
+        return int(self._ot_trials[trial_id].number)
+
+    def values(self, trial_id: str) -> dict[str, Any]:
+        """What was suggested to it."""
+        return dict(self._ot_trials[trial_id].params)
+
+    def best(self) -> FrozenTrial:
+        """The complete trial with the highest metric after its last epoch."""
+        complete = [row for row in self.finished() if row.state == TrialState.COMPLETE]
+        if not complete:
+            reasons = {row.user_attrs.get("reason", "its process died") for row in self.finished()}
+            raise RunError(f"no trial succeeded: {'; '.join(sorted(reasons))}")
+        return max(complete, key=lambda row: (row.value, -row.number))
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if trial_id not in self._ot_trials and self._begun:
+            self._ot_trials[trial_id] = self._begun.pop(0)
+        values = super().suggest(trial_id)
+        return {"number": self.number(trial_id), "values": values}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        row = self._ot_trials[trial_id]
+        result = result or {}
+        if error or "error" in result:
+            row.set_user_attr("reason", result.get("error", "its process died"))
+            self._ot_study.tell(row, state=TrialState.FAIL)
+        elif result.get("epoch", 0) < self._epochs:
+            self._ot_study.tell(row, state=TrialState.PRUNED)
+        else:
+            self._ot_study.tell(row, result[self._metric])
+        self._completed_trials.add(trial_id)
+        _drop_checkpoints(self._folder.trial(row.number))
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if self._metric in result:
+            self._ot_trials[trial_id].report(result[self._metric], result["epoch"])
+
+
+class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
+    """Moves the display and writes each trial's TensorBoard, in the driver."""
+
+    def __init__(self, plan: Search, folder: RunFolder, study: Study, display: Display) -> None:
+        self._plan, self._folder, self._study, self._display = plan, folder, study, display
+        self._boards: dict[str, TensorBoard] = {}
+        self._epochs: dict[str, int] = {}
+        self._over = 0
+        self._best = float("-inf")
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[TuneTrial],
+        trial: TuneTrial,
+        result: dict[str, Any],
+        **_: Any,
+    ) -> None:
+        metric = self._plan.experiment.protocol.metric
+        if metric not in result:
+            return
+        number = self._study.number(trial.trial_id)
+        if result["epoch"] == 1 or trial.trial_id not in self._boards:
+            self._boards[trial.trial_id] = TensorBoard(self._folder.trial(number).path)
+        line = journal.read(self._folder.trial(number).metrics)[result["epoch"] - 1]
+        self._boards[trial.trial_id].epoch(line.pop("epoch"), line)
+        self._epochs[trial.trial_id] = result["epoch"]
+        self._best = max(self._best, result[metric])
+        self._show()
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
+    ) -> None:
+        number = self._study.number(trial.trial_id)
+        release(self._folder.trial(number))
+        if lines := journal.read(self._folder.trial(number).metrics):
+            metric = self._plan.experiment.protocol.metric
+            board = self._boards.pop(trial.trial_id)
+            board.hparams(self._study.values(trial.trial_id), {metric: lines[-1][metric]})
+            board.close()
+        self._epochs[trial.trial_id] = self._plan.experiment.budget.epochs
+        self._over += 1
+        self._show()
+
+    def on_trial_error(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
+    ) -> None:
+        number = self._study.number(trial.trial_id)
+        release(self._folder.trial(number))
+        self._display.say(f"trial {number} failed: its process died")
+        self._over += 1
+
+    def _show(self) -> None:
+        metric = self._plan.experiment.protocol.metric
+        note = f"{self._over} trials over, best {metric} {self._best:.3f}"
+        self._display.update(sum(self._epochs.values()), note)
+
+
+def _trainable(plan: Search, folder: RunFolder, resources: Resources) -> Any:
+    """The function that Tune calls with {number, values}: a generator of metrics per epoch."""
+
+    def trial(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        place = RunFolder(folder.path.resolve()).trial(config["number"])
+        try:
+            experiment = plan.point(config["values"])
+            if resources.gpus:
+                train_folds(experiment, place, resources.workers, resources.gpus)
+                return
+            set_threads(max(1, int(resources.cpus)))
+            for epoch in lockstep(experiment, place, Place(default_device())):
+                yield {"epoch": epoch.number, **epoch.metrics}
+        except (DmlrayError, MemoryError) as error:
+            yield {"error": str(error), "epoch": 0}
+
+    return trial
+
+
+def _resources(plan: Search, cluster: Cluster) -> Resources:
+    settings, folds = plan.settings, plan.experiment.protocol.folds
+    gpus = settings.gpus if settings.gpus is not None else float(cluster.gpus >= 1)
+    cpus = settings.cpus or 1.0
+    workers = min(folds, cluster.fit(cpus, gpus)) if gpus else 1
+    fits = cluster.fit(cpus * workers, gpus * workers)
+    at_once = min(fits, settings.trials_at_once or fits, settings.trials)
+    return Resources(cpus, gpus, workers, at_once)
+
+
+def _request(resources: Resources) -> dict[str, float]:
+    """A driver of Train workers must not hold what its workers need: one byte is its token."""
+    return {"memory": 1} if resources.gpus else {"cpu": resources.cpus}
+
+
+def _scheduler(plan: Search, study: Study, folder: RunFolder) -> TrialScheduler:
+    """The scheduler, told what the trials of an earlier session did."""
+    settings, metric = plan.settings, plan.experiment.protocol.metric
+    if settings.scheduler == "none":
+        return FIFOScheduler()
+    epochs = plan.experiment.budget.epochs
+    asha = ASHAScheduler(
+        time_attr="epoch",
+        metric=metric,
+        mode="max",
+        max_t=epochs,
+        grace_period=min(settings.grace_epochs, epochs),
+        reduction_factor=settings.reduction_factor,
+    )
+    for row in study.finished():
+        past = TuneTrial("past", trial_id=f"past{row.number}", stub=True)
+        asha.on_trial_add(None, past)
+        for line in journal.read(folder.trial(row.number).metrics):
+            asha.on_trial_result(None, past, line)
+    return asha
+
+
+def _sampler(plan: Search, asked: int) -> optuna.samplers.BaseSampler:
+    """An explicit sampler; a resumed one draws anew, not the same numbers again."""
+    seed = plan.settings.seed + asked
+    if plan.settings.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(
+        seed=seed,
+        n_startup_trials=plan.settings.startup_trials,
+        multivariate=True,
+        constant_liar=True,  # trials run side by side
+    )
+
+
+def _asked(storage: optuna.storages.BaseStorage) -> int:
+    return len(optuna.load_study(study_name=STUDY, storage=storage).get_trials(deepcopy=False))
+
+
+def _suggest(trial: optuna.trial.Trial, space: Space) -> None:
+    for key, distribution in space.items():
+        match distribution:
+            case Float(low, high, log, step):
+                trial.suggest_float(key, low, high, log=log, step=step)
+            case Int(low, high, log, step):
+                trial.suggest_int(key, low, high, log=log, step=step)
+            case Choice(values):
+                trial.suggest_categorical(key, list(values))
+
+
+def _drop_checkpoints(trial: RunFolder) -> None:
+    """A finished trial needs its journals only: checkpoints of all trials would fill the disk."""
+    for checkpoints in trial.path.glob("fold*/checkpoints"):
+        shutil.rmtree(Path(checkpoints), ignore_errors=True)

@@ -1,0 +1,116 @@
+"""Find or start Ray, and leave it cleanly whatever happens."""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import ray
+
+from dmlray.errors import Interrupted, ResourceError
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a report waits for the next check
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # an actor that asked for no GPU sees none
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # dmlray writes its own
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would return as if all were done
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What Ray has to give, in all."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+    def cpus_of_one_job(self, gpu: bool) -> int:
+        """CPU cores for a training that runs alone: its fair share of a node's GPUs, or a node."""
+        node = self.cpus / self.nodes
+        return max(1, int(node / max(1.0, self.gpus / self.nodes) if gpu else node))
+
+    def fit(self, cpus: float, gpus: float) -> int:
+        """How many jobs of this size run at once.
+
+        Raises:
+            ResourceError: If not even one ever can.
+        """
+        counts = [int(self.cpus / cpus + 1e-9) if cpus else 10**6]
+        counts += [int(self.gpus / gpus + 1e-9)] if gpus else []
+        if min(counts) < 1:
+            raise ResourceError(
+                f"asked for {cpus:g} CPU and {gpus:g} GPU at once, "
+                f"but the cluster has {self.cpus:g} CPU and {self.gpus:g} GPU in all"
+            )
+        return min(counts)
+
+
+@contextmanager
+def session(address: str | None = None) -> Iterator[Cluster]:
+    """Join the cluster at `address` or RAY_ADDRESS, or start Ray here; yield what it has.
+
+    Raises:
+        ResourceError: If the cluster cannot be reached.
+        Interrupted: In the block, on SIGINT or SIGTERM.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(address or os.environ.get("RAY_ADDRESS") or None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, _interrupt)
+        yield _cluster()
+    finally:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not break the shutdown
+        if ours:
+            ray.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _connect(address: str | None) -> None:
+    if address and "RAY_AUTH_MODE" not in os.environ and _has_token():
+        os.environ["RAY_AUTH_MODE"] = "token"  # an explicit address does not turn it on by itself
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        else:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:
+        where = f"at {address}" if address else "on this machine"
+        reason = str(error).strip().split("\n")[0]
+        raise ResourceError(
+            f"cannot use Ray {where}: {reason}. Check the address and, with token "
+            "authentication, that RAY_AUTH_MODE=token and the same token are set everywhere"
+        ) from error
+
+
+def _has_token() -> bool:
+    return bool(
+        os.environ.get("RAY_AUTH_TOKEN")
+        or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        or (Path.home() / ".ray" / "auth_token").is_file()
+    )
+
+
+def _cluster() -> Cluster:
+    total = ray.cluster_resources()
+    alive = sum(node["Alive"] for node in ray.nodes())
+    return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), alive)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)

@@ -1,0 +1,93 @@
+"""One training on Ray Train: restarted from its last checkpoint when its worker dies."""
+
+import hashlib
+from typing import Any
+
+from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from dmlray.cluster.reporters import ToTensorBoard, to_train
+from dmlray.cluster.session import Cluster
+from dmlray.cluster.watch import watch
+from dmlray.errors import DmlrayError, ResourceError, RunError
+from dmlray.learn import journal
+from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.job import job
+from dmlray.learn.loop import Epoch
+from dmlray.learn.scores import Scores, read_scores
+from dmlray.learn.training import Place
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.reporting.display import Display
+
+_MAX_RESTARTS = 2  # of a dead worker
+
+
+def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Display) -> Scores:
+    """Train `plan` in `folder` on a GPU where the cluster has one, else on the CPU.
+
+    Raises:
+        DmlrayError: What the worker met; RunError if it dies again and again.
+    """
+    if plan.budget.workers > 1:
+        raise ResourceError("budget.workers: more than one is not allowed. Allowed: 1")
+    gpu = cluster.gpus >= 1
+    cpus = cluster.cpus_of_one_job(gpu)
+    display.start(f"{plan.method.name} on {plan.data.name}, epochs", plan.budget.epochs)
+    trainer = TorchTrainer(
+        _loop,
+        train_loop_config={"plan": plan, "folder": folder, "cpus": cpus},
+        scaling_config=ScalingConfig(
+            num_workers=1, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
+        ),
+        run_config=RunConfig(
+            name=ray_name(folder),
+            storage_path=str(folder.path.resolve() / ".ray"),
+            failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
+        ),
+    )
+    result = watch(lambda: fit(trainer), lambda: _show(plan, folder, display))
+    if isinstance(result.return_value, DmlrayError):
+        raise result.return_value
+    return read_scores(folder.scores)
+
+
+def fit(trainer: TorchTrainer) -> Result:
+    """Run a trainer and say in one sentence why it failed."""
+    try:
+        return trainer.fit()
+    except Exception as error:
+        lines = [line.strip() for line in str(error).strip().split("\n") if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        raise RunError(f"the training failed: {reason}") from error
+
+
+def ray_name(folder: RunFolder) -> str:
+    """A name for Ray Train of this very folder: reusing one would warm start another run."""
+    return hashlib.sha256(str(folder.path.resolve()).encode()).hexdigest()[:12]
+
+
+def _loop(config: dict[str, Any]) -> DmlrayError | None:
+    """Runs on the worker; a user's mistake is returned, for a restart would not mend it."""
+    folder, cpus = config["folder"], config["cpus"]
+    device = default_device()
+    set_threads(cpus)
+    board = ToTensorBoard(folder)
+
+    def report(epoch: Epoch) -> None:
+        board(epoch)
+        to_train(epoch)
+
+    try:
+        job(config["plan"], folder, report, Place(device, cpus - 1 if device.type == "cuda" else 0))
+    except DmlrayError as error:
+        return error
+    return None
+
+
+def _show(plan: Experiment, folder: RunFolder, display: Display) -> None:
+    lines = journal.read(folder.metrics)
+    if lines:
+        names = [name for name in ("loss", plan.protocol.metric) if name in lines[-1]]
+        note = " ".join(f"{name} {lines[-1][name]:.3f}" for name in names)
+        display.update(lines[-1]["epoch"], note)

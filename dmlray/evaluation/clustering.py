@@ -1,0 +1,76 @@
+"""Clustering scores: how well k-means on the embeddings finds the classes, unitless in [0, 1]."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+from torch import Tensor
+
+from dmlray.errors import ResourceError
+from dmlray.evaluation.checks import check_finite, check_shapes
+
+ITERATIONS = 20
+SEED = 1234
+
+
+def nmi(embeddings: Tensor, labels: Tensor, seed: int = SEED) -> dict[str, float]:
+    """NMI of labels (N,) with the k-means clusters of embeddings (N, D), k = number of classes.
+
+    The k-means is faiss's on the CPU, 20 iterations over all images from a random start by `seed`;
+    another k-means gives another NMI, so name this one beside the number.
+    """
+    check_shapes("nmi", embeddings, labels)
+    check_finite("nmi", embeddings)
+    clusters = kmeans(embeddings, len(labels.unique()), seed)
+    return {"nmi": normalised_mutual_information(clusters, labels.cpu().numpy())}
+
+
+def kmeans(embeddings: Tensor, clusters: int, seed: int = SEED) -> np.ndarray:
+    """Cluster numbers (N,) of embeddings (N, D) by faiss's k-means."""
+    faiss = _faiss()
+    points = np.ascontiguousarray(embeddings.detach().float().cpu().numpy())
+    search = faiss.Kmeans(
+        points.shape[1],
+        clusters,
+        niter=ITERATIONS,
+        seed=seed,
+        min_points_per_centroid=1,  # faiss complains below 39 images a class, and
+        max_points_per_centroid=len(points),  # draws a sample above 256
+    )
+    search.train(points)
+    nearest: np.ndarray = search.index.search(points, 1)[1]
+    return nearest[:, 0]
+
+
+def normalised_mutual_information(clusters: ArrayLike, labels: ArrayLike) -> float:
+    """NMI of two partitions (N,), normalised by the mean of their entropies."""
+    return float(normalized_mutual_info_score(labels, clusters, average_method="arithmetic"))
+
+
+def adjusted_mutual_information(clusters: ArrayLike, labels: ArrayLike) -> float:
+    """AMI of two partitions (N,): NMI less what chance gives, so 0 for a random one."""
+    return float(adjusted_mutual_info_score(labels, clusters, average_method="arithmetic"))
+
+
+def pairwise_f1(clusters: ArrayLike, labels: ArrayLike) -> float:
+    """F1 over pairs of images (N,): sharing a cluster foretells sharing a class.
+
+    0 where no two images share anything.
+    """
+    together = _pairs(np.stack([np.asarray(clusters), np.asarray(labels)], axis=1))
+    foretold, true = _pairs(np.asarray(clusters)), _pairs(np.asarray(labels))
+    return 2 * together / max(foretold + true, 1)
+
+
+def _pairs(groups: np.ndarray) -> int:
+    counts = np.unique(groups, axis=0, return_counts=True)[1].astype(np.int64)
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ResourceError("nmi: it needs faiss, which cannot be loaded here") from error
+    return faiss

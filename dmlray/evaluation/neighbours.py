@@ -1,0 +1,94 @@
+"""Exact nearest neighbours in blocks; the N x N matrix never exists.
+
+Letters: Q queries, N gallery items, B rows of a block, D embedding width, K neighbours.
+Similarity is the dot product. Of equal similarities, as computed, the lower index comes first.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dmlray.evaluation.checks import check_depths
+from dmlray.evaluation.gemm import add_product
+
+ROWS = 512  # fills a CPU's product kernel; the block stays near the cache
+MOST_ROWS_ON_GPU = 4096
+RARE_ROWS = 64  # rows that need a second look are copied, so few at a time
+
+
+class Neighbours(NamedTuple):
+    """similarities (Q, K), best first, and the gallery indices (Q, K) they belong to."""
+
+    similarities: Tensor
+    indices: Tensor
+
+
+def nearest(queries: Tensor, k: int, gallery: Tensor | None = None) -> Neighbours:
+    """The k nearest of gallery (N, D), or of the other queries, to each of queries (Q, D)."""
+    reference = queries if gallery is None else gallery
+    check_depths("k", [k], len(reference) - (gallery is None))
+    found = [top(block, k) for _, block in tiles(queries, reference, exclude_self=gallery is None)]
+    return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def tiles(
+    queries: Tensor, gallery: Tensor, *, exclude_self: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield query numbers (B,) and their similarities (B, N), which the next step overwrites."""
+    block = new_block(gallery)
+    for numbers in torch.arange(len(queries), device=block.device).split(len(block)):
+        similarities = block[: len(numbers)]
+        add_product(similarities, queries[numbers[0] : numbers[-1] + 1], gallery)
+        if exclude_self:
+            hide_self(similarities, numbers)
+        yield numbers, similarities
+
+
+def new_block(like: Tensor) -> Tensor:
+    """An unset similarity block (B, N) for like (N, D), with B rows as the memory allows."""
+    rows = ROWS
+    if like.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(like.device)
+        per_row = 16 * len(like) * like.element_size()  # top-k needs several times the block
+        rows = max(1, min(MOST_ROWS_ON_GPU, free // per_row))
+    return torch.empty(min(rows, len(like)), len(like), dtype=like.dtype, device=like.device)
+
+
+def hide_self(similarities: Tensor, numbers: Tensor) -> None:
+    """Put each query itself behind everything: by its index, for a twin may be as near."""
+    similarities[torch.arange(len(numbers), device=numbers.device), numbers] = -torch.inf
+
+
+def top(similarities: Tensor, k: int) -> Neighbours:
+    """The k largest of each row of (B, N); among equals the lower column comes first.
+
+    `topk` finds the right values but any of equal columns. One value more than asked for shows
+    where that matters: rows whose cut falls between equals pick the lowest columns anew, and rows
+    with equals inside are put in order; all others, nearly all in practice, are left alone.
+    """
+    values, columns = similarities.topk(min(k + 1, similarities.shape[1]))
+    cut = (values[:, k:] == values[:, k - 1 : k]).any(1)
+    values, columns = values[:, :k], columns[:, :k]
+    for rows in cut.nonzero().squeeze(1).split(RARE_ROWS):
+        columns[rows] = _lowest_at_the_cut(similarities[rows], values[rows], columns[rows])
+    rows = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
+    columns[rows] = _lower_first(values[rows], columns[rows])
+    return Neighbours(values, columns)
+
+
+def _lowest_at_the_cut(similarities: Tensor, values: Tensor, columns: Tensor) -> Tensor:
+    """Replace the columns that hold the last value by the lowest columns of that value."""
+    last = values[:, -1:]
+    at_last = values == last  # (B, K)
+    equals = similarities == last  # (B, N)
+    lowest = equals & (equals.cumsum(1) <= at_last.sum(1, keepdim=True))
+    return columns.masked_scatter(at_last, lowest.nonzero()[:, 1])  # both go row by row
+
+
+def _lower_first(values: Tensor, columns: Tensor) -> Tensor:
+    """Order columns (B, K) by value, falling, then by column, rising."""
+    by_column, order = columns.sort(1)
+    by_value = values.gather(1, order).argsort(dim=1, descending=True, stable=True)
+    return by_column.gather(1, by_value)

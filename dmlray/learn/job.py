@@ -1,0 +1,117 @@
+"""Plan -> Scores: train, then open the test classes once. The plain function that runs anywhere."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from dmlray.data import folds
+from dmlray.data.unseen import test_subset
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.learn import checkpoint
+from dmlray.learn.embed import embed
+from dmlray.learn.environment import write_environment
+from dmlray.learn.loop import Epoch
+from dmlray.learn.scores import Scores, read_scores
+from dmlray.learn.training import (
+    Place,
+    Task,
+    Training,
+    fold_task,
+    full_task,
+    load_dataset,
+)
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.files import write_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.storage import whole_file, write_json
+
+Report = Callable[[Epoch], None]
+
+
+def job(
+    plan: Experiment, folder: RunFolder, report: Report, place: Place, with_zero_shot: bool = True
+) -> Scores:
+    """Train as `plan` says, telling `report` each epoch, and score the classes never seen.
+
+    Goes on from the folder's last checkpoint; a finished folder is only read.
+    """
+    if folder.scores.exists():
+        return read_scores(folder.scores)
+    training = Training(
+        plan, task(plan), folder, place, keep_best=plan.protocol.selection != "last"
+    )
+    write_experiment(folder.plan("experiment"), plan)
+    write_environment(folder.environment, plan, training.task.dataset, place)
+    if with_zero_shot and not folder.last_checkpoint.exists():
+        write_json(folder.zero_shot, _zero_shot(training))
+    for epoch in training.epochs():
+        report(epoch)
+    return _finish(training)
+
+
+def task(plan: Experiment) -> Task:
+    """What the plan's selection rule trains on and chooses by."""
+    dataset = load_dataset(plan)
+    match plan.protocol.selection:
+        case "validation":
+            return fold_task(plan, dataset, plan.protocol.fold)
+        case "last":
+            return full_task(dataset)
+        case "best_on_test":
+            return Task(dataset, folds.train_subset(dataset), test_subset(dataset))
+
+
+def _finish(training: Training) -> Scores:
+    """Score the chosen epoch on the test classes; write embeddings and scores, scores last."""
+    plan, folder = training.plan, training.folder
+    if plan.protocol.selection != "last":
+        checkpoint.load(folder.best_checkpoint, training.learner, None, training.place.device)
+    subset = test_subset(training.task.dataset)
+    embeddings, metrics = training.score(subset)
+    with whole_file(folder.embeddings) as temporary, temporary.open("wb") as file:
+        np.save(file, embeddings.cpu().numpy().astype(np.float32))
+    scores = _scores(training, metrics, embeddings.shape[1])
+    scores.write(folder.scores)
+    return scores
+
+
+def evaluate(plan: Experiment, folder: RunFolder, place: Place) -> Scores:
+    """Score a finished run again, from its checkpoint."""
+    what = task(plan)
+    training = Training(plan, what, folder, place)
+    chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
+    checkpoint.load(chosen, training.learner, None, place.device)
+    embeddings, metrics = training.score(test_subset(what.dataset))
+    return _scores(training, metrics, embeddings.shape[1])
+
+
+def _zero_shot(training: Training) -> dict[str, float]:
+    """Scores of the trunk's pooled features before any training, on the test classes."""
+    subset = test_subset(training.task.dataset)
+    trunk = training.learner.trunk
+    features = F.normalize(embed(training.learner, trunk, training.eval_feed(subset)))
+    labels = torch.as_tensor(subset.labels, device=features.device)
+    return retrieval_scores(features, labels, training.plan.protocol.recall_at)
+
+
+def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
+    plan, dataset = training.plan, training.task.dataset
+    subset, zero_shot = test_subset(dataset), training.folder.zero_shot
+    return Scores(
+        metrics=metrics,
+        dataset=dataset.name,
+        dataset_fingerprint=dataset.fingerprint,
+        split_fingerprint=folds.split_fingerprint(dataset, training.task.train),
+        test_classes=len(subset.classes),
+        test_images=len(subset.rows),
+        method=plan.method.name,
+        backbone=plan.backbone.name,
+        embedding_size=size,
+        selection=plan.protocol.selection,
+        tuned_by=plan.protocol.tuned_by,
+        seed=plan.seed,
+        zero_shot=json.loads(zero_shot.read_text()) if zero_shot.exists() else {},
+    )

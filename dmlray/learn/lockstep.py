@@ -1,0 +1,39 @@
+"""All folds of one setting, side by side: after each epoch the mean over folds."""
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean, pstdev
+
+from dmlray.learn import journal
+from dmlray.learn.loop import Epoch
+from dmlray.learn.training import Place, Training, fold_task, load_dataset
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.folder import RunFolder
+
+
+def fold_epochs(
+    plan: Experiment, folder: RunFolder, place: Place, numbers: Sequence[int]
+) -> Iterator[list[Epoch]]:
+    """Train the folds `numbers`, epoch by epoch in turn; yield their epochs together."""
+    dataset = load_dataset(plan)
+    trainings = [
+        Training(plan, fold_task(plan, dataset, number), folder.fold(number), place)
+        for number in numbers
+    ]
+    for epochs in zip(*(training.epochs() for training in trainings), strict=True):
+        yield list(epochs)
+
+
+def together(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
+    """Mean of every metric over folds; of `metric` also each fold and the standard deviation."""
+    means = {name: fmean(fold[name] for fold in folds) for name in folds[0]}
+    each = {f"fold{number}/{metric}": fold[metric] for number, fold in enumerate(folds)}
+    return {**means, f"{metric}_std": pstdev(fold[metric] for fold in folds), **each}
+
+
+def lockstep(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
+    """Every epoch of all folds in this process, written to the trial's own journal."""
+    journal.rewind(folder.metrics, 0)
+    for epochs in fold_epochs(plan, folder, place, range(plan.protocol.folds)):
+        metrics = together([epoch.metrics for epoch in epochs], plan.protocol.metric)
+        journal.append(folder.metrics, {"epoch": epochs[0].number, **metrics})
+        yield Epoch(epochs[0].number, metrics)

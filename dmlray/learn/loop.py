@@ -1,0 +1,69 @@
+"""The epoch loop: one screen, a generator that yields after each epoch."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer as TorchOptimizer
+
+from dmlray.data.loader import Feed
+from dmlray.errors import RunError
+from dmlray.learn.optimizer import clip, lr_factor, rest_trunk, set_lr
+from dmlray.methods import Batch
+from dmlray.plans.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gave: `number` counts from 1; metrics are means over steps, or scores."""
+
+    number: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def fit(
+    learner: nn.Module, feed: Feed, optimizer: TorchOptimizer, plan: Experiment, done: int = 0
+) -> Iterator[Epoch]:
+    """Minimise the sum of the loss terms for the epochs after `done`.
+
+    Each epoch draws from its own seed, so that a resumed run repeats what it would have been.
+
+    Raises:
+        RunError: If the loss of an epoch is not finite.
+    """
+    epochs, per_epoch = plan.budget.epochs, feed.batches_per_epoch
+    for epoch in range(done, epochs):
+        torch.manual_seed(plan.seed * 1_000_003 + epoch)
+        learner.train()
+        if hasattr(learner, "start_epoch"):
+            learner.start_epoch(epoch)
+        sums: dict[str, Tensor] = {}
+        for number, (images, labels) in enumerate(feed.epoch(epoch)):
+            set_lr(
+                optimizer,
+                lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
+            )
+            terms = learner.loss(learner(Batch(images, labels)), labels)
+            optimizer.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            if epoch < plan.budget.warmup_epochs:
+                rest_trunk(optimizer)
+            clip(optimizer, plan.optimizer)
+            optimizer.step()
+            if hasattr(learner, "after_step"):
+                learner.after_step()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
+        yield Epoch(epoch + 1, _means(sums, per_epoch, epoch + 1))
+
+
+def _means(sums: dict[str, Tensor], steps: int, epoch: int) -> dict[str, float]:
+    means = {f"loss_{name}": total.item() / steps for name, total in sums.items()}
+    means["loss"] = sum(means.values())
+    if not math.isfinite(means["loss"]):
+        raise RunError(
+            f"epoch {epoch}: the loss is not finite: {means}; try a smaller optimizer.lr"
+        )
+    return means

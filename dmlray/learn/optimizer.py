@@ -1,0 +1,81 @@
+"""Parameter groups -> optimizer, and the learning rate at each moment."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.optim import SGD, Adam, AdamW, RMSprop
+from torch.optim.optimizer import Optimizer as TorchOptimizer
+
+from dmlray.methods import Group
+from dmlray.plans.experiment import Optimizer
+
+
+def build(plan: Optimizer, groups: Sequence[Group]) -> TorchOptimizer:
+    """One optimizer over all groups; each group keeps its name and base learning rate."""
+    settings: list[dict[str, Any]] = [
+        {
+            "params": group.parameters,
+            "lr": plan.lr * group.factor,
+            "base_lr": plan.lr * group.factor,
+            "weight_decay": plan.weight_decay if group.weight_decay is None else group.weight_decay,
+            "name": group.name,
+        }
+        for group in groups
+        if group.parameters
+    ]
+    match plan.name:
+        case "adamw":
+            return AdamW(settings)
+        case "adam":
+            return Adam(settings)
+        case "sgd":
+            return SGD(settings, momentum=plan.momentum)
+        case "rmsprop":
+            return RMSprop(settings, momentum=plan.momentum)
+
+
+def lr_factor(plan: Optimizer, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Factor on every learning rate at the 0-based `step` of a run, unitless.
+
+    A pure function, so that a resumed run needs no scheduler's state.
+    """
+    rise = min(1.0, (step + 1) / plan.warmup_steps) if plan.warmup_steps else 1.0
+    epoch, share = step // steps_per_epoch, step / max(1, steps_per_epoch * epochs)
+    match plan.schedule:
+        case "constant":
+            return rise
+        case "linear":
+            return rise * (1.0 - share)
+        case "cosine":
+            return rise * 0.5 * (1.0 + math.cos(math.pi * share))
+        case "step":
+            return rise * float(plan.gamma ** (epoch // plan.step_epochs))
+        case "multistep":
+            whole = math.floor if plan.milestone_rounding == "down" else math.ceil
+            drops = [whole(part * epochs) - plan.early_epochs for part in plan.milestones]
+            return rise * float(plan.gamma ** sum(epoch >= drop for drop in drops))
+
+
+def set_lr(optimizer: TorchOptimizer, factor: float) -> None:
+    """Set each group's learning rate to `factor` times its base."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def rest_trunk(optimizer: TorchOptimizer) -> None:
+    """Drop the trunk's gradients, so that this step moves only heads and proxies."""
+    for group in optimizer.param_groups:
+        if group["name"] == "trunk":
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def clip(optimizer: TorchOptimizer, plan: Optimizer) -> None:
+    """Clip gradients by value, then by the norm of each group, where the plan says so."""
+    for group in optimizer.param_groups:
+        if plan.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(group["params"], plan.clip_value)
+        if plan.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(group["params"], plan.clip_norm)

@@ -1,0 +1,161 @@
+"""One learner on some classes: from a plan to epochs, resumable after each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dmlray import backbones, methods
+from dmlray.data import catalogue, folds
+from dmlray.data.cache import open_cache
+from dmlray.data.catalogue import Dataset
+from dmlray.data.folds import Subset
+from dmlray.data.loader import Feed
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.learn import checkpoint, journal
+from dmlray.learn.checkpoint import Progress
+from dmlray.learn.embed import embed
+from dmlray.learn.loop import Epoch, fit
+from dmlray.learn.optimizer import build
+from dmlray.learn.warmup import warm_up_heads
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a learner computes: not part of any plan."""
+
+    device: torch.device
+    threads: int = 0  # that prepare batches ahead; 0 prepares them in step
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned, and what each epoch is scored on (None: on nothing)."""
+
+    dataset: Dataset
+    train: Subset
+    validation: Subset | None
+
+
+def load_dataset(plan: Experiment) -> Dataset:
+    """The plan's data set."""
+    return catalogue.load(plan.data.name, plan.data.root)
+
+
+def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:
+    """Train on all folds of the training classes but one, and validate on that one."""
+    parts = folds.split(dataset, plan.protocol.split, plan.protocol.folds)
+    train, validation = (folds.select(dataset, classes) for classes in parts[fold])
+    return Task(dataset, train, validation)
+
+
+def full_task(dataset: Dataset) -> Task:
+    """Train on all training classes."""
+    return Task(dataset, folds.train_subset(dataset), None)
+
+
+class Training:
+    """A learner, its data and its place in a run folder."""
+
+    def __init__(
+        self,
+        plan: Experiment,
+        task: Task,
+        folder: RunFolder,
+        place: Place,
+        keep_best: bool = False,
+    ) -> None:
+        self.plan, self.task, self.folder, self.place = plan, task, folder, place
+        self.keep_best = keep_best
+        self.learner = build_learner(
+            plan, len(task.train.classes), place, fresh=not folder.last_checkpoint.exists()
+        )
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Yield every epoch from the first: finished ones from the journal, the rest as learned.
+
+        So whoever listens hears the same story after a kill as without one.
+        """
+        plan, folder = self.plan, self.folder
+        feed = self._feed(self.task.train)
+        optimizer = build(plan.optimizer, self.learner.groups())
+        progress = Progress()
+        if folder.last_checkpoint.exists():
+            progress = checkpoint.load(
+                folder.last_checkpoint, self.learner, optimizer, self.place.device
+            )
+        elif plan.budget.head_warmup_steps:
+            warm_up_heads(
+                self.learner, self.eval_feed(self.task.train), self.task.train.labels, plan
+            )
+        journal.rewind(folder.metrics, progress.epoch)
+        for line in journal.read(folder.metrics):
+            yield Epoch(line.pop("epoch"), line)
+        for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch):
+            metrics = {**epoch.metrics, **self._validate(), **self.learner_metrics()}
+            progress.epoch = epoch.number
+            self._keep_best(metrics, progress)
+            journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
+            checkpoint.save(folder.last_checkpoint, self.learner, optimizer, progress)
+            yield Epoch(epoch.number, metrics)
+
+    def learner_metrics(self) -> dict[str, float]:
+        """What a method wants to be watched, such as the share of samples per branch."""
+        watch = getattr(self.learner, "watch", None)
+        return watch() if watch else {}
+
+    def eval_feed(self, subset: Subset) -> Feed:
+        """The images of `subset` as tests see them: no augmentation."""
+        transform = self.plan.data.transform
+        side = transform.eval_resize if transform.resize else None
+        return self._feed(subset, side)
+
+    def score(self, subset: Subset) -> tuple[torch.Tensor, dict[str, float]]:
+        """Unit embeddings (N, D) of `subset` and their retrieval scores."""
+        embeddings = embed(self.learner, self.learner.embed, self.eval_feed(subset))
+        labels = torch.as_tensor(subset.labels, device=embeddings.device)
+        return embeddings, retrieval_scores(embeddings, labels, self.plan.protocol.recall_at)
+
+    def _validate(self) -> dict[str, float]:
+        return self.score(self.task.validation)[1] if self.task.validation else {}
+
+    def _keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
+        score = metrics.get(self.plan.protocol.metric)
+        if score is not None and score > progress.best:
+            progress.best, progress.best_epoch = score, progress.epoch
+            if self.keep_best:
+                checkpoint.save(self.folder.best_checkpoint, self.learner, None, progress)
+
+    def _feed(self, subset: Subset, side: int | None = -1) -> Feed:
+        data, trunk = self.plan.data, self.learner.trunk.statistics
+        cache = open_cache(self.task.dataset, data.transform.resize if side == -1 else side)
+        return Feed(
+            cache,
+            subset,
+            data.transform,
+            data.batch_size,
+            data.images_per_class,
+            self.plan.seed,
+            trunk.mean,
+            trunk.std,
+            trunk.scale,
+            trunk.bgr,
+            self.place.device,
+            self.place.threads,
+        )
+
+
+def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = True) -> nn.Module:
+    """The plan's learner on its device; weights are only fetched for a `fresh` one."""
+    torch.manual_seed(plan.seed)
+    backbone = plan.backbone
+    trunk = backbones.build(
+        backbone.name, backbone.weights if fresh else "none", backbone.pooling, backbone.batchnorm
+    )
+    method = methods.load(plan.method.name)
+    learner = method.Learner(plan.method.config, trunk, trunk.width, classes)
+    assert isinstance(learner, nn.Module)
+    return learner.to(place.device)

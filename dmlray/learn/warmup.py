@@ -1,0 +1,54 @@
+"""Heads before trunk: a start that does not first make the embedding worse.
+
+The trunk is frozen, so its features are computed once; steps on them cost next to nothing.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from dmlray.data.loader import Feed
+from dmlray.data.samplers import per_class, shuffled
+from dmlray.learn.embed import embed
+from dmlray.learn.optimizer import build, set_lr
+from dmlray.methods import Batch
+from dmlray.plans.experiment import Experiment
+
+
+def warm_up_heads(learner: nn.Module, feed: Feed, labels: np.ndarray, plan: Experiment) -> None:
+    """Train everything but the trunk on its features for `budget.head_warmup_steps` steps.
+
+    A learner with `initialise_head(features)` first gets to see all features (N, F).
+    The trunk steps aside for an identity, so a method's own forward and loss are used unchanged.
+    """
+    steps = plan.budget.head_warmup_steps
+    trunk = learner.trunk
+    features = embed(learner, trunk, feed).clone()  # leave inference mode
+    targets = torch.as_tensor(labels, device=features.device)
+    learner.trunk = nn.Identity()
+    try:
+        if hasattr(learner, "initialise_head"):
+            learner.initialise_head(features)
+        learner.train()
+        heads = [group for group in learner.groups() if group.name != "trunk"]
+        settings = plan.optimizer.model_copy(update={"lr": plan.budget.head_warmup_lr})
+        optimizer = build(settings, heads)
+        for step, rows in enumerate(_batches(plan, labels, steps)):
+            index = torch.as_tensor(rows, device=features.device)
+            set_lr(optimizer, 1.0 - step / steps)
+            outputs = learner(Batch(features[index], targets[index]))
+            optimizer.zero_grad()
+            torch.stack(list(learner.loss(outputs, targets[index]).values())).sum().backward()
+            optimizer.step()
+    finally:
+        learner.trunk = trunk
+
+
+def _batches(plan: Experiment, labels: np.ndarray, steps: int) -> list[np.ndarray]:
+    """The first `steps` batches of as many passes as that takes."""
+    batches: list[np.ndarray] = []
+    while len(batches) < steps:
+        rng = np.random.default_rng([plan.seed, len(batches), 1])
+        size, each = plan.data.batch_size, plan.data.images_per_class
+        batches += per_class(labels, size, each, rng) if each else shuffled(len(labels), size, rng)
+    return batches[:steps]

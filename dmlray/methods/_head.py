@@ -1,0 +1,50 @@
+"""The linear head that methods share, and a start for it that is better than chance.
+
+N images, F backbone width, D embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dmlray.losses.cosine import at_least_float32
+
+
+def linear_head(width: int, dim: int) -> nn.Linear:
+    """F -> D with Kaiming-normal weights over the outputs and no bias at first.
+
+    Source: tjddus9597/Proxy-Anchor-CVPR2020, code/net/bn_inception.py.
+    """
+    head = nn.Linear(width, dim)
+    nn.init.kaiming_normal_(head.weight, mode="fan_out")
+    nn.init.zeros_(head.bias)
+    return head
+
+
+@torch.no_grad()
+def principal_head(head: nn.Linear, features: Tensor) -> None:
+    """Start `head` as the projection of features (N, F) onto their D principal directions.
+
+    One factor brings the outputs to a mean variance of 1, so that a learning rate means the same
+    on any backbone; a factor per direction (whitening) would change the cosines. Directions
+    beyond the rank of the features are small and random.
+    """
+    features = at_least_float32(features).to(head.weight.device)
+    mean = features.mean(0)
+    centred = features - mean
+    covariance = (centred.T @ centred / len(features)).double()
+    variances, directions = torch.linalg.eigh(covariance)
+    variances, directions = variances.flip(0), directions.flip(1).T  # largest first; rows
+    rounding = max(1e-6 * float(variances[0]), 1e-10 * float(mean.square().mean()))
+    rank = int((variances > rounding).sum())
+    kept = min(len(head.weight), rank)
+    if kept == 0:
+        return  # all features are equal: there is nothing to project onto
+    scale = variances[:kept].mean().rsqrt()
+    nn.init.normal_(head.weight, std=0.01 * float(scale) / head.in_features**0.5)
+    head.weight[:kept] = (scale * directions[:kept]).to(head.weight.dtype)
+    head.bias.copy_(-(head.weight @ mean.to(head.weight.dtype)))
+
+
+def trainable(*modules: nn.Module) -> list[nn.Parameter]:
+    """The parameters of `modules` that learn; frozen ones belong to no group."""
+    return [p for module in modules for p in module.parameters() if p.requires_grad]

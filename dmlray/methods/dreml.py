@@ -1,0 +1,166 @@
+"""DREML: many small learners, each tells apart its own random meta classes; this is one learner.
+
+Source: Xuan et al., ECCV 2018, arXiv 1808.04469; codes leftthomas/DREML (`leftthomas`) and
+littleredxh/DREML of 2020 and of August 2018 (`authors2020`, `authors2018`).
+Departs: images are normalised as the backbone wants them, not by the data set's mean and std.
+B batch, C classes, D meta classes, F backbone width.
+"""
+
+import logging
+import random
+from bisect import bisect_right
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dmlray.data.meta_classes import deal
+from dmlray.knobs import Choice, Float, Int, Knobs, Space, Value
+from dmlray.losses.cosine import at_least_float32, unit_rows
+from dmlray.methods._contract import Batch, Group, Outputs, Published
+from dmlray.methods._head import trainable
+
+Recipe = Literal["leftthomas", "authors2020", "authors2018"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Config(Knobs):
+    """What can be set."""
+
+    meta_classes: int = Field(
+        12, ge=2, le=100_000, description="meta classes, and embedding size; at most the classes"
+    )
+    draw_seed: int = Field(0, ge=0, description="seed of this learner's draw of meta classes")
+    recipe: Recipe = Field(
+        "leftthomas", description="whose loss; authors2018 normalises the logits, the others do not"
+    )
+    embedding: Literal["logits", "pooled"] = Field(
+        "logits", description="what is compared: the D logits, or the backbone's F features"
+    )
+    normalise_logits: bool = Field(False, description="bring logits to unit length in the loss")
+    logit_scale: float = Field(
+        1.0, gt=0, le=1000, description="factor on normalised logits in the loss, unitless"
+    )
+
+
+# The recipe is not searched: for the loss it is the same as `normalise_logits`.
+SPACE: Space = {
+    "method.meta_classes": Int(4, 500, log=True),
+    "method.embedding": Choice(("logits", "pooled")),
+    "method.normalise_logits": Choice((False, True)),
+    "method.logit_scale": Float(1.0, 32.0, log=True),
+    "optimizer.lr": Float(1e-5, 1e-3, log=True),
+    "data.batch_size": Choice((32, 64, 128, 256)),
+}
+
+_CUB: dict[str, Value] = {
+    "method.recipe": "leftthomas",
+    "method.meta_classes": 12,
+    "backbone.name": "resnet18",
+    "backbone.pooling": "avg",
+    "backbone.batchnorm": "train",
+    "data.batch_size": 128,
+    "data.images_per_class": None,
+    "data.transform.resize": 281,
+    "data.transform.crop": "random",
+    "data.transform.size": 256,
+    "data.transform.flip": 0.5,
+    "data.transform.eval_resize": 256,
+    "optimizer.name": "adam",
+    "optimizer.lr": 1e-4,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.schedule": "multistep",  # at .5 and .7 of the epochs, the plan's default
+    "optimizer.early_epochs": 1,
+    "optimizer.gamma": 0.1,
+    "budget.epochs": 20,
+}
+_SOP: dict[str, Value] = {**_CUB, "method.meta_classes": 500, "budget.epochs": 50}
+
+PUBLISHED: dict[str, Published] = {
+    "cub": Published(
+        _CUB,
+        {
+            "recall_at_1": 0.6352,
+            "recall_at_2": 0.7446,
+            "recall_at_4": 0.8288,
+            "recall_at_8": 0.8901,
+        },
+        "leftthomas/DREML README, 48 learners",
+    ),
+    "cars": Published(
+        _CUB,
+        {
+            "recall_at_1": 0.8496,
+            "recall_at_2": 0.9074,
+            "recall_at_4": 0.9427,
+            "recall_at_8": 0.9670,
+        },
+        "leftthomas/DREML README, 48 learners",
+    ),
+    "sop": Published(
+        _SOP,
+        {
+            "recall_at_1": 0.7370,
+            "recall_at_10": 0.8639,
+            "recall_at_100": 0.9276,
+            "recall_at_1000": 0.9643,
+        },
+        "leftthomas/DREML README, 16 learners",
+    ),
+}
+
+
+class Learner(nn.Module):
+    """Trunk, linear classifier over meta classes, and the draw that says which class is where."""
+
+    meta_class_of: Tensor
+
+    def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.config = config
+        meta_classes = min(config.meta_classes, classes)
+        if meta_classes < config.meta_classes:
+            _logger.warning(
+                "method.meta_classes: %d is more than the %d classes; taking %d",
+                config.meta_classes, classes, meta_classes,
+            )  # fmt: skip
+        drawn = deal(classes, meta_classes, random.Random(config.draw_seed))
+        self.register_buffer("meta_class_of", torch.tensor(drawn))  # (C,)
+        self.trunk = trunk
+        self.head = nn.Linear(width, meta_classes)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Give `logits` (B, D)."""
+        return {"logits": self.head(self.trunk(batch.images))}
+
+    def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        logits = at_least_float32(outputs["logits"])
+        if self.config.normalise_logits or self.config.recipe == "authors2018":
+            logits = self.config.logit_scale * unit_rows(logits)
+        return {"cross_entropy": F.cross_entropy(logits, self.meta_class_of[labels])}
+
+    def embed(self, images: Tensor) -> Tensor:
+        features = self.trunk(images)
+        chosen = self.head(features) if self.config.embedding == "logits" else features
+        return unit_rows(chosen)  # (B, D) or (B, F)
+
+    def groups(self) -> list[Group]:
+        return [Group("trunk", trainable(self.trunk)), Group("head", trainable(self.head))]
+
+
+def lr_factor(recipe: Recipe, epoch: int, epochs: int) -> float:
+    """Factor on the learning rate in the 0-based `epoch`, exactly as the recipe's code steps it.
+
+    Short runs collapse: `leftthomas` trains at 0.01 throughout for 1 or 2 epochs, because it steps
+    before the first one. For these take another schedule.
+    """
+    match recipe:
+        case "leftthomas":
+            return 0.1 ** bisect_right([int(epochs * 0.5), int(epochs * 0.7)], epoch + 1)
+        case "authors2020":
+            return 0.01 ** bisect_right([int(epochs * 0.5), int(epochs * 0.8)], epoch)
+        case "authors2018":
+            return 0.1 ** bisect_right([epochs * 0.5, epochs * 0.8], epoch)

@@ -1,0 +1,129 @@
+"""Proxy-Anchor with one linear head: the baseline that DRML, IDML and RCDML build on.
+
+Source: Kim et al., CVPR 2020, arXiv 2003.13911; code tjddus9597/Proxy-Anchor-CVPR2020.
+B batch, D embedding.
+"""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from dmlray.knobs import Float, Knobs, Space, Value
+from dmlray.losses.cosine import unit_rows
+from dmlray.losses.proxy_anchor import ProxyAnchorLoss
+from dmlray.methods._contract import Batch, Group, Outputs, Published
+from dmlray.methods._head import linear_head, principal_head, trainable
+
+
+class Config(Knobs):
+    """What can be set."""
+
+    dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
+    margin: float = Field(0.1, ge=0, lt=1, description="slack on the cosine, unitless")
+    alpha: float = Field(32.0, gt=0, le=1024, description="inverse temperature, unitless")
+    head_lr_factor: float = Field(
+        1.0, gt=0, le=1000, description="learning rate of the head / the run's, unitless"
+    )
+    proxy_lr_factor: float = Field(
+        100.0, gt=0, le=10_000, description="learning rate of the proxies / the run's, unitless"
+    )
+
+
+SPACE: Space = {
+    "method.margin": Float(0.0, 0.4),
+    "method.alpha": Float(8.0, 128.0, log=True),
+    "method.head_lr_factor": Float(1.0, 30.0, log=True),
+    "method.proxy_lr_factor": Float(10.0, 1000.0, log=True),
+    "optimizer.lr": Float(1e-5, 1e-3, log=True),
+    "optimizer.weight_decay": Float(1e-5, 1e-3, log=True),
+}
+
+_CUB: dict[str, Value] = {
+    "method.dim": 512,
+    "method.margin": 0.1,
+    "method.alpha": 32.0,
+    "method.head_lr_factor": 1.0,
+    "method.proxy_lr_factor": 100.0,
+    "backbone.name": "bn_inception",
+    "backbone.pooling": "avg+max",
+    "backbone.batchnorm": "frozen_statistics",
+    "data.batch_size": 180,
+    "data.images_per_class": None,
+    "data.transform.resize": None,
+    "data.transform.crop": "random_resized",
+    "data.transform.size": 224,
+    "data.transform.flip": 0.5,
+    "data.transform.eval_resize": 256,
+    "optimizer.name": "adamw",
+    "optimizer.lr": 1e-4,
+    "optimizer.weight_decay": 1e-4,
+    "optimizer.schedule": "step",
+    "optimizer.step_epochs": 10,
+    "optimizer.gamma": 0.5,
+    "optimizer.clip_value": 10.0,
+    "budget.epochs": 60,
+    "budget.warmup_epochs": 1,
+}
+_CARS: dict[str, Value] = {**_CUB, "optimizer.step_epochs": 20}
+_SOP: dict[str, Value] = {
+    **_CUB,
+    "backbone.batchnorm": "train",
+    "optimizer.lr": 6e-4,
+    "optimizer.step_epochs": 20,
+    "optimizer.gamma": 0.25,
+}
+_SOURCE = "tjddus9597/Proxy-Anchor-CVPR2020 README, Inception-BN 512; best epoch by test R@1"
+
+PUBLISHED: dict[str, Published] = {
+    "cub": Published(
+        _CUB,
+        {"recall_at_1": 0.691, "recall_at_2": 0.789, "recall_at_4": 0.861, "recall_at_8": 0.912},
+        _SOURCE,
+    ),
+    "cars": Published(
+        _CARS,
+        {"recall_at_1": 0.864, "recall_at_2": 0.919, "recall_at_4": 0.950, "recall_at_8": 0.970},
+        _SOURCE,
+    ),
+    "sop": Published(
+        _SOP,
+        {
+            "recall_at_1": 0.792,
+            "recall_at_10": 0.907,
+            "recall_at_100": 0.962,
+            "recall_at_1000": 0.986,
+        },
+        _SOURCE,
+    ),
+}
+
+
+class Learner(nn.Module):
+    """Trunk, linear head, and a proxy per class."""
+
+    def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = trunk
+        self.head = linear_head(width, config.dim)
+        self.proxy_anchor = ProxyAnchorLoss(classes, config.dim, config.margin, config.alpha)
+
+    def initialise_head(self, features: Tensor) -> None:
+        """Start the head from the principal directions of the frozen features (N, F)."""
+        principal_head(self.head, features)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Give `embeddings` (B, D) of any length."""
+        return {"embeddings": self.head(self.trunk(batch.images))}
+
+    def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        return {"proxy_anchor": self.proxy_anchor(outputs["embeddings"], labels)}
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_rows(self.head(self.trunk(images)))  # (B, D)
+
+    def groups(self) -> list[Group]:
+        return [
+            Group("trunk", trainable(self.trunk)),
+            Group("head", trainable(self.head), self.config.head_lr_factor),
+            Group("proxies", trainable(self.proxy_anchor), self.config.proxy_lr_factor),
+        ]

@@ -1,0 +1,130 @@
+"""An experiment: method + data + backbone + optimizer + budget + protocol."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from dmlray.data.augment import Transform
+from dmlray.knobs import Knobs
+
+
+class Method(Knobs):
+    """Which method, and its own knobs; in a file both stand side by side below `method`."""
+
+    name: str
+    config: SerializeAsAny[Knobs]
+
+
+class Data(Knobs):
+    """Which images, how they are cut and how they are dealt into batches."""
+
+    name: str = Field("demo", description="data set: see `dmlray data list`")
+    root: Path | None = Field(None, description="folder that holds the images")
+    batch_size: int = Field(64, ge=1, le=65_536, description="images per step, over all workers")
+    images_per_class: int | None = Field(
+        None, ge=1, le=1024, description="images of each class in a batch; null shuffles plainly"
+    )
+    transform: Transform = Field(default_factory=lambda: Transform())
+
+    @model_validator(mode="after")
+    def _whole_classes(self) -> "Data":
+        if self.images_per_class and self.batch_size % self.images_per_class:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by images_per_class "
+                f"{self.images_per_class}. Allowed: a multiple of {self.images_per_class}"
+            )
+        return self
+
+
+class Backbone(Knobs):
+    """The network below the heads."""
+
+    name: str = Field("resnet50", description="torchvision's or timm's name")
+    weights: str = Field("pretrained", description="pretrained, none, or a file of tensors")
+    pooling: Literal["avg", "max", "avg+max", "cls"] = Field("avg", description="map -> feature")
+    batchnorm: Literal["train", "frozen_statistics", "frozen"] = Field(
+        "train", description="frozen_statistics still trains the affine weights"
+    )
+
+
+class Optimizer(Knobs):
+    """How gradients become steps. Learning rates of groups are factors of `lr`."""
+
+    name: Literal["adamw", "adam", "sgd", "rmsprop"] = Field("adamw", description="algorithm")
+    lr: float = Field(1e-4, gt=0, le=1, description="learning rate of the trunk")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="decay of all groups")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop")
+    schedule: Literal["constant", "linear", "cosine", "step", "multistep"] = Field(
+        "constant", description="linear and cosine fall to 0 step by step, the others by epoch"
+    )
+    step_epochs: int = Field(10, ge=1, le=1000, description="epochs between drops, for `step`")
+    milestones: tuple[float, ...] = Field(
+        (0.5, 0.7), description="fractions of the epochs at which `multistep` drops"
+    )
+    early_epochs: int = Field(
+        0, ge=0, le=1, description="epochs by which `multistep` drops early; 1 as leftthomas does"
+    )
+    milestone_rounding: Literal["down", "up"] = Field(
+        "down", description="which whole epoch a milestone within an epoch means"
+    )
+    gamma: float = Field(0.5, gt=0, le=1, description="factor of each drop, unitless")
+    warmup_steps: int = Field(0, ge=0, le=100_000, description="steps of linear rise of lr")
+    clip_value: float | None = Field(None, gt=0, le=1e6, description="largest gradient entry")
+    clip_norm: float | None = Field(None, gt=0, le=1e6, description="largest norm of each group")
+
+
+class Budget(Knobs):
+    """How long to learn."""
+
+    epochs: int = Field(10, ge=1, le=10_000, description="passes over the training images")
+    warmup_epochs: int = Field(0, ge=0, le=1000, description="first epochs with the trunk at rest")
+    head_warmup_steps: int = Field(
+        0, ge=0, le=100_000, description="steps of heads alone on features computed once"
+    )
+    head_warmup_lr: float = Field(1e-3, gt=0, le=1, description="learning rate of these steps")
+    workers: int = Field(1, ge=1, le=1024, description="devices that share each batch")
+
+
+class Protocol(Knobs):
+    """How a score is won: see `dmlray show` for the rule that a run used."""
+
+    folds: int = Field(4, ge=2, le=1000, description="class-disjoint parts of the train classes")
+    split: Literal["kfold"] = Field("kfold", description="how train classes become folds")
+    selection: Literal["validation", "last", "best_on_test"] = Field(
+        "validation",
+        description="validation: best epoch on a held-out fold; last: all training classes, no "
+        "choice; best_on_test: the authors' rule, for comparing with their tables only",
+    )
+    fold: int = Field(0, ge=0, le=999, description="which fold `validation` holds out")
+    metric: Literal["map_at_r", "recall_at_1", "r_precision"] = Field(
+        "map_at_r", description="score that chooses epochs and settings"
+    )
+    recall_at: tuple[int, ...] = Field((1, 2, 4, 8), description="K of each Recall@K, neighbours")
+    tuned_by: str | None = Field(None, description="how the settings themselves were chosen")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Protocol":
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} does not exist. Allowed: 0 to {self.folds - 1}")
+        if not self.recall_at or min(self.recall_at) < 1:
+            raise ValueError("recall_at: K must be whole numbers of at least 1")
+        return self
+
+
+class Experiment(Knobs):
+    """All that a training is; means the same on a laptop and on a cluster."""
+
+    method: Method
+    data: Data = Field(default_factory=lambda: Data())
+    backbone: Backbone = Field(default_factory=lambda: Backbone())
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer())
+    budget: Budget = Field(default_factory=lambda: Budget())
+    protocol: Protocol = Field(default_factory=lambda: Protocol())
+    seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
+
+    def document(self) -> dict[str, Any]:
+        """The plain nested form that a YAML file holds: legal to read back."""
+        content = self.model_dump(mode="json")
+        method = content.pop("method")
+        return {"method": {"name": method["name"], **method["config"]}, **content}

@@ -1,0 +1,93 @@
+"""The names inside a run folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmlray.errors import ConfigError
+
+KINDS = ("search", "ensemble", "experiment")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where each thing of a run lies; see README, "A run folder"."""
+
+    path: Path
+
+    def plan(self, kind: str) -> Path:
+        """The resolved plan, enough to run it again; `kind` is one of `KINDS`."""
+        return self.path / f"{kind}.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per epoch: what progress bars, plots and TensorBoard are made of."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def embeddings(self) -> Path:
+        """Unit embeddings (N, D) of the test images."""
+        return self.path / "embeddings.npy"
+
+    @property
+    def study(self) -> Path:
+        """Optuna's own SQLite storage."""
+        return self.path / "study.db"
+
+    @property
+    def best(self) -> Path:
+        """A search's winner: a legal experiment file."""
+        return self.path / "best.yaml"
+
+    @property
+    def zero_shot(self) -> Path:
+        """Scores of the trunk's features before any training."""
+        return self.path / "zero_shot.json"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.json"
+
+    def member(self, index: int) -> "RunFolder":
+        return RunFolder(self.path / "members" / f"{index:03d}")
+
+    def trial(self, number: int) -> "RunFolder":
+        return RunFolder(self.path / "trials" / f"{number:04d}")
+
+    def fold(self, number: int) -> "RunFolder":
+        return RunFolder(self.path / f"fold{number}")
+
+    def kind(self) -> str:
+        """What was run here: one of `KINDS`.
+
+        Raises:
+            ConfigError: If this is no run folder.
+        """
+        for kind in KINDS:
+            if self.plan(kind).is_file():
+                return kind
+        raise ConfigError(str(self.path), ["is not a run folder: it holds no plan"])
+
+    def claim(self) -> None:
+        """Take an empty or new folder for a new run; nothing is ever overwritten in silence.
+
+        Raises:
+            ConfigError: If something is there already.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError(
+                str(self.path),
+                [f"exists. Allowed: a new folder (--out), or go on with --resume {self.path}"],
+            )
+        self.path.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,94 @@
+"""One progress display: bars in a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_LINE_EVERY = 2.0  # seconds between plain lines, so that logs stay readable
+
+
+class Display:
+    """Counts steps of one thing (epochs of trials or members) and says what happens.
+
+    Goes to standard error, so that results can be piped.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._title, self._total, self._done = "", 0, 0
+        self._started = self._last_line = 0.0
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self.console,
+                transient=True,
+            )
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def start(self, title: str, total: int) -> None:
+        """Begin counting `total` steps of `title`; what was counted before is put away."""
+        self._title, self._total, self._done = title, total, 0
+        self._started = self._last_line = time.monotonic()
+        if self._progress:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(title, total=total, note="")
+        else:
+            self.say(f"{title}: {total} to do")
+
+    def update(self, done: int, note: str = "") -> None:
+        """So many steps are done in all."""
+        moved, self._done = done != self._done, done
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, completed=done, note=note)
+        elif moved and (done == self._total or time.monotonic() - self._last_line > _LINE_EVERY):
+            self._last_line = time.monotonic()
+            self.say(f"{self._title}: {done}/{self._total} {self._eta()} {note}".rstrip())
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def _eta(self) -> str:
+        if not self._done:
+            return ""
+        seconds = (time.monotonic() - self._started) / self._done * (self._total - self._done)
+        return f"({int(seconds) // 60}:{int(seconds) % 60:02d} left)"
+
+
+class Silent(Display):
+    """Says nothing: for use as a library."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True))

@@ -1,0 +1,42 @@
+"""Scores as a person reads them: percent, with the protocol below."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from dmlray.learn.scores import Scores, percent
+
+COLUMNS = {"recall_at_1": "Recall@1", "r_precision": "R-Precision", "map_at_r": "MAP@R"}
+
+
+def print_table(
+    rows: Sequence[tuple[str, Mapping[str, float]]], scores: Scores, console: Console | None = None
+) -> None:
+    """One row per stage; `scores` says how they were won."""
+    table = Table(
+        title=f"{scores.dataset}: {scores.test_classes} classes never seen in training, %"
+    )
+    table.add_column("")
+    for title in COLUMNS.values():
+        table.add_column(title, justify="right")
+    for name, metrics in rows:
+        table.add_row(name, *(percent(metrics, column) for column in COLUMNS))
+    console = console or Console(highlight=False)
+    console.print(table)
+    console.print(protocol(scores), markup=False, soft_wrap=True)
+
+
+def protocol(scores: Scores) -> str:
+    """All that a score depends on, in one line."""
+    rules = {
+        "last": "last epoch, trained on all training classes",
+        "validation": "epoch chosen on held-out training classes",
+        "best_on_test": "EPOCH CHOSEN ON THE TEST CLASSES, for comparison only",
+    }
+    tuned = f"; settings by {scores.tuned_by}" if scores.tuned_by else ""
+    return (
+        f"{scores.test_images} test images; {scores.backbone}, {scores.embedding_size}-d; "
+        f"{rules[scores.selection]}{tuned}; n = {scores.n}; seed {scores.seed}; "
+        f"split {scores.split_fingerprint}"
+    )

@@ -1,0 +1,103 @@
+import builtins
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from dmlray.errors import DataError, ResourceError
+from dmlray.evaluation.clustering import (
+    adjusted_mutual_information,
+    kmeans,
+    nmi,
+    normalised_mutual_information,
+    pairwise_f1,
+)
+from tests.evaluation import slow
+from tests.golden import files, load
+
+
+def blobs(per_class: int = 12, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = torch.arange(classes * per_class) % classes
+    centres = torch.eye(classes, 8)[labels]
+    return torch.nn.functional.normalize(centres + 0.05 * slow.unit_rows(0, len(labels), 8)), labels
+
+
+def test_separate_classes_are_found_whatever_their_ids(capfd):
+    embeddings, labels = blobs()
+    for seed in range(5):
+        assert nmi(embeddings, labels * 1000 + 7, seed)["nmi"] > 0.8
+    assert nmi(embeddings, labels)["nmi"] > nmi(slow.unit_rows(1, 60, 8), labels)["nmi"] + 0.3
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_same_seed_gives_the_same_clusters():
+    embeddings = slow.unit_rows(0, 300, 8)
+    assert np.array_equal(kmeans(embeddings, 20, seed=3), kmeans(embeddings, 20, seed=3))
+    assert not np.array_equal(kmeans(embeddings, 20, seed=3), kmeans(embeddings, 20, seed=4))
+
+
+def test_classes_of_more_than_256_images_are_not_sampled():
+    embeddings = torch.cat([torch.zeros(600, 2), torch.ones(600, 2)])
+    embeddings[-1] = torch.tensor([1e4, 1e4])
+    assert sorted(np.bincount(kmeans(embeddings, 2))) == [1, 1199]
+
+
+def test_pairwise_f1_counts_pairs():
+    generator = np.random.default_rng(0)
+    clusters, labels = generator.integers(4, size=40), generator.integers(6, size=40)
+    pairs = [
+        (clusters[a] == clusters[b], labels[a] == labels[b]) for a, b in combinations(range(40), 2)
+    ]
+    both = sum(c and t for c, t in pairs)
+    precision, recall = both / sum(c for c, _ in pairs), both / sum(t for _, t in pairs)
+    expected = 2 * precision * recall / (precision + recall)
+    assert pairwise_f1(clusters, labels) == pytest.approx(expected)
+    assert pairwise_f1([1, 2, 3], [1, 2, 3]) == 0
+
+
+def test_embeddings_that_are_not_numbers_are_refused():
+    with pytest.raises(DataError, match="nmi: 1 embeddings hold NaN"):
+        nmi(torch.tensor([[1.0], [torch.nan]]), torch.tensor([0, 1]))
+
+
+def test_a_machine_without_faiss_hears_one_sentence(monkeypatch):
+    load_module = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "faiss":
+            raise ImportError(name)
+        return load_module(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ResourceError, match="nmi: it needs faiss"):
+        nmi(*blobs())
+
+
+@pytest.mark.parametrize("path", files("drml", "eval*.npz"))
+def test_given_clusters_score_as_in_drml(path):
+    golden = load(path)
+    given = golden["in/cluster_labels"], golden["in/labels"]
+    assert normalised_mutual_information(*given) == pytest.approx(float(golden["out/NMI"]))
+    assert adjusted_mutual_information(*given) == pytest.approx(float(golden["out/AMI"]))
+    assert pairwise_f1(*given) == pytest.approx(float(golden["out/f1_score"]))
+
+
+@pytest.mark.parametrize("path", files("idml_dcml", "eval_idml_*.npz"))
+def test_given_clusters_score_as_in_idml(path):
+    golden = load(path)
+    clusters = [golden["kmeans_labels"], *golden["other_assignments"]]
+    nmis = [golden["NMI_kmeans"], *golden["other_NMI"]]
+    f1s = [golden["F1_kmeans"], *golden["other_F1"]]
+    for given, expected_nmi, expected_f1 in zip(clusters, nmis, f1s, strict=True):
+        found = normalised_mutual_information(given, golden["labels"])
+        assert found == pytest.approx(float(expected_nmi))
+        assert pairwise_f1(given, golden["labels"]) == pytest.approx(float(expected_f1))
+
+
+@pytest.mark.parametrize("path", files("idml_dcml", "eval_dcml_*.npz"))
+def test_given_clusters_score_as_in_dcml(path):
+    golden = load(path)
+    given = golden["kmeans_labels"], golden["labels"]
+    assert normalised_mutual_information(*given) == pytest.approx(float(golden["nmi"]))
+    assert pairwise_f1(*given) == pytest.approx(float(golden["f1"]))

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from dmlray.evaluation import gemm
+from dmlray.evaluation.gemm import add_product
+from tests.evaluation import slow
+
+
+@pytest.fixture
+def exact_again():
+    gemm.onednn_is_exact.cache_clear()
+    yield
+    gemm.onednn_is_exact.cache_clear()
+
+
+@pytest.fixture(params=["highest", "high", "medium"])
+def asked_precision(request):
+    torch.set_float32_matmul_precision(request.param)
+    yield request.param
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_products_are_exact_whatever_precision_training_uses(asked_precision):
+    rows = slow.unit_rows(0, 300, 512)
+    block = add_product(torch.empty(100, 300), rows[:100], rows)
+    error = (block - rows[:100].double() @ rows.double().T).abs().max()
+    assert error < gemm.MOST_ERROR
+    assert torch.get_float32_matmul_precision() == asked_precision
+
+
+def test_a_product_is_added_with_its_weight():
+    rows, block = slow.unit_rows(0, 20).double(), torch.ones(20, 20).double()
+    add_product(block, rows, rows, beta=1, weight=3)
+    torch.testing.assert_close(block, 1 + 3 * rows @ rows.T)
+
+
+def test_autocast_around_an_evaluation_does_not_round_it():
+    rows = slow.unit_rows(0, 64, 512)
+    with torch.autocast("cpu", torch.bfloat16):
+        block = add_product(torch.empty(64, 64), rows, rows)
+    assert (block - rows.double() @ rows.double().T).abs().max() < gemm.MOST_ERROR
+
+
+def test_a_cpu_that_really_rounds_is_not_trusted(monkeypatch, exact_again):
+    monkeypatch.setattr(gemm, "MOST_ERROR", 0.0)
+    assert not gemm.onednn_is_exact()
+    asked = []
+    monkeypatch.setattr(gemm, "_precision", _recorder(gemm._precision, asked))
+    rows = slow.unit_rows(0, 5)
+    add_product(torch.empty(5, 5), rows, rows)
+    assert asked == ["ieee"]
+
+
+def test_a_torch_without_the_switch_still_multiplies(monkeypatch, exact_again):
+    monkeypatch.setattr(gemm, "_switch", lambda device: None)
+    rows = slow.unit_rows(0, 50)
+    torch.testing.assert_close(add_product(torch.empty(50, 50), rows, rows), rows @ rows.T)
+
+
+def _recorder(precision, asked):
+    def recorded(device, setting):
+        asked.append(setting)
+        return precision(device, setting)
+
+    return recorded

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from dmlray.errors import ConfigError
+from dmlray.evaluation import neighbours as module
+from dmlray.evaluation.neighbours import nearest, top
+from tests.evaluation import slow
+
+
+@pytest.mark.parametrize("rows_per_block", [1, 7, 512])
+@pytest.mark.parametrize("k", [1, 3, 39])
+@pytest.mark.parametrize("draw", [slow.rows_with_ties, slow.unit_rows])
+def test_finds_what_plain_sorting_finds(draw, k, rows_per_block, monkeypatch):
+    monkeypatch.setattr(module, "ROWS", rows_per_block)
+    embeddings = draw(0, 40).double()
+    expected = [slow.neighbours(embeddings, query)[:k] for query in range(40)]
+    assert nearest(embeddings, k).indices.tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_similarities_belong_to_the_indices(dtype):
+    embeddings = slow.unit_rows(1, 600).to(dtype)
+    found = nearest(embeddings, 5)
+    expected = (embeddings @ embeddings.T).gather(1, found.indices)
+    assert found.similarities.dtype == dtype
+    torch.testing.assert_close(found.similarities, expected, rtol=0, atol=1e-6)
+
+
+def test_many_rows_cut_between_equals_are_each_mended():
+    similarities = torch.zeros(200, 30)
+    similarities[:, 20] = 1
+    assert top(similarities, 4).indices.tolist() == [[20, 0, 1, 2]] * 200
+
+
+def test_twins_find_each_other_and_never_themselves():
+    embeddings = slow.unit_rows(2, 10).repeat(2, 1)
+    first = nearest(embeddings, 1).indices[:, 0]
+    assert first.tolist() == [*range(10, 20), *range(10)]
+
+
+def test_a_gallery_apart_keeps_the_item_of_the_same_index():
+    embeddings = slow.unit_rows(3, 10)
+    assert nearest(embeddings, 1, embeddings).indices[:, 0].tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("k", [0, 10])
+def test_there_are_only_n_minus_one_neighbours(k):
+    with pytest.raises(ConfigError, match=f"{k} is not allowed. Allowed: 1 to 9"):
+        nearest(slow.unit_rows(4, 10), k)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_gpu_finds_the_same():
+    embeddings = slow.rows_with_ties(0, 700)
+    found = nearest(embeddings.cuda(), 20).indices.cpu()
+    assert found.equal(nearest(embeddings, 20).indices)

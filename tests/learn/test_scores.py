@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from dmlray.errors import RunError
+from dmlray.learn.scores import Scores, half_width, read_scores
+
+
+def example() -> Scores:
+    return Scores({"map_at_r": 0.5}, "demo", "f", "s", 2, 9, "dreml", "toy", 8, "last", None, 0)
+
+
+def test_scores_survive_their_file(tmp_path: Path) -> None:
+    example().write(tmp_path / "scores.json")
+    assert read_scores(tmp_path / "scores.json") == example()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"metrics": {}}', "[]"])
+def test_damaged_scores_are_told_in_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(RunError, match="is damaged"):
+        read_scores(tmp_path / "scores.json")
+
+
+def test_missing_scores_say_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="--resume"):
+        read_scores(tmp_path / "scores.json")
+
+
+def test_the_half_width_is_that_of_scipy_s_interval() -> None:
+    values = [0.61, 0.64, 0.62, 0.66]
+    low, high = stats.t.interval(0.95, 3, loc=sum(values) / 4, scale=stats.sem(values))
+    assert half_width(values) == pytest.approx((high - low) / 2)

@@ -1,0 +1,170 @@
+"""What every file in `methods/` promises; a new method is tested here unasked."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dmlray import methods
+from dmlray.knobs import Choice, Distribution, Value
+from dmlray.methods import Batch
+
+CLASSES, EACH, SIDE, WIDTH = 20, 4, 8, 32
+
+
+class ToyTrunk(nn.Sequential):
+    """Images (B, 3, 8, 8) -> features (B, 32)."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, WIDTH))
+
+
+def noisy_images(seed: int) -> Batch:
+    """Coloured noise around a mean per class."""
+    means = torch.randn(CLASSES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(CLASSES).repeat_interleave(EACH)
+    noise = torch.randn(
+        len(labels), 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed + 1)
+    )
+    return Batch(means[labels] + noise, labels)
+
+
+def build(name: str, seed: int = 0) -> Any:
+    module = methods.load(name)
+    small = {"dim": 16} if "dim" in module.Config.model_fields else {}
+    torch.manual_seed(seed)
+    return module.Learner(module.Config(**small), ToyTrunk(), WIDTH, CLASSES)
+
+
+def total_loss(learner: Any, batch: Batch) -> Tensor:
+    terms = learner.loss(learner(batch), batch.labels)
+    assert all(term.dim() == 0 for term in terms.values())
+    return torch.stack(list(terms.values())).sum()
+
+
+def losses_while_learning(name: str, steps: int) -> list[float]:
+    learner = build(name)
+    settings = [{"params": g.parameters, "lr": 1e-3 * g.factor} for g in learner.groups()]
+    optimizer = torch.optim.Adam(settings)
+    torch.manual_seed(1)
+    losses = []
+    for _ in range(steps):
+        loss = total_loss(learner, noisy_images(0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.fixture(params=methods.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_embeddings_have_unit_length_and_the_order_of_the_images(name: str) -> None:
+    learner, images = build(name).eval(), noisy_images(0).images
+    with torch.no_grad():
+        embeddings = learner.embed(images)
+        torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(len(images)))
+        torch.testing.assert_close(learner.embed(images.flip(0)), embeddings.flip(0))
+        torch.testing.assert_close(learner.embed(images[:1]), embeddings[:1])
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group(name: str) -> None:
+    learner = build(name)
+    learner.trunk.requires_grad_(False)
+    next(learner.trunk.parameters()).requires_grad_(True)
+    groups = learner.groups()
+    grouped = [id(p) for group in groups for p in group.parameters]
+    assert sorted(grouped) == sorted(id(p) for p in learner.parameters() if p.requires_grad)
+    assert len({group.name for group in groups}) == len(groups)
+    assert any(group.name == "trunk" for group in groups)
+
+
+def test_every_group_gets_a_finite_gradient(name: str) -> None:
+    learner = build(name)
+    total_loss(learner, noisy_images(0)).backward()
+    for group in learner.groups():
+        gradients = [p.grad for p in group.parameters if p.grad is not None]
+        assert gradients, group.name
+        assert all(gradient.isfinite().all() for gradient in gradients), group.name
+        assert any(gradient.any() for gradient in gradients), group.name
+
+
+def test_outputs_have_one_row_per_image(name: str) -> None:
+    batch = noisy_images(0)
+    outputs = build(name)(batch)
+    assert outputs and all(len(output) == len(batch.labels) for output in outputs.values())
+
+
+def test_only_the_trunk_sees_images(name: str) -> None:
+    """The head warm-up feeds features as images, past a trunk that does nothing."""
+    learner, batch = build(name), noisy_images(0)
+    loss, embeddings = total_loss(learner, batch), learner.embed(batch.images)
+    features = learner.trunk(batch.images)
+    learner.trunk = nn.Identity()
+    torch.testing.assert_close(total_loss(learner, Batch(features, batch.labels)), loss)
+    torch.testing.assert_close(learner.embed(features), embeddings)
+    assert not next(g for g in learner.groups() if g.name == "trunk").parameters
+
+
+def test_a_few_steps_lower_the_loss(name: str) -> None:
+    losses = losses_while_learning(name, 30)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_same_seed_gives_the_same_numbers(name: str) -> None:
+    assert losses_while_learning(name, 3) == losses_while_learning(name, 3)
+
+
+def test_state_dict_round_trips(name: str) -> None:
+    one, other, batch = build(name, seed=0).eval(), build(name, seed=1).eval(), noisy_images(0)
+    assert not torch.equal(one.embed(batch.images), other.embed(batch.images))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.embed(batch.images), other.embed(batch.images))
+    assert torch.equal(total_loss(one, batch), total_loss(other, batch))
+
+
+def test_the_loss_is_float32_under_autocast(name: str) -> None:
+    learner, batch = build(name), noisy_images(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = total_loss(learner, batch)
+        embeddings = learner.embed(batch.images)
+    assert loss.dtype == embeddings.dtype == torch.float32
+    torch.testing.assert_close(loss, total_loss(learner, batch), rtol=0.1, atol=0.1)
+
+
+def ends(distribution: Distribution) -> tuple[Value, ...]:
+    if isinstance(distribution, Choice):
+        return distribution.values
+    return (distribution.low, distribution.high)
+
+
+def test_the_space_lies_within_what_is_legal_and_around_the_default(name: str) -> None:
+    module = methods.load(name)
+    defaults = module.Config()
+    for key, distribution in module.SPACE.items():
+        if key.startswith("method."):
+            knob = key.removeprefix("method.")
+            assert distribution.contains(getattr(defaults, knob)), key
+            for value in ends(distribution):
+                module.Config(**{knob: value})
+
+
+def test_published_settings_are_legal_and_inside_the_space(name: str) -> None:
+    module = methods.load(name)
+    for published in module.PUBLISHED.values():
+        own = {k[7:]: v for k, v in published.settings.items() if k.startswith("method.")}
+        module.Config(**own)
+        assert published.source
+        assert all(0 < score <= 1 for score in published.scores.values())
+        for key, value in published.settings.items():
+            assert key not in module.SPACE or module.SPACE[key].contains(value), key
+
+
+def test_every_knob_has_a_help_and_a_legal_default(name: str) -> None:
+    config = methods.load(name).Config
+    assert all(field.description for field in config.model_fields.values())
+    assert config(**config().model_dump()) == config()

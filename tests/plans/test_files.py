@@ -1,0 +1,109 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dmlray import methods
+from dmlray.errors import ConfigError
+from dmlray.plans.files import override, read_experiment, write_experiment
+from dmlray.plans.voices import shipped
+
+DEMO = Path("experiments/proxy_anchor_demo.yaml")
+
+
+def refused(text: str, tmp_path: Path, overrides: tuple[str, ...] = ()) -> str:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_experiment(path, overrides)
+    return str(caught.value)
+
+
+def test_all_problems_of_a_file_are_told_at_once_with_line_spelling_and_range(
+    tmp_path: Path,
+) -> None:
+    text = "method:\n  name: proxy_anchor\n  alpah: 3\noptimizer:\n  lr: -0.1\n"
+    said = refused(text, tmp_path).replace(str(tmp_path), "")
+    assert said == (
+        "/bad.yaml: 2 problems\n"
+        "  line 3  method.alpah: unknown key. Did you mean alpha?\n"
+        "  line 5  optimizer.lr: -0.1 is not allowed. Allowed: a number in (0.0, 1.0]."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("seed: 1\n", "method.name: is missing. Allowed: dreml"),
+        ("method: {name: dremel}\n", "unknown method 'dremel'. Did you mean dreml?"),
+        ("method: {name: dreml}\nseed: many\n", "seed: 'many' is not allowed. Allowed: a whole"),
+        ("method: {name: dreml}\nbudget: 3\n", "budget: 3 is not allowed. Allowed: a group"),
+        ("method: {name: dreml}\nbudgets: {epochs: 3}\n", "budgets: unknown key. Did you mean"),
+        ("method: dreml\n", "method.name: is missing"),
+        (
+            "method: {name: dreml}\nprotocol: {selection: luck}\n",
+            "Allowed: one of validation, last, best_on_test",
+        ),
+        (
+            "method: {name: dreml}\ndata: {batch_size: 10, images_per_class: 4}\n",
+            "batch_size 10 is not divisible by images_per_class 4",
+        ),
+        ("method: {name: dreml}\nprotocol: {fold: 4}\n", "fold 4 does not exist. Allowed: 0 to 3"),
+        ("method: {name: dreml}\noptimizer: {lr: .nan}\n", "optimizer.lr: nan is not allowed"),
+    ],
+)
+def test_nonsense_is_told_in_one_sentence(text: str, complaint: str, tmp_path: Path) -> None:
+    assert complaint in refused(text, tmp_path)
+
+
+def test_a_problem_of_the_command_line_says_so(tmp_path: Path) -> None:
+    said = refused("method: {name: dreml}\n", tmp_path, ("optimizer.lr=7",))
+    assert "command line  optimizer.lr: 7 is not allowed" in said
+
+
+def test_the_last_voice_wins_and_every_value_knows_who_said_it() -> None:
+    resolved = read_experiment(DEMO, ["optimizer.lr=1e-3"])
+    assert resolved.experiment.optimizer.lr == 1e-3
+    assert resolved.said["optimizer.lr"] == "command line"
+    assert resolved.said["method.dim"].startswith("line ")
+    assert resolved.said["method.margin"] == "default"
+
+
+def test_published_settings_speak_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("method: {name: proxy_anchor}\ndata: {name: cub}\n")
+    resolved = read_experiment(path)
+    published = methods.load("proxy_anchor").PUBLISHED["cub"].settings
+    assert published["data.batch_size"] == resolved.experiment.data.batch_size
+    assert resolved.said["data.batch_size"].startswith("published: ")
+
+
+def test_an_experiment_survives_its_own_file_and_a_pickle(tmp_path: Path) -> None:
+    experiment = read_experiment(DEMO).experiment
+    write_experiment(tmp_path / "again.yaml", experiment, ["why"])
+    assert read_experiment(tmp_path / "again.yaml").experiment == experiment
+    assert pickle.loads(pickle.dumps(experiment)) == experiment
+    assert (tmp_path / "again.yaml").read_text().startswith("# why\n")
+
+
+def test_override_is_checked_like_a_file() -> None:
+    experiment = read_experiment(DEMO).experiment
+    assert override(experiment, "trial", {"method.alpha": 9}).method.config.alpha == 9
+    with pytest.raises(ConfigError, match=r"trial  method.alpha: -1 is not allowed"):
+        override(experiment, "trial", {"method.alpha": -1})
+
+
+@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("experiments")])
+def test_every_shipped_experiment_is_legal(name: str) -> None:
+    read_experiment(Path(name))
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_every_published_setting_is_legal(method: str) -> None:
+    for dataset in methods.load(method).PUBLISHED:
+        path = yaml.safe_dump({"method": {"name": method}, "data": {"name": dataset}})
+        from dmlray.plans.files import resolve
+        from dmlray.plans.voices import Voice, flatten
+
+        resolve("published", [Voice("test", flatten(yaml.safe_load(path)))])
