@@ -53,7 +53,7 @@ def train(
     if not resume:
         folder.claim()
         write_experiment(folder.plan("experiment"), plan)
-    with _resumable(f"dmlray train --resume {folder.path}"), session(address) as cluster:
+    with _resumable(f"dmlray train --resume {folder}"), session(address) as cluster:
         return training.train(plan, folder, cluster, display), folder
 
 
@@ -78,7 +78,7 @@ def tune(
     if not resume:
         folder.claim()
         plan.write(folder.plan("search"))
-    with _resumable(f"dmlray tune --resume {folder.path}"), session(address) as cluster:
+    with _resumable(f"dmlray tune --resume {folder}"), session(address) as cluster:
         best = searching.search(plan, folder, cluster, display)
     _write_best(plan, folder, best)
     return best, folder
@@ -112,7 +112,7 @@ def ensemble(
     if not resume:
         folder.claim()
         plan.write(folder.plan("ensemble"))
-    with _resumable(f"dmlray ensemble --resume {folder.path}"), session(address) as cluster:
+    with _resumable(f"dmlray ensemble --resume {folder}"), session(address) as cluster:
         members.train_members(plan, folder, cluster, members_per_gpu, display)
         return members.merge_members(plan, folder), folder
 

@@ -14,6 +14,7 @@ from dmlray.errors import ConfigError, DmlrayError, Interrupted
 
 if TYPE_CHECKING:
     from dmlray.learn.scores import Scores
+    from dmlray.plans.folder import RunFolder
 
 PATH = click.Path(path_type=Path)
 SIZES = click.IntRange(min=1)
@@ -65,7 +66,7 @@ def train(words: Sequence[str], **options: Any) -> None:
     with _display() as display:
         scores, folder = api.train(file, overrides, display=display, **options)
     _table(_rows(scores, "trained"), scores)
-    _where(folder.path)
+    _where(folder)
 
 
 @main.command()
@@ -84,8 +85,8 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     click.echo(f"best trial {best.number}: {best.value:.4f} on validation classes")
     for key, value in best.params.items():
         click.echo(f"  {key} = {value:.6g}" if isinstance(value, float) else f"  {key} = {value}")
-    click.echo(f"train it with:  dmlray train {folder.best}")
-    _where(folder.path)
+    click.echo(f"train it with:  dmlray train {folder}/best.yaml")
+    _where(folder)
 
 
 @main.command()
@@ -103,7 +104,7 @@ def ensemble(overrides: Sequence[str], **options: Any) -> None:
     with _display() as display:
         scores, folder = api.ensemble(overrides=overrides, display=display, **options)
     _table([*_rows(scores, f"{len(scores.curve)} merged"), *_curve_rows(scores)], scores)
-    _where(folder.path)
+    _where(folder)
 
 
 @main.command()
@@ -118,7 +119,7 @@ def demo(out: Path | None) -> None:
     rows = _rows(result.trained, "tuned proxy_anchor")
     rows += [("dreml, one member", merged.curve[0]), *_curve_rows(merged)]
     _table(rows, result.trained)
-    _where(result.folder.path)
+    _where(result.folder)
 
 
 @main.command()
@@ -231,6 +232,6 @@ def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
     print_table(rows, scores)
 
 
-def _where(folder: Path) -> None:
+def _where(folder: RunFolder) -> None:
     click.echo(f"run folder:   {folder}")
     click.echo(f"TensorBoard:  tensorboard --logdir {folder}")

@@ -99,7 +99,7 @@ class Pool:
         while self.todo and len(self.busy) < self.slots:
             slot = self.idle.pop() if self.idle else self._new_slot()
             index = self.todo.popleft()
-            folder = RunFolder(self.folder.path.resolve()).member(index)
+            folder = self.folder.member(index)
             reference = slot.train.remote(self.plan.member(index), folder)
             self.busy[reference] = (index, slot)
 
@@ -166,7 +166,7 @@ def train_members(
 
 def merge_members(plan: Ensemble, folder: RunFolder) -> Scores:
     """Scores of the whole ensemble and its curve over sizes, from the members' files."""
-    files = [folder.member(i).embeddings.resolve() for i in range(plan.size)]
+    files = [folder.member(i).embeddings for i in range(plan.size)]
     labels = test_subset(load_dataset(plan.experiment)).labels
     merger = ray.remote(Merger).options(num_cpus=0).remote()
     recall_at = plan.experiment.protocol.recall_at

@@ -74,7 +74,7 @@ def search(plan: Search, folder: RunFolder, cluster: Cluster, display: Display) 
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=str(folder.path.resolve() / ".ray"),
+                storage_path=str(folder.path / ".ray"),
                 failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
                 callbacks=[Watcher(plan, folder, study, display)],
                 verbose=0,
@@ -90,7 +90,7 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
     def __init__(self, plan: Search, folder: RunFolder) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder.study.resolve()}")
+        storage = optuna.storages.RDBStorage(f"sqlite:///{folder.study}")
         known = STUDY in optuna.get_all_study_names(storage)
         super().__init__(
             space=lambda trial: _suggest(trial, plan.space),
@@ -150,6 +150,9 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         self._completed_trials.add(trial_id)
         _drop_checkpoints(self._folder.trial(row.number))
 
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()  # Tune wants a file; the study itself is the memory
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if self._metric in result:
             self._ot_trials[trial_id].report(result[self._metric], result["epoch"])
@@ -164,6 +167,9 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._epochs: dict[str, int] = {}
         self._over = 0
         self._best = float("-inf")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune stores its callbacks; a resumed search makes a new one
 
     def on_trial_result(
         self,
@@ -217,7 +223,7 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources) -> Any:
     """The function that Tune calls with {number, values}: a generator of metrics per epoch."""
 
     def trial(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        place = RunFolder(folder.path.resolve()).trial(config["number"])
+        place = folder.trial(config["number"])
         try:
             experiment = plan.point(config["values"])
             if resources.gpus:

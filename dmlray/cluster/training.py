@@ -42,7 +42,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
         ),
         run_config=RunConfig(
             name=ray_name(folder),
-            storage_path=str(folder.path.resolve() / ".ray"),
+            storage_path=str(folder.path / ".ray"),
             failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
         ),
     )
@@ -64,7 +64,7 @@ def fit(trainer: TorchTrainer) -> Result:
 
 def ray_name(folder: RunFolder) -> str:
     """A name for Ray Train of this very folder: reusing one would warm start another run."""
-    return hashlib.sha256(str(folder.path.resolve()).encode()).hexdigest()[:12]
+    return hashlib.sha256(str(folder.path).encode()).hexdigest()[:12]
 
 
 def _loop(config: dict[str, Any]) -> DmlrayError | None:

@@ -1,125 +1,142 @@
-"""The demo set: one class per icon, one image per icon family that draws it; needs no download.
+"""The embedded data set: one class an icon's name, one image a drawing of it by some icon family.
 
-Made from the fonts of the wheel `qtawesome` (MIT; each font has its own licence), which is never
-imported, for it wants Qt. Near copies exist between sibling families, so MAP@R says more than R@1.
+The fonts are those of the wheel `qtawesome` (MIT; each font has its own licence). They are read
+as files: importing the package would ask for Qt.
 """
 
 import json
-import re
 from collections import defaultdict
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dmlray.data.cache import cache_folder
-from dmlray.data.catalogue import Dataset
-from dmlray.data.folder import list_folder
-from dmlray.errors import DataError
-from dmlray.storage import whole_folder
+from dmlray.data import folder
+from dmlray.data.dataset import Dataset
+from dmlray.data.storage import cache_folder, make_whole
+from dmlray.errors import ConfigError, DataError
 
 SIDE = 64  # pixels
-_FONT = int(0.8 * SIDE)
-_FAMILIES, _IMAGES = 3, 5  # a class needs so many of each, at least
-_VERSION = 1  # of the drawing: a new one makes the images anew
-_STYLES = {"outline", "fill", "line", "bold", "light", "thin"}
-_DIRECTION = re.compile(r"-(left|right|up|down)$")
-_SYNONYMS = """
-house home | bin trash delete | gear cog settings | search magnify magnifier | image picture photo
-envelope mail email | cart shopping-cart | comment chat message | lightbulb bulb
-user account person | edit pencil | clock time | file file-text file-document | link chain
-lock padlock | map-pin map-marker location | music music-note note | phone call telephone
-plus add | minus remove subtract | refresh sync repeat | shopping-bag shopping
-smiley smile emoticon | x close times | check tick | bell notification | gauge dashboard speedometer
-hard-drive hdd harddisk | floppy-disk save floppy content-save | video video-camera
-globe earth world | briefcase suitcase | brush paint-brush | share export
-eye-closed eye-off eye-slash | bell-off bell-slash | microphone mic | record record-circle disc
-target crosshair bullseye | timer stopwatch alarm | wifi wireless | bicycle bike
-alert warning exclamation-triangle triangle-exclamation | door door-closed door-open
-package archive box
-"""
-_MEANING = {
-    word: group.split()[0] for group in re.split(r"[|\n]", _SYNONYMS) for word in group.split()
+GLYPH = round(0.8 * SIDE)  # font size in pixels
+MIN_VENDORS, MIN_IMAGES = 3, 5
+
+STYLES = frozenset({"outline", "fill", "line", "bold", "light", "thin"})
+# Mirrored and turned twins would be classes that a random flip turns into one another.
+DIRECTIONS = frozenset({"left", "right", "up", "down"})
+SYNONYMS = {
+    alias: name
+    for name, *aliases in (
+        ("briefcase", "suitcase"),
+        ("brush", "paint-brush"),
+        ("chart", "graph", "chart-bar"),
+        ("clock", "history"),
+        ("comment", "message"),
+        ("door", "door-open", "door-closed"),
+        ("file", "file-text"),
+        ("gear", "cog", "settings"),
+        ("house", "home"),
+        ("map-pin", "map-marker"),
+        ("package", "archive"),
+        ("pencil", "edit"),
+        ("repeat", "refresh"),
+        ("square", "stop"),
+        ("timer", "alarm"),
+        ("trash", "bin"),
+    )
+    for alias in aliases
 }
 
 
+class Glyph(NamedTuple):
+    """One drawing: `icon` is its name in `font`."""
+
+    font: str
+    icon: str
+    code: int
+
+
 def load(root: Path | None) -> Dataset:
-    """The demo set, drawn on first use below `root` (default: the cache folder).
-
-    Raises:
-        DataError: If the wheel with the fonts is missing.
-    """
-    folder = (root or cache_folder()) / f"demo-v{_VERSION}"
-    if not folder.is_dir():
-        icons = _icons()
-        with whole_folder(folder) as temporary:
-            for meaning, images in icons.items():
-                (temporary / meaning).mkdir()
-                for number, (pixels, family) in enumerate(sorted(images.items())):
-                    image = Image.frombytes("L", (SIDE, SIDE), pixels)
-                    image.save(temporary / meaning / f"{family}-{number:02d}.png")
-    return list_folder("demo", folder)
+    """List the data set `demo`; the first call on a machine draws it."""
+    if root is not None:
+        raise ConfigError("data.root", ["data set 'demo' makes its own images. Leave it out."])
+    target = cache_folder() / "demo"
+    make_whole(target, Path.is_dir, _draw_all)
+    return folder.read("demo", target)
 
 
-def _icons() -> dict[str, dict[bytes, str]]:
-    """Class -> its different images and the font that drew each first."""
-    drawn: dict[str, dict[bytes, str]] = defaultdict(dict)
-    vendors: dict[str, set[str]] = defaultdict(set)
-    for name, (font, charmap) in sorted(_fonts().items()):
-        for icon, code in sorted(charmap.items()):
-            meaning = _meaning(icon)
-            if meaning is not None:
-                drawn[meaning].setdefault(_draw(font, chr(int(code, 16))), name)
-                vendors[meaning].add(_vendor(name))
+def _draw_all(target: Path) -> None:
+    wheel = _wheel()
+    fonts = {
+        _font_name(path): ImageFont.truetype(str(wheel.locate_file(path)), GLYPH)
+        for path in wheel.files or ()
+        if path.suffix == ".ttf"
+    }
+    for label, glyphs in _classes(wheel).items():
+        images = _distinct({glyph: _draw(fonts[glyph.font], glyph.code) for glyph in glyphs})
+        if len(images) >= MIN_IMAGES:
+            (target / label).mkdir()
+            for glyph, image in images.items():
+                image.save(target / label / f"{glyph.font}-{glyph.icon}.png")
+
+
+def _wheel() -> Distribution:
+    try:
+        return distribution("qtawesome")
+    except PackageNotFoundError as error:
+        raise DataError(
+            "data set 'demo' is drawn from the icon fonts of the package qtawesome, which is not"
+            ' installed. Run: pip install "dmlray[demo]"'
+        ) from error
+
+
+def _classes(wheel: Distribution) -> dict[str, list[Glyph]]:
+    """Group the glyphs by name and keep the names that enough vendors draw."""
+    glyphs: dict[str, list[Glyph]] = defaultdict(list)
+    for path in wheel.files or ():
+        # A logo is one drawing, copied: brands teach nothing about shape.
+        if path.suffix == ".json" and "charmap" in path.name and "brands" not in path.name:
+            codes = json.loads(Path(str(wheel.locate_file(path))).read_text(encoding="utf-8"))
+            for icon, code in sorted(codes.items()):
+                if label := _class_of(icon):
+                    glyphs[label].append(Glyph(_font_name(path), icon, int(code, 16)))
     return {
-        meaning: images
-        for meaning, images in drawn.items()
-        if len(vendors[meaning]) >= _FAMILIES and len(images) >= _IMAGES
+        label: drawn
+        for label, drawn in glyphs.items()
+        if len({_vendor(glyph.font) for glyph in drawn}) >= MIN_VENDORS
     }
 
 
-def _meaning(icon: str) -> str | None:
-    """Icon name -> class; None for directions and two-coloured icons, which make poor classes."""
-    if "duotone" in icon:
-        return None
+def _class_of(icon: str) -> str | None:
     words = icon.replace("_", "-").split("-")
-    while len(words) > 1 and words[-1] in _STYLES:
+    while len(words) > 1 and words[-1] in STYLES:
         words.pop()
+    if "duotone" in words or (len(words) > 1 and words[-1] in DIRECTIONS):
+        return None
     name = "-".join(words)
-    return None if _DIRECTION.search(name) else _MEANING.get(name, name)
+    return SYNONYMS.get(name, name)
+
+
+def _font_name(path: Path | object) -> str:
+    """`fonts/fontawesome5-solid-webfont-charmap-5.15.4.json` -> `fontawesome5-solid`."""
+    words = str(path).replace("\\", "/").rsplit("/", 1)[-1].split("-")
+    return "-".join(words[:2]) if words[1] in ("regular", "solid", "brands") else words[0]
 
 
 def _vendor(font: str) -> str:
-    """Fonts of one vendor are one family: their icons are nearly the same."""
-    for prefix in ("fontawesome", "materialdesign"):
-        if font.startswith(prefix):
-            return prefix
-    return font
+    """`fontawesome5-solid` -> `fontawesome`: weights and versions are one hand's work."""
+    return font.split("-")[0].rstrip("0123456789")
 
 
-def _draw(font: ImageFont.FreeTypeFont, glyph: str) -> bytes:
-    """Black on white, centred by the bounding box."""
-    left, top, right, bottom = font.getbbox(glyph)
+def _draw(font: ImageFont.FreeTypeFont, code: int) -> Image.Image:
+    left, top, right, bottom = font.getbbox(chr(code))
     image = Image.new("L", (SIDE, SIDE), 255)
-    place = (SIDE / 2 - (left + right) / 2, SIDE / 2 - (top + bottom) / 2)
-    ImageDraw.Draw(image).text(place, glyph, font=font, fill=0)
-    return image.tobytes()
+    corner = ((SIDE - left - right) / 2, (SIDE - top - bottom) / 2)
+    ImageDraw.Draw(image).text(corner, chr(code), font=font, fill=0)
+    return image
 
 
-def _fonts() -> dict[str, tuple[ImageFont.FreeTypeFont, dict[str, str]]]:
-    """Font name -> the font and its charmap {icon name: hexadecimal code point}."""
-    try:
-        files = distribution("qtawesome").files or []
-    except PackageNotFoundError:
-        raise DataError(
-            'data.name: the demo set needs its fonts: pip install "dmlray[demo]"'
-        ) from None
-    fonts = {file.name.split("-")[0]: file for file in files if file.suffix == ".ttf"}
-    charmaps = {file.name.split("-")[0]: file for file in files if file.suffix == ".json"}
-    return {
-        name: (
-            ImageFont.truetype(str(fonts[name].locate()), _FONT),
-            json.loads(Path(str(charmaps[name].locate())).read_text(encoding="utf-8")),
-        )
-        for name in fonts.keys() & charmaps.keys()
-    }
+def _distinct(images: dict[Glyph, Image.Image]) -> dict[Glyph, Image.Image]:
+    """Keep the first of images that are equal to the last pixel."""
+    first = {image.tobytes(): glyph for glyph, image in reversed(images.items())}
+    return {glyph: image for glyph, image in images.items() if first[image.tobytes()] == glyph}

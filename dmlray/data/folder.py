@@ -1,54 +1,46 @@
-"""Any folder with one sub-folder per class."""
+"""Anybody's own images: one sub-folder per class."""
 
 from pathlib import Path
 
-import numpy as np
-
-from dmlray.data.catalogue import Dataset
+from dmlray.data.dataset import Dataset, from_classes
 from dmlray.errors import ConfigError, DataError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 def load(root: Path | None) -> Dataset:
-    """List the folder data.root; the first half of the classes, sorted by name, train.
-
-    Raises:
-        ConfigError: If data.root is not given.
-        DataError: If it is missing, or holds fewer than two classes with images.
-    """
+    """List the data set `folder`."""
     if root is None:
-        raise ConfigError(
-            "data.root", ["is missing. Allowed: a folder with a sub-folder per class"]
-        )
-    return list_folder("folder", root)
+        problem = "data set 'folder' needs a folder with one sub-folder per class. Set data.root."
+        raise ConfigError("data.root", [problem])
+    return read("folder", root)
 
 
-def list_folder(name: str, root: Path) -> Dataset:
-    """The data set of the images in the sub-folders of `root`, hidden ones left out."""
+def read(name: str, root: Path) -> Dataset:
+    """List JPEG, PNG and WebP images in the sub-folders of `root`; hidden names are passed over."""
+    root = root.expanduser().resolve()
     if not root.is_dir():
+        raise DataError(f"{root}: no such folder. Expected one sub-folder of images per class.")
+    found = {folder.name: _images(folder) for folder in _visible(root) if folder.is_dir()}
+    files = {label: images for label, images in found.items() if images}
+    if len(files) < 2:
         raise DataError(
-            f"data.root: no such folder: {root}. Allowed: a folder with a sub-folder per class"
+            f"{root}: {len(found)} sub-folders, {len(files)} of them with JPEG, PNG or WebP images."
+            " Expected at least 2, one per class."
         )
-    found = {folder.name: _images(folder) for folder in sorted(root.iterdir()) if _is_class(folder)}
-    classes = [name for name, images in found.items() if images]
-    if len(classes) < 2:
-        raise DataError(
-            f"data.root: {root} has {len(classes)} sub-folders with images. Allowed: at least 2, "
-            f"one per class, with {', '.join(sorted(SUFFIXES))}"
-        )
-    files = [f"{label}/{image}" for label in classes for image in found[label]]
-    labels = np.repeat(np.arange(len(classes)), [len(found[label]) for label in classes])
-    return Dataset(name, root, tuple(files), labels, tuple(classes), (len(classes) + 1) // 2)
-
-
-def _is_class(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".")
+    return from_classes(name, root, files)
 
 
 def _images(folder: Path) -> list[str]:
-    return sorted(
-        file.name
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    return [
+        f"{folder.name}/{path.name}"
+        for path in _visible(folder)
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    ]
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}.") from error

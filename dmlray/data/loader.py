@@ -80,7 +80,7 @@ class Feed:
             labels = torch.from_numpy(self.subset.labels[batches[index]])
             if self.device.type == "cuda":
                 images, labels = images.pin_memory(), labels.pin_memory()
-            moved = images.to(self.device, non_blocking=True)
+            moved = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
             yield normalise(moved, *self.statistics), labels.to(self.device, non_blocking=True)
 
     def _ahead(self, prepare: Callable[[int], Tensor], count: int) -> Iterator[Tensor]:

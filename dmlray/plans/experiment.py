@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from dmlray.data.augment import Transform
 from dmlray.knobs import Knobs
@@ -27,6 +27,11 @@ class Data(Knobs):
     )
     transform: Transform = Field(default_factory=lambda: Transform())
 
+    @field_validator("root")
+    @classmethod
+    def _from_anywhere(cls, root: Path | None) -> Path | None:
+        return root.absolute() if root else None  # workers stand in other folders
+
     @model_validator(mode="after")
     def _whole_classes(self) -> "Data":
         if self.images_per_class and self.batch_size % self.images_per_class:
@@ -46,6 +51,11 @@ class Backbone(Knobs):
     batchnorm: Literal["train", "frozen_statistics", "frozen"] = Field(
         "train", description="frozen_statistics still trains the affine weights"
     )
+
+    @field_validator("weights")
+    @classmethod
+    def _from_anywhere(cls, weights: str) -> str:
+        return weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
 
 
 class Optimizer(Knobs):

@@ -1,5 +1,6 @@
 """The names inside a run folder."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,12 @@ class RunFolder:
     """Where each thing of a run lies; see README, "A run folder"."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path.absolute())  # workers stand in other folders
+
+    def __str__(self) -> str:
+        return os.path.relpath(self.path)
 
     def plan(self, kind: str) -> Path:
         """The resolved plan, enough to run it again; `kind` is one of `KINDS`."""
@@ -77,7 +84,7 @@ class RunFolder:
         for kind in KINDS:
             if self.plan(kind).is_file():
                 return kind
-        raise ConfigError(str(self.path), ["is not a run folder: it holds no plan"])
+        raise ConfigError(str(self), ["is not a run folder: it holds no plan"])
 
     def claim(self) -> None:
         """Take an empty or new folder for a new run; nothing is ever overwritten in silence.
@@ -86,8 +93,6 @@ class RunFolder:
             ConfigError: If something is there already.
         """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ConfigError(
-                str(self.path),
-                [f"exists. Allowed: a new folder (--out), or go on with --resume {self.path}"],
-            )
+            allowed = f"Allowed: a new folder (--out), or go on with --resume {self}"
+            raise ConfigError(str(self), [f"exists. {allowed}"])
         self.path.mkdir(parents=True, exist_ok=True)
