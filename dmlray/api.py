@@ -14,7 +14,7 @@ from dmlray.cluster import training
 from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.session import session
 from dmlray.data import catalogue
-from dmlray.data.catalogue import Dataset
+from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, Interrupted
 from dmlray.learn import job
 from dmlray.learn.device import default_device
@@ -74,7 +74,7 @@ def tune(
     else:
         plan = read_search(_needed(file), overrides)
         folder = RunFolder(out or RUNS / _run_name(_needed(file)))
-    _prepare(plan.experiment, display)
+    _prepare(plan.experiment, display, folds=True)
     if not resume:
         folder.claim()
         plan.write(folder.plan("search"))
@@ -209,7 +209,7 @@ def _experiment_of(method: str | None, display: Display) -> Path:
     return file
 
 
-def _prepare(plan: Experiment, display: Display) -> None:
+def _prepare(plan: Experiment, display: Display, folds: bool = False) -> None:
     """Check the plan and fill the image cache, in the driver, before anything runs."""
     started = False
 
@@ -220,7 +220,7 @@ def _prepare(plan: Experiment, display: Display) -> None:
             started = True
         display.update(done)
 
-    preflight(plan, progress)
+    preflight(plan, folds, progress)
 
 
 def _write_best(plan: Search, folder: RunFolder, best: FrozenTrial) -> None:

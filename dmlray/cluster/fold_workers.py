@@ -11,7 +11,6 @@ from ray.util import get_current_placement_group, placement_group_table, remove_
 from ray.util.placement_group import PlacementGroup
 
 from dmlray.cluster.reporters import to_train
-from dmlray.cluster.training import fit, ray_name
 from dmlray.errors import DmlrayError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device
@@ -22,7 +21,6 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.storage import write_text
 
-_MAX_RESTARTS = 2  # of a dead worker group
 _GROUP = "placement_group"  # file in a trial's folder: the resources its workers hold
 
 
@@ -40,13 +38,13 @@ def train_folds(plan: Experiment, folder: RunFolder, workers: int, gpus: float) 
             num_workers=workers, use_gpu=True, resources_per_worker={"CPU": 1, "GPU": gpus}
         ),
         run_config=RunConfig(
-            name=ray_name(folder),
+            name="folds",
             storage_path=str(folder.path / ".ray"),
-            failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
+            failure_config=FailureConfig(max_failures=0),  # Tune restarts the whole trial
             callbacks=[TuneReportCallback()],
         ),
     )
-    result = fit(trainer)
+    result = trainer.fit()
     if isinstance(result.return_value, DmlrayError):
         raise result.return_value
 

@@ -6,6 +6,7 @@ on from their checkpoints and nothing is trained twice.
 """
 
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from dmlray.reporting.tensorboard import TensorBoard
 STUDY = "dmlray"
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _MAX_RESTARTS = 2  # of a trial whose process died
+_RELEASE_AFTER = 2.0  # seconds: by then Tune has killed an ended trial's process
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def search(plan: Search, folder: RunFolder, cluster: Cluster, display: Display) 
         f"{missing} trials of {plan.experiment.protocol.folds} folds, epochs", missing * epochs
     )
     if missing > 0:
+        watcher = Watcher(plan, folder, study, display)
         tuner = tune.Tuner(
             tune.with_resources(_trainable(plan, folder, resources), _request(resources)),
             tune_config=tune.TuneConfig(
@@ -76,11 +79,13 @@ def search(plan: Search, folder: RunFolder, cluster: Cluster, display: Display) 
                 name="tune",
                 storage_path=str(folder.path / ".ray"),
                 failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
-                callbacks=[Watcher(plan, folder, study, display)],
+                callbacks=[watcher],
                 verbose=0,
             ),
         )
         watch(tuner.fit, lambda: None)
+        watcher.release_all()
+        shutil.rmtree(folder.path / ".ray", ignore_errors=True)
     return study.best()
 
 
@@ -140,6 +145,7 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
     ) -> None:
         row = self._ot_trials[trial_id]
         result = result or {}
+        self.on_trial_result(trial_id, result)  # Tune keeps a trial's last result to itself
         if error or "error" in result:
             row.set_user_attr("reason", result.get("error", "its process died"))
             self._ot_study.tell(row, state=TrialState.FAIL)
@@ -165,7 +171,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._plan, self._folder, self._study, self._display = plan, folder, study, display
         self._boards: dict[str, TensorBoard] = {}
         self._epochs: dict[str, int] = {}
-        self._over = 0
+        self._ended: dict[int, float] = {}
         self._best = float("-inf")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -195,27 +201,39 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
     ) -> None:
         number = self._study.number(trial.trial_id)
-        release(self._folder.trial(number))
+        self._over(number)
         if lines := journal.read(self._folder.trial(number).metrics):
             metric = self._plan.experiment.protocol.metric
             board = self._boards.pop(trial.trial_id)
             board.hparams(self._study.values(trial.trial_id), {metric: lines[-1][metric]})
             board.close()
         self._epochs[trial.trial_id] = self._plan.experiment.budget.epochs
-        self._over += 1
         self._show()
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
     ) -> None:
         number = self._study.number(trial.trial_id)
-        release(self._folder.trial(number))
+        self._over(number)
         self._display.say(f"trial {number} failed: its process died")
-        self._over += 1
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
+        for number, since in self._ended.items():
+            if time.monotonic() - since > _RELEASE_AFTER:
+                release(self._folder.trial(number))
+
+    def release_all(self) -> None:
+        """Wait until the last trial's process is gone and free what its workers held."""
+        while any(time.monotonic() - since <= _RELEASE_AFTER for since in self._ended.values()):
+            time.sleep(0.1)
+        self.on_step_end(0, [])
+
+    def _over(self, number: int) -> None:
+        self._ended[number] = time.monotonic()
 
     def _show(self) -> None:
         metric = self._plan.experiment.protocol.metric
-        note = f"{self._over} trials over, best {metric} {self._best:.3f}"
+        note = f"{len(self._ended)} trials over, best {metric} {self._best:.3f}"
         self._display.update(sum(self._epochs.values()), note)
 
 

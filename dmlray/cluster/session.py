@@ -13,13 +13,14 @@ import ray
 
 from dmlray.errors import Interrupted, ResourceError
 
-_QUIET = {
+QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a report waits for the next check
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # an actor that asked for no GPU sees none
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # dmlray writes its own
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would return as if all were done
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports its reason instead
     "TUNE_WARN_THRESHOLD_S": "60",
 }
 
@@ -61,7 +62,7 @@ def session(address: str | None = None) -> Iterator[Cluster]:
         ResourceError: If the cluster cannot be reached.
         Interrupted: In the block, on SIGINT or SIGTERM.
     """
-    for name, value in _QUIET.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     ours = not ray.is_initialized()
     if ours:

@@ -1,165 +1,153 @@
-"""From cached images to the network's input: boxes, crops, flips, normalisation."""
+"""Cached images -> batches of pixels: where to cut, cutting, and the network's own units."""
 
-import math
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as tv
+from torchvision.transforms.v2 import functional as vision
 
+from dmlray.data import boxes
+from dmlray.data.cache import Cache
+from dmlray.data.decode import resized
 from dmlray.knobs import Knobs
-
-_ATTEMPTS = 10  # of a random box before the central one, as in torchvision
 
 
 class Transform(Knobs):
-    """How images are cut, in training and in tests."""
+    """How images are cut for training and for evaluation."""
 
     resize: int | None = Field(
-        None, ge=8, le=4096, description="short side before training crops, pixels; null: raw"
+        None, ge=1, le=4096, description="short side of the training cache, pixels; none = raw"
     )
-    size: int = Field(224, ge=8, le=2048, description="side of the network's input, pixels")
+    size: int = Field(224, ge=1, le=2048, description="side of the network's input, pixels")
     crop: Literal["random_resized", "random", "center", "none"] = Field(
-        "random_resized", description="training crop; none squeezes the whole image"
+        "random_resized", description="training crop; none squeezes the whole image to the input"
     )
     scale: tuple[float, float] = Field(
-        (0.08, 1.0), description="area of a random_resized crop, fraction of the image"
+        (0.08, 1.0), description="random_resized: fraction of the area, low and high in (0, 1]"
     )
     ratio: tuple[float, float] = Field(
-        (3 / 4, 4 / 3), description="width / height of a random_resized crop, unitless"
+        (3 / 4, 4 / 3), description="random_resized: width / height, low and high, unitless"
     )
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
-    padding: int = Field(
-        0, ge=0, le=1024, description="pixels of repeated edge around a random crop"
-    )
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a mirrored training image")
     eval_resize: int | None = Field(
-        256, ge=8, le=4096, description="short side before the central test crop, pixels"
+        256, ge=1, le=4096, description="short side before the centre crop, pixels; none = raw"
+    )
+    padding: int = Field(
+        0, ge=0, le=512, description="random: pixels added on each side by repeating the edge"
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Transform":
+    def _check(self) -> "Transform":
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(
-                f"scale: {list(self.scale)} is not allowed. Allowed: 0 < low <= high <= 1"
-            )
+            raise ValueError(f"scale {list(self.scale)} is not allowed: 0 < low <= high <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio: {list(self.ratio)} is not allowed. Allowed: 0 < low <= high")
+            raise ValueError(f"ratio {list(self.ratio)} is not allowed: 0 < low <= high")
+        if self.padding and self.crop != "random":
+            raise ValueError(f"padding needs crop random, not {self.crop}")
         return self
-
-
-class Images(Protocol):
-    """Row -> (H, W, 3) uint8."""
-
-    def __getitem__(self, row: int) -> np.ndarray: ...
 
 
 def draw_boxes(
     heights: np.ndarray, widths: np.ndarray, transform: Transform, rng: np.random.Generator
 ) -> np.ndarray:
-    """Boxes (B, 4) of top, left, height, width for images of these sizes."""
-    if transform.crop == "none":
-        return np.stack([0 * heights, 0 * widths, heights, widths], 1)
+    """Draw a training crop for each of B images: (B, 4) int64 of top, left, height, width.
+
+    A box may reach beyond its image, by padding or because the image is small.
+    """
     if transform.crop == "random_resized":
-        return _resized_boxes(heights, widths, transform, rng)
+        return boxes.random_resized(heights, widths, transform.scale, transform.ratio, rng)
+    if transform.crop == "none":
+        nought = np.zeros_like(heights)
+        return np.stack([nought, nought, heights, widths], axis=1)
     sides = np.full_like(heights, transform.size)
-    room = np.stack([heights - sides, widths - sides], 1)
     if transform.crop == "center":
-        corners = np.rint(room / 2).astype(np.int64)
+        tops, lefts = (boxes.centred(lengths, sides) for lengths in (heights, widths))
     else:
-        corners = np.where(room > 0, rng.integers(0, np.maximum(room, 0) + 1), room // 2)
-    return np.concatenate([corners, sides[:, None], sides[:, None]], 1)
-
-
-def _resized_boxes(
-    heights: np.ndarray, widths: np.ndarray, transform: Transform, rng: np.random.Generator
-) -> np.ndarray:
-    """The distribution of torchvision's RandomResizedCrop: the first attempt that fits."""
-    shape = (len(heights), _ATTEMPTS)
-    area = (heights * widths)[:, None] * rng.uniform(*transform.scale, shape)
-    ratio = np.exp(rng.uniform(*np.log(transform.ratio), shape))
-    w, h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
-    fits = (w > 0) & (w <= widths[:, None]) & (h > 0) & (h <= heights[:, None])
-    first = np.arange(len(heights)), fits.argmax(1)
-    central = _central_boxes(heights, widths, transform.ratio)
-    size = np.where(fits.any(1)[:, None], np.stack([h[first], w[first]], 1), central[:, 2:])
-    room = np.stack([heights, widths], 1) - size
-    corner = np.floor(rng.uniform(size=room.shape) * (room + 1))
-    corner = np.where(fits.any(1)[:, None], corner, central[:, :2])
-    return np.concatenate([corner, size], 1).astype(np.int64)
-
-
-def _central_boxes(
-    heights: np.ndarray, widths: np.ndarray, ratio: tuple[float, float]
-) -> np.ndarray:
-    """The largest central box within the ratios, where no attempt fitted."""
-    shape = widths / heights
-    h = np.where(shape < ratio[0], np.rint(widths / ratio[0]), heights)
-    w = np.where(shape > ratio[1], np.rint(heights * ratio[1]), widths)
-    return np.stack([(heights - h) // 2, (widths - w) // 2, h, w], 1)
+        tops = boxes.anywhere(heights, sides, transform.padding, rng)
+        lefts = boxes.anywhere(widths, sides, transform.padding, rng)
+    return np.stack([tops, lefts, sides, sides], axis=1)
 
 
 def crop_train(
-    images: Images, rows: np.ndarray, transform: Transform, rng: np.random.Generator
+    cache: Cache, rows: np.ndarray, transform: Transform, rng: np.random.Generator
 ) -> Tensor:
-    """Cut a random box of each image: (B, 3, S, S) uint8."""
-    whole = [_padded(images[row], transform) for row in rows]
-    sizes = np.array([image.shape[1:] for image in whole])
-    boxes = draw_boxes(sizes[:, 0], sizes[:, 1], transform, rng)
-    flips = rng.uniform(size=len(rows)) < transform.flip
-    cut = [_cut(image, box, transform.size) for image, box in zip(whole, boxes, strict=True)]
-    return torch.stack(
-        [image.flip(-1) if flip else image for image, flip in zip(cut, flips, strict=True)]
-    )
+    """Cut images `rows` (B,) at random and mirror some: (B, 3, S, S) uint8."""
+    sizes = cache.sizes(rows)
+    drawn = draw_boxes(sizes[:, 0], sizes[:, 1], transform, rng)
+    mirrored = rng.random(len(rows)) < transform.flip
+    batch, images = _empty(len(rows), transform.size)
+    for place, (row, box) in enumerate(zip(rows, drawn, strict=True)):
+        image = _resized(_cut(cache[row], box, "edge"), transform.size, transform.size)
+        images[place] = image[:, ::-1] if mirrored[place] else image
+    return batch
 
 
-def crop_eval(images: Images, rows: np.ndarray, transform: Transform) -> Tensor:
-    """Short side to `eval_resize`, then the central square: (B, 3, S, S) uint8."""
-    size = [transform.size, transform.size]
-    cut = []
-    for row in rows:
-        image = _tensor(images[row])
-        if transform.crop == "none":
-            image = tv.resize(image, size, antialias=True)
-        elif transform.eval_resize and min(image.shape[1:]) != transform.eval_resize:
-            image = tv.resize(image, [transform.eval_resize], antialias=True)
-        cut.append(tv.center_crop(image, size))
-    return torch.stack(cut)
+def crop_eval(cache: Cache, rows: np.ndarray, transform: Transform) -> Tensor:
+    """Resize images `rows` (B,) and cut their centres: (B, 3, S, S) uint8.
+
+    As torchvision's Resize and CenterCrop, also where the image is smaller: zeros around it.
+    """
+    batch, images = _empty(len(rows), transform.size)
+    sides = np.array([transform.size, transform.size])
+    for place, row in enumerate(rows):
+        image = cache[row]
+        if transform.eval_resize is not None:
+            height, width = image.shape[:2]
+            image = _resized(image.copy(), *resized(height, width, transform.eval_resize))
+        corner = boxes.centred(np.array(image.shape[:2]), sides)
+        images[place] = _cut(image, np.concatenate([corner, sides]), "zeros")
+    return batch
 
 
 def normalise(
-    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], scale: float, bgr: bool
+    images: Tensor, mean: Sequence[float], std: Sequence[float], scale: float, bgr: bool
 ) -> Tensor:
-    """uint8 (B, 3, S, S) -> float32 (value * scale - mean) / std, channels reversed for bgr.
+    """Turn RGB pixels (B, 3, S, S) uint8 into (images * scale - mean) / std, float32.
 
-    mean and std stand in the network's own channel order.
+    `mean` and `std` are in the network's order of channels: blue first when `bgr`.
+    The result is laid out channels-last.
     """
-    if bgr:
-        images = images.flip(1)
-    means = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
-    stds = torch.tensor(std, device=images.device).view(1, 3, 1, 1)
-    return (images.float() * scale - means) / stds
+    count, _, height, width = images.shape
+    pixels = (images.flip(1) if bgr else images).permute(0, 2, 3, 1)
+    # Whole rows of pixels: three channels alone are too short a run for vector instructions.
+    rows = pixels.reshape(count, height, 3 * width).float()
+    rows.mul_(scale).sub_(_row(mean, width, rows)).div_(_row(std, width, rows))
+    return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
-def _tensor(image: np.ndarray) -> Tensor:
-    """(H, W, 3) -> (3, H, W); a copy, for the cache cannot be written to."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+def _row(channels: Sequence[float], width: int, like: Tensor) -> Tensor:
+    """Repeat three numbers for each of `width` pixels: (3 * width,)."""
+    return torch.tensor(channels, dtype=torch.float32, device=like.device).repeat(width)
 
 
-def _padded(image: np.ndarray, transform: Transform) -> Tensor:
-    """With its edges repeated where a random crop may reach, at least to the crop's size."""
-    tensor = _tensor(image)
-    if transform.crop not in ("random", "center"):
-        return tensor
-    lacks = [max(0, math.ceil((transform.size - side) / 2)) for side in tensor.shape[1:]]
-    extra = transform.padding if transform.crop == "random" else 0
-    y, x = (max(lack, extra) for lack in lacks)
-    return F.pad(tensor[None].float(), (x, x, y, y), "replicate")[0].byte() if x or y else tensor
+def _cut(image: np.ndarray, box: np.ndarray, beyond: Literal["edge", "zeros"]) -> np.ndarray:
+    """Copy box (top, left, height, width) out of image (H, W, 3), filling what lies beyond it."""
+    top, left, height, width = box.tolist()
+    bottom, right = top + height, left + width
+    if min(top, left) >= 0 and bottom <= image.shape[0] and right <= image.shape[1]:
+        return image[top:bottom, left:right].copy()  # the cache is read-only, torch is not
+    rows, columns = np.arange(top, bottom), np.arange(left, right)
+    inside = rows.clip(0, image.shape[0] - 1), columns.clip(0, image.shape[1] - 1)
+    cut: np.ndarray = image[np.ix_(*inside)]
+    if beyond == "zeros":
+        cut[rows != inside[0]] = 0
+        cut[:, columns != inside[1]] = 0
+    return cut
 
 
-def _cut(image: Tensor, box: np.ndarray, size: int) -> Tensor:
-    top, left, height, width = (int(side) for side in box)
-    cut = image[:, top : top + height, left : left + width]
-    return cut if (height, width) == (size, size) else tv.resize(cut, [size, size], antialias=True)
+def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (H, W, 3) uint8 bilinearly, antialiased, within one level of Pillow."""
+    if image.shape[:2] == (height, width):
+        return image
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    small: Tensor = vision.resize(pixels, [height, width], antialias=True)
+    return small.permute(1, 2, 0).numpy()
+
+
+def _empty(count: int, size: int) -> tuple[Tensor, np.ndarray]:
+    """A batch (B, 3, S, S) and its memory as images (B, S, S, 3), the cache's own order."""
+    images = torch.empty((count, size, size, 3), dtype=torch.uint8)
+    return images.permute(0, 3, 1, 2), images.numpy()

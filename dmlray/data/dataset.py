@@ -41,11 +41,12 @@ class Dataset:
 def from_classes(name: str, root: Path, files: Mapping[str, Sequence[str]]) -> Dataset:
     """Order class -> files by name and let the first half of the classes train, rounded up."""
     classes = tuple(sorted(files))
+    counts = [len(files[label]) for label in classes]
     return Dataset(
         name=name,
         root=root,
         files=tuple(file for label in classes for file in sorted(files[label])),
-        labels=np.repeat(np.arange(len(classes)), [len(files[label]) for label in classes]),
+        labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
         classes=classes,
         train_classes=(len(classes) + 1) // 2,
     )

@@ -7,10 +7,10 @@ as files: importing the package would ask for Qt.
 import json
 from collections import defaultdict
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dmlray.data import folder
 from dmlray.data.dataset import Dataset
@@ -117,10 +117,10 @@ def _class_of(icon: str) -> str | None:
     return SYNONYMS.get(name, name)
 
 
-def _font_name(path: Path | object) -> str:
+def _font_name(path: PurePath) -> str:
     """`fonts/fontawesome5-solid-webfont-charmap-5.15.4.json` -> `fontawesome5-solid`."""
-    words = str(path).replace("\\", "/").rsplit("/", 1)[-1].split("-")
-    return "-".join(words[:2]) if words[1] in ("regular", "solid", "brands") else words[0]
+    family, style, *_ = path.name.split("-")
+    return f"{family}-{style}" if style in ("regular", "solid", "brands") else family
 
 
 def _vendor(font: str) -> str:
@@ -129,11 +129,12 @@ def _vendor(font: str) -> str:
 
 
 def _draw(font: ImageFont.FreeTypeFont, code: int) -> Image.Image:
-    left, top, right, bottom = font.getbbox(chr(code))
-    image = Image.new("L", (SIDE, SIDE), 255)
-    corner = ((SIDE - left - right) / 2, (SIDE - top - bottom) / 2)
-    ImageDraw.Draw(image).text(corner, chr(code), font=font, fill=0)
-    return image
+    canvas = Image.new("L", (3 * SIDE, 3 * SIDE))
+    ImageDraw.Draw(canvas).text((SIDE, SIDE), chr(code), font=font, fill=255)
+    # The ink's own box: the font's box has the glyph's margins in it and would not centre it.
+    left, top, right, bottom = canvas.getbbox() or (0, 0, 0, 0)
+    corner = ((left + right - SIDE) // 2, (top + bottom - SIDE) // 2)
+    return ImageOps.invert(canvas.crop((*corner, corner[0] + SIDE, corner[1] + SIDE)))
 
 
 def _distinct(images: dict[Glyph, Image.Image]) -> dict[Glyph, Image.Image]:

@@ -1,25 +1,34 @@
-"""Batches of a subset, epoch by epoch, as a pure function of (seed, epoch)."""
+"""A subset's images as batches on a device: what the training loop eats."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dmlray.data import samplers
 from dmlray.data.augment import Transform, crop_eval, crop_train, normalise
 from dmlray.data.cache import Cache
 from dmlray.data.folds import Subset
-from dmlray.data.samplers import per_class, shuffled
 
-Pair = tuple[Tensor, Tensor]
+Job = TypeVar("Job")
+Pair = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
+AHEAD = 2  # batches in the making per thread
 
 
 class Feed:
-    """Images and labels of `subset`, normalised as a network wants them, on `device`.
+    """Batches of (images (B, 3, S, S) float32, labels (B,) int64) on `device`.
 
-    mean, std, scale, bgr: see `normalise`. `threads` prepare batches ahead; they change no number.
+    An epoch is a function of (seed, number) alone: neither threads nor earlier epochs change it.
+
+    Args:
+        images_per_class: None shuffles; else each batch has this many images of each class in it.
+        mean, std, scale, bgr: Of the network's input, see `normalise`.
+        threads: That cut crops ahead of the loop; 0 cuts in the loop.
     """
 
     def __init__(
@@ -30,72 +39,83 @@ class Feed:
         batch_size: int,
         images_per_class: int | None,
         seed: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        mean: Sequence[float],
+        std: Sequence[float],
         scale: float,
         bgr: bool,
         device: torch.device,
         threads: int = 0,
     ) -> None:
-        self.cache, self.subset, self.transform = cache, subset, transform
-        self.batch_size, self.images_per_class, self.seed = batch_size, images_per_class, seed
-        self.statistics = (mean, std, scale, bgr)
-        self.device, self.threads = device, threads
+        self._cache, self._subset, self._transform = cache, subset, transform
+        self._batch_size, self._images_per_class = batch_size, images_per_class
+        self._seed, self._threads, self._device = seed, threads, device
+        self._mean, self._std, self._scale, self._bgr = mean, std, scale, bgr
 
     @property
     def batches_per_epoch(self) -> int:
-        return max(1, len(self.subset.rows) // self.batch_size)
+        return len(self._plan(0))
 
     def epoch(self, number: int) -> Iterator[Pair]:
-        """Augmented images (B, 3, S, S) and labels (B,) of the 0-based epoch `number`."""
-        rng = np.random.default_rng([self.seed, number])
-        labels, each = self.subset.labels, self.images_per_class
-        batches = (
-            per_class(labels, self.batch_size, each, rng)
-            if each
-            else shuffled(len(labels), self.batch_size, rng)
-        )
+        """Yield the training batches of epoch `number`."""
 
-        def prepare(index: int) -> Tensor:
-            own = np.random.default_rng([self.seed, number, index])
-            rows = self.subset.rows[batches[index]]
-            return crop_train(self.cache, rows, self.transform, own)
+        def cut(job: tuple[int, np.ndarray]) -> Pair:
+            batch, positions = job
+            # An entropy of [a, b] is that of [a, b, 0]: batches count from 1 to have their own.
+            rng = np.random.default_rng([self._seed, number, batch])
+            rows = self._subset.rows[positions]
+            return self._staged(crop_train(self._cache, rows, self._transform, rng), positions)
 
-        yield from self._deliver(prepare, batches)
+        return self._delivered(cut, list(enumerate(self._plan(number), start=1)))
 
     def evaluation(self, batch_size: int = 256) -> Iterator[Pair]:
-        """All images in order, without augmentation."""
-        positions = np.arange(len(self.subset.rows))
-        batches = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
+        """Yield all images in the subset's order, cut at their centres."""
 
-        def prepare(index: int) -> Tensor:
-            return crop_eval(self.cache, self.subset.rows[batches[index]], self.transform)
+        def cut(positions: np.ndarray) -> Pair:
+            rows = self._subset.rows[positions]
+            return self._staged(crop_eval(self._cache, rows, self._transform), positions)
 
-        yield from self._deliver(prepare, batches)
+        count = len(self._subset)
+        starts = range(0, count, batch_size)
+        jobs = [np.arange(start, min(start + batch_size, count)) for start in starts]
+        return self._delivered(cut, jobs)
 
-    def _deliver(
-        self, prepare: Callable[[int], Tensor], batches: list[np.ndarray]
-    ) -> Iterator[Pair]:
-        for index, images in enumerate(self._ahead(prepare, len(batches))):
-            labels = torch.from_numpy(self.subset.labels[batches[index]])
-            if self.device.type == "cuda":
-                images, labels = images.pin_memory(), labels.pin_memory()
-            moved = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-            yield normalise(moved, *self.statistics), labels.to(self.device, non_blocking=True)
+    def _plan(self, number: int) -> list[np.ndarray]:
+        """Positions (B,) in the subset of each batch of an epoch."""
+        rng = np.random.default_rng([self._seed, number])
+        if self._images_per_class is None:
+            return samplers.shuffled(len(self._subset), self._batch_size, rng)
+        return samplers.per_class(
+            self._subset.labels, self._batch_size, self._images_per_class, rng
+        )
 
-    def _ahead(self, prepare: Callable[[int], Tensor], count: int) -> Iterator[Tensor]:
-        """prepare(0), prepare(1), ... in order, a bounded number of them ahead of use."""
-        if not self.threads:
-            yield from map(prepare, range(count))
-            return
-        window: deque[Future[Tensor]] = deque()
-        pool = ThreadPoolExecutor(self.threads)
-        try:
-            for index in range(count):
-                window.append(pool.submit(prepare, index))
-                if len(window) > 2 * self.threads:
-                    yield window.popleft().result()
-            while window:
-                yield window.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def _staged(self, images: Tensor, positions: np.ndarray) -> Pair:
+        labels = torch.from_numpy(self._subset.labels[positions])
+        if self._device.type == "cuda":  # so that the copy runs beside the kernels
+            return images.pin_memory(), labels.pin_memory()
+        return images, labels
+
+    def _delivered(self, cut: Callable[[Job], Pair], jobs: Sequence[Job]) -> Iterator[Pair]:
+        with closing(_ahead(cut, jobs, self._threads)) as batches:
+            for images, labels in batches:
+                pixels = images.to(self._device, non_blocking=True)
+                ready = normalise(pixels, self._mean, self._std, self._scale, self._bgr)
+                yield ready, labels.to(self._device, non_blocking=True)
+
+
+def _ahead(
+    cut: Callable[[Job], Pair], jobs: Sequence[Job], threads: int
+) -> Generator[Pair, None, None]:
+    """Yield `cut` of each job in order, a few of them begun before they are asked for."""
+    if not threads:
+        yield from map(cut, jobs)
+        return
+    pool, begun = ThreadPoolExecutor(threads), deque[Future[Pair]]()
+    try:
+        for job in jobs:
+            begun.append(pool.submit(cut, job))
+            if len(begun) == AHEAD * threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:  # also when the loop has had enough
+        pool.shutdown(cancel_futures=True)

@@ -1,19 +1,31 @@
-"""DREML's random map of classes onto meta-classes."""
+"""DREML's random balanced map of classes onto meta-classes.
 
-import math
+Source: Xuan, Souvenir, Pless, ECCV 2018, arXiv 1808.04469; leftthomas/DREML utils.py:24-51,
+whose draws these repeat to the last one.
+"""
+
+from collections.abc import Iterable, Sequence
 from random import Random
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 def deal(classes: int, meta_classes: int, random: Random) -> list[int]:
-    """The meta-class of each class, sizes differing by at most one: (C,).
+    """Give each of `classes` a meta-class; their sizes differ by at most one.
 
-    Source: leftthomas/DREML utils.py and littleredxh/DREML Utils.py, draw for draw.
+    With more meta-classes than classes some are never used.
     """
-    hands: list[int] = []
-    for _ in range(math.ceil(classes / meta_classes)):
+    dealt: list[int] = []
+    while len(dealt) < classes:
         hand = list(range(meta_classes))
         random.shuffle(hand)
-        hands += hand
-    hands = hands[:classes]
-    random.shuffle(hands)
-    return hands
+        dealt += hand
+    dealt = dealt[:classes]
+    random.shuffle(dealt)
+    return dealt
+
+
+def cap(groups: Iterable[Sequence[Item]], most: int, random: Random) -> list[list[Item]]:
+    """Keep `most` random items of each larger group, so that no class outweighs the others."""
+    return [random.sample(group, most) if len(group) > most else list(group) for group in groups]

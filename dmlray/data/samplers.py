@@ -1,4 +1,4 @@
-"""Which rows make a batch."""
+"""Which images make a batch: lists of positions (B,) int64 into a subset."""
 
 import numpy as np
 
@@ -8,37 +8,75 @@ from dmlray.errors import ConfigError
 def shuffled(
     count: int, batch_size: int, rng: np.random.Generator, drop_last: bool = True
 ) -> list[np.ndarray]:
-    """All rows in random order, cut into batches; a batch larger than all is all, once."""
+    """Deal all positions once; a short last batch is dropped unless it is the only one."""
     order = rng.permutation(count)
-    if count <= batch_size:
-        return [order]
-    end = count - count % batch_size if drop_last else count
-    return [order[start : start + batch_size] for start in range(0, end, batch_size)]
+    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    short = len(batches) > 1 and len(batches[-1]) < batch_size
+    return batches[:-1] if drop_last and short else batches
 
 
 def per_class(
     labels: np.ndarray, batch_size: int, images_per_class: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Batches of distinct classes with `images_per_class` images each, as many as fit the images.
+    """Give each batch `images_per_class` images of each of several distinct classes.
 
-    Images of a class do not repeat within a batch unless the class has too few.
+    Images of a batch are distinct where the class has enough of them.
 
     Raises:
-        ConfigError: If the batch does not divide, or asks for more classes than there are.
+        ConfigError: If the batch cannot be shared out, or needs more classes than there are.
     """
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    if batch_size % images_per_class or batch_size // images_per_class > len(members):
-        most = len(members) * images_per_class
+    members = _members(labels)
+    groups = _groups(len(members), batch_size, images_per_class)
+    return [
+        np.concatenate(
+            [
+                rng.choice(members[label], images_per_class, len(members[label]) < images_per_class)
+                for label in rng.choice(len(members), groups, replace=False)
+            ]
+        )
+        for _ in range(max(1, len(labels) // batch_size))
+    ]
+
+
+def balanced(
+    labels: np.ndarray, batch_size: int, images_per_class: int, random: np.random.RandomState
+) -> list[np.ndarray]:
+    """Draw distinct classes for each batch and images of each with replacement.
+
+    Source: RCDML and Proxy-Anchor, dataset/sampler.py:33-43, draw for draw.
+    """
+    members = _members(labels)
+    groups = _groups(len(members), batch_size, images_per_class)
+    return [
+        np.concatenate(
+            [
+                random.permutation(random.choice(members[label], images_per_class))
+                for label in random.choice(len(members), groups, replace=False)
+            ]
+        )
+        for _ in range(len(labels) // batch_size)
+    ]
+
+
+def _members(labels: np.ndarray) -> list[np.ndarray]:
+    """Positions of the images of each class."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(labels))[:-1])
+
+
+def _groups(classes: int, batch_size: int, images_per_class: int) -> int:
+    """How many classes share a batch."""
+    groups, rest = divmod(batch_size, images_per_class)
+    if rest or not groups:
         problem = (
-            f"{batch_size} is not allowed. Allowed: a multiple of {images_per_class} up to {most}"
+            f"{batch_size} cannot be shared out by data.images_per_class={images_per_class}."
+            f" Allowed: a multiple of {images_per_class}."
         )
         raise ConfigError("data.batch_size", [problem])
-
-    def draw(rows: np.ndarray) -> np.ndarray:
-        return rng.choice(rows, images_per_class, replace=len(rows) < images_per_class)
-
-    batches = []
-    for _ in range(max(1, len(labels) // batch_size)):
-        classes = rng.choice(len(members), batch_size // images_per_class, replace=False)
-        batches.append(np.concatenate([draw(members[label]) for label in classes]))
-    return batches
+    if groups > classes:
+        problem = (
+            f"{batch_size} needs {groups} classes of {images_per_class} images, and {classes}"
+            f" train. Allowed: at most {classes * images_per_class}."
+        )
+        raise ConfigError("data.batch_size", [problem])
+    return groups

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dmlray.data.catalogue import Dataset
+from dmlray.data.dataset import Dataset
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.storage import write_json

@@ -104,7 +104,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         metrics=metrics,
         dataset=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
-        split_fingerprint=folds.split_fingerprint(dataset, training.task.train),
+        split_fingerprint=folds.fingerprint(dataset, training.task.train),
         test_classes=len(subset.classes),
         test_images=len(subset.rows),
         method=plan.method.name,

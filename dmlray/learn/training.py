@@ -9,7 +9,7 @@ from torch import nn
 from dmlray import backbones, methods
 from dmlray.data import catalogue, folds
 from dmlray.data.cache import open_cache
-from dmlray.data.catalogue import Dataset
+from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed
 from dmlray.evaluation.retrieval import retrieval_scores
@@ -48,8 +48,7 @@ def load_dataset(plan: Experiment) -> Dataset:
 def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:
     """Train on all folds of the training classes but one, and validate on that one."""
     parts = folds.split(dataset, plan.protocol.split, plan.protocol.folds)
-    train, validation = (folds.select(dataset, classes) for classes in parts[fold])
-    return Task(dataset, train, validation)
+    return Task(dataset, *parts[fold])
 
 
 def full_task(dataset: Dataset) -> Task:

@@ -21,6 +21,7 @@ def warm_up_heads(learner: nn.Module, feed: Feed, labels: np.ndarray, plan: Expe
     A learner with `initialise_head(features)` first gets to see all features (N, F).
     The trunk steps aside for an identity, so a method's own forward and loss are used unchanged.
     """
+    torch.manual_seed(plan.seed)  # whoever else trains in this process
     steps = plan.budget.head_warmup_steps
     trunk = learner.trunk
     features = embed(learner, trunk, feed).clone()  # leave inference mode

@@ -1,0 +1,5 @@
+"""`python -m dmlray`."""
+
+from dmlray.cli import main
+
+main()

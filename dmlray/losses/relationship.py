@@ -1,0 +1,117 @@
+"""RCDML's formulas: corrected proxies, proxies kept apart, images of a class kept together.
+
+Source: Zhang et al., Appl. Intell. 2024, doi 10.1007/s10489-024-05425-x; of the paper only the
+abstract was reachable, so each formula is read from Monalissaa/RCDML_pytorch, code/losses.py.
+Departs: no loop over classes and no size that depends on the labels, so that nothing waits for
+the device: a class is a column of its first image, and later images of it are not counted.
+B batch, C classes, D embedding, K columns: B where absent classes rest, else C.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dmlray.losses.cosine import at_least_float32, pairwise_cosines, unit_rows
+from dmlray.losses.proxy_anchor import _log_one_plus_sum_exp
+
+Absent = Literal["zero", "raw"]
+
+
+class Columns(NamedTuple):
+    """proxies (K, D) of classes (K,); `counted` (K,) marks one column of each class."""
+
+    proxies: Tensor
+    classes: Tensor
+    counted: Tensor
+
+
+def correct(
+    embeddings: Tensor, labels: Tensor, proxies: Tensor, mix: float, absent: Absent = "zero"
+) -> Columns:
+    """Move the proxies (C, D) of the batch's classes towards their embeddings (B, D), labels (B,).
+
+    Source: code/losses.py, lines 58-70; no gradient is stopped, and no length is normalised.
+
+    Args:
+        mix: Share of the embeddings in a corrected proxy, unitless.
+        absent: Classes without an image are left out (zero) or keep their proxies (raw).
+    """
+    embeddings, proxies = at_least_float32(embeddings), at_least_float32(proxies)
+    own = proxies.index_select(0, labels)  # (B, D)
+    with torch.autocast(labels.device.type, enabled=False):
+        means = within_class_weights(embeddings, labels, own) @ embeddings  # (B, D)
+    first = _first_of_class(labels)
+    shift = mix * (means - own)
+    if absent == "zero":
+        return Columns(own + shift, labels, first)
+    classes = torch.arange(len(proxies), device=labels.device)
+    corrected = proxies.index_add(0, labels, shift * first[:, None])
+    return Columns(corrected, classes, torch.ones_like(classes, dtype=torch.bool))
+
+
+def within_class_weights(embeddings: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+    """Share (B, B) of each image j in the mean of the class of image i; a row sums to 1.
+
+    The closer an image is to its proxy, a row of `own` (B, D), the larger its share.
+    Source: code/losses.py, lines 58-65; the temperature is 1.
+    """
+    cosines = (unit_rows(embeddings) * unit_rows(own)).sum(1)  # (B,)
+    return cosines.where(_same(labels), -torch.inf).softmax(1)
+
+
+def pull_and_push(
+    embeddings: Tensor, labels: Tensor, columns: Columns, classes: int, margin: float, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """Both halves of Proxy-Anchor over corrected proxies, in nats.
+
+    Source: code/losses.py, lines 71-94. A class without a column is at cosine 0 from each image:
+    a constant in the second half, without gradient, which still divides by all `classes`.
+    """
+    cosines = pairwise_cosines(embeddings, columns.proxies)  # (B, K)
+    own = labels[:, None] == columns.classes
+    pull = _log_one_plus_sum_exp(-alpha * (cosines - margin), own) * columns.counted
+    push = _log_one_plus_sum_exp(alpha * (cosines + margin), ~own) * columns.counted
+    present = (own.any(0) & columns.counted).sum()
+    missing = classes - columns.counted.to(push.dtype).sum()  # whole: its type keeps the digits
+    all_at_zero = alpha * margin + math.log(len(labels))
+    constant = all_at_zero + math.log1p(math.exp(-all_at_zero))  # log(1 + B exp(alpha margin))
+    return pull.sum() / present, (push.sum() + missing * constant) / classes
+
+
+def proxies_apart(columns: Columns, reduction: Literal["sum", "mean_pairs"] = "sum") -> Tensor:
+    """PRC: positive cosines between corrected proxies of two classes, over ordered pairs.
+
+    Source: code/losses.py, lines 75-79; `mean_pairs` is ours and does not grow with the batch.
+    """
+    cosines = pairwise_cosines(columns.proxies, columns.proxies).relu()  # (K, K)
+    pairs = ~_same(columns.classes) & columns.counted & columns.counted[:, None]
+    total = cosines.where(pairs, 0).sum()
+    return total if reduction == "sum" else total / pairs.sum().clamp(min=1)
+
+
+def images_together(
+    embeddings: Tensor, labels: Tensor, reduction: Literal["sum", "mean"] = "sum"
+) -> Tensor:
+    """SRC: exp(-cosine) of the least similar two images, over the classes with two or more.
+
+    Source: code/losses.py, lines 96-102; `mean` is ours and does not grow with the batch.
+    """
+    same = _same(labels)
+    cosines = pairwise_cosines(embeddings, embeddings)  # (B, B)
+    lowest_of_image = cosines.where(same, torch.inf).amin(1)  # (B,)
+    lowest_of_class = lowest_of_image.where(same, torch.inf).amin(1)  # (B,), equal in a class
+    counted = _first_of_class(labels) & (same.sum(1) > 1)
+    total = (-lowest_of_class).exp().where(counted, 0).sum()
+    return total if reduction == "sum" else total / counted.sum().clamp(min=1)
+
+
+def _same(classes: Tensor) -> Tensor:
+    """Whether two of classes (K,) are equal: (K, K)."""
+    return classes[:, None] == classes
+
+
+def _first_of_class(labels: Tensor) -> Tensor:
+    """Whether no earlier one of labels (B,) is equal: (B,)."""
+    return ~_same(labels).tril(-1).any(1)

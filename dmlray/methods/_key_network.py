@@ -1,0 +1,56 @@
+"""The slow copy of a model, and the queue of what it saw: DiVA's momentum encoder.
+
+B batch, Q places of the queue, D embedding.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Queue(nn.Module):
+    """The last Q keys (Q, D), oldest first out; `filled` (Q,) says which places hold one."""
+
+    keys: Tensor
+    filled: Tensor
+    next: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(size, dim))
+        self.register_buffer("filled", torch.zeros(size, dtype=torch.bool))
+        self.register_buffer("next", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def push(self, keys: Tensor) -> None:
+        """Add keys (B, D)."""
+        keys = keys[-len(self.keys) :].to(self.keys.dtype)
+        places = (self.next + torch.arange(len(keys), device=keys.device)) % len(self.keys)
+        self.keys.index_copy_(0, places, keys)
+        self.filled.index_fill_(0, places, True)
+        self.next.add_(len(keys)).remainder_(len(self.keys))
+
+
+class SlowCopy(nn.Module):
+    """A copy of `model` that never trains and follows its parameters step by step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = deepcopy(model).requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "SlowCopy":
+        """Stay in eval mode, as the authors' key network does."""
+        return super().train(False)
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.model(inputs)
+
+    @torch.no_grad()
+    def follow(self, model: nn.Module, share: float) -> None:
+        """Mix `share` of the model's parameters into the copy's; 1 copies them."""
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        for slow, fast in pairs:
+            slow.lerp_(fast, share)

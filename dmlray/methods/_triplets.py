@@ -1,0 +1,110 @@
+"""Which anchor, positive and negative DCML's heads compare, and the margin loss of them.
+
+All draws stay on the device and have a fixed size; what cannot be drawn is marked as unusable.
+B batch, T triplets, D embedding.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dmlray.losses.cosine import pairwise_cosines
+from dmlray.losses.fast_moco import inverse_density
+
+Sharing = Literal["random", "standard", "full"]
+PairCount = Literal["either", "separate"]
+
+_ANTIPODE = 2 - 1e-4  # nearly the largest distance on the sphere: its density is 0
+
+
+class Triplets(NamedTuple):
+    """Rows (T,) of the batch, and which of the triplets exist."""
+
+    anchors: Tensor
+    positives: Tensor
+    negatives: Tensor
+    usable: Tensor
+
+
+def margin_cost(
+    units: Tensor, triplets: Triplets, boundaries: Tensor, margin: float, pair_count: PairCount
+) -> Tensor:
+    """Margin loss of unit rows (B, D) with boundaries (T,): a scalar, in units of distance.
+
+    The sum is divided by the triplets of which `either` half costs something, as the authors'
+    code counts on booleans, or by the costly halves taken `separate`, as in the paper.
+    Source: Wu et al., ICCV 2017, arXiv 1706.07567, eq. 4; wzzheng/DCML criteria/margin.py.
+    """
+    anchors = units[triplets.anchors]
+    near = _distances(anchors, units[triplets.positives])
+    far = _distances(anchors, units[triplets.negatives])
+    pull = (near - boundaries + margin).relu().where(triplets.usable, 0)  # (T,)
+    push = (boundaries - far + margin).relu().where(triplets.usable, 0)
+    if pair_count == "either":
+        count = ((pull > 0) | (push > 0)).sum()
+    else:
+        count = (pull > 0).sum() + (push > 0).sum()
+    return (pull + push).sum() / count.clamp(min=1)
+
+
+def by_distance(units: Tensor, labels: Tensor, nearest: float) -> Triplets:
+    """One triplet per anchor: any positive, and a negative of evenly spread distance.
+
+    Source: wzzheng/DCML batchminer/distance.py.
+    """
+    same, rows = labels[:, None] == labels, torch.arange(len(labels), device=labels.device)
+    partners = same & (rows[:, None] != rows)
+    positives = draw(partners.new_zeros(same.shape, dtype=units.dtype), partners)
+    negatives = draw(_log_weights(units, nearest), ~same)
+    return Triplets(rows, positives, negatives, partners.any(1) & ~same.all(1))
+
+
+def class_shared(units: Tensor, labels: Tensor, sharing: Sharing, nearest: float) -> Triplets:
+    """One triplet per anchor whose positive is of another class, for what classes share.
+
+    `random` shuffles the labels; else the three are of three classes, and the positive is drawn
+    evenly (`standard`) or by distance as well (`full`).
+    Source: wzzheng/DCML batchminer/random_distance.py and shared_neg_distance.py.
+    """
+    if sharing == "random":
+        shuffled = labels[torch.randperm(len(labels), device=labels.device)]
+        return by_distance(units, shuffled, nearest)
+    differ, rows = labels[:, None] != labels, torch.arange(len(labels), device=labels.device)
+    weights = _log_weights(units, nearest)
+    negatives = draw(weights, differ)
+    third = differ & differ[negatives]
+    positives = draw(weights if sharing == "full" else torch.zeros_like(weights), third)
+    return Triplets(rows, positives, negatives, third.any(1))
+
+
+def intra_class(labels: Tensor) -> Triplets:
+    """B triplets within one class each, drawn evenly and with replacement.
+
+    With few images per class, the three are often the same image, as in the authors' code.
+    Source: wzzheng/DCML batchminer/intra_random.py.
+    """
+    same = labels[:, None] == labels
+    evenly = torch.zeros(same.shape, device=labels.device)
+    each_class_alike = -same.sum(0).log().expand(same.shape)
+    anchors = draw(each_class_alike, torch.ones_like(same))
+    members = same[anchors]
+    usable = torch.ones_like(anchors, dtype=torch.bool)
+    return Triplets(anchors, draw(evenly, members), draw(evenly, members), usable)
+
+
+def draw(log_weights: Tensor, allowed: Tensor) -> Tensor:
+    """One allowed column per row of (B, B), by weight; 0 where none is: (B,)."""
+    gumbel = -torch.empty_like(log_weights).exponential_().log()
+    return (log_weights + gumbel).masked_fill(~allowed, -torch.inf).argmax(1)
+
+
+def _log_weights(units: Tensor, nearest: float) -> Tensor:
+    """Log weight (B, B) of each row as another's negative: rare distances weigh more."""
+    cosines = pairwise_cosines(units, units).detach()
+    distances = (2 - 2 * cosines).clamp(min=0).sqrt().clamp(nearest, _ANTIPODE)
+    return inverse_density(distances, units.shape[1])
+
+
+def _distances(rows: Tensor, others: Tensor) -> Tensor:
+    return ((rows - others).square().sum(1) + 1e-8).sqrt()

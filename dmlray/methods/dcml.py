@@ -1,0 +1,281 @@
+"""DCML: composites of sub-embeddings learn a task each; with DiVA's four tasks as `mode: diva`.
+
+Source: Zheng et al., CVPR 2021, code wzzheng/DCML at 01a7220; Milbich et al., ECCV 2020, arXiv
+2004.13458 (DiVA). B batch, C classes, K sub-embeddings, M composites, D width of each.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from dmlray.errors import ConfigError
+from dmlray.knobs import Choice, Float, Int, Knobs, Space
+from dmlray.losses.cosine import unit_rows
+from dmlray.losses.fast_moco import fast_moco
+from dmlray.losses.self_reinforced import self_reinforced
+from dmlray.losses.separation import Separation
+from dmlray.methods._compositor import Compositor, join
+from dmlray.methods._contract import Batch, Group, Outputs
+from dmlray.methods._dcml_published import PUBLISHED as PUBLISHED
+from dmlray.methods._head import trainable
+from dmlray.methods._key_network import Queue, SlowCopy
+from dmlray.methods._triplets import (
+    PairCount,
+    Sharing,
+    Triplets,
+    by_distance,
+    class_shared,
+    intra_class,
+    margin_cost,
+)
+
+_HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
+
+
+class Config(Knobs):
+    """What can be set."""
+
+    mode: Literal["plain", "paper", "diva"] = Field(
+        "plain", description="diva is the authors' code; paper a reconstruction from its figure"
+    )
+    dim: int = Field(128, ge=1, le=8192, description="width D of each sub-embedding, numbers")
+    sub_embeddings: int = Field(4, ge=1, le=64, description="sub-embeddings K of an image")
+    composites: int = Field(4, ge=1, le=64, description="composites M; diva: a multiple of 4")
+    margin: float = Field(0.2, ge=0, le=2, description="slack on either side, distance")
+    beta: float = Field(1.2, ge=0, le=2, description="first boundary of a class, distance")
+    beta_lr_factor: float = Field(
+        50.0, ge=0, le=10_000, description="learning rate of boundaries / the run's; 0 fixes them"
+    )
+    head_lr_factor: float = Field(
+        1.0, gt=0, le=1000, description="learning rate of the head / the run's, unitless"
+    )
+    lower_cutoff: float = Field(
+        0.5, gt=0, lt=2, description="distance below which all negatives are drawn alike"
+    )
+    pair_count: PairCount = Field(
+        "either", description="mean over triplets where either half costs, or separate halves"
+    )
+    lambda_reinf: float = Field(1.0, ge=0, le=100, description="weight of self-reinforcement")
+    lambda_subtasks: float = Field(1.0, ge=0, le=100, description="paper: weight of composites")
+    alpha_ssl: float = Field(0.5, ge=0, le=100, description="diva: weight of self-similarity")
+    alpha_shared: float = Field(0.3, ge=0, le=100, description="diva: weight of shared features")
+    alpha_intra: float = Field(0.3, ge=0, le=100, description="diva: weight within classes")
+    rho: float = Field(1500.0, ge=0, le=1e5, description="diva: weight of each separation")
+    regressor_lr_factor: float = Field(
+        1.0, gt=0, le=1000, description="diva: learning rate of the regressors / the run's"
+    )
+    temperature: float = Field(0.01, gt=0, le=10, description="diva: of self-similarity, unitless")
+    queue_size: int = Field(3000, ge=1, le=1_000_000, description="diva: images in the queue")
+    key_share: float = Field(
+        0.1, gt=0, le=1, description="diva: share of the model in its slow copy, per step"
+    )
+    sharing: Sharing = Field(
+        "random", description="diva: positives of other classes; standard is DiVA's paper"
+    )
+    moco_fixed: bool = Field(
+        False, description="diva: weigh the queue per query, as DiVA's later code; DCML does not"
+    )
+    discriminative_weight: float = Field(
+        0.5, ge=0, le=10, description="diva: of the discriminative head in tests, others have 1"
+    )
+
+    @model_validator(mode="after")
+    def _four_heads(self) -> "Config":
+        if self.mode == "diva" and self.composites % 4:
+            raise ValueError(
+                f"composites: {self.composites} is not allowed with mode diva. "
+                "Allowed: a multiple of 4"
+            )
+        return self
+
+
+# The epoch of the only drop is a list and is not searched. Knobs of `diva` rest in other modes.
+SPACE: Space = {
+    "optimizer.lr": Float(2e-6, 1e-4, log=True),
+    "optimizer.weight_decay": Float(1e-5, 2e-3, log=True),
+    "optimizer.gamma": Float(0.1, 0.5),
+    "data.batch_size": Choice((60, 100, 112)),
+    "data.images_per_class": Choice((2, 4)),
+    "method.head_lr_factor": Float(1.0, 30.0, log=True),
+    "method.beta": Float(0.6, 1.4),
+    "method.beta_lr_factor": Float(1.0, 500.0, log=True),
+    "method.margin": Float(0.05, 0.5),
+    "method.lower_cutoff": Float(0.3, 0.8),
+    "method.sub_embeddings": Choice((2, 4, 8)),
+    "method.composites": Choice((4, 8, 12)),
+    "method.dim": Choice((32, 64, 128, 256)),
+    "method.lambda_reinf": Float(0.0, 2.0),
+    "method.alpha_ssl": Float(0.05, 1.0, log=True),
+    "method.alpha_shared": Float(0.05, 1.0, log=True),
+    "method.alpha_intra": Float(0.05, 1.0, log=True),
+    "method.rho": Float(30.0, 3000.0, log=True),
+    "method.temperature": Float(0.005, 0.2, log=True),
+    "method.queue_size": Int(1000, 7840),
+    "method.key_share": Float(0.001, 0.1, log=True),
+    "method.discriminative_weight": Float(0.25, 1.5),
+}
+
+
+class Learner(nn.Module):
+    """Trunk, sub-embeddings, compositors, and a boundary per class for each margin loss.
+
+    `mode: paper` is a reconstruction: the released code has no loss on the ensemble of
+    sub-embeddings, and the weights between the losses are not known.
+    """
+
+    views = 1  # of each image that the loop must give
+
+    def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = trunk
+        self.compositor = Compositor(width, config.dim, config.sub_embeddings, config.composites)
+        tasks = {"plain": 1, "paper": 1 + config.composites, "diva": 3}[config.mode]
+        self.boundaries = nn.Parameter(torch.full((tasks, classes), config.beta))
+        self._logits: Tensor | None = None
+        if config.mode == "diva":
+            self._add_diva(config.composites // 4 * config.dim)
+
+    def _add_diva(self, dim: int) -> None:
+        self.views = 2
+        self.slow_trunk = SlowCopy(self.trunk)
+        self.slow_compositor = SlowCopy(self.compositor)
+        self.queue = Queue(self.config.queue_size, dim)
+        self.separations = nn.ModuleList(Separation(dim) for _ in _HEADS[1:])
+        self._keys: Tensor | None = None
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Give `sub_embeddings` (B, K, D), `logits` (B, M, K), `composites` (B, M, D).
+
+        `diva` takes images (B, 2, 3, H, W) and adds `keys` (B, M D / 4) of the second view.
+        """
+        first, second = self._views(batch.images)
+        outputs: Outputs = self.compositor(self.trunk(first))._asdict()
+        if self.config.mode == "diva":
+            outputs["keys"] = self._key(second)
+        return outputs
+
+    def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Give the weighted terms of the mode."""
+        self._logits = outputs["logits"].detach()
+        terms = {"reinf": self.config.lambda_reinf * self_reinforced(outputs["logits"])}
+        match self.config.mode:
+            case "plain":
+                units = unit_rows(outputs["composites"].flatten(1))
+                terms["discriminative"] = self._margin(0, "discriminative", units, labels)
+            case "paper":
+                terms |= self._paper(outputs, labels)
+            case "diva":
+                terms |= self._diva(outputs, labels)
+        return terms
+
+    def embed(self, images: Tensor) -> Tensor:
+        parts, _, composites = self.compositor(self.trunk(images))
+        if self.config.mode == "diva":
+            weights = (self.config.discriminative_weight, 1, 1, 1)
+            heads = self._heads(composites).values()
+            return unit_rows(torch.cat([w * h for w, h in zip(weights, heads, strict=True)], 1))
+        chosen: Tensor = parts if self.config.mode == "paper" else composites
+        return unit_rows(chosen.flatten(1))  # (B, K D) or (B, M D)
+
+    def groups(self) -> list[Group]:
+        groups = [
+            Group("trunk", trainable(self.trunk)),
+            Group("head", trainable(self.compositor), self.config.head_lr_factor),
+            Group("boundaries", [self.boundaries], self.config.beta_lr_factor, 0.0),
+        ]
+        if self.config.mode == "diva":
+            regressors = trainable(self.separations)
+            groups.append(Group("regressors", regressors, self.config.regressor_lr_factor, 0.0))
+        return groups
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin with a copy of the model that has warmed up its heads."""
+        if epoch == 0:
+            self._follow(1.0)
+
+    def after_step(self) -> None:
+        """Let the slow copy follow, and queue the keys that the step compared with."""
+        self._follow(self.config.key_share)
+        if self.config.mode == "diva" and self._keys is not None:
+            self.queue.push(self._keys)
+
+    def watch(self) -> dict[str, float]:
+        """The share of all choices in the last step that fell on one sub-embedding."""
+        if self._logits is None:
+            return {}
+        chosen = self._logits.argmax(2).flatten()
+        return {"largest_choice": chosen.bincount().max().item() / len(chosen)}
+
+    def draw(self, head: str, units: Tensor, labels: Tensor) -> Triplets:
+        """The triplets that the margin loss of `head` compares."""
+        if head == "intra":
+            return intra_class(labels)
+        if head == "shared":
+            return class_shared(units, labels, self.config.sharing, self.config.lower_cutoff)
+        return by_distance(units, labels, self.config.lower_cutoff)
+
+    def _margin(self, task: int, head: str, units: Tensor, labels: Tensor) -> Tensor:
+        triplets = self.draw(head, units.detach(), labels)
+        boundaries = self.boundaries[task, labels[triplets.anchors]]
+        return margin_cost(units, triplets, boundaries, self.config.margin, self.config.pair_count)
+
+    def _paper(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        ensemble = unit_rows(outputs["sub_embeddings"].flatten(1))
+        subtasks = [
+            self._margin(1 + m, f"composite {m}", unit_rows(composite), labels)
+            for m, composite in enumerate(outputs["composites"].unbind(1))
+        ]
+        return {
+            "discriminative": self._margin(0, "discriminative", ensemble, labels),
+            "subtasks": self.config.lambda_subtasks * torch.stack(subtasks).mean(),
+        }
+
+    def _diva(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Source: wzzheng/DCML main.py, line 312."""
+        config, heads = self.config, self._heads(outputs["composites"])
+        self._keys = outputs["keys"].detach()
+        discriminative, queries, shared, intra = heads.values()
+        queue = self.queue
+        ssl = fast_moco(
+            queries, self._keys, queue.keys, queue.filled, config.temperature, config.moco_fixed
+        )
+        separation = [
+            module(heads[head], discriminative)
+            for head, module in zip(_HEADS[1:], self.separations, strict=True)
+        ]
+        return {
+            "discriminative": self._margin(0, "discriminative", discriminative, labels),
+            "ssl": config.alpha_ssl * ssl,
+            "shared": config.alpha_shared * self._margin(1, "shared", shared, labels),
+            "intra": config.alpha_intra * self._margin(2, "intra", intra, labels),
+            "separation": config.rho * torch.stack(separation).sum(),
+        }
+
+    def _heads(self, composites: Tensor) -> dict[str, Tensor]:
+        """Unit rows (B, M D / 4) of each head."""
+        heads = join(composites, (1, 1, 1, 1))
+        return {name: unit_rows(head) for name, head in zip(_HEADS, heads, strict=True)}
+
+    def _views(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Query and key images; features (B, F), from which heads warm up, are both at once."""
+        if self.config.mode != "diva" or images.dim() == 2:
+            return images, images
+        if images.dim() != 5 or images.shape[1] != 2:
+            raise ConfigError("method.mode", [_ONE_VIEW])
+        return images[:, 0], images[:, 1]
+
+    @torch.no_grad()
+    def _key(self, images: Tensor) -> Tensor:
+        features = images if images.dim() == 2 else self.slow_trunk(images)
+        return self._heads(self.slow_compositor(features).composites)["selfsimilarity"]
+
+    def _follow(self, share: float) -> None:
+        if self.config.mode == "diva":
+            self.slow_trunk.follow(self.trunk, share)
+            self.slow_compositor.follow(self.compositor, share)
+
+
+_ONE_VIEW = "diva needs two views of each image and got one. Allowed here: plain, paper"

@@ -1,0 +1,216 @@
+"""Any loss, and miner, of pytorch-metric-learning by the name of its class.
+
+Source: Musgrave et al., arXiv 2008.09164; KevinMusgrave/pytorch-metric-learning.
+The library is imported where it is used, because that takes half a second.
+B batch, D embedding.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from torch import Tensor, nn
+
+from dmlray.knobs import Float, Knobs, Space, Value
+from dmlray.losses.cosine import at_least_float32, unit_rows
+from dmlray.methods._contract import Batch, Group, Outputs, Published
+from dmlray.methods._head import linear_head, principal_head, trainable
+
+_BASES = {
+    "losses": "BaseMetricLossFunction",
+    "miners": "BaseMiner",
+    "distances": "BaseDistance",
+}
+_UNFIT = {
+    *_BASES.values(), "GenericPairLoss", "BatchedDistance",  # abstract
+    "ManifoldLoss", "VICRegLoss", "EmbeddingsAlreadyPackagedAsTriplets",  # know no labels
+    "DynamicSoftMarginLoss",  # its histogram overflows, and ties each step to the one before
+}  # fmt: skip
+_FROM_RUN = {"num_classes", "embedding_size", "descriptors_dim"}
+_NO_PLAIN_VALUE = {
+    "reducer", "embedding_regularizer", "embedding_reg_weight", "weight_regularizer",
+    "weight_reg_weight", "weight_init_func", "collect_stats", "mat_based_loss",
+}  # fmt: skip
+
+
+class Config(Knobs):
+    """What can be set."""
+
+    loss: str = Field("MultiSimilarityLoss", description="class in pytorch_metric_learning.losses")
+    loss_arguments: dict[str, Any] = Field(
+        default_factory=dict, description="its arguments by name; a distance by its class"
+    )
+    miner: str | None = Field(None, description="class in pytorch_metric_learning.miners, or null")
+    miner_arguments: dict[str, Any] = Field(
+        default_factory=dict, description="its arguments by name; a distance by its class"
+    )
+    dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
+    head_lr_factor: float = Field(
+        1.0, gt=0, le=1000, description="learning rate of the head / the run's, unitless"
+    )
+    loss_lr_factor: float = Field(
+        100.0, gt=0, le=10_000, description="learning rate of the loss's own weights / the run's"
+    )
+
+    @field_validator("loss", "miner")
+    @classmethod
+    def _exists(cls, name: str | None, info: ValidationInfo) -> str | None:
+        kind = "losses" if info.field_name == "loss" else "miners"
+        if name is not None:
+            _class(kind, name)
+        return name
+
+    @field_validator("loss_arguments", "miner_arguments", mode="before")
+    @classmethod
+    def _taken(cls, arguments: Any, info: ValidationInfo) -> Any:
+        kind = "losses" if info.field_name == "loss_arguments" else "miners"
+        name = info.data.get("loss" if kind == "losses" else "miner")
+        if not isinstance(arguments, dict):
+            raise ValueError(f"{arguments!r} is not allowed. Allowed: a group of keys, or {{}}")
+        if name is not None:
+            _check_arguments(name, arguments, _settable(_class(kind, name)))
+        elif arguments and "miner" in info.data:
+            raise ValueError("there is no miner to take them. Allowed: {}, or name a miner")
+        return arguments
+
+    @model_validator(mode="after")
+    def _works(self) -> "Config":
+        """Try loss and miner on four images: the library checks most values only when it runs."""
+        embeddings, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
+        with torch.random.fork_rng(devices=[]):
+            try:
+                pairs = _miner(self)(embeddings, labels) if self.miner else None
+                loss = _loss(self, classes=2, dim=4)(embeddings, labels, pairs)
+                if not loss.isfinite().all():
+                    raise ValueError("the loss is not finite")
+            except Exception as error:  # the library raises whatever it meets
+                names = " with ".join(filter(None, (self.loss, self.miner)))
+                raise ValueError(f"{names} does not work so: {error}") from None
+        return self
+
+
+SPACE: Space = {
+    "method.head_lr_factor": Float(1.0, 30.0, log=True),
+    "method.loss_lr_factor": Float(1.0, 1000.0, log=True),
+    "optimizer.lr": Float(1e-5, 1e-3, log=True),
+    "optimizer.weight_decay": Float(1e-5, 1e-3, log=True),
+}
+
+PUBLISHED: dict[str, Published] = {}  # many losses, and no recipe that is theirs together
+
+
+class Learner(nn.Module):
+    """Trunk, linear head, a loss with or without weights of its own, and perhaps a miner."""
+
+    def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = trunk
+        self.head = linear_head(width, config.dim)
+        self.objective = _loss(config, classes, config.dim)
+        self.miner = _miner(config) if config.miner else None
+
+    def initialise_head(self, features: Tensor) -> None:
+        """Start the head from the principal directions of the frozen features (N, F)."""
+        principal_head(self.head, features)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Give `embeddings` (B, D) of any length."""
+        return {"embeddings": self.head(self.trunk(batch.images))}
+
+    def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        embeddings = at_least_float32(outputs["embeddings"])
+        with torch.autocast(labels.device.type, enabled=False):
+            pairs = self.miner(embeddings, labels) if self.miner else None
+            loss = self.objective(embeddings, labels, pairs)
+        return {self.config.loss: loss.sum()}  # MarginLoss with learn_beta gives (1,)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_rows(self.head(self.trunk(images)))  # (B, D)
+
+    def groups(self) -> list[Group]:
+        groups = [
+            Group("trunk", trainable(self.trunk)),
+            Group("head", trainable(self.head), self.config.head_lr_factor),
+        ]
+        own = trainable(self.objective)
+        return [*groups, Group("loss", own, self.config.loss_lr_factor)] if own else groups
+
+
+def available(kind: str) -> dict[str, type[nn.Module]]:
+    """The usable classes among the library's `losses`, `miners` or `distances`, by name."""
+    library = importlib.import_module(f"pytorch_metric_learning.{kind}")
+    base = getattr(library, _BASES[kind])
+    return {
+        name: cast(type[nn.Module], found)
+        for name, found in sorted(vars(library).items())
+        if inspect.isclass(found) and issubclass(found, base) and name not in _UNFIT
+    }
+
+
+def _class(kind: str, name: str) -> type[nn.Module]:
+    known = available(kind)
+    if name not in known:
+        raise ValueError(f"unknown name {name!r} among the {kind}.{_nearest(name, known)}")
+    return known[name]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.5)
+    guess = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"{guess} Allowed: {', '.join(sorted(known)) or 'none'}"
+
+
+def _check_arguments(name: str, arguments: Mapping[str, Any], settable: set[str]) -> None:
+    for argument, value in arguments.items():
+        if argument in _FROM_RUN:
+            raise ValueError(f"{name} gets {argument} from the run. Allowed: leave it out")
+        if argument not in settable:
+            raise ValueError(f"{name} takes no {argument!r}.{_nearest(argument, settable)}")
+        if not isinstance(value, Value):
+            raise ValueError(f"{argument}: {value!r} is not allowed. Allowed: one number or text")
+        if argument == "distance":
+            _class("distances", str(value))
+
+
+def _settable(owner: type[nn.Module]) -> set[str]:
+    return set(_parameters(owner)) - _FROM_RUN - _NO_PLAIN_VALUE
+
+
+def _parameters(owner: type[nn.Module]) -> dict[str, inspect.Parameter]:
+    """What the constructor takes, also by way of **kwargs to the classes that it extends."""
+    found: dict[str, inspect.Parameter] = {}
+    for ancestor in owner.__mro__[: owner.__mro__.index(nn.Module)]:
+        if "__init__" in vars(ancestor):
+            for name, parameter in list(inspect.signature(ancestor).parameters.items()):
+                if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                    found.setdefault(name, parameter)
+    return found
+
+
+def _loss(config: Config, classes: int, dim: int) -> nn.Module:
+    """The loss; one that cannot do without the number of classes or the size is given them."""
+    owner = _class("losses", config.loss)
+    sizes = {"num_classes": classes, "embedding_size": dim, "descriptors_dim": dim}
+    needed = {
+        name: sizes[name]
+        for name, parameter in _parameters(owner).items()
+        if name in sizes and parameter.default is parameter.empty
+    }
+    return owner(**needed, **_values(config.loss_arguments))
+
+
+def _miner(config: Config) -> nn.Module:
+    return _class("miners", str(config.miner))(**_values(config.miner_arguments))
+
+
+def _values(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with the name of a distance replaced by the distance."""
+    values: dict[str, Any] = dict(arguments)
+    if "distance" in values:
+        values["distance"] = _class("distances", values["distance"])()
+    return values

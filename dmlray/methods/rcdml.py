@@ -1,0 +1,163 @@
+"""RCDML: Proxy-Anchor with corrected proxies that keep apart, and images that keep together.
+
+Source: Zhang et al., Appl. Intell. 2024, doi 10.1007/s10489-024-05425-x; code
+Monalissaa/RCDML_pytorch at cef3262, whose defaults these are. B batch, C classes, D embedding.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dmlray.knobs import Choice, Float, Knobs, Space, Value
+from dmlray.losses.cosine import unit_rows
+from dmlray.losses.relationship import (
+    Absent,
+    correct,
+    images_together,
+    proxies_apart,
+    pull_and_push,
+)
+from dmlray.methods._contract import Batch, Group, Outputs, Published
+from dmlray.methods._head import linear_head, principal_head, trainable
+
+
+class Config(Knobs):
+    """What can be set."""
+
+    dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
+    margin: float = Field(0.1, ge=0, lt=1, description="slack on the cosine, unitless")
+    alpha: float = Field(32.0, gt=0, le=1024, description="inverse temperature, unitless")
+    prc: float = Field(
+        0.05, ge=0, le=100, description="weight of keeping proxies apart, unitless; 0 leaves it out"
+    )
+    src: float = Field(
+        0.01, ge=0, le=100, description="weight of keeping images of a class together; 0: left out"
+    )
+    pc_mix: float = Field(
+        0.3, ge=0, le=1, description="share of the images in a corrected proxy, unitless"
+    )
+    absent: Absent = Field(
+        "zero", description="classes outside the batch: zero rests them (official), raw repels them"
+    )
+    normalize_proxies: bool = Field(
+        False, description="unit proxies before the correction, so that pc_mix keeps its weight"
+    )
+    prc_reduction: Literal["sum", "mean_pairs"] = Field(
+        "sum", description="over ordered pairs of proxies; sum is official"
+    )
+    src_reduction: Literal["sum", "mean"] = Field(
+        "sum", description="over classes with two or more images; sum is official"
+    )
+    head_lr_factor: float = Field(
+        1.0, gt=0, le=1000, description="learning rate of the head / the run's, unitless"
+    )
+    proxy_lr_factor: float = Field(
+        1000.0, gt=0, le=10_000, description="learning rate of the proxies / the run's, unitless"
+    )
+
+
+# Weights of 0 are worth a try too, but no log range holds them. The batches are near the
+# specification's 64, 90, 128 and 180, and divisible by each images_per_class.
+SPACE: Space = {
+    "method.prc": Float(1e-3, 0.5, log=True),
+    "method.src": Float(1e-3, 0.3, log=True),
+    "method.proxy_lr_factor": Float(10.0, 3000.0, log=True),
+    "optimizer.lr": Float(1e-5, 1e-3, log=True),
+    "data.images_per_class": Choice((None, 2, 4, 8)),
+    "method.alpha": Float(8.0, 64.0, log=True),
+    "method.margin": Float(0.0, 0.3),
+    "method.pc_mix": Float(0.0, 0.9),
+    "method.absent": Choice(("zero", "raw")),
+    "method.normalize_proxies": Choice((False, True)),
+    "optimizer.weight_decay": Float(1e-6, 1e-2, log=True),
+    "optimizer.step_epochs": Choice((5, 10, 15, 20)),
+    "optimizer.gamma": Choice((0.25, 0.5, 0.75)),
+    "budget.warmup_epochs": Choice((0, 1, 2, 5)),
+    "data.batch_size": Choice((64, 88, 128, 176)),
+}
+
+_CUB: dict[str, Value] = {
+    "method.dim": 512,
+    "method.margin": 0.1,
+    "method.alpha": 32.0,
+    "method.prc": 0.05,
+    "method.src": 0.01,
+    "method.pc_mix": 0.3,
+    "method.absent": "zero",
+    "method.normalize_proxies": False,
+    "method.prc_reduction": "sum",
+    "method.src_reduction": "sum",
+    "method.head_lr_factor": 1.0,
+    "method.proxy_lr_factor": 1000.0,
+    "backbone.name": "bn_inception",
+    "backbone.pooling": "avg+max",
+    "backbone.batchnorm": "frozen_statistics",
+    "data.batch_size": 128,
+    "data.images_per_class": None,
+    "optimizer.name": "adamw",
+    "optimizer.lr": 1e-4,
+    "optimizer.weight_decay": 1e-4,
+    "optimizer.schedule": "step",
+    "optimizer.step_epochs": 10,
+    "optimizer.gamma": 0.5,
+    "optimizer.clip_value": 10.0,
+    "budget.epochs": 60,
+    "budget.warmup_epochs": 1,
+}
+
+# No scores: the repository has none, and the paper's tables were not reachable.
+PUBLISHED: dict[str, Published] = {
+    "cub": Published(
+        _CUB, source="Monalissaa/RCDML_pytorch README and code/train_best.py, Inception-BN 512"
+    )
+}
+
+
+class Learner(nn.Module):
+    """Trunk, linear head, and a proxy per class."""
+
+    def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = trunk
+        self.head = linear_head(width, config.dim)
+        proxies = torch.empty(classes, config.dim)
+        self.proxies = nn.Parameter(nn.init.kaiming_normal_(proxies, mode="fan_out"))
+
+    def initialise_head(self, features: Tensor) -> None:
+        """Start the head from the principal directions of the frozen features (N, F)."""
+        principal_head(self.head, features)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Give `embeddings` (B, D) of any length."""
+        return {"embeddings": self.head(self.trunk(batch.images))}
+
+    def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Give Proxy-Anchor's halves, and the weighted constraints that have a weight.
+
+        Source: code/losses.py, line 106.
+        """
+        config, embeddings = self.config, unit_rows(outputs["embeddings"])
+        proxies = unit_rows(self.proxies) if config.normalize_proxies else self.proxies
+        columns = correct(embeddings, labels, proxies, config.pc_mix, config.absent)
+        pull, push = pull_and_push(
+            embeddings, labels, columns, len(proxies), config.margin, config.alpha
+        )
+        terms = {"pull": pull, "push": push}
+        if config.prc:
+            terms["prc"] = config.prc * proxies_apart(columns, config.prc_reduction)
+        if config.src:
+            terms["src"] = config.src * images_together(embeddings, labels, config.src_reduction)
+        return terms
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_rows(self.head(self.trunk(images)))  # (B, D)
+
+    def groups(self) -> list[Group]:
+        return [
+            Group("trunk", trainable(self.trunk)),
+            Group("head", trainable(self.head), self.config.head_lr_factor),
+            Group("proxies", [self.proxies], self.config.proxy_lr_factor),
+        ]

@@ -1,0 +1,49 @@
+"""Ray for tests: its own temporary folder, few resources, started once."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.toys import draw_images
+
+
+@pytest.fixture(scope="session")
+def toy_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_images(tmp_path_factory.mktemp("toys") / "images")
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Variables for commands in processes of their own; Ray's sockets want a short path."""
+    ray = tempfile.mkdtemp(prefix="dr")
+    cache = str(tmp_path_factory.mktemp("cache"))
+    yield {**os.environ, "RAY_TMPDIR": ray, "DMLRAY_CACHE": cache, "OMP_NUM_THREADS": "1"}
+    shutil.rmtree(ray, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def fake_gpus(environment: dict[str, str]) -> Iterator[None]:
+    """Ray in this process with two GPUs that are only numbers."""
+    import ray
+
+    from dmlray.cluster.session import QUIET
+
+    before = dict(os.environ)
+    os.environ.update(environment | QUIET)
+    ray.init(
+        num_cpus=4,
+        num_gpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=100 << 20,
+        _temp_dir=environment["RAY_TMPDIR"],
+    )
+    yield
+    ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)

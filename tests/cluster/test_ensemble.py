@@ -1,0 +1,63 @@
+"""Members are the same however many slots train them, and only missing ones are trained."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dmlray.learn.job import job
+from dmlray.learn.scores import read_scores
+from dmlray.learn.training import Place
+from dmlray.plans.ensemble import read_ensemble
+from dmlray.plans.folder import RunFolder
+from tests.cluster.commands import Command
+from tests.toys import toy_words
+
+pytestmark = pytest.mark.slow
+SIZE = 4
+
+
+def embeddings(run: Path, index: int) -> np.ndarray:
+    return np.load(run / "members" / f"{index:03d}" / "embeddings.npy")
+
+
+def test_members_survive_a_kill_and_do_not_depend_on_slots(
+    tmp_path: Path,
+    toy_images: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["ensemble", "--method", "dreml", *toy_words(toy_images, 3), "method.meta_classes=3"]
+    words += ["--ensemble-size", str(SIZE)]
+    run = tmp_path / "torn"
+    torn = Command([*words, "--out", "torn"], tmp_path, environment)
+    torn.until(lambda: (run / "members/000/scores.json").exists())
+    torn.kill(signal.SIGKILL)
+    torn.finish()
+    finished = {path: path.stat().st_mtime_ns for path in run.glob("members/*/scores.json")}
+
+    status, said = Command(["ensemble", "--resume", "torn"], tmp_path, environment).finish()
+    assert status == 0, said
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    scores = read_scores(run / "scores.json")
+    assert len(scores.curve) == SIZE
+    assert scores.curve[-1] == scores.metrics
+
+    monkeypatch.setenv("DMLRAY_CACHE", environment["DMLRAY_CACHE"])
+    torch.set_num_threads(1)
+    plan = read_ensemble(run / "ensemble.yaml")
+    for index in (0, SIZE - 1):  # in this process, without Ray, in another order
+        alone = RunFolder(tmp_path / "alone" / f"{SIZE - index}")
+        job(plan.member(index), alone, lambda epoch: None, Place(torch.device("cpu")))
+        np.testing.assert_array_equal(embeddings(run, index), np.load(alone.embeddings))
+
+    (run / "members/002/embeddings.npy").write_bytes(b"damaged")
+    status, said = Command(["ensemble", "--resume", "torn"], tmp_path, environment).finish()
+    assert status == 0, said
+    assert "its results are damaged; made again" in said
+    assert read_scores(run / "scores.json") == scores
+
+    status, said = Command(["evaluate", "torn"], tmp_path, environment).finish()
+    assert status == 0, said

@@ -1,0 +1,62 @@
+"""A training whose worker or driver dies ends with the numbers of one that was left alone."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from dmlray.learn.scores import read_scores
+from tests.cluster.commands import Command, lines
+from tests.toys import toy_words
+
+pytestmark = pytest.mark.slow
+FILE = "experiments/proxy_anchor_demo.yaml"
+
+
+def worker_of(environment: dict[str, str]) -> int:
+    """The process that trains: Ray names it, and it inherits our variables."""
+    ours = f"RAY_TMPDIR={environment['RAY_TMPDIR']}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name, variables = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"RayTrainWorker" in name and ours in variables:
+            return int(process.name)
+    raise AssertionError("no training worker found")
+
+
+def test_a_killed_worker_and_a_killed_driver_change_no_number(
+    tmp_path: Path, toy_images: Path, environment: dict[str, str]
+) -> None:
+    words = ["train", FILE, *toy_words(toy_images, 6)]
+    status, said = Command([*words, "--out", "calm"], tmp_path, environment).finish()
+    assert status == 0, said
+    assert "zero-shot" in said
+
+    journal = tmp_path / "torn" / "metrics.jsonl"
+    torn = Command([*words, "--out", "torn"], tmp_path, environment)
+    torn.until(lambda: lines(journal) >= 2)
+    os.kill(worker_of(environment), signal.SIGKILL)
+    torn.until(lambda: lines(journal) >= 4)
+    torn.kill(signal.SIGTERM)
+    status, said = torn.finish(seconds=60)
+    assert (status, "--resume torn" in said) == (143, True), said
+
+    status, said = Command(["train", "--resume", "torn"], tmp_path, environment).finish()
+    assert status == 0, said
+    calm, resumed = (read_scores(tmp_path / run / "scores.json") for run in ("calm", "torn"))
+    assert calm == resumed
+    assert journal.read_text() == (tmp_path / "calm" / "metrics.jsonl").read_text()
+
+
+def test_a_run_is_never_overwritten(
+    tmp_path: Path, toy_images: Path, environment: dict[str, str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("precious")
+    words = ["train", FILE, *toy_words(toy_images), "--out", "run"]
+    status, said = Command(words, tmp_path, environment).finish()
+    assert status == 2
+    assert "run: exists. Allowed: a new folder (--out), or go on with --resume run" in said
