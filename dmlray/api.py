@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -101,7 +102,7 @@ def ensemble(
     display = display or Silent()
     if resume:
         folder = _resumed(resume, "ensemble", overrides)
-        plan = read_ensemble(folder.plan("ensemble"))
+        plan: Ensemble = read_ensemble(folder.plan("ensemble"))
     else:
         file = experiment or _experiment_of(method, display)
         words = [*([f"method.name={method}"] if method else []), *overrides]
@@ -125,9 +126,8 @@ def evaluate(run: Path) -> Scores:
             plan = read_experiment(folder.plan("experiment")).experiment
             return job.evaluate(plan, folder, Place(default_device()))
         case "ensemble":
-            plan = read_ensemble(folder.plan("ensemble"))
             with session():
-                return members.merge_members(plan, folder)
+                return members.merge_members(read_ensemble(folder.plan("ensemble")), folder)
         case _:
             raise ConfigError(str(run), [f"is a search. Allowed: dmlray train {folder.best}"])
 
@@ -188,7 +188,7 @@ def _resumed(run: Path, kind: str, overrides: Sequence[str]) -> RunFolder:
     return folder
 
 
-def _go_on(path: Path) -> dict[str, Path]:
+def _go_on(path: Path) -> dict[str, Any]:
     """Options of a stage: resume what was begun, else begin."""
     return {"resume": path} if path.exists() and any(path.iterdir()) else {"out": path}
 

@@ -113,7 +113,10 @@ def _listen(task: str, folder: Path, processes: int) -> Iterator[int]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", __name__, task, str(folder), str(processes)]
     workers = [
-        subprocess.Popen([*command, str(first)], stdout=writing, env=environment)
+        # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
+        subprocess.Popen(
+            [*command, str(first)], stdout=writing, env=environment, start_new_session=True
+        )
         for first in range(processes)
     ]
     os.close(writing)
@@ -149,6 +152,8 @@ def _work(task: str, folder: Path, processes: int, first: int) -> None:
             _say(step)
     except DataError as error:
         _say(str(error))
+    except BrokenPipeError:  # the process that asked is gone
+        return
     except OSError as error:
         _say(f"{folder}: cannot be written: {error.strerror}.")
 

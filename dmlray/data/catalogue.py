@@ -1,5 +1,6 @@
 """The data sets that have a name; each is one file of this room with a `load(root)`."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,12 @@ _LOADERS: dict[str, Callable[[Path | None], Dataset]] = {
 def names() -> list[str]:
     """Names of all data sets, sorted."""
     return sorted(_LOADERS)
+
+
+def about(name: str) -> str:
+    """One line on the data set `name`: the first of its module."""
+    module = sys.modules[_LOADERS[name].__module__]
+    return (module.__doc__ or "").split("\n")[0]
 
 
 def load(name: str, root: Path | None) -> Dataset:

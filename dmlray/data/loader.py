@@ -29,6 +29,7 @@ class Feed:
         images_per_class: None shuffles; else each batch has this many images of each class in it.
         mean, std, scale, bgr: Of the network's input, see `normalise`.
         threads: That cut crops ahead of the loop; 0 cuts in the loop.
+        views: Crops of each training image; more than one make images (B, V, 3, S, S).
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class Feed:
         bgr: bool,
         device: torch.device,
         threads: int = 0,
+        views: int = 1,
     ) -> None:
         self._cache, self._subset, self._transform = cache, subset, transform
         self._batch_size, self._images_per_class = batch_size, images_per_class
         self._seed, self._threads, self._device = seed, threads, device
+        self._views = views
         self._mean, self._std, self._scale, self._bgr = mean, std, scale, bgr
 
     @property
@@ -63,7 +66,10 @@ class Feed:
             # An entropy of [a, b] is that of [a, b, 0]: batches count from 1 to have their own.
             rng = np.random.default_rng([self._seed, number, batch])
             rows = self._subset.rows[positions]
-            return self._staged(crop_train(self._cache, rows, self._transform, rng), positions)
+            views = [
+                crop_train(self._cache, rows, self._transform, rng) for _ in range(self._views)
+            ]
+            return self._staged(views[0] if self._views == 1 else torch.stack(views, 1), positions)
 
         return self._delivered(cut, list(enumerate(self._plan(number), start=1)))
 
@@ -98,7 +104,9 @@ class Feed:
         with closing(_ahead(cut, jobs, self._threads)) as batches:
             for images, labels in batches:
                 pixels = images.to(self._device, non_blocking=True)
-                ready = normalise(pixels, self._mean, self._std, self._scale, self._bgr)
+                flat = pixels.flatten(0, -4)  # views stand side by side
+                ready = normalise(flat, self._mean, self._std, self._scale, self._bgr)
+                ready = ready if pixels.dim() == 4 else ready.unflatten(0, pixels.shape[:2])
                 yield ready, labels.to(self._device, non_blocking=True)
 
 

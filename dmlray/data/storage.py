@@ -36,9 +36,10 @@ def make_whole(
 
 
 def _replace(target: Path, make: Callable[[Path], None]) -> None:
-    # Whoever holds the lock owns this name: what lies there was left by a process that was killed.
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    # Whoever holds the lock is alone: what lies there was left by a process that was killed.
+    for left in target.parent.glob(f"{target.name}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     partial.mkdir()
     try:
         make(partial)

@@ -91,8 +91,7 @@ def evaluate(plan: Experiment, folder: RunFolder, place: Place) -> Scores:
 def _zero_shot(training: Training) -> dict[str, float]:
     """Scores of the trunk's pooled features before any training, on the test classes."""
     subset = test_subset(training.task.dataset)
-    trunk = training.learner.trunk
-    features = F.normalize(embed(training.learner, trunk, training.eval_feed(subset)))
+    features = F.normalize(embed(training.learner, training.trunk, training.eval_feed(subset)))
     labels = torch.as_tensor(subset.labels, device=features.device)
     return retrieval_scores(features, labels, training.plan.protocol.recall_at)
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from dmlray.data.loader import Feed
 from dmlray.errors import RunError
 from dmlray.learn.optimizer import clip, lr_factor, rest_trunk, set_lr
-from dmlray.methods import Batch
+from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 
 
@@ -24,7 +24,7 @@ class Epoch:
 
 
 def fit(
-    learner: nn.Module, feed: Feed, optimizer: TorchOptimizer, plan: Experiment, done: int = 0
+    learner: Learner, feed: Feed, optimizer: TorchOptimizer, plan: Experiment, done: int = 0
 ) -> Iterator[Epoch]:
     """Minimise the sum of the loss terms for the epochs after `done`.
 
@@ -37,8 +37,7 @@ def fit(
     for epoch in range(done, epochs):
         torch.manual_seed(plan.seed * 1_000_003 + epoch)
         learner.train()
-        if hasattr(learner, "start_epoch"):
-            learner.start_epoch(epoch)
+        _call(learner, "start_epoch", epoch)
         sums: dict[str, Tensor] = {}
         for number, (images, labels) in enumerate(feed.epoch(epoch)):
             set_lr(
@@ -52,11 +51,16 @@ def fit(
                 rest_trunk(optimizer)
             clip(optimizer, plan.optimizer)
             optimizer.step()
-            if hasattr(learner, "after_step"):
-                learner.after_step()
+            _call(learner, "after_step")
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
         yield Epoch(epoch + 1, _means(sums, per_epoch, epoch + 1))
+
+
+def _call(learner: Learner, hook: str, *arguments: int) -> None:
+    """A hook, where the method has it."""
+    if hasattr(learner, hook):
+        getattr(learner, hook)(*arguments)
 
 
 def _means(sums: dict[str, Tensor], steps: int, epoch: int) -> dict[str, float]:

@@ -11,11 +11,11 @@ from dmlray.data.loader import Feed
 from dmlray.data.samplers import per_class, shuffled
 from dmlray.learn.embed import embed
 from dmlray.learn.optimizer import build, set_lr
-from dmlray.methods import Batch
+from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 
 
-def warm_up_heads(learner: nn.Module, feed: Feed, labels: np.ndarray, plan: Experiment) -> None:
+def warm_up_heads(learner: Learner, feed: Feed, labels: np.ndarray, plan: Experiment) -> None:
     """Train everything but the trunk on its features for `budget.head_warmup_steps` steps.
 
     A learner with `initialise_head(features)` first gets to see all features (N, F).
@@ -29,7 +29,7 @@ def warm_up_heads(learner: nn.Module, feed: Feed, labels: np.ndarray, plan: Expe
     learner.trunk = nn.Identity()
     try:
         if hasattr(learner, "initialise_head"):
-            learner.initialise_head(features)
+            getattr(learner, "initialise_head")(features)  # noqa: B009  # an optional hook
         learner.train()
         heads = [group for group in learner.groups() if group.name != "trunk"]
         settings = plan.optimizer.model_copy(update={"lr": plan.budget.head_warmup_lr})

@@ -8,11 +8,13 @@ import importlib
 import pkgutil
 from typing import Protocol, cast
 
+from torch import nn
+
 from dmlray.errors import ConfigError
 from dmlray.knobs import Knobs, Space
-from dmlray.methods._contract import Batch, Group, Learner, Outputs, Published, Trunk
+from dmlray.methods._contract import Batch, Group, Learner, Outputs, Published
 
-__all__ = ["Batch", "Group", "Learner", "Method", "Outputs", "Published", "Trunk", "load", "names"]
+__all__ = ["Batch", "Group", "Learner", "Method", "Outputs", "Published", "load", "names"]
 
 
 class Method(Protocol):
@@ -21,7 +23,8 @@ class Method(Protocol):
     Config: type[Knobs]
     SPACE: Space
     PUBLISHED: dict[str, Published]
-    Learner: type[Learner]
+
+    def Learner(self, config: Knobs, trunk: nn.Module, width: int, classes: int) -> Learner: ...
 
 
 def names() -> list[str]:

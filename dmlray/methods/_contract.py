@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from dmlray.knobs import Knobs, Value
+from dmlray.knobs import Value
 
 Outputs = dict[str, Tensor]
 
@@ -39,29 +39,27 @@ class Published:
     source: str = ""
 
 
-class Trunk(Protocol):
-    """A backbone: images (B, 3, H, W) -> pooled features (B, F)."""
-
-    width: int
-
-    def __call__(self, images: Tensor) -> Tensor: ...
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """A plain `nn.Module` with these methods.
+class Learner(nn.Module):
+    """What the loop may rely on; a method's own `Learner` is a plain `nn.Module` of this shape.
 
     `forward` gives per-sample tensors (B, ...) and `loss` the named terms whose sum is minimised,
-    so that a run on several devices can gather the samples in between.
-    Optional hooks: `start_epoch(epoch)` and `after_step()`.
+    so that a run on several devices can gather the samples in between. Images are touched only
+    through `trunk`, which steps aside while heads warm up. `views` crops of each image are given,
+    as images (B, V, 3, H, W) where there is more than one.
+    Optional hooks: `initialise_head(features)`, `start_epoch(epoch)`, `after_step()`, `watch()`.
     """
 
-    def __init__(self, config: Knobs, trunk: nn.Module, width: int, classes: int) -> None: ...
+    trunk: nn.Module
+    views: int
 
-    def forward(self, batch: Batch) -> Outputs: ...
+    def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Named scalars over the batch."""
+        raise NotImplementedError
 
-    def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]: ...
+    def embed(self, images: Tensor) -> Tensor:
+        """Unit vectors (B, D)."""
+        raise NotImplementedError
 
-    def embed(self, images: Tensor) -> Tensor: ...
-
-    def groups(self) -> list[Group]: ...
+    def groups(self) -> list[Group]:
+        """Every trainable parameter in exactly one group."""
+        raise NotImplementedError

@@ -85,7 +85,7 @@ class RelationHead(nn.Module):
     def inputs(self, features: Tensor) -> Tensor:
         """What each branch sees of features (B, F): (B, K, I)."""
         if self.branch_input == "chunk":
-            return features.unflatten(1, (self.branches, -1))
+            return features.reshape(len(features), self.branches, self.node.weight.shape[2])
         return features[:, None].expand(-1, self.branches, -1)
 
     def scores(self, inputs: Tensor) -> Tensor:
@@ -93,8 +93,7 @@ class RelationHead(nn.Module):
         frozen = inputs.detach()
         sources = self.source(frozen) @ self.score.weight[0]  # (B, K)
         targets = self.target(frozen) @ self.score.weight[0]
-        raw: Tensor = sources[:, :, None] - targets[:, None] + self.score.bias
-        return raw
+        return torch.add(sources[:, :, None] - targets[:, None], self.score.bias)
 
     def messages(self, nodes: Tensor, scores: Tensor) -> Tensor:
         """What each branch hears from all, itself included: (B, K, D)."""
@@ -117,7 +116,8 @@ class RelationHead(nn.Module):
         differences: Tensor = inputs.detach() - self.decoder(nodes.detach())
         if self.recon == "mse":
             return differences.square().mean(-1)
-        return differences.norm(dim=-1)
+        lengths: Tensor = torch.linalg.vector_norm(differences, dim=-1)
+        return lengths
 
     @torch.no_grad()
     def initialise(self, features: Tensor) -> None:

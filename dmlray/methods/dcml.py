@@ -4,26 +4,20 @@ Source: Zheng et al., CVPR 2021, code wzzheng/DCML at 01a7220; Milbich et al., E
 2004.13458 (DiVA). B batch, C classes, K sub-embeddings, M composites, D width of each.
 """
 
-from typing import Literal
-
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dmlray.errors import ConfigError
-from dmlray.knobs import Choice, Float, Int, Knobs, Space
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.fast_moco import fast_moco
 from dmlray.losses.self_reinforced import self_reinforced
 from dmlray.losses.separation import Separation
 from dmlray.methods._compositor import Compositor, join
 from dmlray.methods._contract import Batch, Group, Outputs
-from dmlray.methods._dcml_published import PUBLISHED as PUBLISHED
+from dmlray.methods._dcml_settings import PUBLISHED, SPACE, Config
 from dmlray.methods._head import trainable
 from dmlray.methods._key_network import Queue, SlowCopy
 from dmlray.methods._triplets import (
-    PairCount,
-    Sharing,
     Triplets,
     by_distance,
     class_shared,
@@ -31,91 +25,10 @@ from dmlray.methods._triplets import (
     margin_cost,
 )
 
+__all__ = ["PUBLISHED", "SPACE", "Config", "Learner"]
+
 _HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
-
-
-class Config(Knobs):
-    """What can be set."""
-
-    mode: Literal["plain", "paper", "diva"] = Field(
-        "plain", description="diva is the authors' code; paper a reconstruction from its figure"
-    )
-    dim: int = Field(128, ge=1, le=8192, description="width D of each sub-embedding, numbers")
-    sub_embeddings: int = Field(4, ge=1, le=64, description="sub-embeddings K of an image")
-    composites: int = Field(4, ge=1, le=64, description="composites M; diva: a multiple of 4")
-    margin: float = Field(0.2, ge=0, le=2, description="slack on either side, distance")
-    beta: float = Field(1.2, ge=0, le=2, description="first boundary of a class, distance")
-    beta_lr_factor: float = Field(
-        50.0, ge=0, le=10_000, description="learning rate of boundaries / the run's; 0 fixes them"
-    )
-    head_lr_factor: float = Field(
-        1.0, gt=0, le=1000, description="learning rate of the head / the run's, unitless"
-    )
-    lower_cutoff: float = Field(
-        0.5, gt=0, lt=2, description="distance below which all negatives are drawn alike"
-    )
-    pair_count: PairCount = Field(
-        "either", description="mean over triplets where either half costs, or separate halves"
-    )
-    lambda_reinf: float = Field(1.0, ge=0, le=100, description="weight of self-reinforcement")
-    lambda_subtasks: float = Field(1.0, ge=0, le=100, description="paper: weight of composites")
-    alpha_ssl: float = Field(0.5, ge=0, le=100, description="diva: weight of self-similarity")
-    alpha_shared: float = Field(0.3, ge=0, le=100, description="diva: weight of shared features")
-    alpha_intra: float = Field(0.3, ge=0, le=100, description="diva: weight within classes")
-    rho: float = Field(1500.0, ge=0, le=1e5, description="diva: weight of each separation")
-    regressor_lr_factor: float = Field(
-        1.0, gt=0, le=1000, description="diva: learning rate of the regressors / the run's"
-    )
-    temperature: float = Field(0.01, gt=0, le=10, description="diva: of self-similarity, unitless")
-    queue_size: int = Field(3000, ge=1, le=1_000_000, description="diva: images in the queue")
-    key_share: float = Field(
-        0.1, gt=0, le=1, description="diva: share of the model in its slow copy, per step"
-    )
-    sharing: Sharing = Field(
-        "random", description="diva: positives of other classes; standard is DiVA's paper"
-    )
-    moco_fixed: bool = Field(
-        False, description="diva: weigh the queue per query, as DiVA's later code; DCML does not"
-    )
-    discriminative_weight: float = Field(
-        0.5, ge=0, le=10, description="diva: of the discriminative head in tests, others have 1"
-    )
-
-    @model_validator(mode="after")
-    def _four_heads(self) -> "Config":
-        if self.mode == "diva" and self.composites % 4:
-            raise ValueError(
-                f"composites: {self.composites} is not allowed with mode diva. "
-                "Allowed: a multiple of 4"
-            )
-        return self
-
-
-# The epoch of the only drop is a list and is not searched. Knobs of `diva` rest in other modes.
-SPACE: Space = {
-    "optimizer.lr": Float(2e-6, 1e-4, log=True),
-    "optimizer.weight_decay": Float(1e-5, 2e-3, log=True),
-    "optimizer.gamma": Float(0.1, 0.5),
-    "data.batch_size": Choice((60, 100, 112)),
-    "data.images_per_class": Choice((2, 4)),
-    "method.head_lr_factor": Float(1.0, 30.0, log=True),
-    "method.beta": Float(0.6, 1.4),
-    "method.beta_lr_factor": Float(1.0, 500.0, log=True),
-    "method.margin": Float(0.05, 0.5),
-    "method.lower_cutoff": Float(0.3, 0.8),
-    "method.sub_embeddings": Choice((2, 4, 8)),
-    "method.composites": Choice((4, 8, 12)),
-    "method.dim": Choice((32, 64, 128, 256)),
-    "method.lambda_reinf": Float(0.0, 2.0),
-    "method.alpha_ssl": Float(0.05, 1.0, log=True),
-    "method.alpha_shared": Float(0.05, 1.0, log=True),
-    "method.alpha_intra": Float(0.05, 1.0, log=True),
-    "method.rho": Float(30.0, 3000.0, log=True),
-    "method.temperature": Float(0.005, 0.2, log=True),
-    "method.queue_size": Int(1000, 7840),
-    "method.key_share": Float(0.001, 0.1, log=True),
-    "method.discriminative_weight": Float(0.25, 1.5),
-}
+_ONE_VIEW = "diva needs two views of each image and got one. Allowed here: plain, paper"
 
 
 class Learner(nn.Module):
@@ -276,6 +189,3 @@ class Learner(nn.Module):
         if self.config.mode == "diva":
             self.slow_trunk.follow(self.trunk, share)
             self.slow_compositor.follow(self.compositor, share)
-
-
-_ONE_VIEW = "diva needs two views of each image and got one. Allowed here: plain, paper"

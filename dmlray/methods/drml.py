@@ -20,7 +20,6 @@ from dmlray.methods._drml_published import PUBLISHED
 from dmlray.methods._head import trainable
 from dmlray.methods._relation import BranchInput, EdgeNorm, Recon, Related, RelationHead
 
-
 __all__ = ["PUBLISHED", "SPACE", "Config", "Learner"]
 
 

@@ -147,11 +147,9 @@ def _distribution(spec: dict[str, Any]) -> Distribution:
         raise ValueError(
             f"{' and '.join(sorted(missing))} missing. Allowed: low and high, or choices"
         )
-    whole = spec.pop("int", False)
-    numbers = {k: float(v) if k != "log" else bool(v) for k, v in spec.items()}
-    if whole:
-        return Int(**{k: v if k == "log" else int(v) for k, v in numbers.items()})  # type: ignore[arg-type]  # log is a bool, the rest whole numbers
-    return Float(**numbers)
+    number = int if spec.pop("int", False) else float
+    numbers: dict[str, Any] = {k: bool(v) if k == "log" else number(v) for k, v in spec.items()}
+    return Int(**numbers) if number is int else Float(**numbers)
 
 
 def _spec(distribution: Distribution) -> dict[str, Any]:

@@ -1,13 +1,10 @@
 """Drawn images in a folder of their own, and a cache of their own for every test."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-Draw = Callable[..., Path]
+from tests.data.pictures import picture
 
 
 @pytest.fixture(autouse=True)
@@ -15,15 +12,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("DMLRAY_CACHE", str(folder))
     return folder
-
-
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Smooth colours with some noise: neither flat nor pure noise, so that resizing matters."""
-    rng = np.random.default_rng(seed)
-    waves = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
-    smooth = np.asarray(waves.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
-    noise = rng.integers(-20, 21, (height, width, 3))
-    return Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture

@@ -67,9 +67,7 @@ def test_file_that_vanished_is_named(photos: Path) -> None:
         (["train/a/1.png", "test/a/1.png"], "2 sub-folders, 0 of them with"),
     ],
 )
-def test_fewer_than_two_classes_are_refused(
-    tmp_path: Path, names: list[str], message: str
-) -> None:
+def test_fewer_than_two_classes_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
     for name in names:
         save(tmp_path / name)
     with pytest.raises(DataError, match=f"^{re.escape(str(tmp_path))}: {message}"):

@@ -1,6 +1,7 @@
 """Schedules equal torch's own schedulers and the authors' lists; groups keep their factors."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_cosine_and_linear_fall_from_one_to_nearly_zero() -> None:
     for schedule in ("cosine", "linear"):
         rates = factors(Optimizer(schedule=schedule), 100)
         assert rates[0] == 1.0
-        assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+        assert all(a > b for a, b in pairwise(rates))
         assert 0 < rates[-1] < 0.02
 
 

@@ -1,0 +1,142 @@
+"""Margin loss with distance-weighted sampling, and DRML's pair losses with hard negatives.
+
+Source: Wu et al., ICCV 2017, arXiv 1706.07567; codes wzzheng/DCML (`sampling: distance`) and
+zbr17/DRML with zbr17/GeDML 1f76ac2 (`sampling: hard`).
+Departs: all draws stay on the device, one triplet per image; those that cannot be are not counted.
+B batch, C classes, D embedding.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dmlray.knobs import Choice, Float, Knobs, Space
+from dmlray.losses.cosine import unit_rows
+from dmlray.losses.margin import Count, margin_loss
+from dmlray.losses.triplet import triplet_loss
+from dmlray.methods._contract import Batch, Group, Outputs
+from dmlray.methods._head import linear_head, principal_head, trainable
+from dmlray.methods._margin_published import PUBLISHED
+from dmlray.methods._triplets import Triplets, by_distance, draw
+
+__all__ = ["PUBLISHED", "SPACE", "Config", "Learner", "by_hardness", "distances"]
+
+_SMOOTHING = {"distance": 1e-8, "hard": 0.0}  # under the root, as in each authors' code
+
+
+class Config(Knobs):
+    """What can be set."""
+
+    dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
+    loss: Literal["margin", "triplet"] = Field(
+        "margin", description="distances against a boundary per class, or against each other"
+    )
+    sampling: Literal["distance", "hard"] = Field(
+        "distance", description="negatives: drawn evenly over distances, or the nearest (DRML)"
+    )
+    margin: float = Field(0.2, ge=0, le=2, description="slack on the distance of unit vectors")
+    beta: float = Field(1.2, ge=0, le=2, description="first boundary of each class, a distance")
+    count: Count = Field(
+        "triplets", description="margin: mean over costly triplets, or over their costly halves"
+    )
+    lower_cutoff: float = Field(
+        0.5, gt=0, lt=2, description="distance below which negatives are drawn alike"
+    )
+    head_lr_factor: float = Field(
+        1.0, gt=0, le=1000, description="learning rate of the head / the run's, unitless"
+    )
+    beta_lr_factor: float = Field(
+        50.0, gt=0, le=10_000, description="learning rate of the boundaries / the run's, unitless"
+    )
+
+
+SPACE: Space = {
+    "method.margin": Float(0.05, 1.0),
+    "method.beta": Float(0.4, 1.4),
+    "method.lower_cutoff": Float(0.3, 0.8),
+    "method.head_lr_factor": Float(1.0, 30.0, log=True),
+    "method.beta_lr_factor": Float(1.0, 1000.0, log=True),
+    "optimizer.lr": Float(2e-6, 1e-4, log=True),
+    "optimizer.weight_decay": Float(1e-5, 2e-3, log=True),
+    "data.batch_size": Choice((32, 60, 100, 112, 180)),
+    "data.images_per_class": Choice((2, 4)),
+}
+
+
+class Learner(nn.Module):
+    """Trunk, linear head, and a boundary per class."""
+
+    def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = trunk
+        self.head = linear_head(width, config.dim)
+        if config.loss == "margin":
+            self.beta = nn.Parameter(torch.full((classes,), config.beta))
+
+    def initialise_head(self, features: Tensor) -> None:
+        """Start the head from the principal directions of the frozen features (N, F)."""
+        principal_head(self.head, features)
+
+    def forward(self, batch: Batch) -> Outputs:
+        """Give `embeddings` (B, D) of any length."""
+        return {"embeddings": self.head(self.trunk(batch.images))}
+
+    def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        units = unit_rows(outputs["embeddings"])
+        return {self.config.loss: self.cost(units, labels, self.draw(units.detach(), labels))}
+
+    def draw(self, units: Tensor, labels: Tensor) -> Triplets:
+        """One triplet per row of units (B, D)."""
+        if self.config.sampling == "hard":
+            return by_hardness(units, labels, self.config.lower_cutoff)
+        return by_distance(units, labels, self.config.lower_cutoff)
+
+    def cost(self, units: Tensor, labels: Tensor, triplets: Triplets) -> Tensor:
+        """The loss of triplets of units (B, D): a scalar, in units of distance."""
+        config, anchors = self.config, units[triplets.anchors]
+        smoothing = _SMOOTHING[config.sampling]
+        near = distances(anchors, units[triplets.positives], smoothing)
+        far = distances(anchors, units[triplets.negatives], smoothing)
+        if config.loss == "triplet":
+            return triplet_loss(near, far, triplets.usable, config.margin)
+        boundaries = self.beta[labels[triplets.anchors]]
+        return margin_loss(near, far, boundaries, triplets.usable, config.margin, config.count)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return unit_rows(self.head(self.trunk(images)))  # (B, D)
+
+    def groups(self) -> list[Group]:
+        groups = [
+            Group("trunk", trainable(self.trunk)),
+            Group("head", trainable(self.head), self.config.head_lr_factor),
+        ]
+        if self.config.loss == "margin":
+            factor = self.config.beta_lr_factor
+            groups.append(Group("beta", [self.beta], factor, weight_decay=0.0))
+        return groups
+
+
+def distances(rows: Tensor, others: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Euclidean distances of rows (..., D) to others (..., D): (...); no gradient at 0."""
+    squares = (rows - others).square().sum(-1) + smoothing
+    apart = squares > 0
+    return squares.where(apart, 1).sqrt().where(apart, 0)
+
+
+def by_hardness(units: Tensor, labels: Tensor, nearest: float) -> Triplets:
+    """One triplet per anchor: any positive, and the nearest negative.
+
+    Distances below `nearest`, or below the farthest positive of the batch where that is less, are
+    alike: the first of these is taken.
+    Source: zbr17/GeDML 1f76ac2, hard_selector.py.
+    """
+    same, rows = labels[:, None] == labels, torch.arange(len(labels), device=labels.device)
+    partners = same & (rows[:, None] != rows)
+    apart = torch.cdist(units, units, compute_mode="donot_use_mm_for_euclid_dist")
+    floor = apart.where(same, 0).amax().clamp(max=nearest)
+    negatives = apart.maximum(floor).masked_fill(same, torch.inf).argmin(1)
+    positives = draw(torch.zeros_like(apart), partners)
+    return Triplets(rows, positives, negatives, partners.any(1) & ~same.all(1))
