@@ -103,7 +103,8 @@ def ensemble(overrides: Sequence[str], **options: Any) -> None:
 
     with _display() as display:
         scores, folder = api.ensemble(overrides=overrides, display=display, **options)
-    _table([*_rows(scores, f"{len(scores.curve)} merged"), *_curve_rows(scores)], scores)
+    zero = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
+    _table([*zero, *_curve_rows(scores)], scores)
     _where(folder)
 
 
@@ -117,7 +118,7 @@ def demo(out: Path | None) -> None:
         result = api.demo(out=out, display=display)
     merged = result.merged
     rows = _rows(result.trained, "tuned proxy_anchor")
-    rows += [("dreml, one member", merged.curve[0]), *_curve_rows(merged)]
+    rows += [(f"dreml, {name}", metrics) for name, metrics in _curve_rows(merged)]
     _table(rows, result.trained)
     _where(result.folder)
 
@@ -221,9 +222,11 @@ def _rows(scores: Scores, name: str) -> list[tuple[str, dict[str, float]]]:
 
 
 def _curve_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
-    """The ensemble at 1, 2, 4, 8, ... members."""
-    sizes = [2**power for power in range(len(scores.curve).bit_length())]
-    return [(f"{n} merged", scores.curve[n - 1]) for n in sizes if n < len(scores.curve)]
+    """The ensemble at 1, 2, 4, 8, ... members, and at its full size."""
+    full = len(scores.curve)
+    sizes = [2**power for power in range(full.bit_length()) if 2**power < full]
+    named = [(f"{n} merged" if n > 1 else "one member", scores.curve[n - 1]) for n in sizes]
+    return [*named, (f"{full} merged", scores.metrics)]
 
 
 def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:

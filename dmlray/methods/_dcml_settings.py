@@ -8,8 +8,9 @@ from typing import Literal, cast
 from pydantic import Field, model_validator
 
 from dmlray.knobs import Choice, Float, Int, Knobs, Space, Value
+from dmlray.losses.margin import Count
 from dmlray.methods._contract import Published
-from dmlray.methods._triplets import PairCount, Sharing
+from dmlray.methods._triplets import Sharing
 
 
 class Config(Knobs):
@@ -32,8 +33,8 @@ class Config(Knobs):
     lower_cutoff: float = Field(
         0.5, gt=0, lt=2, description="distance below which all negatives are drawn alike"
     )
-    pair_count: PairCount = Field(
-        "either", description="mean over triplets where either half costs, or separate halves"
+    count: Count = Field(
+        "triplets", description="mean over costly triplets, or over their costly halves"
     )
     lambda_reinf: float = Field(1.0, ge=0, le=100, description="weight of self-reinforcement")
     lambda_subtasks: float = Field(1.0, ge=0, le=100, description="paper: weight of composites")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dmlray.losses.cosine import pairwise_cosines
 from dmlray.losses.fast_moco import inverse_density
+from dmlray.losses.margin import Count, margin_loss
 
 Sharing = Literal["random", "standard", "full"]
-PairCount = Literal["either", "separate"]
 
 _ANTIPODE = 2 - 1e-4  # nearly the largest distance on the sphere: its density is 0
 
@@ -28,24 +28,13 @@ class Triplets(NamedTuple):
 
 
 def margin_cost(
-    units: Tensor, triplets: Triplets, boundaries: Tensor, margin: float, pair_count: PairCount
+    units: Tensor, triplets: Triplets, boundaries: Tensor, margin: float, count: Count
 ) -> Tensor:
-    """Margin loss of unit rows (B, D) with boundaries (T,): a scalar, in units of distance.
-
-    The sum is divided by the triplets of which `either` half costs something, as the authors'
-    code counts on booleans, or by the costly halves taken `separate`, as in the paper.
-    Source: Wu et al., ICCV 2017, arXiv 1706.07567, eq. 4; wzzheng/DCML criteria/margin.py.
-    """
+    """Margin loss of unit rows (B, D) with boundaries (T,): a scalar, in units of distance."""
     anchors = units[triplets.anchors]
     near = _distances(anchors, units[triplets.positives])
     far = _distances(anchors, units[triplets.negatives])
-    pull = (near - boundaries + margin).relu().where(triplets.usable, 0)  # (T,)
-    push = (boundaries - far + margin).relu().where(triplets.usable, 0)
-    if pair_count == "either":
-        count = ((pull > 0) | (push > 0)).sum()
-    else:
-        count = (pull > 0).sum() + (push > 0).sum()
-    return (pull + push).sum() / count.clamp(min=1)
+    return margin_loss(near, far, boundaries, triplets.usable, margin, count)
 
 
 def by_distance(units: Tensor, labels: Tensor, nearest: float) -> Triplets:

@@ -133,7 +133,7 @@ class Learner(nn.Module):
     def _margin(self, task: int, head: str, units: Tensor, labels: Tensor) -> Tensor:
         triplets = self.draw(head, units.detach(), labels)
         boundaries = self.boundaries[task, labels[triplets.anchors]]
-        return margin_cost(units, triplets, boundaries, self.config.margin, self.config.pair_count)
+        return margin_cost(units, triplets, boundaries, self.config.margin, self.config.count)
 
     def _paper(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         ensemble = unit_rows(outputs["sub_embeddings"].flatten(1))

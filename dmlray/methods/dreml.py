@@ -8,7 +8,6 @@ B batch, C classes, D meta classes, F backbone width.
 
 import logging
 import random
-from bisect import bisect_right
 from typing import Literal
 
 import torch
@@ -149,18 +148,3 @@ class Learner(nn.Module):
 
     def groups(self) -> list[Group]:
         return [Group("trunk", trainable(self.trunk)), Group("head", trainable(self.head))]
-
-
-def lr_factor(recipe: Recipe, epoch: int, epochs: int) -> float:
-    """Factor on the learning rate in the 0-based `epoch`, exactly as the recipe's code steps it.
-
-    Short runs collapse: `leftthomas` trains at 0.01 throughout for 1 or 2 epochs, because it steps
-    before the first one. For these take another schedule.
-    """
-    match recipe:
-        case "leftthomas":
-            return 0.1 ** bisect_right([int(epochs * 0.5), int(epochs * 0.7)], epoch + 1)
-        case "authors2020":
-            return 0.01 ** bisect_right([int(epochs * 0.5), int(epochs * 0.8)], epoch)
-        case "authors2018":
-            return 0.1 ** bisect_right([epochs * 0.5, epochs * 0.8], epoch)

@@ -9,6 +9,7 @@ import yaml
 
 import dmlray
 from dmlray.errors import ConfigError
+from dmlray.plans.problems import nearest
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def find(path: Path) -> Path:
     for candidate in (path, inside / path, inside.parent / path):
         if candidate.is_file() and (candidate == path or path.suffix in (".yaml", ".yml")):
             return candidate
-    raise ConfigError(str(path), [f"no such file. Shipped: {', '.join(shipped())}"])
+    raise ConfigError(str(path), [f"no such file.{nearest(path.as_posix(), shipped())}"])
 
 
 def shipped() -> list[str]:

@@ -38,6 +38,17 @@ def test_schedules_equal_the_authors_lists(path: Path) -> None:
         np.testing.assert_allclose(base * np.array(factors(plan, len(rates))), rates, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(1, [0.01]), (2, [0.01] * 2), (3, [0.1, 0.01, 0.01]), (4, [1.0, 0.01, 0.01, 0.01])],
+)
+def test_short_runs_of_leftthomas_collapse_as_the_official_code_does(
+    epochs: int, expected: list[float]
+) -> None:
+    plan = Optimizer(schedule="multistep", **RECIPES["leftthomas"])
+    assert factors(plan, epochs) == pytest.approx(expected)
+
+
 def test_cosine_and_linear_fall_from_one_to_nearly_zero() -> None:
     for schedule in ("cosine", "linear"):
         rates = factors(Optimizer(schedule=schedule), 100)

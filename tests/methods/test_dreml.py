@@ -1,6 +1,5 @@
 import logging
 import random
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,15 +10,13 @@ from torch import Tensor, nn
 
 from dmlray.backbones import InputStatistics, Network, Trunk
 from dmlray.data.meta_classes import deal
+from dmlray.learn.optimizer import lr_factor
 from dmlray.methods import Batch
-from dmlray.methods.dreml import Config, Learner, Recipe, lr_factor
+from dmlray.methods.dreml import Config, Learner, Recipe
+from dmlray.plans.experiment import Optimizer
 from tests.golden import files, load
 
-RECIPES: dict[str, tuple[Recipe, float]] = {
-    "leftthomas": ("leftthomas", 1e-4),
-    "littleredxh2020": ("authors2020", 1e-2),
-    "littleredxh2018": ("authors2018", 1e-2),
-}
+LEFTTHOMAS = Optimizer(schedule="multistep", milestones=(0.5, 0.7), gamma=0.1, early_epochs=1)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -101,7 +98,7 @@ def test_a_whole_training_equals_leftthomas(path: Path) -> None:
     logged = []
     for epoch in range(epochs):
         for group in optimizer.param_groups:
-            group["lr"] = float(arrays["lr"]) * lr_factor("leftthomas", epoch, epochs)
+            group["lr"] = float(arrays["lr"]) * lr_factor(LEFTTHOMAS, epoch, 1, epochs)
         loss_sum, right = 0.0, 0
         batches = zip(
             features.split(int(arrays["batch_size"])),
@@ -122,38 +119,6 @@ def test_a_whole_training_equals_leftthomas(path: Path) -> None:
     losses, accuracies = zip(*logged, strict=True)
     np.testing.assert_allclose(losses, arrays["epoch_loss_as_logged"], rtol=1e-5)
     np.testing.assert_allclose(accuracies, arrays["epoch_acc_as_logged"], rtol=1e-6)
-
-
-@pytest.mark.parametrize("path", files("rcdml_dreml", "lr_schedules*.npz"))
-def test_learning_rates_equal_the_official_lists(path: Path) -> None:
-    compared = 0
-    for key, rates in load(path).items():
-        if dropped := re.fullmatch(r"rcdml_step(\d+)_gamma([\d.]+)", key):
-            every, gamma = int(dropped[1]), float(dropped[2])
-            expected = [1e-4 * gamma ** (epoch // every) for epoch in range(len(rates))]
-        else:
-            recipe, base = RECIPES[key.partition("_E")[0]]
-            epochs = len(rates)
-            expected = [base * lr_factor(recipe, epoch, epochs) for epoch in range(epochs)]
-        np.testing.assert_allclose(expected, rates, rtol=1e-9, err_msg=key)
-        compared += 1
-    assert compared
-
-
-@pytest.mark.parametrize(
-    ("epochs", "factors"),
-    [
-        (1, [0.01]),
-        (2, [0.01, 0.01]),
-        (3, [0.1, 0.01, 0.01]),
-        (4, [1.0, 0.01, 0.01, 0.01]),
-    ],
-)
-def test_short_runs_of_leftthomas_collapse_as_the_official_code_does(
-    epochs: int, factors: list[float]
-) -> None:
-    found = [lr_factor("leftthomas", epoch, epochs) for epoch in range(epochs)]
-    assert found == pytest.approx(factors)
 
 
 def test_each_seed_draws_its_own_balanced_meta_classes() -> None:

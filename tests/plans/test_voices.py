@@ -33,8 +33,8 @@ def test_what_is_no_mapping_of_yaml_is_told_in_one_sentence(
 
 
 def test_a_missing_file_names_what_is_shipped() -> None:
-    with pytest.raises(ConfigError, match=r"no such file. Shipped: experiments/dreml_demo.yaml"):
-        read_file(Path("experiments/nothing.yaml"))
+    with pytest.raises(ConfigError, match=r"no such file. Did you mean experiments/dreml_demo"):
+        read_file(Path("experiments/dremel_demo.yaml"))
 
 
 def test_shipped_files_are_found_from_any_folder_and_a_local_one_wins(
