@@ -50,6 +50,7 @@ def train(
     else:
         plan = read_experiment(_needed(file), overrides).experiment
         folder = RunFolder(out or RUNS / _run_name(_needed(file)))
+        folder.must_be_new()
     _prepare(plan, display)
     if not resume:
         folder.claim()
@@ -75,12 +76,14 @@ def tune(
     else:
         plan = read_search(_needed(file), overrides)
         folder = RunFolder(out or RUNS / _run_name(_needed(file)))
+        folder.must_be_new()
     _prepare(plan.experiment, display, folds=True)
-    if not resume:
-        folder.claim()
-        plan.write(folder.plan("search"))
     with _resumable(f"dmlray tune --resume {folder}"), session(address) as cluster:
-        best = searching.search(plan, folder, cluster, display)
+        resources = searching.resources_of(plan, cluster)
+        if not resume:
+            folder.claim()
+            plan.write(folder.plan("search"))
+        best = searching.search(plan, folder, resources, display)
     _write_best(plan, folder, best)
     return best, folder
 
@@ -109,6 +112,7 @@ def ensemble(
         base = read_experiment(file, words).experiment
         plan = Ensemble(base, size, vary or default_vary(base))
         folder = RunFolder(out or RUNS / f"{_run_name(file)}_x{size}")
+        folder.must_be_new()
     _prepare(plan.experiment, display)
     if not resume:
         folder.claim()

@@ -50,13 +50,12 @@ class Resources:
     at_once: int  # trials
 
 
-def search(plan: Search, folder: RunFolder, cluster: Cluster, display: Display) -> FrozenTrial:
+def search(plan: Search, folder: RunFolder, resources: Resources, display: Display) -> FrozenTrial:
     """Run the trials that `folder` lacks; return the best one.
 
     Raises:
         RunError: If no trial succeeded.
     """
-    resources = _resources(plan, cluster)
     study = Study(plan, folder)
     missing = plan.settings.trials - len(study.finished())
     epochs = plan.experiment.budget.epochs
@@ -256,7 +255,12 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources) -> Any:
     return trial
 
 
-def _resources(plan: Search, cluster: Cluster) -> Resources:
+def resources_of(plan: Search, cluster: Cluster) -> Resources:
+    """What each trial gets, and how many run at once.
+
+    Raises:
+        ResourceError: If the cluster can never give what one trial asks for.
+    """
     settings, folds = plan.settings, plan.experiment.protocol.folds
     gpus = settings.gpus if settings.gpus is not None else float(cluster.gpus >= 1)
     cpus = settings.cpus or 1.0

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
-from dmlray.errors import RunError
+from dmlray.errors import DataError
 from dmlray.storage import whole_file
 
 
@@ -36,19 +36,19 @@ def load(
     """Fill the learner (and optimizer) from `path`.
 
     Raises:
-        RunError: If the file is missing, damaged or of another model.
+        DataError: If the file is missing, damaged or of another model.
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
         state = content["learner"]
         progress = Progress(**content["progress"])
     except FileNotFoundError:
-        raise RunError(f"{path}: no such checkpoint; the run has not finished an epoch") from None
+        raise DataError(f"{path}: no such checkpoint; the run has not finished an epoch") from None
     except Exception as error:
-        raise RunError(f"{path}: is not a checkpoint of dmlray or is damaged ({error})") from None
+        raise DataError(f"{path}: is not a checkpoint of dmlray or is damaged ({error})") from None
     problem = _difference(learner.state_dict(), state)
     if problem:
-        raise RunError(f"{path}: is a checkpoint of another model: {problem}")
+        raise DataError(f"{path}: is a checkpoint of another model: {problem}")
     learner.load_state_dict(state)
     if optimizer is not None:
         optimizer.load_state_dict(content["optimizer"])

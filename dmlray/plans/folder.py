@@ -86,8 +86,8 @@ class RunFolder:
                 return kind
         raise ConfigError(str(self), ["is not a run folder: it holds no plan"])
 
-    def claim(self) -> None:
-        """Take an empty or new folder for a new run; nothing is ever overwritten in silence.
+    def must_be_new(self) -> None:
+        """Nothing is ever overwritten in silence.
 
         Raises:
             ConfigError: If something is there already.
@@ -95,4 +95,8 @@ class RunFolder:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             allowed = f"Allowed: a new folder (--out), or go on with --resume {self}"
             raise ConfigError(str(self), [f"exists. {allowed}"])
+
+    def claim(self) -> None:
+        """Take a new folder for a new run."""
+        self.must_be_new()
         self.path.mkdir(parents=True, exist_ok=True)

@@ -74,12 +74,8 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
         ConfigError: Lists all problems at once.
     """
     voice, command_line = read_file(path), read_overrides(overrides)
-    own = set(Settings.model_fields)
-    settings = _settings(
-        str(path),
-        [voice, Voice("command line", {k: v for k, v in command_line.values.items() if k in own})],
-    )
-    rest = Voice("command line", {k: v for k, v in command_line.values.items() if k not in own})
+    own, rest = _divided(command_line)
+    settings = _settings(str(path), [voice, own])
     base = voice.values.get("experiment")
     inner = read_file(Path(base)) if isinstance(base, str) else voice.below("experiment")
     if base is None and not inner.values:
@@ -92,6 +88,14 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     search = Search(experiment, space, settings)
     _check(str(path), search)
     return search
+
+
+def _divided(command_line: Voice) -> tuple[Voice, Voice]:
+    """What is said of the search itself, and of its experiment: the latter's keys have dots."""
+    sides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for key, value in command_line.values.items():
+        sides["." in key][key] = value
+    return Voice(command_line.name, sides[0]), Voice(command_line.name, sides[1])
 
 
 def _settings(source: str, voices: list[Voice]) -> Settings:

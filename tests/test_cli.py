@@ -1,0 +1,144 @@
+"""Every mistake a user can type: one clear sentence, exit status 2, nothing written."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dmlray.cli import main
+from tests.toys import draw_images, toy_words
+
+TRAIN = ["train", "experiments/proxy_anchor_demo.yaml"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_images(tmp_path_factory.mktemp("toys") / "images")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path / "cache"))
+
+
+def run(*words: str) -> Result:
+    result = CliRunner().invoke(main, list(words))
+    assert "Traceback" not in result.output
+    return result
+
+
+def refused(*words: str) -> str:
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert not Path("runs").exists()
+    return result.output
+
+
+@pytest.mark.parametrize(
+    ("extra", "complaint"),
+    [
+        (["method.alpah=3"], "method.alpah: unknown key. Did you mean alpha?"),
+        (["optimizer.lr=fast"], "optimizer.lr: 'fast' is not allowed. Allowed: a number in (0, 1]"),
+        (["budget.epochs=0"], "budget.epochs: 0 is not allowed. Allowed: a whole number in [1,"),
+        (["method.name=proxy"], "unknown method 'proxy'"),
+        (["data.name=cup"], "unknown data set 'cup'. Allowed: demo, folder"),
+        (["data.root=nowhere"], "nowhere"),
+        (["backbone.name=resnet5O"], "unknown backbone 'resnet5O'. Did you mean resnet50?"),
+        (["backbone.weights=none.pth"], "no such file"),
+        (["data.batch_size=10", "data.images_per_class=4"], "is not divisible by"),
+        (["data.batch_size=64"], "need 16 classes, but there are 6. Allowed: at most 24"),
+        (["protocol.recall_at=[1, 100]"], "K = 100 is beyond the gallery. Allowed: 1 to 47"),
+        (["protocol.selection=validation", "protocol.folds=7"], "7 folds of 6 classes"),
+        (["novalue"], "'novalue' is not allowed. Allowed: key=value"),
+    ],
+)
+def test_a_mistake_in_an_override_is_told(images: Path, extra: list[str], complaint: str) -> None:
+    assert complaint in refused(*TRAIN, *toy_words(images), *extra)
+
+
+def test_a_missing_file_is_told() -> None:
+    assert "no such file" in refused("train", "experiments/nothing.yaml")
+    assert "names no file" in refused("train")
+
+
+def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused(*TRAIN, "data.name=folder", "data.root=empty")
+
+
+def test_an_unreadable_image_is_named(images: Path, tmp_path: Path) -> None:
+    broken = draw_images(tmp_path / "broken")
+    (broken / "class03" / "5.png").write_bytes(b"no image")
+    assert "class03/5.png" in refused(*TRAIN, *toy_words(broken))
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--method", "dremel"], "unknown method 'dremel'. Did you mean dreml?"),
+        ([], "names no --method and no --experiment"),
+        (["--method", "dreml", "--ensemble-size", "0"], "0 is not allowed. Allowed: at least 1"),
+        (["--method", "dreml", "--vary", "luck"], "'luck' is not allowed. Allowed: meta_classes"),
+        (["--method", "proxy_anchor", "--vary", "meta_classes"], "has no meta-classes"),
+        (["--resume", "nowhere"], "nowhere: is not a run folder"),
+    ],
+)
+def test_a_mistake_of_an_ensemble_is_told(words: list[str], complaint: str) -> None:
+    assert complaint in refused("ensemble", *words)
+
+
+def test_a_mistake_of_a_search_is_told(images: Path) -> None:
+    search = ["tune", "searches/proxy_anchor_demo.yaml", *toy_words(images)]
+    assert "Did you mean trials?" in refused(*search, "trails=3")
+    assert "7 folds of 6 classes" in refused(*search, "protocol.folds=7")
+
+
+def test_a_run_of_another_kind_cannot_be_resumed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "search.yaml").write_text("{}")
+    assert "run: is no experiment: it holds search.yaml" in refused("train", "--resume", "run")
+    assert "takes no overrides" in refused("train", "--resume", "run", "seed=1")
+
+
+def test_a_checkpoint_of_another_model_is_told(images: Path, tmp_path: Path) -> None:
+    import torch
+
+    from dmlray.learn.job import job
+    from dmlray.learn.training import Place
+    from dmlray.plans.files import read_experiment, write_experiment
+    from dmlray.plans.folder import RunFolder
+
+    plan = read_experiment(Path(TRAIN[1]), toy_words(images, 1)).experiment
+    folder = RunFolder(tmp_path / "run")
+    job(plan, folder, lambda epoch: None, Place(torch.device("cpu")))
+    assert run("evaluate", "run").exit_code == 0
+    other = read_experiment(Path(TRAIN[1]), [*toy_words(images, 1), "method.dim=7"]).experiment
+    write_experiment(folder.plan("experiment"), other)
+    result = run("evaluate", "run")
+    assert result.exit_code == 2
+    assert "is a checkpoint of another model: head.weight is (128, 96), exp" in result.output
+    folder.last_checkpoint.write_bytes(b"torn")
+    assert "is damaged" in run("evaluate", "run").output
+
+
+def test_show_says_who_said_each_value() -> None:
+    said = run("show", "experiments/dreml_demo.yaml", "seed=7").output
+    assert "command line" in next(line for line in said.splitlines() if line.startswith("seed"))
+    assert "line " in next(line for line in said.splitlines() if line.startswith("backbone.name"))
+    assert "default" in next(
+        line for line in said.splitlines() if line.startswith("budget.workers")
+    )
+
+
+def test_lists_name_methods_and_data_sets() -> None:
+    assert "proxy_anchor" in run("methods").output
+    assert "demo" in run("data", "list").output
+
+
+def test_help_needs_no_heavy_import() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, dmlray.cli; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
