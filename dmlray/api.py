@@ -24,10 +24,10 @@ from dmlray.learn.scores import Scores
 from dmlray.learn.training import Place
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import Resolved, override, read_experiment, write_experiment
+from dmlray.plans.files import Resolved, read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.problems import nearest
-from dmlray.plans.search import Search, read_search
+from dmlray.plans.search import read_search
 from dmlray.reporting.display import Display, Silent
 
 RUNS = Path("runs")
@@ -84,7 +84,7 @@ def tune(
             folder.claim()
             plan.write(folder.plan("search"))
         best = searching.search(plan, folder, resources, display)
-    _write_best(plan, folder, best)
+    plan.write_winner(folder.best, best.number, best.params, best.value or 0.0)
     return best, folder
 
 
@@ -225,26 +225,6 @@ def _prepare(plan: Experiment, display: Display, folds: bool = False) -> None:
         display.update(done)
 
     preflight(plan, folds, progress)
-
-
-def _write_best(plan: Search, folder: RunFolder, best: FrozenTrial) -> None:
-    """The winner as a legal experiment that trains on all training classes."""
-    protocol, trials = plan.experiment.protocol, plan.settings.trials
-    how = (
-        f"validation: {protocol.metric}, mean of {protocol.folds} {protocol.split} folds, "
-        f"best of {trials} trials"
-    )
-    winner = override(
-        plan.point(best.params),
-        "best.yaml",
-        {"protocol.selection": "last", "protocol.tuned_by": how},
-    )
-    comments = [
-        f"trial {best.number} of the study in {folder.study.name}",
-        f"{protocol.metric} {best.value:.4f} on validation classes ({how})",
-        *(f"{key} = {value}" for key, value in best.params.items()),
-    ]
-    write_experiment(folder.best, winner, comments)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dmlray import methods
 from dmlray.errors import ConfigError
 from dmlray.knobs import Choice, Distribution, Float, Int, Knobs, Space
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, resolve
+from dmlray.plans.files import override, resolve, write_experiment
 from dmlray.plans.problems import problems
 from dmlray.plans.voices import Voice, flatten, read_file, read_overrides
 from dmlray.storage import write_text
@@ -65,6 +65,21 @@ class Search:
             "use_method_space": False,
         }
         write_text(path, yaml.safe_dump(document, sort_keys=False))
+
+    def write_winner(self, path: Path, number: int, values: dict[str, Any], score: float) -> None:
+        """Write trial `number` as a legal experiment that trains on all training classes."""
+        protocol = self.experiment.protocol
+        how = (
+            f"validation: {protocol.metric}, mean of {protocol.folds} {protocol.split} folds, "
+            f"best of {self.settings.trials} trials"
+        )
+        last = {"protocol.selection": "last", "protocol.tuned_by": how}
+        comments = [
+            f"trial {number} of the study beside this file",
+            f"{protocol.metric} {score:.4f} on validation classes ({how})",
+            *(f"{key} = {value}" for key, value in values.items()),
+        ]
+        write_experiment(path, override(self.point(values), path.name, last), comments)
 
 
 def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:

@@ -1,0 +1,163 @@
+"""One learner from plan to scores: resumable, honest about its selection, the same each time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dmlray.data.folds import train_subset
+from dmlray.data.unseen import test_subset as unseen
+from dmlray.errors import RunError
+from dmlray.learn import journal
+from dmlray.learn.job import evaluate, job
+from dmlray.learn.lockstep import lockstep, together
+from dmlray.learn.loop import Epoch
+from dmlray.learn.scores import Scores
+from dmlray.learn.training import Place, Training, fold_task, full_task, load_dataset
+from dmlray.learn.warmup import warm_up_heads
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.files import override, read_experiment
+from dmlray.plans.folder import RunFolder
+from tests.toys import draw_images, toy_words
+
+PLACE = Place(torch.device("cpu"))
+
+
+class Killed(Exception):
+    """Stands for a process that ends between two epochs."""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    images = draw_images(tmp_path_factory.mktemp("toys") / "images")
+    return read_experiment(
+        Path("experiments/proxy_anchor_demo.yaml"), [*toy_words(images, 4), "protocol.folds=2"]
+    ).experiment
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def train(plan: Experiment, folder: RunFolder, killed_after: int | None = None) -> Scores:
+    def report(epoch: Epoch) -> None:
+        if epoch.number == killed_after:
+            raise Killed
+
+    return job(plan, folder, report, PLACE)
+
+
+def test_a_killed_job_ends_with_the_numbers_of_one_left_alone(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    calm, torn = RunFolder(tmp_path / "calm"), RunFolder(tmp_path / "torn")
+    expected = train(plan, calm)
+    for epoch in (1, 3):
+        with pytest.raises(Killed):
+            train(plan, torn, killed_after=epoch)
+    assert train(plan, torn) == expected
+    assert torn.metrics.read_text() == calm.metrics.read_text()
+    np.testing.assert_array_equal(np.load(torn.embeddings), np.load(calm.embeddings))
+    assert evaluate(plan, torn, PLACE) == expected
+
+
+def test_a_journal_ahead_of_its_checkpoint_is_told_again(plan: Experiment, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Killed):
+        train(plan, folder, killed_after=2)
+    journal.append(folder.metrics, {"epoch": 3, "loss": 99.0})
+    train(plan, folder)
+    lines = journal.read(folder.metrics)
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert lines[2]["loss"] != 99.0
+
+
+def test_seeds_decide(plan: Experiment, tmp_path: Path) -> None:
+    losses = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        folder = RunFolder(tmp_path / name)
+        train(override(plan, "test", {"seed": seed, "budget.epochs": 1}), folder)
+        losses.append(journal.read(folder.metrics)[0]["loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_validation_keeps_the_epoch_that_is_best_on_held_out_classes(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    chosen = override(plan, "test", {"protocol.selection": "validation"})
+    folder = RunFolder(tmp_path / "run")
+    scores = train(chosen, folder)
+    lines = journal.read(folder.metrics)
+    best = max(lines, key=lambda line: line["map_at_r"])["epoch"]
+    kept = torch.load(folder.best_checkpoint, weights_only=True)["progress"]
+    assert kept["best_epoch"] == best
+    assert scores.selection == "validation"
+
+
+def test_no_class_is_on_two_sides(plan: Experiment) -> None:
+    dataset = load_dataset(plan)
+    tasks = [fold_task(plan, dataset, fold) for fold in range(plan.protocol.folds)]
+    for task in tasks:
+        assert task.validation is not None
+        sides = [set(part.classes) for part in (task.train, task.validation, unseen(dataset))]
+        assert sum(map(len, sides)) == len(set().union(*sides)) == len(dataset.classes)
+    assert set(train_subset(dataset).classes) == set(full_task(dataset).train.classes)
+
+
+def test_lockstep_is_the_mean_of_folds_trained_one_by_one(plan: Experiment, tmp_path: Path) -> None:
+    side_by_side = list(lockstep(plan, RunFolder(tmp_path / "trial"), PLACE))
+    dataset = load_dataset(plan)
+    alone = [
+        list(
+            Training(
+                plan, fold_task(plan, dataset, fold), RunFolder(tmp_path / f"{fold}"), PLACE
+            ).epochs()
+        )
+        for fold in range(2)
+    ]
+    for epoch, *folds in zip(side_by_side, *alone, strict=True):
+        assert epoch.metrics == together([fold.metrics for fold in folds], "map_at_r")
+        scores = [fold.metrics["map_at_r"] for fold in folds]
+        assert epoch.metrics["map_at_r"] == pytest.approx(sum(scores) / 2)
+        assert epoch.metrics["map_at_r_std"] == pytest.approx(abs(scores[0] - scores[1]) / 2)
+
+
+def test_head_warm_up_leaves_the_trunk_as_it_was(plan: Experiment, tmp_path: Path) -> None:
+    task = full_task(load_dataset(plan))
+    training = Training(plan, task, RunFolder(tmp_path / "run"), PLACE)
+    before = {key: value.clone() for key, value in training.learner.state_dict().items()}
+    warm_up_heads(training.learner, training.eval_feed(task.train), task.train.labels, plan)
+    for key, value in training.learner.state_dict().items():
+        assert torch.equal(value, before[key]) == key.startswith("trunk."), key
+
+
+def test_frozen_statistics_never_move_while_weights_do(plan: Experiment, tmp_path: Path) -> None:
+    training = Training(plan, full_task(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
+    before = {key: value.clone() for key, value in training.learner.state_dict().items()}
+    next(training.epochs())
+    after = training.learner.state_dict()
+    statistics = [key for key in before if "running_" in key]
+    assert statistics
+    assert all(torch.equal(before[key], after[key]) for key in statistics)
+    assert not all(torch.equal(before[key], after[key]) for key in before if ".bn" in key)
+
+
+def test_a_resting_trunk_stays_and_then_learns(plan: Experiment, tmp_path: Path) -> None:
+    rested = override(plan, "test", {"budget.warmup_epochs": 1, "budget.epochs": 2})
+    training = Training(rested, full_task(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
+    weights = [p.clone() for p in training.trunk.parameters()]
+    epochs = training.epochs()
+    next(epochs)
+    assert all(map(torch.equal, weights, training.trunk.parameters()))
+    next(epochs)
+    assert not all(map(torch.equal, weights, training.trunk.parameters()))
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_epoch(plan: Experiment, tmp_path: Path) -> None:
+    training = Training(plan, full_task(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
+    with torch.no_grad():
+        next(training.trunk.parameters()).fill_(torch.nan)
+    with pytest.raises(RunError, match="epoch 1: the loss is not finite"):
+        list(training.epochs())
