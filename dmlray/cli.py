@@ -147,6 +147,11 @@ def show(words: Sequence[str]) -> None:
     for key, value in flatten(resolved.experiment.document()).items():
         text = f"{value:g}" if isinstance(value, float) else f"{value}"
         click.echo(f"{key:<32} {text:<24} {resolved.said.get(key, 'default')}")
+    if published := resolved.published():
+        scores = ", ".join(
+            f"{name} {100 * score:.1f} %" for name, score in published.scores.items()
+        )
+        click.echo(f"published scores: {scores or 'none'} ({published.source})")
 
 
 @main.command()

@@ -178,6 +178,7 @@ def merge_members(plan: Ensemble, folder: RunFolder) -> Scores:
         curve=curve,
         embedding_size=sum(part.embedding_size for part in parts),
         seed=plan.experiment.seed,
+        clustering=None,  # of one member; the merged embeddings are never side by side
     )
     board = TensorBoard(folder.path)
     for size, metrics in enumerate(curve, 1):

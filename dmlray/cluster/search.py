@@ -25,6 +25,7 @@ from dmlray.plans.search import Search
 from dmlray.reporting.display import Display
 from dmlray.reporting.tensorboard import TensorBoard
 
+SCORES = ("map_at_r", "recall_at_1", "r_precision")  # columns of TensorBoard's HParams
 _MAX_RESTARTS = 2  # of a trial whose process died
 _RELEASE_AFTER = 2.0  # seconds: by then Tune has killed an ended trial's process
 
@@ -116,9 +117,9 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
         number = self._study.number(trial.trial_id)
         self._over(number)
         if lines := journal.read(self._folder.trial(number).metrics):
-            metric = self._plan.experiment.protocol.metric
             board = self._boards.pop(trial.trial_id)
-            board.hparams(self._study.values(trial.trial_id), {metric: lines[-1][metric]})
+            scores = {name: lines[-1][name] for name in SCORES if name in lines[-1]}
+            board.hparams(self._study.values(trial.trial_id), scores)
             board.close()
         self._epochs[trial.trial_id] = self._plan.experiment.budget.epochs
         self._show()

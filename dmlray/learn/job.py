@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from dmlray.data import folds
 from dmlray.data.unseen import test_subset
+from dmlray.evaluation import clustering
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint
 from dmlray.learn.embed import embed
@@ -69,8 +70,7 @@ def _finish(training: Training) -> Scores:
     plan, folder = training.plan, training.folder
     if plan.protocol.selection != "last":
         checkpoint.load(folder.best_checkpoint, training.learner, None, training.place.device)
-    subset = test_subset(training.task.dataset)
-    embeddings, metrics = training.score(subset)
+    embeddings, metrics = _score(training)
     with whole_file(folder.embeddings) as temporary, temporary.open("wb") as file:
         np.save(file, embeddings.cpu().numpy().astype(np.float32))
     scores = _scores(training, metrics, embeddings.shape[1])
@@ -84,8 +84,17 @@ def evaluate(plan: Experiment, folder: RunFolder, place: Place) -> Scores:
     training = Training(plan, what, folder, place)
     chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
     checkpoint.load(chosen, training.learner, None, place.device)
-    embeddings, metrics = training.score(test_subset(what.dataset))
+    embeddings, metrics = _score(training)
     return _scores(training, metrics, embeddings.shape[1])
+
+
+def _score(training: Training) -> tuple[torch.Tensor, dict[str, float]]:
+    """Embeddings (N, D) of the test images and all scores that the protocol asks for."""
+    subset = test_subset(training.task.dataset)
+    embeddings, metrics = training.score(subset)
+    if training.plan.protocol.nmi:
+        metrics |= clustering.nmi(embeddings, torch.as_tensor(subset.labels))
+    return embeddings, metrics
 
 
 def _zero_shot(training: Training) -> dict[str, float]:
@@ -112,5 +121,6 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         selection=plan.protocol.selection,
         tuned_by=plan.protocol.tuned_by,
         seed=plan.seed,
+        clustering=clustering.NAME if plan.protocol.nmi else None,
         zero_shot=json.loads(zero_shot.read_text()) if zero_shot.exists() else {},
     )

@@ -15,6 +15,8 @@ from dmlray.storage import write_json
 class Scores:
     """Retrieval on classes never seen in training; metrics are fractions in [0, 1].
 
+    `clustering` names the k-means behind `nmi`: another one gives another number.
+
     `half_width` is that of the 95 % interval of each mean over `n` runs (Student t); empty for
     n = 1.
     """
@@ -31,6 +33,7 @@ class Scores:
     selection: str
     tuned_by: str | None
     seed: int
+    clustering: str | None = None
     zero_shot: dict[str, float] = field(default_factory=dict)
     n: int = 1
     half_width: dict[str, float] = field(default_factory=dict)

@@ -160,9 +160,9 @@ def _diva(alpha: float, rho: float, drop: int, epochs: int, **more: Value) -> di
     }
 
 
-_SCORES = "wzzheng/IDML table 1, ResNet-50 512"
-_SOURCE = f"wzzheng/DCML README and parameters.py, ResNet-50; scores of DCML: {_SCORES}"
-_DIVA = f"Confusezius/ECCV2020_DiVA_MultiFeature_DML SampleRuns; scores of DiVA: {_SCORES}"
+_SCORES = "wzzheng/IDML table 1"
+_SOURCE = f"wzzheng/DCML parameters.py, ResNet-50 512; scores: {_SCORES}"
+_DIVA = f"Confusezius/ECCV2020_DiVA_MultiFeature_DML SampleRuns; scores: {_SCORES}"
 
 # Those of a data set's name are what `dmlray` begins with there; the others are for the record.
 PUBLISHED: dict[str, Published] = {
@@ -194,14 +194,5 @@ PUBLISHED: dict[str, Published] = {
         ),
         {"recall_at_1": 0.796, "recall_at_10": 0.912, "nmi": 0.906},
         _DIVA,
-    ),
-    "cub, margin loss without DCML": Published(
-        {}, {"recall_at_1": 0.659, "recall_at_2": 0.770, "nmi": 0.695}, f"Margin-DW: {_SCORES}"
-    ),
-    "cars, margin loss without DCML": Published(
-        {}, {"recall_at_1": 0.826, "recall_at_2": 0.887, "nmi": 0.693}, f"Margin-DW: {_SCORES}"
-    ),
-    "sop, margin loss without DCML": Published(
-        {}, {"recall_at_1": 0.785, "recall_at_10": 0.899, "nmi": 0.901}, f"Margin-DW: {_SCORES}"
     ),
 }

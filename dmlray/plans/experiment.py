@@ -111,6 +111,7 @@ class Protocol(Knobs):
         "map_at_r", description="score that chooses epochs and settings"
     )
     recall_at: tuple[int, ...] = Field((1, 2, 4, 8), description="K of each Recall@K, neighbours")
+    nmi: bool = Field(False, description="also cluster the test embeddings; slow for many classes")
     tuned_by: str | None = Field(None, description="how the settings themselves were chosen")
 
     @model_validator(mode="after")

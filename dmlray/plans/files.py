@@ -24,6 +24,11 @@ class Resolved:
     experiment: Experiment
     said: dict[str, str]
 
+    def published(self) -> methods.Published | None:
+        """What the authors say of this method on this data set."""
+        plan = self.experiment
+        return methods.load(plan.method.name).PUBLISHED.get(plan.data.name)
+
 
 def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     """Read the experiment file `path` and let `key=value` overrides have the last word.

@@ -7,7 +7,12 @@ from rich.table import Table
 
 from dmlray.learn.scores import Scores, percent
 
-COLUMNS = {"recall_at_1": "Recall@1", "r_precision": "R-Precision", "map_at_r": "MAP@R"}
+COLUMNS = {
+    "recall_at_1": "Recall@1",
+    "r_precision": "R-Precision",
+    "map_at_r": "MAP@R",
+    "nmi": "NMI",
+}
 
 
 def print_table(
@@ -17,11 +22,12 @@ def print_table(
     table = Table(
         title=f"{scores.dataset}: {scores.test_classes} classes never seen in training, %"
     )
+    columns = [name for name in COLUMNS if any(name in metrics for _, metrics in rows)]
     table.add_column("")
-    for title in COLUMNS.values():
-        table.add_column(title, justify="right")
+    for column in columns:
+        table.add_column(COLUMNS[column], justify="right")
     for name, metrics in rows:
-        table.add_row(name, *(percent(metrics, column) for column in COLUMNS))
+        table.add_row(name, *(percent(metrics, column) for column in columns))
     console = console or Console(highlight=False)
     console.print(table)
     console.print(protocol(scores), markup=False, soft_wrap=True)

@@ -96,6 +96,13 @@ def test_validation_keeps_the_epoch_that_is_best_on_held_out_classes(
     assert scores.selection == "validation"
 
 
+def test_nmi_is_there_when_asked_for_and_says_whose(plan: Experiment, tmp_path: Path) -> None:
+    asked = override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1})
+    scores = train(asked, RunFolder(tmp_path / "run"))
+    assert 0 < scores.metrics["nmi"] <= 1
+    assert scores.clustering == "faiss k-means, 20 iterations, seed 1234"
+
+
 def test_no_class_is_on_two_sides(plan: Experiment) -> None:
     dataset = load_dataset(plan)
     tasks = [fold_task(plan, dataset, fold) for fold in range(plan.protocol.folds)]

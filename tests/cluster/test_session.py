@@ -1,0 +1,43 @@
+"""What the cluster can never give is refused at once, with the numbers."""
+
+from pathlib import Path
+
+import pytest
+
+from dmlray.cluster.search import resources_of
+from dmlray.cluster.session import Cluster
+from dmlray.errors import ResourceError
+from dmlray.plans.search import Search, read_search
+
+SEARCH = Path("searches/proxy_anchor_demo.yaml")
+
+
+def search(*words: str) -> Search:
+    return read_search(SEARCH, list(words))
+
+
+def test_a_request_that_never_fits_is_refused_with_the_numbers() -> None:
+    laptop = Cluster(cpus=2, gpus=0, nodes=1)
+    with pytest.raises(ResourceError, match=r"asked for 1 CPU and 4 GPU .* has 2 CPU and 0 GPU"):
+        resources_of(search("gpus=4"), laptop)
+    with pytest.raises(ResourceError, match="asked for 3 CPU"):
+        resources_of(search("cpus=3"), laptop)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "words", "workers", "at_once"),
+    [
+        (Cluster(2, 0, 1), [], 1, 2),  # one trial per core, its folds in turn
+        (Cluster(16, 4, 1), [], 2, 2),  # a GPU for each of two folds
+        (Cluster(16, 1, 1), [], 1, 1),  # one GPU: the folds take turns
+        (Cluster(16, 1, 1), ["gpus=0.5"], 2, 1),  # or share it
+        (Cluster(16, 4, 1), ["trials_at_once=1"], 2, 1),
+        (Cluster(64, 0, 1), ["trials=3"], 1, 3),  # no more than there are
+    ],
+)
+def test_trials_fill_the_cluster_and_never_more(
+    cluster: Cluster, words: list[str], workers: int, at_once: int
+) -> None:
+    resources = resources_of(search(*words), cluster)
+    assert (resources.workers, resources.at_once) == (workers, at_once)
+    assert resources.at_once * resources.workers * resources.gpus <= cluster.gpus
