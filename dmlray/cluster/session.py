@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from types import FrameType
 
 import ray
 
-from dmlray.errors import Interrupted, ResourceError
+from dmlray.errors import ConfigError, Interrupted, ResourceError
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -23,6 +24,8 @@ QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports its reason instead
     "TUNE_WARN_THRESHOLD_S": "60",
 }
+
+_ANSWER = 5.0  # seconds that a cluster has to answer
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def _connect(address: str | None) -> None:
     if address and "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"  # an explicit address does not turn it on by itself
     logging.getLogger("ray").setLevel(logging.ERROR)
+    if address and address != "auto":
+        _must_answer(address)
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -97,6 +102,21 @@ def _connect(address: str | None) -> None:
             f"cannot use Ray {where}: {reason}. Check the address and, with token "
             "authentication, that RAY_AUTH_MODE=token and the same token are set everywhere"
         ) from error
+
+
+def _must_answer(address: str) -> None:
+    """Ray itself would ask a silent address for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        problem = f"{address!r} is not allowed. Allowed: HOST:PORT of a `ray start --head`, or auto"
+        raise ConfigError("--address", [problem])
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+    except OSError as error:
+        raise ResourceError(
+            f"no Ray cluster answers at {address}: {error}. Start one there with "
+            f"`ray start --head --port={port}`, or leave the address out to start Ray here"
+        ) from None
 
 
 def _has_token() -> bool:

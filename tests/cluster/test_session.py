@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dmlray.cluster.search import resources_of
-from dmlray.cluster.session import Cluster
-from dmlray.errors import ResourceError
+from dmlray.cluster.session import Cluster, session
+from dmlray.errors import ConfigError, ResourceError
 from dmlray.plans.search import Search, read_search
 
 SEARCH = Path("searches/proxy_anchor_demo.yaml")
@@ -41,3 +41,13 @@ def test_trials_fill_the_cluster_and_never_more(
     resources = resources_of(search(*words), cluster)
     assert (resources.workers, resources.at_once) == (workers, at_once)
     assert resources.at_once * resources.workers * resources.gpus <= cluster.gpus
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
+    with (
+        pytest.raises(ResourceError, match="no Ray cluster answers at 127.0.0.1:9"),
+        session("127.0.0.1:9"),
+    ):
+        pass
+    with pytest.raises(ConfigError, match="Allowed: HOST:PORT"), session("nonsense"):
+        pass
