@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
@@ -116,8 +117,10 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
     ) -> None:
         number = self._study.number(trial.trial_id)
         self._over(number)
-        if lines := journal.read(self._folder.trial(number).metrics):
-            board = self._boards.pop(trial.trial_id)
+        if reason := trial.last_result.get("error"):
+            self._display.say(f"trial {number} failed: {reason}")
+        lines = journal.read(self._folder.trial(number).metrics)
+        if lines and (board := self._boards.pop(trial.trial_id, None)):
             scores = {name: lines[-1][name] for name in SCORES if name in lines[-1]}
             board.hparams(self._study.values(trial.trial_id), scores)
             board.close()
@@ -164,7 +167,7 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources) -> Any:
             set_threads(max(1, int(resources.cpus)))
             for epoch in lockstep(experiment, place, Place(default_device())):
                 yield {"epoch": epoch.number, **epoch.metrics}
-        except (DmlrayError, MemoryError) as error:
+        except (DmlrayError, MemoryError, torch.OutOfMemoryError) as error:
             yield {"error": str(error), "epoch": 0}
 
     return trial
