@@ -157,7 +157,10 @@ def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
         trained, _ = train(found.best, **_go_on(root / "winner"), display=display)
         display.say("3/3  ensemble: DREML, one actor per core, merged")
         merged, _ = ensemble(
-            Path("experiments/dreml_demo.yaml"), size=8, **_go_on(root / "dreml"), display=display
+            Path("experiments/dreml_demo.yaml"),
+            size=8,
+            **_go_on(root / "dreml", "budget.epochs=2"),
+            display=display,
         )
     return Demo(trained, merged, RunFolder(root))
 
@@ -192,9 +195,10 @@ def _resumed(run: Path, kind: str, overrides: Sequence[str]) -> RunFolder:
     return folder
 
 
-def _go_on(path: Path) -> dict[str, Any]:
-    """Options of a stage: resume what was begun, else begin."""
-    return {"resume": path} if path.exists() and any(path.iterdir()) else {"out": path}
+def _go_on(path: Path, *overrides: str) -> dict[str, Any]:
+    """Options of a stage: resume what was begun, else begin with `overrides`."""
+    begun = path.exists() and any(path.iterdir())
+    return {"resume": path} if begun else {"out": path, "overrides": overrides}
 
 
 def _run_name(file: Path) -> str:
