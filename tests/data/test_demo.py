@@ -32,7 +32,7 @@ def test_draws_245_classes_from_the_fonts(cache: Path) -> None:
     assert "qtawesome" not in sys.modules
     again = catalogue.load("demo", None)
     assert again.fingerprint == dataset.fingerprint
-    assert sorted(path.name for path in cache.iterdir()) == ["demo", "demo.lock"]
+    assert sorted(path.name for path in cache.iterdir()) == ["demo-1", "demo-1.lock"]
 
 
 @needs_wheel
@@ -54,7 +54,7 @@ def test_missing_wheel_says_how_to_get_it(cache: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(demo, "distribution", nothing)
     with pytest.raises(DataError, match=r'pip install "dmlray\[demo\]"'):
         catalogue.load("demo", None)
-    assert not (cache / "demo").exists()
+    assert not (cache / f"demo-{demo.DRAWING}").exists()
 
 
 def test_a_root_is_refused(tmp_path: Path) -> None:
