@@ -71,7 +71,8 @@ class Pool:
         self.plan, self.folder = plan, folder
         self.share = self._share(cluster, members_per_gpu)
         self.todo = deque(i for i in range(plan.size) if not self._finished(i))
-        self.slots = min(cluster.fit(*self.share), max(1, len(self.todo)))
+        self.missing = tuple(self.todo)
+        self.slots = min(cluster.fit(*self.share), max(1, len(self.missing)))
         self.idle: list[Any] = []
         self.busy: dict[Any, tuple[int, Any]] = {}
         self.failures: dict[int, Failure] = {}
@@ -82,7 +83,8 @@ class Pool:
         Raises:
             RunError: If a member fails again and again; the others are finished first.
         """
-        display.start(f"{len(self.todo)} members, epochs", self._epochs_in_all())
+        epochs = len(self.missing) * self.plan.experiment.budget.epochs
+        display.start(f"{len(self.missing)} members, epochs", epochs)
         while self.todo or self.busy:
             self._hand_out()
             done, _ = ray.wait(list(self.busy), num_returns=1, timeout=0.5)
@@ -136,20 +138,16 @@ class Pool:
         cpus = min(1.0, cluster.cpus / (cluster.gpus * members_per_gpu))
         return cpus, 1.0 / members_per_gpu
 
-    def _epochs_in_all(self) -> int:
-        self._missing = list(self.todo)
-        return len(self._missing) * self.plan.experiment.budget.epochs
-
     def _show(self, display: Display) -> None:
         active = {index for index, _ in self.busy.values()}
         waiting = set(self.todo)
         epochs = self.plan.experiment.budget.epochs
         done = sum(
             len(journal.read(self.folder.member(i).metrics)) if i in active else epochs
-            for i in self._missing
+            for i in self.missing
             if i not in waiting
         )
-        over = len(self._missing) - len(waiting) - len(active)
+        over = len(self.missing) - len(waiting) - len(active)
         display.update(done, f"{over} members over")
 
 

@@ -41,13 +41,13 @@ def proxy_anchor(cosines: Tensor, labels: Tensor, margin: float, alpha: float) -
     cosines = at_least_float32(cosines)
     classes = torch.arange(cosines.shape[1], device=labels.device)
     own = labels[:, None] == classes  # (B, C)
-    pull = _log_one_plus_sum_exp(-alpha * (cosines - margin), own)  # (C,), 0 where absent
-    push = _log_one_plus_sum_exp(alpha * (cosines + margin), ~own)  # (C,)
+    pull = log_one_plus_sum_exp(-alpha * (cosines - margin), own)  # (C,), 0 where absent
+    push = log_one_plus_sum_exp(alpha * (cosines + margin), ~own)  # (C,)
     present = own.any(0).sum().clamp(min=1)
     return pull.sum() / present + push.mean()
 
 
-def _log_one_plus_sum_exp(logits: Tensor, keep: Tensor) -> Tensor:
+def log_one_plus_sum_exp(logits: Tensor, keep: Tensor) -> Tensor:
     """log(1 + sum of exp) down the batch over kept entries: (B, C) -> (C,)."""
     # The row of zeros is the 1; it also keeps an empty sum, and its gradient, finite.
     kept = logits.masked_fill(~keep, -torch.inf)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dmlray.losses.cosine import at_least_float32, pairwise_cosines, unit_rows
-from dmlray.losses.proxy_anchor import _log_one_plus_sum_exp
+from dmlray.losses.proxy_anchor import log_one_plus_sum_exp
 
 Absent = Literal["zero", "raw"]
 
@@ -71,8 +71,8 @@ def pull_and_push(
     """
     cosines = pairwise_cosines(embeddings, columns.proxies)  # (B, K)
     own = labels[:, None] == columns.classes
-    pull = _log_one_plus_sum_exp(-alpha * (cosines - margin), own) * columns.counted
-    push = _log_one_plus_sum_exp(alpha * (cosines + margin), ~own) * columns.counted
+    pull = log_one_plus_sum_exp(-alpha * (cosines - margin), own) * columns.counted
+    push = log_one_plus_sum_exp(alpha * (cosines + margin), ~own) * columns.counted
     present = (own.any(0) & columns.counted).sum()
     missing = classes - columns.counted.to(push.dtype).sum()  # whole: its type keeps the digits
     all_at_zero = alpha * margin + math.log(len(labels))
