@@ -3,18 +3,20 @@
 import hashlib
 from typing import Any
 
+import torch.distributed as dist
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from dmlray.cluster.reporters import ToTensorBoard, to_train
 from dmlray.cluster.session import Cluster
 from dmlray.cluster.watch import watch
-from dmlray.errors import DmlrayError, ResourceError, RunError
+from dmlray.errors import DmlrayError, RunError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
 from dmlray.learn.job import job
 from dmlray.learn.loop import Epoch
 from dmlray.learn.scores import Scores, read_scores
+from dmlray.learn.team import Team
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
@@ -29,16 +31,15 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     Raises:
         DmlrayError: What the worker met; RunError if it dies again and again.
     """
-    if plan.budget.workers > 1:
-        raise ResourceError("budget.workers: more than one is not allowed. Allowed: 1")
-    gpu = cluster.gpus >= 1
-    cpus = cluster.cpus_of_one_job(gpu)
+    workers, gpu = plan.budget.workers, cluster.gpus >= 1
+    cpus = max(1, cluster.cpus_of_one_job(gpu) // (1 if gpu else workers))
+    cluster.fit(workers * cpus, workers * gpu)
     display.start(f"{plan.method.name} on {plan.data.name}, epochs", plan.budget.epochs)
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"plan": plan, "folder": folder, "cpus": cpus},
         scaling_config=ScalingConfig(
-            num_workers=1, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
+            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
         ),
         run_config=RunConfig(
             name=ray_name(folder),
@@ -68,19 +69,23 @@ def ray_name(folder: RunFolder) -> str:
 
 
 def _loop(config: dict[str, Any]) -> DmlrayError | None:
-    """Runs on the worker; a user's mistake is returned, for a restart would not mend it."""
+    """Runs on each worker; a user's mistake is returned, for a restart would not mend it."""
     folder, cpus = config["folder"], config["cpus"]
-    device = default_device()
+    device, team = default_device(), Team(dist.get_rank(), dist.get_world_size())
     set_threads(cpus)
-    board = ToTensorBoard(folder)
+    board = ToTensorBoard(folder) if team.leads else None
 
     def report(epoch: Epoch) -> None:
-        board(epoch)
+        if board:
+            board(epoch)
         to_train(epoch)
 
+    place = Place(device, cpus - 1 if device.type == "cuda" else 0, team)
     try:
-        job(config["plan"], folder, report, Place(device, cpus - 1 if device.type == "cuda" else 0))
+        job(config["plan"], folder, report, place)
     except DmlrayError as error:
+        if team.size > 1:
+            raise  # the others wait for this worker, and only its end ends them
         return error
     return None
 

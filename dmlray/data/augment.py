@@ -72,14 +72,21 @@ def draw_boxes(
 
 
 def crop_train(
-    cache: Cache, rows: np.ndarray, transform: Transform, rng: np.random.Generator
+    cache: Cache,
+    rows: np.ndarray,
+    transform: Transform,
+    rng: np.random.Generator,
+    own: slice = slice(None),
 ) -> Tensor:
-    """Cut images `rows` (B,) at random and mirror some: (B, 3, S, S) uint8."""
+    """Cut images `rows` (B,) at random and mirror some: (B, 3, S, S) uint8.
+
+    Only those that are `own` are cut, but all are drawn: a part equals that part of the whole.
+    """
     sizes = cache.sizes(rows)
     drawn = draw_boxes(sizes[:, 0], sizes[:, 1], transform, rng)
-    mirrored = rng.random(len(rows)) < transform.flip
-    batch, images = _empty(len(rows), transform.size)
-    for place, (row, box) in enumerate(zip(rows, drawn, strict=True)):
+    mirrored = (rng.random(len(rows)) < transform.flip)[own]
+    batch, images = _empty(len(mirrored), transform.size)
+    for place, (row, box) in enumerate(zip(rows[own], drawn[own], strict=True)):
         image = _resized(_cut(cache[row], box, "edge"), transform.size, transform.size)
         images[place] = image[:, ::-1] if mirrored[place] else image
     return batch

@@ -14,6 +14,7 @@ from dmlray.data import samplers
 from dmlray.data.augment import Transform, crop_eval, crop_train, normalise
 from dmlray.data.cache import Cache
 from dmlray.data.folds import Subset
+from dmlray.errors import ConfigError
 
 Job = TypeVar("Job")
 Pair = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
@@ -30,6 +31,8 @@ class Feed:
         mean, std, scale, bgr: Of the network's input, see `normalise`.
         threads: That cut crops ahead of the loop; 0 cuts in the loop.
         views: Crops of each training image; more than one make images (B, V, 3, S, S).
+        part, parts: Which of how many equal parts of every batch to cut; parts in their order
+            are the whole batch.
     """
 
     def __init__(
@@ -47,12 +50,19 @@ class Feed:
         device: torch.device,
         threads: int = 0,
         views: int = 1,
+        part: int = 0,
+        parts: int = 1,
     ) -> None:
         self._cache, self._subset, self._transform = cache, subset, transform
         self._batch_size, self._images_per_class = batch_size, images_per_class
         self._seed, self._threads, self._device = seed, threads, device
-        self._views = views
+        self._views, self._part, self._parts = views, part, parts
         self._mean, self._std, self._scale, self._bgr = mean, std, scale, bgr
+
+    @property
+    def count(self) -> int:
+        """Images in the subset."""
+        return len(self._subset)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -65,25 +75,36 @@ class Feed:
             batch, positions = job
             # An entropy of [a, b] is that of [a, b, 0]: batches count from 1 to have their own.
             rng = np.random.default_rng([self._seed, number, batch])
-            rows = self._subset.rows[positions]
+            rows, own = self._subset.rows[positions], self._own(positions)
             views = [
-                crop_train(self._cache, rows, self._transform, rng) for _ in range(self._views)
+                crop_train(self._cache, rows, self._transform, rng, own) for _ in range(self._views)
             ]
-            return self._staged(views[0] if self._views == 1 else torch.stack(views, 1), positions)
+            images = views[0] if self._views == 1 else torch.stack(views, 1)
+            return self._staged(images, positions[own])
 
         return self._delivered(cut, list(enumerate(self._plan(number), start=1)))
 
     def evaluation(self, batch_size: int = 256) -> Iterator[Pair]:
-        """Yield all images in the subset's order, cut at their centres."""
+        """Yield all images in the subset's order, cut at their centres.
+
+        Of several parts each is as long: the last ones go round to the first images again.
+        """
 
         def cut(positions: np.ndarray) -> Pair:
             rows = self._subset.rows[positions]
             return self._staged(crop_eval(self._cache, rows, self._transform), positions)
 
-        count = len(self._subset)
-        starts = range(0, count, batch_size)
-        jobs = [np.arange(start, min(start + batch_size, count)) for start in starts]
-        return self._delivered(cut, jobs)
+        share = -(-self.count // self._parts)
+        positions = np.arange(self._part * share, (self._part + 1) * share) % self.count
+        starts = range(0, share, batch_size)
+        return self._delivered(cut, [positions[start : start + batch_size] for start in starts])
+
+    def _own(self, positions: np.ndarray) -> slice:
+        share, rest = divmod(len(positions), self._parts)
+        if rest:
+            problem = f"{len(positions)} images cannot be shared by {self._parts} workers"
+            raise ConfigError("budget.workers", [f"{problem}. Allowed: what divides the batch"])
+        return slice(self._part * share, (self._part + 1) * share)
 
     def _plan(self, number: int) -> list[np.ndarray]:
         """Positions (B,) in the subset of each batch of an epoch."""

@@ -12,7 +12,6 @@ from dmlray.data.unseen import test_subset
 from dmlray.evaluation import clustering
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint
-from dmlray.learn.embed import embed
 from dmlray.learn.environment import write_environment
 from dmlray.learn.loop import Epoch
 from dmlray.learn.scores import Scores, read_scores
@@ -44,10 +43,13 @@ def job(
     training = Training(
         plan, task(plan), folder, place, keep_best=plan.protocol.selection != "last"
     )
-    write_experiment(folder.plan("experiment"), plan)
-    write_environment(folder.environment, plan, training.task.dataset, place)
+    if place.team.leads:
+        write_experiment(folder.plan("experiment"), plan)
+        write_environment(folder.environment, plan, training.task.dataset, place)
     if with_zero_shot and not folder.last_checkpoint.exists():
-        write_json(folder.zero_shot, _zero_shot(training))
+        zero_shot = _zero_shot(training)
+        if place.team.leads:
+            write_json(folder.zero_shot, zero_shot)
     for epoch in training.epochs():
         report(epoch)
     return _finish(training)
@@ -67,14 +69,16 @@ def task(plan: Experiment) -> Task:
 
 def _finish(training: Training) -> Scores:
     """Score the chosen epoch on the test classes; write embeddings and scores, scores last."""
-    plan, folder = training.plan, training.folder
+    plan, folder, team = training.plan, training.folder, training.place.team
+    team.wait()  # for the one that writes
     if plan.protocol.selection != "last":
         checkpoint.load(folder.best_checkpoint, training.learner, None, training.place.device)
     embeddings, metrics = _score(training)
-    with whole_file(folder.embeddings) as temporary, temporary.open("wb") as file:
-        np.save(file, embeddings.cpu().numpy().astype(np.float32))
     scores = _scores(training, metrics, embeddings.shape[1])
-    scores.write(folder.scores)
+    if team.leads:
+        with whole_file(folder.embeddings) as temporary, temporary.open("wb") as file:
+            np.save(file, embeddings.cpu().numpy().astype(np.float32))
+        scores.write(folder.scores)
     return scores
 
 
@@ -100,7 +104,7 @@ def _score(training: Training) -> tuple[torch.Tensor, dict[str, float]]:
 def _zero_shot(training: Training) -> dict[str, float]:
     """Scores of the trunk's pooled features before any training, on the test classes."""
     subset = test_subset(training.task.dataset)
-    features = F.normalize(embed(training.learner, training.trunk, training.eval_feed(subset)))
+    features = F.normalize(training.embed(training.trunk, subset))
     labels = torch.as_tensor(subset.labels, device=features.device)
     return retrieval_scores(features, labels, training.plan.protocol.recall_at)
 

@@ -11,6 +11,7 @@ from torch.optim.optimizer import Optimizer as TorchOptimizer
 from dmlray.data.loader import Feed
 from dmlray.errors import RunError
 from dmlray.learn.optimizer import clip, lr_factor, rest_trunk, set_lr
+from dmlray.learn.team import ALONE, Team
 from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 
@@ -24,11 +25,17 @@ class Epoch:
 
 
 def fit(
-    learner: Learner, feed: Feed, optimizer: TorchOptimizer, plan: Experiment, done: int = 0
+    learner: Learner,
+    feed: Feed,
+    optimizer: TorchOptimizer,
+    plan: Experiment,
+    done: int = 0,
+    team: Team = ALONE,
 ) -> Iterator[Epoch]:
     """Minimise the sum of the loss terms for the epochs after `done`.
 
     Each epoch draws from its own seed, so that a resumed run repeats what it would have been.
+    A team's workers see a part of each batch each, and the loss sees them all.
 
     Raises:
         RunError: If the loss of an epoch is not finite.
@@ -44,9 +51,12 @@ def fit(
                 optimizer,
                 lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
             )
-            terms = learner.loss(learner(Batch(images, labels)), labels)
+            outputs = learner(Batch(images, labels, team.gather, team.own(len(images))))
+            everyone = {name: team.gather(rows) for name, rows in outputs.items()}
+            terms = learner.loss(everyone, team.gather(labels))
             optimizer.zero_grad()
             torch.stack(list(terms.values())).sum().backward()
+            team.average_gradients(learner.parameters())
             if epoch < plan.budget.warmup_epochs:
                 rest_trunk(optimizer)
             clip(optimizer, plan.optimizer)

@@ -1,9 +1,10 @@
 """One learner on some classes: from a plan to epochs, resumable after each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
@@ -18,6 +19,7 @@ from dmlray.learn.checkpoint import Progress
 from dmlray.learn.embed import embed
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build
+from dmlray.learn.team import ALONE, Team
 from dmlray.learn.warmup import warm_up_heads
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
@@ -30,6 +32,7 @@ class Place:
 
     device: torch.device
     threads: int = 0  # that prepare batches ahead; 0 prepares them in step
+    team: Team = ALONE  # whose workers share each batch
 
 
 @dataclass(frozen=True)
@@ -95,18 +98,20 @@ class Training:
                 folder.last_checkpoint, self.learner, optimizer, self.place.device
             )
         elif plan.budget.head_warmup_steps:
-            warm_up_heads(
-                self.learner, self.eval_feed(self.task.train), self.task.train.labels, plan
-            )
-        journal.rewind(folder.metrics, progress.epoch)
-        for line in journal.read(folder.metrics):
+            every_image, labels = self.eval_feed(self.task.train), self.task.train.labels
+            warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
+        self.place.team.agree(self.learner)
+        if self.place.team.leads:
+            journal.rewind(folder.metrics, progress.epoch)
+        for line in journal.read(folder.metrics)[: progress.epoch]:
             yield Epoch(line.pop("epoch"), line)
-        for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch):
+        for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, self.place.team):
             metrics = {**epoch.metrics, **self._validate(), **self.learner_metrics()}
             progress.epoch = epoch.number
             self._keep_best(metrics, progress)
-            journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
-            checkpoint.save(folder.last_checkpoint, self.learner, optimizer, progress)
+            if self.place.team.leads:
+                journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
+                checkpoint.save(folder.last_checkpoint, self.learner, optimizer, progress)
             yield Epoch(epoch.number, metrics)
 
     def learner_metrics(self) -> dict[str, float]:
@@ -119,9 +124,13 @@ class Training:
         transform = self.plan.data.transform
         return self._feed(subset, transform.eval_resize if transform.resize else None)
 
-    def score(self, subset: Subset) -> tuple[torch.Tensor, dict[str, float]]:
+    def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
+        """What `function` of the learner makes of the images of `subset`, in order: (N, D)."""
+        return embed(self.learner, function, self.eval_feed(subset), self.place.team)
+
+    def score(self, subset: Subset) -> tuple[Tensor, dict[str, float]]:
         """Unit embeddings (N, D) of `subset` and their retrieval scores."""
-        embeddings = embed(self.learner, self.learner.embed, self.eval_feed(subset))
+        embeddings = self.embed(self.learner.embed, subset)
         labels = torch.as_tensor(subset.labels, device=embeddings.device)
         return embeddings, retrieval_scores(embeddings, labels, self.plan.protocol.recall_at)
 
@@ -132,7 +141,7 @@ class Training:
         score = metrics.get(self.plan.protocol.metric)
         if score is not None and score > progress.best:
             progress.best, progress.best_epoch = score, progress.epoch
-            if self.keep_best:
+            if self.keep_best and self.place.team.leads:
                 checkpoint.save(self.folder.best_checkpoint, self.learner, None, progress)
 
     def _feed(self, subset: Subset, short_side: int | None, views: int = 1) -> Feed:
@@ -151,6 +160,8 @@ class Training:
             self.place.device,
             self.place.threads,
             views,
+            self.place.team.rank,
+            self.place.team.size,
         )
 
 
@@ -163,5 +174,7 @@ def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = Tr
     )
     method = methods.load(plan.method.name)
     learner = method.Learner(plan.method.config, trunk, trunk.width, classes)
+    if place.team.size > 1 and place.device.type == "cuda" and backbone.batchnorm == "train":
+        learner = torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # of the whole batch
     # Twice as fast on a CPU, and what a GPU's tensor cores want.
     return learner.to(device=place.device).to(memory_format=torch.channels_last)

@@ -11,20 +11,24 @@ from dmlray.data.loader import Feed
 from dmlray.data.samplers import per_class, shuffled
 from dmlray.learn.embed import embed
 from dmlray.learn.optimizer import build, set_lr
+from dmlray.learn.team import ALONE, Team
 from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 
 
-def warm_up_heads(learner: Learner, feed: Feed, labels: np.ndarray, plan: Experiment) -> None:
+def warm_up_heads(
+    learner: Learner, feed: Feed, labels: np.ndarray, plan: Experiment, team: Team = ALONE
+) -> None:
     """Train everything but the trunk on its features for `budget.head_warmup_steps` steps.
 
     A learner with `initialise_head(features)` first gets to see all features (N, F).
     The trunk steps aside for an identity, so a method's own forward and loss are used unchanged.
+    A team shares the features; the steps, which cost next to nothing, each worker takes alone.
     """
     torch.manual_seed(plan.seed)  # whoever else trains in this process
     steps = plan.budget.head_warmup_steps
     trunk = learner.trunk
-    features = embed(learner, trunk, feed).clone()  # leave inference mode
+    features = embed(learner, trunk, feed, team).clone()  # leave inference mode
     targets = torch.as_tensor(labels, device=features.device)
     learner.trunk = nn.Identity()
     try:

@@ -1,6 +1,6 @@
 """What every method promises to the loop that trains it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,11 +11,21 @@ from dmlray.knobs import Value
 Outputs = dict[str, Tensor]
 
 
+def _all_there_is(rows: Tensor) -> Tensor:
+    return rows
+
+
 class Batch(NamedTuple):
-    """images (B, 3, H, W) normalised as the trunk wants them; labels (B,) in [0, C)."""
+    """images (B, 3, H, W) normalised as the trunk wants them; labels (B,) in [0, C).
+
+    Where several devices share a batch, this is one's part: `gather` gives the rows of all, and
+    `own` says which of them are these.
+    """
 
     images: Tensor
     labels: Tensor
+    gather: Callable[[Tensor], Tensor] = _all_there_is
+    own: slice = slice(None)
 
 
 class Group(NamedTuple):

@@ -186,17 +186,18 @@ class Learner(nn.Module):
         """Give `semantic` and `uncertainty` (B, D); in training also those of mixed images.
 
         Then `partner_labels` (B,) are the second labels of the mixed images and `share` (B,),
-        the same for all, is the weight of the first. Partners are of the same device's images.
+        the same for all, is the weight of the first. Partners may be on another device.
         Source: wzzheng/IDML, train.py, lines 196-205 and 253-259.
         """
         outputs = self._embeddings(batch.images)
         if not self.training or not self.config.mixup_weight:
             return outputs
-        images, labels = batch
-        share, partners = draw_mixing(len(images), self.config.mixup_beta, images.device)
-        mixed = self._embeddings(share * images + (1 - share) * images[partners])
+        images, everyone = batch.images, batch.gather(batch.images)
+        share, drawn = draw_mixing(len(everyone), self.config.mixup_beta, images.device)
+        partners = drawn[batch.own]
+        mixed = self._embeddings(share * images + (1 - share) * everyone[partners])
         outputs |= {f"mixed_{name}": tensor for name, tensor in mixed.items()}
-        outputs["partner_labels"] = labels[partners]
+        outputs["partner_labels"] = batch.gather(batch.labels)[partners]
         outputs["share"] = outputs["semantic"].new_full((len(images),), share)
         return outputs
 

@@ -93,7 +93,7 @@ class Budget(Knobs):
         0, ge=0, le=100_000, description="steps of heads alone on features computed once"
     )
     head_warmup_lr: float = Field(1e-3, gt=0, le=1, description="learning rate of these steps")
-    workers: int = Field(1, ge=1, le=1024, description="devices that share each batch")
+    workers: int = Field(1, ge=1, le=1024, description="devices that share each batch of a train")
 
 
 class Protocol(Knobs):
@@ -133,6 +133,15 @@ class Experiment(Knobs):
     budget: Budget = Field(default_factory=lambda: Budget())
     protocol: Protocol = Field(default_factory=lambda: Protocol())
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> "Experiment":
+        if self.data.batch_size % self.budget.workers:
+            raise ValueError(
+                f"budget.workers {self.budget.workers} do not share a batch of "
+                f"{self.data.batch_size} evenly. Allowed: what divides data.batch_size"
+            )
+        return self
 
     def document(self) -> dict[str, Any]:
         """The plain nested form that a YAML file holds: legal to read back."""
