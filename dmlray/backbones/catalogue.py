@@ -3,11 +3,12 @@
 import difflib
 from collections.abc import Callable
 
-from dmlray.backbones import efficientnet_lite0, from_timm, from_torchvision
+from dmlray.backbones import bn_inception, efficientnet_lite0, from_timm, from_torchvision
 from dmlray.backbones.trunk import BatchNorm, Network, Pooling, Trunk
 from dmlray.errors import ConfigError
 
-_NAMED = ["efficientnet_lite0", "resnet18", "resnet34", "resnet50", "resnet101", "googlenet"]
+_OWN = {"bn_inception": bn_inception.network, "efficientnet_lite0": efficientnet_lite0.network}
+_NAMED = [*_OWN, "resnet18", "resnet34", "resnet50", "resnet101", "googlenet"]
 
 
 def names() -> list[str]:
@@ -35,8 +36,8 @@ def build(
 
 
 def _source(name: str) -> tuple[Callable[[str, str], Network], str]:
-    if name == "efficientnet_lite0":
-        return efficientnet_lite0.network, name
+    if name in _OWN:
+        return _OWN[name], name
     if name in from_torchvision.names():
         return from_torchvision.network, name
     timm_name = name.removeprefix("timm/")

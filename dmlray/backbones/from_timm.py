@@ -1,17 +1,24 @@
 """timm's networks by their timm names, feature maps and tokens alike."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from dmlray.backbones.download import fetched, unreachable
 from dmlray.backbones.trunk import InputStatistics, Network
-from dmlray.backbones.weights import is_file, load_tensors, read_tensors, silenced, unreachable
+from dmlray.backbones.weights import is_file, load_tensors, read_tensors, silenced
 from dmlray.errors import ConfigError, DataError
+
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class FeatureMap(nn.Module):
-    """A timm model without its head: images -> (B, F, H, W) or tokens (B, T, F)."""
+    """A timm model without its head: images -> (B, F, H, W) or tokens (B, T, F).
+
+    Departs: a norm that timm applies after the pooling belongs to the head and is left out.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -20,6 +27,9 @@ class FeatureMap(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.model.forward_features(images)  # type: ignore[operator]
+        if not isinstance(maps, Tensor):
+            problem = f"{type(self.model).__name__} has no single feature map. Choose another"
+            raise ConfigError("backbone.name", [problem])
         return maps.permute(0, 3, 1, 2) if self.channels_last else maps
 
 
@@ -44,17 +54,11 @@ def network(name: str, weights: str) -> Network:
         ConfigError: If there are no weights of that tag.
         DataError: If the weights cannot be fetched, or the file does not fit.
     """
-    import timm
-
-    pretrained = weights == "pretrained"
-    repository = _check_name(name)
-    if pretrained:
-        _check_reachable(name, repository)
-    try:
-        with silenced():
-            model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except (OSError, RuntimeError) as error:
-        raise unreachable(name, error) from error
+    published = _published(name)
+    if weights == "pretrained":
+        model = _loaded(name, _fetched(name, published))
+    else:
+        model = _created(name, pretrained=False)
     settings = model.pretrained_cfg
     if is_file(weights):
         load_tensors(model, read_tensors(Path(weights)), weights, _classifiers(settings))
@@ -62,17 +66,46 @@ def network(name: str, weights: str) -> Network:
         tuple(settings["mean"]), tuple(settings["std"]), size=settings["input_size"][-1]
     )
     has_class_token = getattr(model, "cls_token", None) is not None
-    prefix = int(getattr(model, "num_prefix_tokens", 0))
+    prefix = int(getattr(model, "num_prefix_tokens", has_class_token))
     return Network(FeatureMap(model), model.num_features, statistics, prefix, has_class_token)
 
 
+def _loaded(name: str, path: Path) -> Any:
+    """Build the model and let timm translate the file's names, which for some are older.
+
+    Raises:
+        DataError: If the file is damaged or another model's.
+    """
+    overlay = {"file": str(path), "custom_load": False}
+    try:
+        return _created(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # as for any file of tensors, there are many kinds
+        raise DataError(
+            f"{path}: does not hold the weights of backbone {name} ({type(error).__name__}); "
+            "delete it, and it will be fetched anew"
+        ) from error
+
+
+def _created(name: str, **options: Any) -> Any:
+    """Build the model without classifier; what can take images of any size is told to."""
+    import timm
+
+    with silenced():
+        try:
+            return timm.create_model(name, num_classes=0, dynamic_img_size=True, **options)
+        except TypeError as error:
+            if "dynamic_img_size" not in str(error):
+                raise
+        return timm.create_model(name, num_classes=0, **options)
+
+
 def _classifiers(settings: dict[str, Any]) -> tuple[str, ...]:
-    layers = settings.get("classifier") or ()
+    layers: str | Sequence[str] = settings.get("classifier") or ()
     return tuple(f"{layer}." for layer in ([layers] if isinstance(layers, str) else layers))
 
 
-def _check_name(name: str) -> str:
-    """Where the weights of `name` live on the hub; empty where they live elsewhere or nowhere.
+def _published(name: str) -> Any:
+    """What timm knows of the weights of `name`; None where there are none.
 
     Raises:
         ConfigError: If there are no weights of that tag.
@@ -80,35 +113,41 @@ def _check_name(name: str) -> str:
     from timm.models import get_pretrained_cfg
 
     try:
-        settings = get_pretrained_cfg(name)
+        return get_pretrained_cfg(name)
     except RuntimeError as error:
         raise ConfigError("backbone.name", [f"{name}: {error}"]) from error
-    return str(settings.hf_hub_id or "").split("@")[0] if settings else ""
 
 
-def _check_reachable(name: str, repository: str) -> None:
-    """Ask once whether the weights are cached or can be fetched; timm would retry for a minute.
+def _fetched(name: str, published: Any) -> Path:
+    """The file of weights in the hub's cache, or in that of torch.hub for the few not on the hub.
 
     Raises:
         DataError: If there are no weights, or no way to them.
     """
-    import huggingface_hub as hub
-    from huggingface_hub.errors import EntryNotFoundError
-    from timm.models import is_model_pretrained
+    repository = published and published.hf_hub_id
+    if repository:
+        return _fetched_from_hub(name, *repository.split("@"))
+    if published and published.url:
+        return fetched(name, published.url)
+    raise DataError(
+        f"backbone {name}: timm has no pretrained weights for it; "
+        "say backbone.weights=none or backbone.weights=FILE"
+    )
 
-    if not is_model_pretrained(name):
-        raise DataError(
-            f"backbone {name}: timm has no pretrained weights for it; "
-            "say backbone.weights=none or backbone.weights=FILE"
-        )
-    files = ("model.safetensors", "pytorch_model.bin")
-    cached = (hub.try_to_load_from_cache(repository, file) for file in files)
-    if not repository or any(isinstance(path, str) for path in cached):
-        return
+
+def _fetched_from_hub(name: str, repository: str, revision: str | None = None) -> Path:
+    import huggingface_hub as hub
+
+    for file in _HUB_FILES:
+        cached = hub.try_to_load_from_cache(repository, file, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
     try:
-        with silenced():
-            hub.get_hf_file_metadata(hub.hf_hub_url(repository, files[0]), timeout=10)
-    except EntryNotFoundError:
-        pass  # the repository answers, and keeps its weights under another name
+        with silenced(progress=True):
+            # `file_exists` asks once; a download insists for a minute before it gives up.
+            there = (f for f in _HUB_FILES if hub.file_exists(repository, f, revision=revision))
+            file = next(there, _HUB_FILES[0])
+            return Path(hub.hf_hub_download(repository, file, revision=revision))
     except Exception as error:  # each version of the hub's client raises its own kinds
-        raise unreachable(name, error) from error
+        address = hub.hf_hub_url(repository, _HUB_FILES[0], revision=revision)
+        raise unreachable(name, address, error) from error

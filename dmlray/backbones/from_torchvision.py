@@ -1,13 +1,15 @@
 """torchvision's networks with the ImageNet weights of their papers (IMAGENET1K_V1)."""
 
+import re
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from dmlray.backbones.download import fetched
 from dmlray.backbones.trunk import InputStatistics, Network
-from dmlray.backbones.weights import is_file, load_tensors, read_tensors, silenced, unreachable
+from dmlray.backbones.weights import is_file, load_tensors, read_tensors, silenced
 
 _CLASSIFIERS = ("fc.", "classifier.", "aux1.", "aux2.")
 _FAMILIES = (
@@ -15,6 +17,8 @@ _FAMILIES = (
     "vgg", "wide_resnet",
 )  # fmt: skip
 """Those that end in a feature map, then pooling, then a classifier."""
+_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+"""DenseNet's public files are older than today's names: `norm.1.` is now `norm1.`."""
 
 
 def names() -> list[str]:
@@ -33,14 +37,13 @@ def network(name: str, weights: str) -> Network:
     from torchvision import models
 
     published = models.get_model_weights(name).IMAGENET1K_V1
-    try:
-        with silenced():
-            whole = models.get_model(name, weights=published if weights == "pretrained" else None)
-    except (OSError, RuntimeError) as error:
-        raise unreachable(name, error) from error
-    module = _feature_map(whole)
-    if is_file(weights):
-        load_tensors(module, read_tensors(Path(weights)), weights, spare=_CLASSIFIERS)
+    with silenced():
+        module = _feature_map(models.get_model(name, weights=None))
+    if weights != "none":
+        path = Path(weights) if is_file(weights) else fetched(name, published.url)
+        tensors = read_tensors(path).items()
+        state = {_OLD_DENSE_LAYER.sub(r"\1\2", key): tensor for key, tensor in tensors}
+        load_tensors(module, state, str(path), spare=_CLASSIFIERS)
     return Network(module, _width(module), _statistics(name, published.transforms()))
 
 

@@ -5,6 +5,7 @@ B batch, F width, P positions of a feature map, T tokens.
 
 from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -76,6 +77,26 @@ class Trunk(nn.Module):
         if maps.dim() == 3:
             return pool(maps[:, self.prefix_tokens :].transpose(1, 2), self.pooling)
         return pool(maps.flatten(2), self.pooling)
+
+    @torch.no_grad()
+    def check_size(self, size: int) -> None:
+        """Look at one blank image of `size` x `size` pixels, so that no run starts in vain.
+
+        Raises:
+            ConfigError: If the network cannot take images of that size.
+        """
+        training = self.training
+        try:
+            features = self.eval()(torch.zeros(1, 3, size, size))
+            problem = "" if features.isfinite().all() else "its features are not finite"
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
+            problem = (str(error).splitlines() or [""])[0] or type(error).__name__
+        finally:
+            self.train(training)
+        if problem:
+            trained = f"Its weights were trained at {self.statistics.size}"
+            text = f"{size} does not suit this backbone: {problem.rstrip('.')}. {trained}"
+            raise ConfigError("data.transform.size", [text])
 
     def train(self, mode: bool = True) -> "Trunk":
         super().train(mode)

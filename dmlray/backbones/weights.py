@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -60,28 +61,19 @@ def load_tensors(
     module.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
 
 
-def unreachable(name: str, error: Exception) -> DataError:
-    """The one sentence for weights that cannot be fetched."""
-    reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
-    return DataError(
-        f"backbone {name}: its pretrained weights cannot be fetched ({reason}); "
-        "name a file with backbone.weights=FILE, or start from random ones with none"
-    )
-
-
 @contextmanager
-def silenced() -> Iterator[None]:
-    """Keep libraries from printing while they build and fetch: errors say what matters."""
+def silenced(progress: bool = False) -> Iterator[None]:
+    """Keep libraries from printing while they build and fetch: errors say what matters.
+
+    `progress` lets through what goes to stderr, which is where progress bars are drawn.
+    """
     loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
+    stderr = sys.stderr if progress else io.StringIO()
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        with (
-            redirect_stdout(io.StringIO()),
-            redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
+        with redirect_stdout(io.StringIO()), redirect_stderr(stderr), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

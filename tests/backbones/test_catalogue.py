@@ -14,6 +14,7 @@ from dmlray import backbones
 from dmlray.backbones import efficientnet_lite0, from_torchvision
 from dmlray.errors import ConfigError, DataError
 
+safetensors = pytest.importorskip("safetensors.torch")
 torchvision_models = pytest.importorskip("torchvision").models
 
 
@@ -84,9 +85,39 @@ def features_before_classifier(whole: nn.Module, images: torch.Tensor) -> torch.
     return seen[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("resnet18", "resnet18-f37072fd.pth"),
+        ("resnet34", "resnet34-b627a593.pth"),
+        ("resnet50", "resnet50-0676ba61.pth"),
+        ("resnet101", "resnet101-63fe2227.pth"),
+        ("googlenet", "googlenet-1378be20.pth"),
+    ],
+)
+def test_pretrained_means_the_weights_of_the_papers(
+    name: str, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(_: str, address: str) -> Path:
+        raise DataError(address)
+
+    monkeypatch.setattr(from_torchvision, "fetched", fetched)
+    with pytest.raises(DataError, match=f"/{file}$"):
+        backbones.build(name)
+
+
+def test_densenets_public_file_has_older_names(tmp_path: Path) -> None:
+    state = backbones.build("densenet121", "none").network.state_dict()
+    older = {re.sub(r"(denselayer.*(?:norm|conv))([12])", r"\1.\2", k): v for k, v in state.items()}
+    assert older.keys() != state.keys()
+    torch.save(older, tmp_path / "older.pth")
+    found = backbones.build("densenet121", str(tmp_path / "older.pth")).network.state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in state.items())
+
+
 def test_every_torchvision_name_has_the_weights_we_ask_for() -> None:
     names = from_torchvision.names()
-    assert set(backbones.names()) - set(names) == {"efficientnet_lite0"}
+    assert set(backbones.names()) - set(names) == {"bn_inception", "efficientnet_lite0"}
     for name in names:
         assert hasattr(torchvision_models.get_model_weights(name), "IMAGENET1K_V1"), name
 
@@ -98,6 +129,25 @@ def test_timm_maps_and_tokens() -> None:
         with torch.no_grad():
             assert trunk(images).shape == (1, trunk.width) == (1, width)
         assert trunk.statistics.size == 160
+
+
+def test_a_vision_transformer_takes_images_of_other_sizes_than_its_own() -> None:
+    trunk = backbones.build("test_vit", "none").eval()
+    trunk.check_size(64)
+    with pytest.raises(ConfigError, match=r"^data.transform.size: 100 does not suit .* patch size"):
+        trunk.check_size(100)
+
+
+def test_a_network_of_fixed_size_says_which_one() -> None:
+    trunk = backbones.build("levit_128s", "none")
+    with pytest.raises(ConfigError, match=r"^data.transform.size: 64 does not suit .* at 224$"):
+        trunk.check_size(64)
+
+
+def test_a_network_of_several_maps_is_refused() -> None:
+    trunk = backbones.build("crossvit_tiny_240", "none")
+    with pytest.raises(ConfigError, match=r"^backbone.name: CrossVit has no single feature map"):
+        trunk.check_size(240)
 
 
 def test_timm_with_channels_last_gives_them_first() -> None:
@@ -117,9 +167,9 @@ def test_torchvision_wins_and_a_prefix_asks_for_timm() -> None:
     [
         (
             "resnet5",
-            "unknown backbone 'resnet5'. Did you mean resnet50? Allowed: efficientnet_lite",
+            "unknown backbone 'resnet5'. Did you mean resnet50? Allowed: bn_inception, eff",
         ),
-        ("zzzz", "unknown backbone 'zzzz'. Allowed: efficientnet_lite0, resnet18"),
+        ("zzzz", "unknown backbone 'zzzz'. Allowed: bn_inception, efficientnet_lite0, resnet18"),
         ("timm/efficientnet_lte0", "Did you mean efficientnet_lite0?"),
         ("resnet18.typo", "backbone.name: resnet18.typo: Invalid pretrained tag"),
     ],
@@ -129,26 +179,53 @@ def test_unknown_names_suggest_the_nearest(name: str, words: str) -> None:
         backbones.build(name, "none")
 
 
-def test_unreachable_torchvision_weights_say_how_to_name_a_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["resnet18", "bn_inception", "legacy_seresnet18"])
+def test_unreachable_weights_say_where_they_are_and_how_to_name_a_file(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    with pytest.raises(DataError, match=r"^backbone resnet18: .*backbone.weights=FILE") as caught:
-        backbones.build("resnet18")
+    with pytest.raises(
+        DataError, match=rf"^backbone {name}: .* http\S*\.pth \(.*no route.*backbone.weights=FILE"
+    ) as caught:
+        backbones.build(name)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
 def test_unreachable_timm_weights_say_how_to_name_a_file_at_once(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(hub, "get_hf_file_metadata", unreachable)
-    with pytest.raises(DataError, match=r"^backbone test_vit: .*backbone.weights=FILE"):
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(hub, "file_exists", unreachable)
+    with pytest.raises(DataError, match=r"^backbone test_vit: .*test_vit.*backbone.weights=FILE"):
         backbones.build("test_vit")
     assert capfd.readouterr() == ("", "")
+
+
+def test_timm_weights_in_the_hubs_cache_need_no_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    expected = backbones.build("test_vit", "none").network.model.state_dict()
+    safetensors.save_file(expected, tmp_path / "model.safetensors")
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda _, file, **__: str(tmp_path / file))
+    monkeypatch.setattr(hub, "file_exists", unreachable)
+    monkeypatch.setattr(hub, "hf_hub_download", unreachable)
+    found = backbones.build("test_vit").network.model.state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+
+
+@pytest.mark.parametrize("content", [b"not tensors at all", safetensors.save({})[:4]])
+def test_a_damaged_file_in_the_hubs_cache_is_named(
+    content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    (tmp_path / "model.safetensors").write_bytes(content)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda _, file, **__: str(tmp_path / file))
+    with pytest.raises(DataError, match=r"model.safetensors: does not hold .* test_vit .* delete"):
+        backbones.build("test_vit")
 
 
 def test_a_timm_model_without_weights_says_so() -> None:

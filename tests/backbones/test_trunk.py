@@ -87,6 +87,20 @@ def test_pooling_of_tokens_leaves_out_class_token_and_registers() -> None:
     torch.testing.assert_close(token_trunk("max")(tokens), tokens[:, 2:].amax(1))
 
 
+def test_a_look_at_the_image_size_leaves_no_trace() -> None:
+    trunk = small_trunk().train()
+    before = copy.deepcopy(trunk.state_dict())
+    trunk.check_size(8)
+    assert trunk.training and trunk.network[1].training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in trunk.state_dict().items())
+    assert all(parameter.requires_grad for parameter in trunk.parameters())
+
+
+def test_images_smaller_than_the_network_needs_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^data.transform.size: 2 does not suit this backbone"):
+        small_trunk().check_size(2)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
