@@ -1,7 +1,7 @@
 """What a data set is, whatever its layout on disk."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ class Dataset:
     """Images by class: `files` (N) relative to `root`, `labels` (N,) int64 into `classes` (C).
 
     Ordered by class, then by name; the first `train_classes` classes train, the rest are unseen.
+    `remarks` are what every score of this data must carry: where it is not what its name promises.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Dataset:
     labels: np.ndarray
     classes: tuple[str, ...]
     train_classes: int
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -38,18 +40,29 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def from_classes(name: str, root: Path, files: Mapping[str, Sequence[str]]) -> Dataset:
-    """Order class -> files by name and let the first half of the classes train, rounded up."""
-    classes = tuple(sorted(files))
-    counts = [len(files[label]) for label in classes]
+def from_ordered(
+    name: str,
+    root: Path,
+    classes: Sequence[tuple[str, Sequence[str]]],
+    train_classes: int,
+    remarks: tuple[str, ...] = (),
+) -> Dataset:
+    """Keep the order of `classes`, pairs of a name and its files, and sort the files of each."""
+    counts = [len(files) for _, files in classes]
     return Dataset(
         name=name,
         root=root,
-        files=tuple(file for label in classes for file in sorted(files[label])),
+        files=tuple(file for _, files in classes for file in sorted(files)),
         labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
-        classes=classes,
-        train_classes=(len(classes) + 1) // 2,
+        classes=tuple(label for label, _ in classes),
+        train_classes=train_classes,
+        remarks=remarks,
     )
+
+
+def half(classes: int) -> int:
+    """How many of `classes` train where nothing official says so: half, rounded up."""
+    return (classes + 1) // 2
 
 
 def _size(path: Path) -> int:

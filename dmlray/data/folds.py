@@ -10,8 +10,7 @@ import numpy as np
 from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError
 
-Kind = Literal["kfold"]
-Part = tuple[np.ndarray, np.ndarray]  # ids of the classes that train, and of those held out
+Kind = Literal["kfold", "mlrc", "seeded"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,22 +44,52 @@ def train_subset(dataset: Dataset) -> Subset:
     return select(dataset, np.arange(dataset.train_classes))
 
 
-def split(dataset: Dataset, kind: Kind, folds: int) -> list[tuple[Subset, Subset]]:
-    """Cut the training classes into (train, validation) subsets, one pair per fold."""
-    parts = _KINDS[kind](np.arange(dataset.train_classes), folds)
-    return [(select(dataset, train), select(dataset, held_out)) for train, held_out in parts]
+def split(dataset: Dataset, kind: Kind, folds: int, seed: int = 0) -> list[tuple[Subset, Subset]]:
+    """Cut the training classes into (train, validation) subsets, one pair per fold.
 
-
-def kfold(classes: np.ndarray, folds: int) -> list[Part]:
-    """Hold out each of `folds` equal runs of `classes` (C,) once, unshuffled.
+    Args:
+        kind: `kfold`, `mlrc` or `seeded`: the functions below.
+        seed: Of `seeded`, in [0, 2**32); the others draw nothing.
 
     Raises:
-        ConfigError: If there are fewer than 2 folds or more folds than classes.
+        ConfigError: If there are fewer than 2 folds or more folds than training classes.
     """
-    if not 2 <= folds <= len(classes):
-        problem = f"{folds} folds of {len(classes)} classes. Allowed: 2 to {len(classes)} folds."
+    classes = dataset.train_classes
+    if not 2 <= folds <= classes:
+        problem = f"{folds} folds of {classes} classes. Allowed: 2 to {classes} folds."
+        if classes < 2:
+            problem = f"{classes} training class cannot be cut. Allowed: 2 classes or more."
         raise ConfigError("protocol.folds", [problem])
-    return [(np.setdiff1d(classes, part), part) for part in np.array_split(classes, folds)]
+    everything = np.arange(classes)
+    return [
+        (select(dataset, np.setdiff1d(everything, held_out)), select(dataset, held_out))
+        for held_out in _KINDS[kind](classes, folds, seed)
+    ]
+
+
+def kfold(classes: int, folds: int, seed: int = 0) -> list[np.ndarray]:
+    """Hold out each of `folds` near-equal runs of class ids once, unshuffled."""
+    return np.array_split(np.arange(classes), folds)
+
+
+def mlrc(classes: int, folds: int, seed: int = 0) -> list[np.ndarray]:
+    """Hold out equal runs of class ids: the last ones first, then those before each cut.
+
+    A few classes are never held out where `folds` does not divide `classes`.
+    Source: Musgrave et al., ECCV 2020, arXiv 2003.08505, as powerful-benchmarker cuts: fold i
+    trains from class floor(i C / folds) on, past the end and round again; the floor(C / folds)
+    classes before that one are held out.
+    """
+    size = classes // folds
+    ends = [classes, *(fold * classes // folds for fold in range(1, folds))]
+    return [np.arange(end - size, end) for end in ends]
+
+
+def seeded(classes: int, folds: int, seed: int = 0) -> list[np.ndarray]:
+    """Hold out each of `folds` near-equal random parts of the class ids once."""
+    # Unlike Generator, RandomState is frozen: every NumPy deals the same folds.
+    order = np.random.RandomState(seed).permutation(classes)
+    return [np.sort(part) for part in np.array_split(order, folds)]
 
 
 def fingerprint(dataset: Dataset, subset: Subset) -> str:
@@ -73,4 +102,8 @@ def fingerprint(dataset: Dataset, subset: Subset) -> str:
     return digest.hexdigest()[:16]
 
 
-_KINDS: dict[Kind, Callable[[np.ndarray, int], list[Part]]] = {"kfold": kfold}
+_KINDS: dict[Kind, Callable[[int, int, int], list[np.ndarray]]] = {
+    "kfold": kfold,
+    "mlrc": mlrc,
+    "seeded": seeded,
+}

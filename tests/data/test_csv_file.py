@@ -1,0 +1,184 @@
+"""Images that a CSV file lists."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmlray.data import csv_file
+from dmlray.data.sides import Split
+from dmlray.errors import ConfigError, DataError
+from tests.data.pictures import picture
+
+NAMES = ("a1.png", "a2.png", "b1.png", "b2.png", "sub/c, 1.png", "sub/ü2.png")
+PLAIN = "path,label\na1.png,a\na2.png,a\nb1.png,b\nb2.png,b\n"
+GIVEN = "path,label,split\na1.png,a,train\na2.png,a,train\nb1.png,b,test\nb2.png,b,test\n"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A CSV file yet to be written, beside six different images."""
+    (tmp_path / "sub").mkdir()
+    for seed, name in enumerate(NAMES):
+        picture(8, 8, seed).save(tmp_path / name)
+    return tmp_path / "images.csv"
+
+
+def write(source: Path, text: str) -> Path:
+    source.write_bytes(text.encode())
+    return source
+
+
+def refused(source: Path, split: Split = "classes") -> str:
+    with pytest.raises(DataError) as caught:
+        csv_file.load(source, split)
+    message = str(caught.value)
+    assert message.startswith(f"{source}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{source}: ")
+
+
+def test_first_half_of_the_classes_trains(source: Path) -> None:
+    dataset = csv_file.load(write(source, PLAIN))
+    assert (dataset.name, dataset.root) == ("csv", source.parent)
+    assert dataset.files == ("a1.png", "a2.png", "b1.png", "b2.png")
+    assert dataset.classes == ("a", "b")
+    assert dataset.train_classes == 1
+    np.testing.assert_array_equal(dataset.labels, [0, 0, 1, 1])
+    assert dataset.remarks == ()
+
+
+def test_labels_are_text_in_the_order_of_their_numbers(source: Path) -> None:
+    dataset = csv_file.load(
+        write(source, "path,label\na1.png,10\na2.png,10\nb1.png,9\nb2.png,009\n").resolve(),
+        "classes",
+    )
+    assert dataset.classes == ("009", "9", "10")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + PLAIN,
+        PLAIN.replace("\n", "\r\n"),
+        PLAIN.replace("\n", "\r"),
+        PLAIN.rstrip("\n"),
+        "\n\n" + PLAIN.replace("\n", "\n\n") + " ,\n",
+        PLAIN.replace(",", " , ").replace("a1", " a1"),
+        'path,label\n "a1.png" , "a"\n"a2.png",a\nb1.png,"b"\n./sub/../b2.png, b \n',
+        "note,label,more,path\n1,a,,a1.png\n2,a,,a2.png\n,b,,b1.png\n,b,,b2.png\n",
+    ],
+    ids=["BOM", "CRLF", "CR", "no end", "blank lines", "spaces", "quotes", "columns"],
+)
+def test_forms_of_csv_that_people_have_are_read_alike(source: Path, text: str) -> None:
+    plain = csv_file.load(write(source, PLAIN))
+    dataset = csv_file.load(write(source, text))
+    assert (dataset.files, dataset.classes) == (plain.files, plain.classes)
+    assert dataset.fingerprint == plain.fingerprint
+
+
+def test_commas_unicode_and_absolute_paths(source: Path) -> None:
+    listed = (
+        f'path,label\n"sub/c, 1.png",雪\nsub/ü2.png,雪\n{source.parent}/a1.png,Ä""x\na2.png,Ä""x\n'
+    )
+    dataset = csv_file.load(write(source, listed))
+    assert dataset.classes == ('Ä""x', "雪")
+    assert dataset.files == (f"{source.parent}/a1.png", "a2.png", "sub/c, 1.png", "sub/ü2.png")
+    assert all((dataset.root / file).is_file() for file in dataset.files)
+
+
+def test_paths_start_in_the_folder_of_the_file(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(source, PLAIN)
+    monkeypatch.chdir(tmp_path / "sub")
+    assert csv_file.load(Path("../images.csv")).files == csv_file.load(source).files
+
+
+def test_given_split_is_kept(source: Path) -> None:
+    dataset = csv_file.load(write(source, GIVEN.replace("a,train", "z,train")), "given")
+    assert dataset.classes == ("z", "b")
+    assert dataset.train_classes == 1
+    assert dataset.remarks == ()
+
+
+def test_split_column_that_is_not_used_is_remarked(source: Path) -> None:
+    dataset = csv_file.load(write(source, GIVEN.replace("train", "whatever")))
+    assert dataset.classes == ("a", "b")
+    assert dataset.remarks == ("the file's column split is not used",)
+
+
+def test_closed_set_is_remarked(source: Path) -> None:
+    dataset = csv_file.load(write(source, GIVEN.replace(",b,", ",a,")), "given")
+    assert dataset.classes == ("a", "a")
+    assert dataset.remarks == ("closed set: 1 of 1 test classes also train",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: 0 columns named 'path'. Expected a header of path, label"),
+        ("a1.png,a\na2.png,a\n", "line 1: 0 columns named 'path'"),
+        ("\npath;label\na1.png;a\n", "line 2: 0 columns named 'path'"),
+        ("path,label,label\n", "line 1: 2 columns named 'label'"),
+        ("path,label\n", "0 classes to train and 0 to test"),
+        ("path,label\na1.png,a\na2.png,a\n", "1 classes to train and 0 to test"),
+        ("path,label\na1.png,a\n\na2.png, \n", "line 4: label is empty"),
+        ('path,label\na1.png,a\n"",a\n', "line 3: path is empty"),
+        ("path,label\na1.png\n", "line 2: 1 values for 2 columns"),
+        ("path,label\nsub/c, 1.png,c\n", "line 2: 3 values for 2 columns"),
+        ('path,label\n"a1.png,a\na2.png,a\n', "line 2: a quote is open"),
+        (f"path,label\na1.png,{'a' * 200_000}\n", "line 2: field larger than field limit"),
+        (PLAIN + "./sub/../a2.png,b\n", "line 6: a2.png is on line 3 already"),
+        (PLAIN + "x.png,b\ny.png,b\n", "line 6: there is no file"),
+        (PLAIN + "sub,b\n", "line 6: there is no file"),
+        (PLAIN + "a\0b,b\n", "line 6: "),
+        (PLAIN + f"{'long' * 2000}.png,b\n", "line 6: there is no file"),
+        ("path,label\na1.png,a\na2.png,a\nb1.png,b\n", "line 4 (b1.png): the only image of"),
+    ],
+)
+def test_damage_is_told_with_its_line(source: Path, text: str, message: str) -> None:
+    assert refused(write(source, text)).startswith(message)
+
+
+def test_missing_images_are_counted_and_the_first_is_named(source: Path) -> None:
+    message = refused(write(source, PLAIN + "x.png,b\ny.png,b\n"))
+    assert f"{source.parent}/x.png; 2 of 6 are missing" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PLAIN, "line 1: 0 columns named 'split'. Expected a header of path, label, split"),
+        (GIVEN.replace("test", "val"), "line 4: split 'val' is not allowed. Allowed: train, test"),
+        (GIVEN.replace(",test", ","), "line 4: split is empty"),
+        (GIVEN.replace("test", "train"), "2 classes to train and 0 to test"),
+        (GIVEN.replace("train", "test"), "0 classes to train and 2 to test"),
+        (GIVEN.replace("b2.png,b", "b2.png,c"), "line 4 (b1.png): the only image of"),
+    ],
+)
+def test_impossible_given_splits_are_refused(source: Path, text: str, message: str) -> None:
+    assert refused(write(source, text), "given").startswith(message)
+
+
+def test_the_same_image_on_both_sides_is_told_with_both_lines(source: Path) -> None:
+    (source.parent / "b2.png").write_bytes((source.parent / "a1.png").read_bytes())
+    message = refused(write(source, GIVEN), "given")
+    assert message.startswith(f"line 2 (a1.png) and {source}: line 5 (b2.png): the same image")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_other_encodings_are_told(source: Path, encoding: str) -> None:
+    source.write_bytes(PLAIN.replace("a2.png,a", "a2.png,ä").encode(encoding))
+    line = {"utf-16": 1, "latin-1": 3}[encoding]
+    assert refused(source).startswith(f"line {line}: not UTF-8")
+
+
+def test_what_is_no_file_is_told(source: Path) -> None:
+    assert refused(source).startswith("cannot be read: No such file")
+    assert refused(source.parent).startswith("cannot be read: Is a directory")
+
+
+def test_root_must_be_given() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.root: .*needs a CSV file"):
+        csv_file.load(None)
