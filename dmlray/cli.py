@@ -152,6 +152,8 @@ def show(words: Sequence[str]) -> None:
             f"{name} {100 * score:.1f} %" for name, score in published.scores.items()
         )
         click.echo(f"published scores: {scores or 'none'} ({published.source})")
+        if departures := resolved.departures():
+            click.echo(f"  won with other {', '.join(departures)}")
 
 
 @main.command()

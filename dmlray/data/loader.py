@@ -14,6 +14,7 @@ from dmlray.data import samplers
 from dmlray.data.augment import Transform, crop_eval, crop_train, normalise
 from dmlray.data.cache import Cache
 from dmlray.data.folds import Subset
+from dmlray.data.samplers import Replacement
 from dmlray.errors import ConfigError
 
 Job = TypeVar("Job")
@@ -28,6 +29,7 @@ class Feed:
 
     Args:
         images_per_class: None shuffles; else each batch has this many images of each class in it.
+        replacement: What such a batch may hold twice, see `samplers.per_class`.
         mean, std, scale, bgr: Of the network's input, see `normalise`.
         threads: That cut crops ahead of the loop; 0 cuts in the loop.
         views: Crops of each training image; more than one make images (B, V, 3, S, S).
@@ -52,9 +54,11 @@ class Feed:
         views: int = 1,
         part: int = 0,
         parts: int = 1,
+        replacement: Replacement = "none",
     ) -> None:
         self._cache, self._subset, self._transform = cache, subset, transform
         self._batch_size, self._images_per_class = batch_size, images_per_class
+        self._replacement = replacement
         self._seed, self._threads, self._device = seed, threads, device
         self._views, self._part, self._parts = views, part, parts
         self._mean, self._std, self._scale, self._bgr = mean, std, scale, bgr
@@ -112,7 +116,7 @@ class Feed:
         if self._images_per_class is None:
             return samplers.shuffled(len(self._subset), self._batch_size, rng)
         return samplers.per_class(
-            self._subset.labels, self._batch_size, self._images_per_class, rng
+            self._subset.labels, self._batch_size, self._images_per_class, rng, self._replacement
         )
 
     def _staged(self, images: Tensor, positions: np.ndarray) -> Pair:

@@ -1,8 +1,12 @@
 """Which images make a batch: lists of positions (B,) int64 into a subset."""
 
+from typing import Literal
+
 import numpy as np
 
 from dmlray.errors import ConfigError
+
+Replacement = Literal["none", "images", "classes"]  # what a batch may hold twice
 
 
 def shuffled(
@@ -16,22 +20,35 @@ def shuffled(
 
 
 def per_class(
-    labels: np.ndarray, batch_size: int, images_per_class: int, rng: np.random.Generator
+    labels: np.ndarray,
+    batch_size: int,
+    images_per_class: int,
+    rng: np.random.Generator,
+    replacement: Replacement = "none",
 ) -> list[np.ndarray]:
-    """Give each batch `images_per_class` images of each of several distinct classes.
+    """Give each batch `images_per_class` images of each of several classes.
 
-    Images of a batch are distinct where the class has enough of them.
+    Without replacement the classes are distinct, and so are the images of a class that has
+    enough of them. `images` may repeat an image (RCDML's and Proxy-Anchor's sampler), `classes`
+    also draws a class more than once (DCML's, datasampler/class_random_sampler.py:28-35).
 
     Raises:
         ConfigError: If the batch cannot be shared out, or needs more classes than there are.
     """
-    members = _members(labels)
-    groups = _groups(len(members), batch_size, images_per_class)
+    if replacement == "images":
+        seed = int(rng.integers(2**32))
+        return balanced(labels, batch_size, images_per_class, np.random.RandomState(seed))
+    members, again = _members(labels), replacement == "classes"
+    groups = _groups(len(members), batch_size, images_per_class, again)
     return [
         np.concatenate(
             [
-                rng.choice(members[label], images_per_class, len(members[label]) < images_per_class)
-                for label in rng.choice(len(members), groups, replace=False)
+                rng.choice(
+                    members[label],
+                    images_per_class,
+                    again or len(members[label]) < images_per_class,
+                )
+                for label in rng.choice(len(members), groups, replace=again)
             ]
         )
         for _ in range(max(1, len(labels) // batch_size))
@@ -54,7 +71,7 @@ def balanced(
                 for label in random.choice(len(members), groups, replace=False)
             ]
         )
-        for _ in range(len(labels) // batch_size)
+        for _ in range(max(1, len(labels) // batch_size))
     ]
 
 
@@ -64,7 +81,7 @@ def _members(labels: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.cumsum(np.bincount(labels))[:-1])
 
 
-def _groups(classes: int, batch_size: int, images_per_class: int) -> int:
+def _groups(classes: int, batch_size: int, images_per_class: int, again: bool = False) -> int:
     """How many classes share a batch."""
     groups, rest = divmod(batch_size, images_per_class)
     if rest or not groups:
@@ -73,7 +90,7 @@ def _groups(classes: int, batch_size: int, images_per_class: int) -> int:
             f" Allowed: a multiple of {images_per_class}."
         )
         raise ConfigError("data.batch_size", [problem])
-    if groups > classes:
+    if groups > classes and not again:
         problem = (
             f"{batch_size} needs {groups} classes of {images_per_class} images, and {classes}"
             f" train. Allowed: at most {classes * images_per_class}."

@@ -162,6 +162,7 @@ class Training:
             views,
             self.place.team.rank,
             self.place.team.size,
+            data.replacement,
         )
 
 

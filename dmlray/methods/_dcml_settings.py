@@ -116,6 +116,7 @@ _CUB: dict[str, Value] = {
     "backbone.batchnorm": "frozen_statistics",
     "data.batch_size": 100,
     "data.images_per_class": 2,
+    "data.replacement": "classes",
     "optimizer.name": "adam",
     "optimizer.lr": 1e-5,
     "optimizer.weight_decay": 4e-4,

@@ -23,6 +23,7 @@ _CUB: dict[str, Value] = {
     "backbone.batchnorm": "frozen_statistics",
     "data.batch_size": 100,
     "data.images_per_class": 2,
+    "data.replacement": "classes",
     "data.transform.resize": None,
     "data.transform.crop": "random_resized",
     "data.transform.size": 224,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from dmlray.data.augment import Transform
+from dmlray.data.samplers import Replacement
 from dmlray.knobs import Knobs
 
 
@@ -24,6 +25,9 @@ class Data(Knobs):
     batch_size: int = Field(64, ge=1, le=65_536, description="images per step, over all workers")
     images_per_class: int | None = Field(
         None, ge=1, le=1024, description="images of each class in a batch; null shuffles plainly"
+    )
+    replacement: Replacement = Field(
+        "none", description="what a batch of images_per_class may hold twice: an image, a class"
     )
     transform: Transform = Field(default_factory=lambda: Transform())
 
@@ -49,7 +53,7 @@ class Backbone(Knobs):
     weights: str = Field("pretrained", description="pretrained, none, or a file of tensors")
     pooling: Literal["avg", "max", "avg+max", "cls"] = Field("avg", description="map -> feature")
     batchnorm: Literal["train", "frozen_statistics", "frozen"] = Field(
-        "train", description="frozen_statistics still trains the affine weights"
+        "train", description="frozen_statistics trains the affine weights, as IDML and RCDML do"
     )
 
     @field_validator("weights")

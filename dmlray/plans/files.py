@@ -1,5 +1,6 @@
 """YAML <-> plans: one grammar, one reader, the last voice wins."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,12 @@ class Resolved:
         """What the authors say of this method on this data set."""
         plan = self.experiment
         return methods.load(plan.method.name).PUBLISHED.get(plan.data.name)
+
+    def departures(self) -> list[str]:
+        """Keys in which this is not what the published scores were won with."""
+        published, ours = self.published(), flatten(self.experiment.document())
+        theirs = json.loads(json.dumps(dict(published.settings))) if published else {}
+        return [key for key, value in theirs.items() if ours[key] != value]
 
 
 def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:

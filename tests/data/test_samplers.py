@@ -75,3 +75,20 @@ def test_balanced_draws_what_the_authors_draw(path: Path) -> None:
         np.random.RandomState(int(golden["numpy_seed"])),
     )
     np.testing.assert_array_equal(np.concatenate(batches), golden["index_stream"])
+
+
+def test_classes_and_images_may_repeat_where_the_sampler_says_so(rng: np.random.Generator) -> None:
+    labels = np.repeat(np.arange(4), 3)
+    batches = per_class(labels, 12, 2, rng, replacement="classes")
+    assert [len(batch) for batch in batches] == [12]  # 6 classes of 4
+    assert all(len(set(labels[pair])) == 1 for pair in batches[0].reshape(-1, 2))
+    many = [per_class(labels, 4, 2, rng, replacement="classes")[0] for _ in range(50)]
+    assert {len(set(labels[batch])) for batch in many} == {1, 2}  # a class twice, or two
+    assert any(first == second for batch in many for first, second in batch.reshape(-1, 2))
+
+
+def test_images_alone_may_repeat(rng: np.random.Generator) -> None:
+    labels = np.repeat(np.arange(4), 3)
+    many = [per_class(labels, 4, 2, rng, replacement="images")[0] for _ in range(50)]
+    assert {len(set(labels[batch])) for batch in many} == {2}
+    assert any(first == second for batch in many for first, second in batch.reshape(-1, 2))

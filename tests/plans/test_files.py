@@ -107,3 +107,10 @@ def test_every_published_setting_is_legal(method: str) -> None:
         from dmlray.plans.voices import Voice, flatten
 
         resolve("published", [Voice("test", flatten(yaml.safe_load(path)))])
+
+
+def test_a_published_score_is_shown_with_what_it_was_not_won_with() -> None:
+    faithful = read_experiment(Path("experiments/dcml_cub.yaml"))
+    assert faithful.published() and faithful.departures() == []
+    changed = read_experiment(Path("experiments/dcml_cub.yaml"), ["method.mode=paper"])
+    assert changed.departures() == ["method.mode"]
