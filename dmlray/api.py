@@ -14,8 +14,9 @@ from dmlray.cluster import search as searching
 from dmlray.cluster import training
 from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.session import session
-from dmlray.data import catalogue
+from dmlray.data import archive, catalogue, download
 from dmlray.data.dataset import Dataset
+from dmlray.data.verify import Verification, verify
 from dmlray.errors import ConfigError, Interrupted
 from dmlray.learn import job
 from dmlray.learn.device import default_device
@@ -175,9 +176,36 @@ def doctor(address: str | None = None) -> Iterator[Check]:
     return examine(address)
 
 
-def prepare_data(name: str, root: Path | None) -> Dataset:
-    """Make or find a data set and check it."""
+def prepare_data(
+    name: str,
+    root: Path | None,
+    sources: Sequence[Path] = (),
+    *,
+    fetched: bool = False,
+    display: Display | None = None,
+) -> Dataset:
+    """Make or find a data set, from archives in `sources` or from its public address if `fetched`.
+
+    Raises:
+        DataError: If an archive is damaged, the address dead, or the images are not all there.
+    """
+    display = display or Silent()
+    if (sources or fetched) and root is None:
+        raise ConfigError("--root", ["is missing. Allowed: the folder to unpack into"])
+    if root is not None:
+        if fetched:
+            source = download.known(name)
+            progress = display.counting(f"fetching {source.file}, MB", 1 << 20)
+            sources = [*sources, download.fetch(source, root, progress)]
+        for file in sources:
+            archive.bring(file, root, display.counting(f"unpacking {file.name}"))
     return catalogue.load(name, root)
+
+
+def verify_data(name: str, root: Path | None, display: Display | None = None) -> Verification:
+    """Check a data set's layout, counts, order of classes and every file."""
+    display = display or Silent()
+    return verify(name, root, display.counting("opening images"))
 
 
 def _needed(file: Path | None) -> Path:
@@ -219,16 +247,7 @@ def _experiment_of(method: str | None, display: Display) -> Path:
 
 def _prepare(plan: Experiment, display: Display, folds: bool = False) -> None:
     """Check the plan and fill the image cache, in the driver, before anything runs."""
-    started = False
-
-    def progress(done: int, total: int) -> None:
-        nonlocal started
-        if not started:
-            display.start("decoding images", total)
-            started = True
-        display.update(done)
-
-    preflight(plan, folds, progress)
+    preflight(plan, folds, display.counting("decoding images"))
 
 
 @contextmanager

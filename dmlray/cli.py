@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dmlray import __version__
+from dmlray.cli_data import data
 from dmlray.errors import ConfigError, DmlrayError, Interrupted
 
 if TYPE_CHECKING:
@@ -179,35 +180,7 @@ def doctor(address: str | None) -> None:
         sys.exit(1)
 
 
-@main.group()
-def data() -> None:
-    """Data sets: list and prepare."""
-
-
-@data.command(name="list")
-def list_data() -> None:
-    """List the data sets that dmlray knows."""
-    from dmlray.data import catalogue
-
-    for name in catalogue.names():
-        click.echo(f"{name:<10} {catalogue.about(name)}")
-
-
-@data.command()
-@click.argument("name")
-@click.option("--root", type=PATH, help="Folder that holds the images.")
-def prepare(name: str, root: Path | None) -> None:
-    """Make or find the data set NAME and check it."""
-    from dmlray import api
-
-    found = api.prepare_data(name, root)
-    train_images = int((found.labels < found.train_classes).sum())
-    click.echo(
-        f"{found.name}: {len(found.classes)} classes, {len(found.files)} images; "
-        f"train {found.train_classes} / {train_images}, "
-        f"test {len(found.classes) - found.train_classes} / {len(found.files) - train_images}; "
-        f"fingerprint {found.fingerprint}; in {found.root}"
-    )
+main.add_command(data)
 
 
 def _split(words: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -7,7 +7,7 @@ import pytest
 from tests import golden
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOMS = ("drml", "idml_dcml", "rcdml_dreml")
+ROOMS = ("backbones", "drml", "idml_dcml", "rcdml_dreml")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

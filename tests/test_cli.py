@@ -1,11 +1,19 @@
 """Every mistake a user can type: one clear sentence, exit status 2, nothing written."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from dmlray.cli import main
+from dmlray.learn.job import job
+from dmlray.learn.preflight import preflight
+from dmlray.learn.training import Place
+from dmlray.plans.files import read_experiment, write_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.reporting.tables import protocol
 from tests.toys import draw_images, toy_words
 
 TRAIN = ["train", "experiments/proxy_anchor_demo.yaml"]
@@ -42,13 +50,15 @@ def refused(*words: str) -> str:
         (["optimizer.lr=fast"], "optimizer.lr: 'fast' is not allowed. Allowed: a number in (0, 1]"),
         (["budget.epochs=0"], "budget.epochs: 0 is not allowed. Allowed: a whole number in [1,"),
         (["method.name=proxy"], "unknown method 'proxy'"),
-        (["data.name=cup"], "unknown data set 'cup'. Allowed: demo, folder"),
+        (["data.name=cup"], "unknown data set 'cup'. Allowed: cars, csv, cub, demo"),
         (["data.root=nowhere"], "nowhere"),
         (["backbone.name=resnet5O"], "unknown backbone 'resnet5O'. Did you mean resnet50?"),
         (["backbone.weights=none.pth"], "no such file"),
         (["data.batch_size=10", "data.images_per_class=4"], "is not divisible by"),
         (["data.batch_size=64"], "need 16 classes, but there are 6. Allowed: at most 24"),
-        (["protocol.recall_at=[1, 100]"], "K = 100 is beyond the gallery. Allowed: 1 to 47"),
+        (["data.split=given"], "train: no such folder"),
+        (["data.name=demo", "data.split=given"], "given is not for demo"),
+        (["backbone.name=bn_inception", "data.transform.size=112"], "data.transform.size"),
         (["protocol.selection=validation", "protocol.folds=7"], "7 folds of 6 classes"),
         (["novalue"], "'novalue' is not allowed. Allowed: key=value"),
     ],
@@ -102,13 +112,6 @@ def test_a_run_of_another_kind_cannot_be_resumed(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_model_is_told(images: Path, tmp_path: Path) -> None:
-    import torch
-
-    from dmlray.learn.job import job
-    from dmlray.learn.training import Place
-    from dmlray.plans.files import read_experiment, write_experiment
-    from dmlray.plans.folder import RunFolder
-
     plan = read_experiment(Path(TRAIN[1]), toy_words(images, 1)).experiment
     folder = RunFolder(tmp_path / "run")
     job(plan, folder, lambda epoch: None, Place(torch.device("cpu")))
@@ -142,3 +145,46 @@ def test_help_needs_no_heavy_import() -> None:
 
     code = "import sys, dmlray.cli; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_data_are_unpacked_found_and_verified(images: Path, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "mine"), "gztar", images.parent, "images")
+    result = run("data", "prepare", "folder", "--from", "mine.tar.gz", "--root", "unpacked")
+    assert (result.exit_code, "1 sub-folders" in result.output) == (2, True)  # one level too high
+    assert run("data", "prepare", "folder", "--root", "unpacked/images").exit_code == 0
+    result = run("data", "verify", "folder", "--root", "unpacked/images")
+    assert result.exit_code == 0
+    assert "classes      train 6 / test 6" in result.output and "\nwell" in result.output
+    (Path("unpacked/images") / "class03" / "1.png").write_bytes(b"not an image")
+    result = run("data", "verify", "folder", "--root", "unpacked/images")
+    assert result.exit_code == 1
+    assert "unreadable: class03/1.png" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["prepare", "cub", "--from", "none.tgz"], "--root: is missing"),
+        (["prepare", "cub", "--from", "none.tgz", "--root", "data"], "none.tgz: no such file"),
+        (["prepare", "cars", "--download", "--root", "data"], "dead since 2023"),
+        (["prepare", "cub"], "Set data.root"),
+        (["verify", "cub", "--root", "nowhere"], "no such folder"),
+        (["verify", "cup"], "unknown data set 'cup'"),
+    ],
+)
+def test_a_mistake_about_data_is_told(words: list[str], complaint: str) -> None:
+    assert complaint in refused("data", *words)
+
+
+def test_a_score_of_known_classes_says_so(images: Path, tmp_path: Path) -> None:
+    for side in ("train", "test"):
+        for number in range(6):
+            (tmp_path / "both" / side).mkdir(parents=True, exist_ok=True)
+            source = images / f"class{number + 6 * (side == 'test'):02d}"
+            shutil.copytree(source, tmp_path / "both" / side / f"class{number}")
+    words = [*toy_words(tmp_path / "both", 1), "data.split=given", "protocol.recall_at=[1, 1000]"]
+    plan = read_experiment(Path(__file__).parent.parent / TRAIN[1], words).experiment
+    preflight(plan)
+    scores = job(plan, RunFolder(tmp_path / "run"), lambda epoch: None, Place(torch.device("cpu")))
+    assert "NOTE: closed set: 6 of 6 test classes also train" in protocol(scores)
+    assert "recall_at_1000" not in scores.metrics and scores.test_classes == 6

@@ -167,8 +167,8 @@ def merge_members(plan: Ensemble, folder: RunFolder) -> Scores:
     files = [folder.member(i).embeddings for i in range(plan.size)]
     labels = test_subset(load_dataset(plan.experiment)).labels
     merger = ray.remote(Merger).options(num_cpus=0).remote()
-    recall_at = plan.experiment.protocol.recall_at
-    curve: list[dict[str, float]] = ray.get(merger.merge.remote(files, labels, recall_at))
+    depths = plan.experiment.protocol.depths(len(labels))
+    curve: list[dict[str, float]] = ray.get(merger.merge.remote(files, labels, depths))
     parts = [read_scores(folder.member(i).scores) for i in range(plan.size)]
     scores = replace(
         parts[0],

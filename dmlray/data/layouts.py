@@ -5,11 +5,9 @@ nearly this one.
 """
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 
 from dmlray.data.benchmarks import (
@@ -22,6 +20,7 @@ from dmlray.data.benchmarks import (
 )
 from dmlray.data.dataset import Dataset, from_ordered, half
 from dmlray.data.folder import SUFFIXES
+from dmlray.data.sides import natural
 from dmlray.errors import ConfigError, DataError
 
 
@@ -128,7 +127,7 @@ def train_and_test(benchmark: Benchmark, folder: Path) -> Found | None:
     groups = [
         Group(label, side[label], side is train)
         for side in (train, test)
-        for label in sorted(side, key=_by_number)
+        for label in sorted(side, key=natural)
     ]
     return arrange(benchmark, "train and test folders", "numbers in folder names", folder, groups)
 
@@ -193,12 +192,6 @@ def _check_sides(
                 f"{folder}: {len(train)} / {len(test)} classes of train / test are those of"
                 f" {other.title}, not of {benchmark.title}."
             )
-
-
-def _by_number(name: str) -> list[tuple[int, str]]:
-    """Sort key: runs of digits count as numbers."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if odd else (-1, part) for part, odd in zip(parts, cycle((0, 1)))]
 
 
 def _parent(file: str) -> str:

@@ -18,7 +18,7 @@ Images = Mapping[str, Sequence[str]]  # class -> files relative to the root
 
 def halves(images: Images) -> tuple[Images, Images]:
     """Let the first half of the classes train, rounded up, and the rest test."""
-    classes = sorted(images, key=_natural)
+    classes = sorted(images, key=natural)
     first, second = classes[: half(len(classes))], classes[half(len(classes)) :]
     return {label: images[label] for label in first}, {label: images[label] for label in second}
 
@@ -26,7 +26,7 @@ def halves(images: Images) -> tuple[Images, Images]:
 def join(name: str, root: Path, train: Images, test: Images) -> Dataset:
     """Put the training classes first; a class on both sides becomes two of the same name."""
     classes = [
-        (label, side[label]) for side in (train, test) for label in sorted(side, key=_natural)
+        (label, side[label]) for side in (train, test) for label in sorted(side, key=natural)
     ]
     return from_ordered(name, root, classes, len(train))
 
@@ -44,7 +44,7 @@ def checked(dataset: Dataset, where: Callable[[int], str]) -> Dataset:
     return replace(dataset, remarks=(*dataset.remarks, *filter(None, found)))
 
 
-def _natural(label: str) -> tuple[list[str | tuple[int, str]], str]:
+def natural(label: str) -> tuple[list[str | tuple[int, str]], str]:
     """Sort "9" before "10": a run of digits counts as a number, here by its length first."""
     parts = enumerate(re.split("([0-9]+)", label))
     numbers = [(len(part.lstrip("0")), part.lstrip("0")) if at % 2 else part for at, part in parts]

@@ -106,7 +106,7 @@ def _zero_shot(training: Training) -> dict[str, float]:
     subset = test_subset(training.task.dataset)
     features = F.normalize(training.embed(training.trunk, subset))
     labels = torch.as_tensor(subset.labels, device=features.device)
-    return retrieval_scores(features, labels, training.plan.protocol.recall_at)
+    return retrieval_scores(features, labels, training.plan.protocol.depths(len(subset)))
 
 
 def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
@@ -116,6 +116,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         metrics=metrics,
         dataset=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
+        remarks=list(dataset.remarks),
         split_fingerprint=folds.fingerprint(dataset, training.task.train),
         test_classes=len(subset.classes),
         test_images=len(subset.rows),

@@ -1,15 +1,18 @@
 """Everything about a plan that can be known to be wrong before anything runs."""
 
+import logging
 from collections.abc import Callable
 
 from dmlray import backbones
 from dmlray.data.cache import open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.folds import split, train_subset
+from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError
-from dmlray.learn.training import load_dataset
+from dmlray.learn.training import load_dataset, split
 from dmlray.plans.experiment import Experiment
+
+_logger = logging.getLogger(__name__)
 
 
 def preflight(
@@ -25,8 +28,9 @@ def preflight(
     dataset = load_dataset(plan)
     _check_counts(plan, dataset, folds or plan.protocol.selection == "validation")
     backbone = plan.backbone
-    backbones.build(backbone.name, backbone.weights, backbone.pooling, backbone.batchnorm)
+    trunk = backbones.build(backbone.name, backbone.weights, backbone.pooling, backbone.batchnorm)
     transform = plan.data.transform
+    trunk.check_size(transform.size)
     for side in {transform.resize, transform.eval_resize if transform.resize else None}:
         open_cache(dataset, side, progress)
     return dataset
@@ -35,15 +39,19 @@ def preflight(
 def _check_counts(plan: Experiment, dataset: Dataset, in_folds: bool) -> None:
     parts = [(train_subset(dataset), test_subset(dataset))]
     if in_folds:
-        parts += split(dataset, plan.protocol.split, plan.protocol.folds)
+        parts += split(plan, dataset)
     classes = min(len(train.classes) for train, _ in parts)
     size, each = plan.data.batch_size, plan.data.images_per_class
-    if each and size // each > classes:
+    if each and size // each > classes and plan.data.replacement != "classes":
         needs = f"{size} images, {each} of each class, need {size // each} classes"
         allowed = f"Allowed: at most {classes * each}"
         raise ConfigError("data.batch_size", [f"{needs}, but there are {classes}. {allowed}"])
-    gallery = min(len(scored) for _, scored in parts) - 1
-    largest = max(plan.protocol.recall_at)
-    if largest > gallery:
-        problem = f"K = {largest} is beyond the gallery. Allowed: 1 to {gallery}"
-        raise ConfigError("protocol.recall_at", [problem])
+    fewest = min(len(scored) for _, scored in parts)
+    beyond = set(plan.protocol.recall_at) - set(plan.protocol.depths(fewest))
+    if beyond:
+        listed = ", ".join(map(str, sorted(beyond)))
+        _logger.warning(
+            "protocol.recall_at: Recall@%s is left out where only %d images are scored",
+            listed,
+            fewest,
+        )

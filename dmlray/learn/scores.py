@@ -15,7 +15,8 @@ from dmlray.storage import write_json
 class Scores:
     """Retrieval on classes never seen in training; metrics are fractions in [0, 1].
 
-    `clustering` names the k-means behind `nmi`: another one gives another number.
+    `clustering` names the k-means behind `nmi`: another one gives another number. `remarks` say
+    where the data are not what their name promises.
 
     `half_width` is that of the 95 % interval of each mean over `n` runs (Student t); empty for
     n = 1.
@@ -33,6 +34,7 @@ class Scores:
     selection: str
     tuned_by: str | None
     seed: int
+    remarks: list[str] = field(default_factory=list)
     clustering: str | None = None
     zero_shot: dict[str, float] = field(default_factory=dict)
     n: int = 1

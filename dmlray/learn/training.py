@@ -46,13 +46,18 @@ class Task:
 
 def load_dataset(plan: Experiment) -> Dataset:
     """The plan's data set."""
-    return catalogue.load(plan.data.name, plan.data.root)
+    return catalogue.load(plan.data.name, plan.data.root, plan.data.split)
 
 
 def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:
     """Train on all folds of the training classes but one, and validate on that one."""
-    parts = folds.split(dataset, plan.protocol.split, plan.protocol.folds)
-    return Task(dataset, *parts[fold])
+    return Task(dataset, *split(plan, dataset)[fold])
+
+
+def split(plan: Experiment, dataset: Dataset) -> list[tuple[Subset, Subset]]:
+    """The (train, validation) subsets of each fold; the same for every seed of the plan."""
+    protocol = plan.protocol
+    return folds.split(dataset, protocol.split, protocol.folds, protocol.split_seed)
 
 
 def full_task(dataset: Dataset) -> Task:
@@ -132,7 +137,8 @@ class Training:
         """Unit embeddings (N, D) of `subset` and their retrieval scores."""
         embeddings = self.embed(self.learner.embed, subset)
         labels = torch.as_tensor(subset.labels, device=embeddings.device)
-        return embeddings, retrieval_scores(embeddings, labels, self.plan.protocol.recall_at)
+        depths = self.plan.protocol.depths(len(subset))
+        return embeddings, retrieval_scores(embeddings, labels, depths)
 
     def _validate(self) -> dict[str, float]:
         return self.score(self.task.validation)[1] if self.task.validation else {}

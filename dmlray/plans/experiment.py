@@ -6,7 +6,9 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from dmlray.data.augment import Transform
+from dmlray.data.folds import Kind
 from dmlray.data.samplers import Replacement
+from dmlray.data.sides import Split
 from dmlray.knobs import Knobs
 
 
@@ -21,7 +23,10 @@ class Data(Knobs):
     """Which images, how they are cut and how they are dealt into batches."""
 
     name: str = Field("demo", description="data set: see `dmlray data list`")
-    root: Path | None = Field(None, description="folder that holds the images")
+    root: Path | None = Field(None, description="folder, or CSV file, that holds the images")
+    split: Split = Field(
+        "classes", description="first half of the classes trains, or as given (folder, csv)"
+    )
     batch_size: int = Field(64, ge=1, le=65_536, description="images per step, over all workers")
     images_per_class: int | None = Field(
         None, ge=1, le=1024, description="images of each class in a batch; null shuffles plainly"
@@ -34,7 +39,7 @@ class Data(Knobs):
     @field_validator("root")
     @classmethod
     def _from_anywhere(cls, root: Path | None) -> Path | None:
-        return root.absolute() if root else None  # workers stand in other folders
+        return root.expanduser().absolute() if root else None  # workers stand in other folders
 
     @model_validator(mode="after")
     def _whole_classes(self) -> "Data":
@@ -104,7 +109,10 @@ class Protocol(Knobs):
     """How a score is won: see `dmlray show` for the rule that a run used."""
 
     folds: int = Field(4, ge=2, le=1000, description="class-disjoint parts of the train classes")
-    split: Literal["kfold"] = Field("kfold", description="how train classes become folds")
+    split: Kind = Field(
+        "kfold", description="how train classes become folds: runs, as MLRC cuts, or shuffled"
+    )
+    split_seed: int = Field(0, ge=0, lt=2**31, description="of the shuffle of `seeded` folds")
     selection: Literal["validation", "last", "best_on_test"] = Field(
         "validation",
         description="validation: best epoch on a held-out fold; last: all training classes, no "
@@ -125,6 +133,10 @@ class Protocol(Knobs):
         if not self.recall_at or min(self.recall_at) < 1:
             raise ValueError("recall_at: K must be whole numbers of at least 1")
         return self
+
+    def depths(self, images: int) -> tuple[int, ...]:
+        """The K of each Recall@K that `images` have neighbours for."""
+        return tuple(k for k in self.recall_at if k < images)
 
 
 class Experiment(Knobs):

@@ -1,6 +1,7 @@
 """One progress display: bars in a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -75,6 +76,19 @@ class Display:
         elif moved and (done == self._total or time.monotonic() - self._last_line > _LINE_EVERY):
             self._last_line = time.monotonic()
             self.say(f"{self._title}: {done}/{self._total} {self._eta()} {note}".rstrip())
+
+    def counting(self, title: str, unit: int = 1) -> Callable[[int, int], None]:
+        """A function of (done, all), shown in `unit`s, that begins to count when first called."""
+        begun = False
+
+        def count(done: int, total: int) -> None:
+            nonlocal begun
+            if not begun:
+                self.start(title, -(-total // unit))
+                begun = True
+            self.update(-(-done // unit))
+
+        return count
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -41,8 +41,9 @@ def protocol(scores: Scores) -> str:
         "best_on_test": "EPOCH CHOSEN ON THE TEST CLASSES, for comparison only",
     }
     tuned = f"; settings by {scores.tuned_by}" if scores.tuned_by else ""
+    remarks = "".join(f"; NOTE: {remark}" for remark in scores.remarks)
     return (
         f"{scores.test_images} test images; {scores.backbone}, {scores.embedding_size}-d; "
         f"{rules[scores.selection]}{tuned}; n = {scores.n}; seed {scores.seed}; "
-        f"split {scores.split_fingerprint}"
+        f"split {scores.split_fingerprint}{remarks}"
     )

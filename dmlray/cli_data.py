@@ -1,0 +1,87 @@
+"""The commands below `dmlray data`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+ROOT = click.option("--root", type=PATH, help="Folder (csv: file) that holds the images.")
+
+
+@click.group()
+def data() -> None:
+    """Data sets: list, prepare, verify, and the cache of decoded images."""
+
+
+@data.command(name="list")
+def list_data() -> None:
+    """List the data sets that dmlray knows."""
+    from dmlray.data import catalogue
+
+    for name in catalogue.names():
+        click.echo(f"{name:<10} {catalogue.about(name)}")
+
+
+@data.command()
+@click.argument("name")
+@ROOT
+@click.option(
+    "--from",
+    "sources",
+    type=PATH,
+    multiple=True,
+    help="Official archive to unpack below --root; may be given again, also for cars_annos.mat.",
+)
+@click.option("--download", "fetched", is_flag=True, help="Fetch it from its public address.")
+def prepare(name: str, root: Path | None, sources: Sequence[Path], fetched: bool) -> None:
+    """Make, unpack or find the data set NAME and check that its images are there."""
+    from dmlray import api
+    from dmlray.reporting.display import Display
+
+    with Display() as display:
+        found = api.prepare_data(name, root, sources, fetched=fetched, display=display)
+    train_images = int((found.labels < found.train_classes).sum())
+    click.echo(
+        f"{found.name}: {len(found.classes)} classes, {len(found.files)} images; "
+        f"train {found.train_classes} / {train_images}, "
+        f"test {len(found.classes) - found.train_classes} / {len(found.files) - train_images}; "
+        f"fingerprint {found.fingerprint}; in {found.root}"
+    )
+    for remark in found.remarks:
+        click.echo(f"note: {remark}")
+
+
+@data.command()
+@click.argument("name")
+@ROOT
+def verify(name: str, root: Path | None) -> None:
+    """Check the data set NAME: layout, counts, order of classes, every file; 1 if it is not well.
+
+    Exit status 2 if no layout fits.
+    """
+    from dmlray import api
+    from dmlray.reporting.display import Display
+
+    with Display() as display:
+        found = api.verify_data(name, root, display)
+    click.echo(f"{'layout':<12} {found.layout}, in {found.root}")
+    for what, has, wanted in (
+        ("classes", found.classes, found.expected_classes),
+        ("images", found.images, found.expected_images),
+    ):
+        published = f" (published: {wanted[0]} / {wanted[1]})" if wanted else ""
+        click.echo(f"{what:<12} train {has[0]} / test {has[1]}{published}")
+    click.echo(f"{'class order':<12} {found.class_order}")
+    click.echo(f"{'fingerprint':<12} {found.fingerprint or 'none: not every file can be reached'}")
+    for files in (found.missing, found.unreadable):
+        for file in files[:20]:
+            click.echo(f"  {'missing' if files is found.missing else 'unreadable'}: {file}")
+    for problem in found.problems:
+        click.echo(f"problem: {problem}")
+    click.echo("well" if found.well else "NOT well")
+    if not found.well:
+        sys.exit(1)
