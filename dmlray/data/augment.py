@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
@@ -14,12 +15,21 @@ from dmlray.data.cache import Cache
 from dmlray.data.decode import resized
 from dmlray.knobs import Knobs
 
+Channels = tuple[float, float, float]
+
 
 class Transform(Knobs):
     """How images are cut for training and for evaluation."""
 
     resize: int | None = Field(
         None, ge=1, le=4096, description="short side of the training cache, pixels; none = raw"
+    )
+    approximate: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="short side of smaller images to cut training crops from instead of the "
+        "originals, pixels; none = exact",
     )
     size: int = Field(224, ge=1, le=2048, description="side of the network's input, pixels")
     crop: Literal["random_resized", "random", "center", "none"] = Field(
@@ -32,11 +42,20 @@ class Transform(Knobs):
         (3 / 4, 4 / 3), description="random_resized: width / height, low and high, unitless"
     )
     flip: float = Field(0.5, ge=0, le=1, description="probability of a mirrored training image")
+    rotation: float = Field(
+        0.0, ge=0, le=180, description="turn training images by up to this before the crop, degrees"
+    )
     eval_resize: int | None = Field(
         256, ge=1, le=4096, description="short side before the centre crop, pixels; none = raw"
     )
     padding: int = Field(
         0, ge=0, le=512, description="random: pixels added on each side by repeating the edge"
+    )
+    mean: Channels | None = Field(
+        None, description="subtracted, in the network's channel order and unit; none = its own"
+    )
+    std: Channels | None = Field(
+        None, description="divided by, in the network's channel order and unit; none = its own"
     )
 
     @model_validator(mode="after")
@@ -47,7 +66,31 @@ class Transform(Knobs):
             raise ValueError(f"ratio {list(self.ratio)} is not allowed: 0 < low <= high")
         if self.padding and self.crop != "random":
             raise ValueError(f"padding needs crop random, not {self.crop}")
+        if self.std and min(self.std) <= 0:
+            raise ValueError(f"std {list(self.std)} is not allowed: each above 0")
+        if self.approximate and (self.resize or self.crop not in ("random_resized", "none")):
+            raise ValueError("approximate needs resize none, and crop random_resized or none")
         return self
+
+    @property
+    def train_short_side(self) -> int | None:
+        """Short side of the cache that training reads, pixels; None = the originals."""
+        return self.resize or self.approximate
+
+    @property
+    def eval_short_side(self) -> int | None:
+        """Short side of the cache that evaluation reads, which is exact whatever training reads.
+
+        Where training reads the originals, so does evaluation: one cache serves both.
+        """
+        return self.eval_resize if self.train_short_side else None
+
+    @property
+    def remark(self) -> str | None:
+        """What a score must say about its images, if they were not cut as published."""
+        if self.approximate is None:
+            return None
+        return f"training crops cut from images of short side {self.approximate}, not the originals"
 
 
 def draw_boxes(
@@ -85,9 +128,11 @@ def crop_train(
     sizes = cache.sizes(rows)
     drawn = draw_boxes(sizes[:, 0], sizes[:, 1], transform, rng)
     mirrored = (rng.random(len(rows)) < transform.flip)[own]
+    angles = _draw_angles(len(rows), transform.rotation, rng)[own]
     batch, images = _empty(len(mirrored), transform.size)
     for place, (row, box) in enumerate(zip(rows[own], drawn[own], strict=True)):
-        image = _resized(_cut(cache[row], box, "edge"), transform.size, transform.size)
+        whole = _rotated(cache[row], angles[place])
+        image = _resized(_cut(whole, box, "edge"), transform.size, transform.size)
         images[place] = image[:, ::-1] if mirrored[place] else image
     return batch
 
@@ -123,6 +168,16 @@ def normalise(
     rows = pixels.reshape(count, height, 3 * width).float()
     rows.mul_(scale).sub_(_row(mean, width, rows)).div_(_row(std, width, rows))
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _draw_angles(count: int, most: float, rng: np.random.Generator) -> np.ndarray:
+    """Degrees (B,) in [-most, most]; nothing is drawn where nothing turns."""
+    return rng.uniform(-most, most, count) if most else np.zeros(count)
+
+
+def _rotated(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Turn (H, W, 3) counter-clockwise as torchvision's RandomRotation does: nearest, on black."""
+    return np.asarray(Image.fromarray(image).rotate(degrees)) if degrees else image
 
 
 def _row(channels: Sequence[float], width: int, like: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from dmlray.errors import DataError, ResourceError
 
 IMAGES, INDEX, JOB = "images.bin", "index.npy", "job.json"
 FEW = 2000  # images below which more processes cost more time than they save
+FEW_HEADERS = 20_000  # the same where only headers are read
 STRIDE = 32  # images between two words of progress
 
 Progress = Callable[[int, int], None]
@@ -40,7 +41,7 @@ class Job:
 def measure(job: Job, folder: Path, processes: int) -> np.ndarray:
     """Lay the images out one after another: (N, 3) int64 of offset, height, width."""
     index = np.zeros((len(job.files), 3), dtype=np.int64)
-    processes = _useful(processes, job)
+    processes = processes if len(job.files) > FEW_HEADERS else 1
     for _ in _share(_measure, job, folder, processes):
         pass
     for first in range(processes):
@@ -49,7 +50,9 @@ def measure(job: Job, folder: Path, processes: int) -> np.ndarray:
     return index
 
 
-def write(job: Job, index: np.ndarray, folder: Path, processes: int, progress: Progress) -> None:
+def write(
+    job: Job, index: np.ndarray, folder: Path, processes: int, progress: Progress | None
+) -> None:
     """Decode every image of `job` to its place in the flat file below `folder`.
 
     Raises:
@@ -58,14 +61,11 @@ def write(job: Job, index: np.ndarray, folder: Path, processes: int, progress: P
     """
     (folder / IMAGES).touch()
     np.save(folder / INDEX, index)
-    done = 0
-    for step in _share(_write, job, folder, _useful(processes, job)):
+    done, processes = 0, processes if len(job.files) > FEW else 1
+    for step in _share(_write, job, folder, processes):
         done += step
-        progress(done, len(job.files))
-
-
-def _useful(processes: int, job: Job) -> int:
-    return processes if len(job.files) > FEW else 1
+        if progress:
+            progress(done, len(job.files))
 
 
 def _measure(job: Job, folder: Path, first: int, processes: int) -> Iterator[int]:

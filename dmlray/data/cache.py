@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.storage import cache_folder, make_whole
 from dmlray.errors import DataError
 
-__all__ = ["Cache", "cache_folder", "open_cache"]
+__all__ = ["Cache", "cache_folder", "images_folder", "open_cache"]
 
 FORMAT = 1  # raised when the same images would be decoded otherwise
-ABOUT = "cache.json"
+ABOUT = "cache.json"  # its time is that of the last use
+RESERVE = 10**9  # bytes that stay free for the runs themselves; on a small disk 1/20 of it
 
 
 class Cache:
@@ -55,24 +57,43 @@ def open_cache(
     short_side: int | None,
     progress: Callable[[int, int], None] | None = None,
     processes: int | None = None,
+    announce: Callable[[int], None] | None = None,
 ) -> Cache:
     """Open the decoded images of `dataset`; the first call on a machine decodes them.
+
+    Machines may share the folder: see `make_whole` for what holds on NFS.
 
     Args:
         short_side: Pixels to resize to, as Pillow and torchvision's Resize do; None keeps all.
         progress: Called with (images done, images in all).
         processes: That decode; None means one per core, 1 means this one.
+        announce: Called with the size in bytes before the first image is decoded.
 
     Raises:
         DataError: If an image cannot be read or the disk is too small.
     """
     about = _about(dataset, short_side)
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-    folder = cache_folder() / "images" / f"{dataset.name}-{key}"
-    job = build.Job(str(dataset.root), dataset.files, short_side)
-    make = partial(_make, job, about, progress or (lambda done, count: None), processes or _cores())
+    folder = images_folder() / f"{dataset.name}-{key}"
+
+    def make(partial_folder: Path) -> None:
+        job = build.Job(str(dataset.root), dataset.files, short_side)
+        index = build.measure(job, partial_folder, processes or _cores())
+        _check_space(partial_folder, _bytes(index))
+        if announce:
+            announce(_bytes(index))
+        build.write(job, index, partial_folder, processes or _cores(), progress)
+        _describe(partial_folder, about | {"bytes": _bytes(index)})
+
     make_whole(folder, partial(_is_whole, about), make)
+    with suppress(OSError):  # may be another user's
+        os.utime(folder / ABOUT)
     return Cache(folder)
+
+
+def images_folder() -> Path:
+    """Where all caches lie, one folder each."""
+    return cache_folder() / "images"
 
 
 def _about(dataset: Dataset, short_side: int | None) -> dict[str, Any]:
@@ -86,29 +107,26 @@ def _about(dataset: Dataset, short_side: int | None) -> dict[str, Any]:
     }
 
 
-def _make(
-    job: build.Job,
-    about: dict[str, Any],
-    progress: build.Progress,
-    processes: int,
-    folder: Path,
-) -> None:
-    index = build.measure(job, folder, processes)
-    size = int(3 * (index[:, 1] * index[:, 2]).sum())
-    _check_space(folder, size)
-    build.write(job, index, folder, processes, progress)
+def _describe(folder: Path, about: dict[str, Any]) -> None:
+    """Say what the finished cache holds and leave nothing else beside it."""
     for rest in folder.iterdir():
         if rest.name not in (build.IMAGES, build.INDEX):
             rest.unlink()
-    (folder / ABOUT).write_text(json.dumps(about | {"bytes": size}), encoding="utf-8")
+    (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+
+
+def _bytes(index: np.ndarray) -> int:
+    return int(3 * (index[:, 1] * index[:, 2]).sum())
 
 
 def _check_space(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
+    disk = shutil.disk_usage(folder)
+    reserve = min(RESERVE, disk.total // 20)
+    if size > disk.free - reserve:
         raise DataError(
             f"{folder.parent}: the decoded images take {size / 1e9:.2f} GB and the disk has"
-            f" {free / 1e9:.2f} GB free. Make room, or name a larger disk by DMLRAY_CACHE."
+            f" {disk.free / 1e9:.2f} GB free, of which {reserve / 1e9:.2f} GB must stay free."
+            " Make room, or name a larger disk by DMLRAY_CACHE."
         )
 
 
@@ -117,7 +135,7 @@ def _is_whole(about: dict[str, Any], folder: Path) -> bool:
     try:
         found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         index = np.load(folder / build.INDEX)
-        size = int(3 * (index[:, 1] * index[:, 2]).sum())
+        size = _bytes(index)
         stored = (folder / build.IMAGES).stat().st_size
     except (OSError, ValueError, EOFError, IndexError):
         return False

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from torchvision import transforms
 from torchvision.transforms import functional as vision
 
-from dmlray.data import catalogue
 from dmlray.data.augment import Transform, crop_eval, crop_train, draw_boxes, normalise
 from dmlray.data.cache import Cache, open_cache
+from dmlray.data.folder import read
 from tests.data.pictures import picture
 
 SIZES = [(96, 128), (150, 100), (64, 64), (60, 200)]
@@ -29,7 +29,7 @@ def cache_of(folder: Path, drawn: list[Image.Image], short_side: int | None = No
         path = folder / f"{number:02d}"
         path.mkdir(parents=True)
         image.save(path / "image.png")
-    return open_cache(catalogue.load("folder", folder), short_side, processes=1)
+    return open_cache(read("folder", folder), short_side, processes=1)
 
 
 @pytest.fixture
@@ -111,6 +111,30 @@ def test_flips_mirror_the_given_fraction(raw: Cache, flip: float) -> None:
     mirrored = (batch == plain.flip(-1)).flatten(1).all(1)
     assert (mirrored | (batch == plain).flatten(1).all(1)).all()
     assert abs(mirrored.float().mean() - flip) <= (0.08 if flip == 0.5 else 0)
+
+
+def test_angles_are_spread_evenly_and_drawn_last(raw: Cache) -> None:
+    turned, plain = (Transform(crop="center", size=40, flip=0, rotation=d) for d in (10, 0))
+    rows = np.zeros(300, dtype=np.int64)
+    generator = rng(4)
+    generator.random(len(rows))  # the flips
+    angles = generator.uniform(-10, 10, len(rows))
+    found = crop_train(raw, rows, turned, rng(4)).numpy()
+    image = images()[0]
+    for angle, one in zip(angles[:9], found[:9], strict=True):
+        whole = vision.rotate(image, float(angle))
+        np.testing.assert_array_equal(one, pixels(vision.center_crop(whole, [40, 40])))
+    assert len({one.tobytes() for one in found}) > 200
+    still = crop_train(raw, rows[:1], plain, rng(4)).numpy()[0]
+    np.testing.assert_array_equal(still, pixels(vision.center_crop(image, [40, 40])))
+
+
+def test_a_part_of_a_batch_is_turned_as_in_the_whole(raw: Cache) -> None:
+    transform = Transform(crop="random", size=40, rotation=10)
+    rows = np.arange(4)
+    whole = crop_train(raw, rows, transform, rng(2))
+    part = crop_train(raw, rows, transform, rng(2), slice(2, 4))
+    assert torch.equal(part, whole[2:])
 
 
 def test_padding_repeats_the_edge(tmp_path: Path) -> None:
@@ -213,6 +237,11 @@ def test_normalise_for_caffe_puts_blue_first() -> None:
         ({"ratio": (2.0, 1.0)}, "0 < low <= high"),
         ({"ratio": (-1.0, 1.0)}, "0 < low <= high"),
         ({"padding": 4}, "padding needs crop random"),
+        ({"std": (0.2, 0.0, 0.2)}, "each above 0"),
+        ({"mean": (0.2, 0.2)}, "mean"),
+        ({"rotation": -1}, "greater than or equal to 0"),
+        ({"approximate": 256, "resize": 281}, "approximate needs resize none"),
+        ({"approximate": 256, "crop": "random"}, "approximate needs resize none, and crop random_"),
         ({"size": 0}, "greater than or equal to 1"),
         ({"flip": 1.1}, "less than or equal to 1"),
         ({"crop": "five"}, "random_resized"),

@@ -6,20 +6,23 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import namedtuple
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dmlray.data import build, catalogue
+from dmlray.data import build, storage
 from dmlray.data.cache import Cache, cache_folder, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.decode import decode
+from dmlray.data.folder import read
 from dmlray.errors import DataError, ResourceError
 
 Disk = namedtuple("Disk", "total used free")
@@ -27,13 +30,14 @@ Disk = namedtuple("Disk", "total used free")
 
 @pytest.fixture
 def dataset(photos: Path) -> Dataset:
-    return catalogue.load("folder", photos)
+    return read("folder", photos)
 
 
 @pytest.fixture
 def several(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let even small data sets be built by several processes."""
     monkeypatch.setattr(build, "FEW", 0)
+    monkeypatch.setattr(build, "FEW_HEADERS", 0)
     monkeypatch.setattr(build, "STRIDE", 4)
 
 
@@ -83,7 +87,7 @@ def test_is_built_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_settings_and_other_images_have_other_caches(dataset: Dataset) -> None:
     folders = {open_cache(dataset, side, processes=1).folder for side in (None, 32, 33)}
     Image.new("RGB", (9, 9)).save(dataset.root / "a" / "0.png")
-    changed = catalogue.load("folder", dataset.root)
+    changed = read("folder", dataset.root)
     folders.add(open_cache(changed, 32, processes=1).folder)
     assert len(folders) == 4
     assert_holds(open_cache(changed, 32), changed, 32)
@@ -115,18 +119,32 @@ def test_corrupt_image_is_named_and_nothing_is_left(dataset: Dataset, processes:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])  # its header is fine
     with pytest.raises(DataError, match=r"c/3\.png: not a readable image"):
-        open_cache(catalogue.load("folder", dataset.root), None, processes=processes)
+        open_cache(read("folder", dataset.root), None, processes=processes)
     assert [name for name in left_behind() if not name.endswith(".lock")] == []
 
 
 def test_full_disk_is_told_before_building(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Disk(10, 9, 1000))
+    size = open_cache(dataset, None, processes=1).sizes(np.arange(len(dataset))).prod(1).sum() * 3
+    shutil.rmtree(cache_folder())
+    disk = Disk(total=10**6, used=0, free=int(size) + 10**6 // 20 - 1)  # one byte short
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
     monkeypatch.setattr(build, "write", None)
-    with pytest.raises(DataError, match=r"take 0\.00 GB and the disk has 0\.00 GB free"):
+    with pytest.raises(DataError, match=r"take 0\.00 GB and .* 0\.00 GB must stay free\. Make"):
         open_cache(dataset, None, processes=1)
     assert [name for name in left_behind() if not name.endswith(".lock")] == []
+
+
+def test_size_is_told_before_the_first_image_is_decoded(dataset: Dataset) -> None:
+    told: list[int] = []
+    cache = open_cache(
+        dataset, 32, lambda done, count: told.append(-done), processes=1, announce=told.append
+    )
+    assert told[0] == (cache.folder / build.IMAGES).stat().st_size
+    assert told[-1] == -len(dataset)
+    open_cache(dataset, 32, announce=told.append)
+    assert told[-1] == -len(dataset)  # nothing is decoded, nothing is told
 
 
 def test_unwritable_cache_folder_is_named(
@@ -141,13 +159,14 @@ def test_unwritable_cache_folder_is_named(
 SLOW_BUILD = """
 import os, sys, time
 from pathlib import Path
-from dmlray.data import build, catalogue
+from dmlray.data import build
+from dmlray.data.folder import read
 from dmlray.data.cache import open_cache
 def wait(done, count):
     print(done, flush=True)
     time.sleep(60)
 build.STRIDE = 2
-open_cache(catalogue.load("folder", Path(sys.argv[1])), None, wait, processes=1)
+open_cache(read("folder", Path(sys.argv[1])), None, wait, processes=1)
 """
 
 
@@ -177,7 +196,7 @@ def test_killed_decoder_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatc
 
 
 def build_and_count(root: Path, builds: Path) -> None:
-    dataset = catalogue.load("folder", root)
+    dataset = read("folder", root)
 
     def note(done: int, count: int) -> None:
         time.sleep(0.05)  # long enough for the other to arrive
@@ -200,6 +219,32 @@ def test_two_processes_at_once_build_once(dataset: Dataset, tmp_path: Path) -> N
         process.join(30)
     assert [process.exitcode for process in processes] == [0, 0]
     assert len(list(builds.iterdir())) == 1
+
+
+def build_without_locks(root: Path, builds: Path, host: str) -> None:
+    """As on another machine whose file system does not pass on locks."""
+    storage.FileLock = nullcontext  # type: ignore[assignment, misc]
+    socket.gethostname = lambda: host
+    build_and_count(root, builds)
+
+
+def test_two_machines_without_locks_may_both_build_and_both_read(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    builds = tmp_path / "builds"
+    builds.mkdir()
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=build_without_locks, args=(dataset.root, builds, host))
+        for host in ("one", "two")
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(list(builds.iterdir())) == 2
+    assert len(left_behind()) == 1
 
 
 def test_pickle_carries_the_address_and_not_the_pixels(dataset: Dataset) -> None:

@@ -13,7 +13,7 @@ from dmlray.errors import DataError
 HEIGHT, WIDTH = 20, 30
 GREY = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
 COLOURS = np.stack([GREY, GREY[:, ::-1], np.full_like(GREY, 90)], axis=2)
-ON_ITS_SIDE, ORIENTATION = 6, 0x0112  # EXIF: turn by 90 degrees clockwise to see it upright
+ORIENTATION = 0x0112  # EXIF's tag
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -40,6 +40,44 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(path, None), np.repeat(GREY[..., None], 3, axis=2))
 
 
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_sixteen_bits_of_either_byte_order_are_read(tmp_path: Path, order: str) -> None:
+    deep = Image.fromarray((GREY.astype(np.uint16) * 257).astype(order))
+    path = save(tmp_path / "deep.tif", deep)
+    assert Image.open(path).mode == ("I;16" if order == "<u2" else "I;16B")
+    np.testing.assert_array_equal(decode(path, None), np.repeat(GREY[..., None], 3, axis=2))
+
+
+def test_progressive_jpeg_is_read_as_the_baseline_one(tmp_path: Path) -> None:
+    plain, progressive = (
+        save(tmp_path / f"{name}.jpg", Image.fromarray(COLOURS), progressive=name == "progressive")
+        for name in ("plain", "progressive")
+    )
+    assert Image.open(progressive).info["progressive"]
+    np.testing.assert_array_equal(decode(progressive, None), decode(plain, None))
+
+
+def test_adobes_inverted_ycck_has_the_colours_that_were_drawn(tmp_path: Path) -> None:
+    """A YCCK file is a CMYK one whose first three planes are YCbCr, and whose marker says so."""
+    inverted = 255 - COLOURS  # cyan, magenta, yellow of these colours
+    luma_chroma = np.asarray(Image.fromarray(inverted).convert("YCbCr"))
+    planes = np.dstack([255 - luma_chroma, np.zeros_like(GREY)])  # Pillow inverts what it writes
+    path = save(tmp_path / "ycck.jpg", Image.frombytes("CMYK", (WIDTH, HEIGHT), planes.tobytes()))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"Adobe") + 11] = 2  # the colour transform: YCCK
+    path.write_bytes(content)
+    assert Image.open(path).info["adobe_transform"] == 2
+    assert np.abs(decode(path, None).astype(int) - COLOURS).mean() < 10
+
+
+def test_transparent_colour_of_an_rgb_image_becomes_white(tmp_path: Path) -> None:
+    path = tmp_path / "key.png"
+    blocks = np.where(GREY[..., None] > 127, [10, 20, 30], [200, 100, 50]).astype(np.uint8)
+    pixels = decode(save(path, Image.fromarray(blocks), transparency=(10, 20, 30)), None)
+    assert (pixels[GREY > 127] == 255).all()
+    assert (pixels[GREY <= 127] == [200, 100, 50]).all()
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparent_pixels_become_white(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(COLOURS).convert(mode)
@@ -61,15 +99,36 @@ def test_transparent_palette_entry_becomes_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_rotation_from_exif_is_applied(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turns_and_mirrors_of_exif_are_applied(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
     exif = Image.Exif()
-    exif[ORIENTATION] = ON_ITS_SIDE
+    exif[ORIENTATION] = orientation
     image = Image.fromarray(COLOURS)
     path = save(tmp_path / f"side.{suffix}", image, exif=exif, quality=95)
     plain = save(tmp_path / f"plain.{suffix}", image, quality=95)
     pixels = decode(path, None)
-    np.testing.assert_array_equal(pixels, np.rot90(decode(plain, None), -1))
-    assert decoded_size(path, None) == pixels.shape[:2] == (WIDTH, HEIGHT)
+    stored = decode(plain, None)
+    columns = stored.transpose(1, 0, 2)
+    upright = {  # where the stored first row and first column are to be seen, by the standard
+        1: stored,  # top, left
+        2: stored[:, ::-1],  # top, right
+        3: stored[::-1, ::-1],  # bottom, right
+        4: stored[::-1],  # bottom, left
+        5: columns,  # left, top
+        6: columns[:, ::-1],  # right, top
+        7: columns[::-1, ::-1],  # right, bottom
+        8: columns[::-1],  # left, bottom
+    }
+    np.testing.assert_array_equal(pixels, upright[orientation])
+    assert decoded_size(path, None) == pixels.shape[:2]
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0" + b"garbage" * 5, b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_damaged_exif_does_not_spoil_the_pixels(tmp_path: Path, exif: bytes) -> None:
+    path = save(tmp_path / "image.jpg", Image.fromarray(COLOURS), exif=exif)
+    assert decode(path, None).shape[:2] == decoded_size(path, None) == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("size", [(60, 80), (80, 60), (61, 97), (50, 50), (33, 210)])
@@ -85,6 +144,13 @@ def test_resizing_equals_torchvisions_on_pillow(
     assert decoded_size(path, short_side) == wanted.shape[:2]
 
 
+@pytest.mark.parametrize("size", [(1, 50), (50, 1), (1, 1)])
+def test_threads_of_pixels_are_kept_as_they_are(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = save(tmp_path / "thread.jpg", Image.new("RGB", size[::-1]))
+    assert decode(path, None).shape == (*size, 3)
+    assert decoded_size(path, None) == size
+
+
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1)])
 def test_threads_of_pixels_stay_small(tmp_path: Path, size: tuple[int, int]) -> None:
     path = save(tmp_path / "thread.png", Image.new("RGB", size[::-1]))
@@ -97,8 +163,8 @@ def test_threads_of_pixels_stay_small(tmp_path: Path, size: tuple[int, int]) -> 
 def broken_files(folder: Path) -> list[Path]:
     whole = save(folder / "whole.jpg", Image.fromarray(COLOURS)).read_bytes()
     contents = {
-        "cut.jpg": whole[: len(whole) * 2 // 3],
-        "text.png": b"not an image",
+        "cut.jpg": whole[:-40],
+        "text.jpg": b"not an image",
         "empty.webp": b"",
         "head.png": b"\x89PNG\r\n\x1a\n" + b"\0" * 40,
     }
@@ -109,8 +175,33 @@ def broken_files(folder: Path) -> list[Path]:
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
     for path in [*broken_files(tmp_path), tmp_path / "missing.png"]:
-        with pytest.raises(DataError, match=f"{path.name}: not a readable image"):
+        with pytest.raises(DataError, match=f"{path.name}: not a readable image: .*[.]$") as raised:
             decode(path, None)
+        assert str(raised.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cut.jpg", r"image file is truncated \(\d+ bytes not processed\)"),
+        ("text.jpg", "its content has no known image format"),
+        ("empty.webp", "the file is empty"),
+        ("missing.png", "No such file or directory"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, name: str, reason: str) -> None:
+    broken_files(tmp_path)
+    with pytest.raises(DataError, match=f"{name}: not a readable image: {reason}[.]$"):
+        decode(tmp_path / name, None)
+
+
+def test_a_cut_png_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (90, 90, 3), dtype=np.uint8))
+    path = save(tmp_path / "cut.png", noise)
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(DataError, match=r"cut\.png: not a readable image: .*truncated"):
+        decode(path, None)
 
 
 @pytest.mark.parametrize("factor", [1.5, 3])  # Pillow only warns up to twice its limit
