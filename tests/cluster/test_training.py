@@ -5,8 +5,14 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
+from dmlray.learn import journal
+from dmlray.learn.job import job
 from dmlray.learn.scores import read_scores
+from dmlray.learn.training import Place
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
 from tests.cluster.commands import Command, lines
 from tests.toys import toy_words
 
@@ -35,11 +41,11 @@ def test_a_killed_worker_and_a_killed_driver_change_no_number(
     assert status == 0, said
     assert "zero-shot" in said
 
-    journal = tmp_path / "torn" / "metrics.jsonl"
+    metrics = tmp_path / "torn" / "metrics.jsonl"
     torn = Command([*words, "--out", "torn"], tmp_path, environment)
-    torn.until(lambda: lines(journal) >= 2)
+    torn.until(lambda: lines(metrics) >= 2)
     os.kill(worker_of(environment), signal.SIGKILL)
-    torn.until(lambda: lines(journal) >= 4)
+    torn.until(lambda: lines(metrics) >= 4)
     torn.kill(signal.SIGTERM)
     status, said = torn.finish(seconds=60)
     assert (status, "--resume torn" in said) == (143, True), said
@@ -48,7 +54,28 @@ def test_a_killed_worker_and_a_killed_driver_change_no_number(
     assert status == 0, said
     calm, resumed = (read_scores(tmp_path / run / "scores.json") for run in ("calm", "torn"))
     assert calm == resumed
-    assert journal.read_text() == (tmp_path / "calm" / "metrics.jsonl").read_text()
+    assert metrics.read_text() == (tmp_path / "calm" / "metrics.jsonl").read_text()
+
+
+def test_two_workers_of_which_one_is_killed_end_as_one_alone(
+    tmp_path: Path, toy_images: Path, environment: dict[str, str]
+) -> None:
+    words = [*toy_words(toy_images, 4), "backbone.batchnorm=frozen"]
+    plan = read_experiment(Path(FILE), words).experiment
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DMLRAY_CACHE", environment["DMLRAY_CACHE"])
+        job(plan, RunFolder(tmp_path / "one"), lambda epoch: None, Place(torch.device("cpu")))
+
+    two = ["train", FILE, *words, "budget.workers=2", "--out", "two"]
+    command = Command(two, tmp_path, environment)
+    command.until(lambda: lines(tmp_path / "two" / "metrics.jsonl") >= 2)
+    os.kill(worker_of(environment), signal.SIGKILL)
+    status, said = command.finish()
+    assert status == 0, said
+    one, other = (journal.read(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
+    assert [epoch["loss"] for epoch in other] == pytest.approx(
+        [epoch["loss"] for epoch in one], rel=1e-3
+    )
 
 
 def test_a_run_is_never_overwritten(

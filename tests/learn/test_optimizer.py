@@ -102,3 +102,10 @@ def test_clipping_is_by_value_then_by_the_norm_of_each_group() -> None:
     clip(build(Optimizer(), parts), Optimizer(clip_value=3.0, clip_norm=1.0))
     torch.testing.assert_close(trunk.grad, torch.tensor([3.0, 3.0, 0.0]) / 18**0.5)
     torch.testing.assert_close(head.grad, torch.tensor([0.1, 0.0, 0.0]))
+
+
+def test_a_resting_trunk_has_nothing_to_clip() -> None:
+    parts, _, head = groups()
+    head.grad = torch.tensor([3.0, 0.0, 0.0])
+    clip(build(Optimizer(), parts), Optimizer(clip_value=2.0, clip_norm=1.0))
+    torch.testing.assert_close(head.grad, torch.tensor([1.0, 0.0, 0.0]))

@@ -1,0 +1,80 @@
+"""The authors' commands run as they stand, on a small copy of the data set in their layout."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dmlray.learn import journal
+from dmlray.learn.job import job
+from dmlray.learn.scores import read_scores
+from dmlray.learn.training import Place
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
+from tests.data.pictures import picture
+
+pytestmark = pytest.mark.slow
+EACH = 3  # images of a class
+SMALL = ["backbone.weights=none", "budget.epochs=2", "budget.warmup_epochs=1"]
+FILES = sorted(
+    path.name
+    for name in ("cub", "cars", "sop")
+    for path in Path("experiments").glob(f"*_{name}.yaml")
+)
+
+
+def photo(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = np.random.default_rng(seed).integers(90, 160, 2)
+    picture(int(height), int(width), seed).save(path)
+
+
+def cub(root: Path) -> None:
+    for number in (1, 2, 3, 101, 102, 103):
+        for i in range(EACH):
+            folder = root / "CUB_200_2011" / "images" / f"{number:03d}.Bird"
+            photo(folder / f"{i}.jpg", 10 * number + i)
+
+
+def cars(root: Path) -> None:
+    for place, name in enumerate(("Acura", "Audi", "BMW", "Dodge", "Fiat", "Volvo")):
+        for i in range(EACH):
+            photo(root / "cars196" / "images" / name / f"{i}.jpg", 10 * place + i)
+
+
+def sop(root: Path) -> None:
+    folder = root / "Standford_Online_Products"  # so spelt by IDML's authors
+    for name, first in (("train", 1), ("test", 11319)):
+        rows = ["image_id class_id super_class_id path"]
+        for number in range(first, first + 3):
+            for i in range(EACH):
+                rows.append(f"{len(rows)} {number} 1 bicycle_final/{number}_{i}.JPG")
+                photo(folder / "bicycle_final" / f"{number}_{i}.JPG", 10 * number + i)
+        (folder / f"Ebay_{name}.txt").write_text("\n".join(rows))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for build in (cub, cars, sop):
+        build(root)
+    return root
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_it_trains_and_scores(
+    file: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMLRAY_CACHE", str(root / "cache"))
+    # DCML draws whole batches from however few images there are: 100 of them take a minute.
+    words = [*SMALL, f"data.root={root}", *(["data.batch_size=4"] if "dcml" in file else [])]
+    plan = read_experiment(Path("experiments") / file, words).experiment
+    folder = RunFolder(tmp_path / "run")
+    job(plan, folder, lambda epoch: None, Place(torch.device("cpu")))
+    losses = [epoch["loss"] for epoch in journal.read(folder.metrics)]
+    assert len(losses) == 2 and losses[0] != losses[1]
+    scores = read_scores(folder.scores)
+    assert scores.test_images == 3 * EACH
+    assert scores.remarks[0].startswith("incomplete: 6 of ")
+    assert scores.selection == plan.protocol.selection
