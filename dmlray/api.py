@@ -12,6 +12,7 @@ from dmlray import methods
 from dmlray.cluster import ensemble as members
 from dmlray.cluster import search as searching
 from dmlray.cluster import training
+from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.session import session
 from dmlray.data import archive, catalogue, download
@@ -57,6 +58,7 @@ def train(
         folder.claim()
         write_experiment(folder.plan("experiment"), plan)
     with _resumable(f"dmlray train --resume {folder}"), session(address) as cluster:
+        fill_caches(plan, display)
         return training.train(plan, folder, cluster, display), folder
 
 
@@ -84,6 +86,7 @@ def tune(
         if not resume:
             folder.claim()
             plan.write(folder.plan("search"))
+        fill_caches(plan.experiment, display)
         best = searching.search(plan, folder, resources, display)
     plan.write_winner(folder.best, best.number, best.params, best.value or 0.0)
     return best, folder
@@ -119,6 +122,7 @@ def ensemble(
         folder.claim()
         plan.write(folder.plan("ensemble"))
     with _resumable(f"dmlray ensemble --resume {folder}"), session(address) as cluster:
+        fill_caches(plan.experiment, display)
         members.train_members(plan, folder, cluster, members_per_gpu, display)
         return members.merge_members(plan, folder), folder
 

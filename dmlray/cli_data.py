@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
+
+from dmlray.errors import ConfigError
 
 PATH = click.Path(path_type=Path)
 ROOT = click.option("--root", type=PATH, help="Folder (csv: file) that holds the images.")
@@ -85,3 +88,48 @@ def verify(name: str, root: Path | None) -> None:
     click.echo("well" if found.well else "NOT well")
     if not found.well:
         sys.exit(1)
+
+
+@data.group()
+def cache() -> None:
+    """Decoded images on this machine: each data set is decoded once and shared by all runs."""
+
+
+@cache.command(name="list")
+def list_cache() -> None:
+    """List what lies in the cache, the last used first."""
+    from dmlray.data import inventory
+    from dmlray.data.cache import images_folder
+
+    entries = inventory.listing()
+    for entry in entries:
+        side = f"short side {entry.short_side}" if entry.short_side else "as they are"
+        gone = "" if entry.data_found else "  (the images themselves are gone)"
+        click.echo(
+            f"{entry.folder.name:<32} {entry.bytes / 1e9:8.2f} GB  {entry.images:>7} images, "
+            f"{side}, used {entry.last_used:%Y-%m-%d %H:%M}, of {entry.root}{gone}"
+        )
+    total = sum(entry.bytes for entry in entries) / 1e9
+    click.echo(f"{len(entries)} caches, {total:.2f} GB in {images_folder()}")
+
+
+@cache.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--unused-days", type=click.IntRange(min=0), help="Only if not used for so long.")
+def clear(names: Sequence[str], everything: bool, unused_days: int | None) -> None:
+    """Remove caches by the name of the data set or of the cache, and what killed runs left."""
+    from dmlray.data import inventory
+
+    if not names and not everything and unused_days is None:
+        raise ConfigError(
+            "command line", ["names no cache. Allowed: NAME..., --all, --unused-days N"]
+        )
+    since = None
+    if unused_days is not None:
+        since = datetime.now().astimezone() - timedelta(days=unused_days)
+    cleared = inventory.clear(names or None, since)
+    for entry in cleared.busy:
+        click.echo(f"{entry.folder.name}: kept, a process is making it")
+    freed = sum(entry.bytes for entry in cleared.removed) / 1e9
+    click.echo(f"removed {len(cleared.removed)} caches, {freed:.2f} GB")

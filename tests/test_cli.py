@@ -188,3 +188,15 @@ def test_a_score_of_known_classes_says_so(images: Path, tmp_path: Path) -> None:
     scores = job(plan, RunFolder(tmp_path / "run"), lambda epoch: None, Place(torch.device("cpu")))
     assert "NOTE: closed set: 6 of 6 test classes also train" in protocol(scores)
     assert "recall_at_1000" not in scores.metrics and scores.test_classes == 6
+
+
+def test_caches_are_listed_and_cleared(images: Path, tmp_path: Path) -> None:
+    plan = read_experiment(Path(__file__).parent.parent / TRAIN[1], toy_words(images)).experiment
+    preflight(plan)
+    listed = run("data", "cache", "list")
+    assert "96 images" in listed.output and "1 caches" in listed.output
+    assert "names no cache" in refused("data", "cache", "clear")
+    assert "no cache 'cub'" in refused("data", "cache", "clear", "cub")
+    assert "removed 0 caches" in run("data", "cache", "clear", "--unused-days", "1").output
+    assert "removed 1 caches" in run("data", "cache", "clear", "folder").output
+    assert "0 caches" in run("data", "cache", "list").output

@@ -116,7 +116,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         metrics=metrics,
         dataset=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
-        remarks=list(dataset.remarks),
+        remarks=[*dataset.remarks, *filter(None, [plan.data.transform.remark])],
         split_fingerprint=folds.fingerprint(dataset, training.task.train),
         test_classes=len(subset.classes),
         test_images=len(subset.rows),

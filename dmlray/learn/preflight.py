@@ -31,9 +31,13 @@ def preflight(
     trunk = backbones.build(backbone.name, backbone.weights, backbone.pooling, backbone.batchnorm)
     transform = plan.data.transform
     trunk.check_size(transform.size)
-    for side in {transform.resize, transform.eval_resize if transform.resize else None}:
-        open_cache(dataset, side, progress)
+    for side in {transform.train_short_side, transform.eval_short_side}:
+        open_cache(dataset, side, progress, announce=_announce)
     return dataset
+
+
+def _announce(size: int) -> None:
+    _logger.info("the decoded images take %.2f GB", size / 1e9)
 
 
 def _check_counts(plan: Experiment, dataset: Dataset, in_folds: bool) -> None:

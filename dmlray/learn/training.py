@@ -95,7 +95,7 @@ class Training:
         """
         plan, folder = self.plan, self.folder
         views = getattr(self.learner, "views", 1)
-        feed = self._feed(self.task.train, plan.data.transform.resize, views)
+        feed = self._feed(self.task.train, plan.data.transform.train_short_side, views)
         optimizer = build(plan.optimizer, self.learner.groups())
         progress = Progress()
         if folder.last_checkpoint.exists():
@@ -126,8 +126,7 @@ class Training:
 
     def eval_feed(self, subset: Subset) -> Feed:
         """The images of `subset` as tests see them: no augmentation."""
-        transform = self.plan.data.transform
-        return self._feed(subset, transform.eval_resize if transform.resize else None)
+        return self._feed(subset, self.plan.data.transform.eval_short_side)
 
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
         """What `function` of the learner makes of the images of `subset`, in order: (N, D)."""
@@ -159,8 +158,8 @@ class Training:
             data.batch_size,
             data.images_per_class,
             self.plan.seed,
-            network.mean,
-            network.std,
+            data.transform.mean or network.mean,
+            data.transform.std or network.std,
             network.scale,
             network.bgr,
             self.place.device,

@@ -1,12 +1,13 @@
 """One file per method; its name is its only registration.
 
 Each file holds `Config` (knobs), `SPACE` (where searching is sensible), `PUBLISHED` (the authors'
-settings and scores per data set) and `Learner`.
+settings and scores per data set, or per "DATA SET, VALUE" of one of the knobs) and `Learner`.
 """
 
 import importlib
 import pkgutil
-from typing import Protocol, cast
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
 
 from torch import nn
 
@@ -14,7 +15,17 @@ from dmlray.errors import ConfigError
 from dmlray.knobs import Knobs, Space
 from dmlray.methods._contract import Batch, Group, Learner, Outputs, Published
 
-__all__ = ["Batch", "Group", "Learner", "Method", "Outputs", "Published", "load", "names"]
+__all__ = [
+    "Batch",
+    "Group",
+    "Learner",
+    "Method",
+    "Outputs",
+    "Published",
+    "load",
+    "names",
+    "published",
+]
 
 
 class Method(Protocol):
@@ -43,3 +54,19 @@ def load(name: str) -> Method:
             "method.name", [f"unknown method {name!r}. Allowed: {', '.join(names())}"]
         )
     return cast(Method, importlib.import_module(f"{__name__}.{name}"))
+
+
+def published(name: str, dataset: Any, values: Iterable[Any] = ()) -> Published | None:
+    """What the authors say of a method on a data set, or of one variant of it there.
+
+    A variant is chosen by `values` of the method's knobs, such as `diva` or `authors2018`; what it
+    does not say itself is as the data set's entry has it.
+    """
+    entries = load(name).PUBLISHED
+    entry = entries.get(dataset)
+    for value in values:
+        variant = entries.get(f"{dataset}, {value}")
+        if entry and variant:
+            settings = {**entry.settings, **variant.settings}
+            entry = Published(settings, variant.scores, variant.source)
+    return entry

@@ -170,13 +170,13 @@ PUBLISHED: dict[str, Published] = {
     "cub": Published(_CUB, {"recall_at_1": 0.684, "recall_at_2": 0.779, "nmi": 0.718}, _SOURCE),
     "cars": Published(_CUB, {"recall_at_1": 0.852, "recall_at_2": 0.918, "nmi": 0.739}, _SOURCE),
     "sop": Published(_CUB, {"recall_at_1": 0.798, "recall_at_10": 0.908, "nmi": 0.908}, _SOURCE),
-    "cub, DCML with DiVA": Published(_README, {}, "wzzheng/DCML README, its typing errors mended"),
-    "cub, DiVA": Published(
+    "cub, diva": Published(_README, {}, "wzzheng/DCML README, its typing errors mended"),
+    "cub, DiVA alone": Published(
         _diva(alpha=0.3, rho=1500.0, drop=55, epochs=350),
         {"recall_at_1": 0.692, "recall_at_2": 0.793, "nmi": 0.714},
         _DIVA,
     ),
-    "cars, DiVA": Published(
+    "cars, DiVA alone": Published(
         _diva(alpha=0.15, rho=100.0, drop=70, epochs=350, **{"method.discriminative_weight": 0.25}),
         {"recall_at_1": 0.876, "recall_at_2": 0.929, "nmi": 0.722},
         _DIVA,

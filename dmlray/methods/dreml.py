@@ -2,13 +2,12 @@
 
 Source: Xuan et al., ECCV 2018, arXiv 1808.04469; codes leftthomas/DREML (`leftthomas`) and
 littleredxh/DREML of 2020 and of August 2018 (`authors2020`, `authors2018`).
-Departs: images are normalised as the backbone wants them, not by the data set's mean and std.
 B batch, C classes, D meta classes, F backbone width.
 """
 
 import logging
 import random
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -34,7 +33,7 @@ class Config(Knobs):
     )
     draw_seed: int = Field(0, ge=0, description="seed of this learner's draw of meta classes")
     recipe: Recipe = Field(
-        "leftthomas", description="whose loss; authors2018 normalises the logits, the others do not"
+        "leftthomas", description="whose training; authors2018 also normalises the logits"
     )
     embedding: Literal["logits", "pooled"] = Field(
         "logits", description="what is compared: the D logits, or the backbone's F features"
@@ -55,7 +54,13 @@ SPACE: Space = {
     "data.batch_size": Choice((32, 64, 128, 256)),
 }
 
-_CUB: dict[str, Value] = {
+# Mean and deviation of red, green and blue, in the unit of [0, 1] images.
+_STATISTICS = {
+    "cub": ((0.4707, 0.4601, 0.4549), (0.2767, 0.2760, 0.2850)),
+    "cars": ((0.4853, 0.4965, 0.4295), (0.2237, 0.2193, 0.2568)),
+    "sop": ((0.5807, 0.5396, 0.5044), (0.2901, 0.2974, 0.3095)),
+}
+_LEARNER: dict[str, Value] = {
     "method.recipe": "leftthomas",
     "method.meta_classes": 12,
     "backbone.name": "resnet18",
@@ -76,11 +81,44 @@ _CUB: dict[str, Value] = {
     "optimizer.gamma": 0.1,
     "budget.epochs": 20,
 }
-_SOP: dict[str, Value] = {**_CUB, "method.meta_classes": 500, "budget.epochs": 50}
+
+
+def _recipe(name: str, **changes: Value) -> dict[str, Value]:
+    mean, std = (cast(Value, numbers) for numbers in _STATISTICS[name])  # plans take lists
+    statistics = {"data.transform.mean": mean, "data.transform.std": std}
+    return {**_LEARNER, **statistics, **changes}
+
+
+_2020: dict[str, Value] = {
+    "method.recipe": "authors2020",
+    "optimizer.name": "sgd",
+    "optimizer.lr": 0.01,
+    "optimizer.momentum": 0.9,
+    "optimizer.milestones": cast(Value, (0.5, 0.8)),
+    "optimizer.early_epochs": 0,
+    "optimizer.gamma": 0.01,
+    "budget.epochs": 12,
+}
+_2018: dict[str, Value] = {
+    **_2020,
+    "method.recipe": "authors2018",
+    "data.transform.rotation": 10.0,
+    "optimizer.milestone_rounding": "up",
+    "optimizer.gamma": 0.1,
+}
+_AUTHORS: tuple[tuple[Recipe, dict[str, Value], dict[str, dict[str, float]], str], ...] = (
+    (
+        "authors2020",
+        _2020,
+        {"cars": {"recall_at_1": 0.7918, "recall_at_2": 0.8650}},
+        "littleredxh/DREML 24f008b; score of its notebook of 2019, 12 learners",
+    ),
+    ("authors2018", _2018, {}, "littleredxh/DREML 59d8d29"),
+)
 
 PUBLISHED: dict[str, Published] = {
     "cub": Published(
-        _CUB,
+        _recipe("cub"),
         {
             "recall_at_1": 0.6352,
             "recall_at_2": 0.7446,
@@ -93,7 +131,7 @@ PUBLISHED: dict[str, Published] = {
         "leftthomas/DREML README, 48 learners",
     ),
     "cars": Published(
-        _CUB,
+        _recipe("cars"),
         {
             "recall_at_1": 0.8496,
             "recall_at_2": 0.9074,
@@ -106,7 +144,7 @@ PUBLISHED: dict[str, Published] = {
         "leftthomas/DREML README, 48 learners",
     ),
     "sop": Published(
-        _SOP,
+        _recipe("sop", **{"method.meta_classes": 500, "budget.epochs": 50}),
         {
             "recall_at_1": 0.7370,
             "recall_at_2": 0.7857,
@@ -118,6 +156,11 @@ PUBLISHED: dict[str, Published] = {
         },
         "leftthomas/DREML README, 16 learners",
     ),
+    **{
+        f"{name}, {recipe}": Published(settings, scores.get(name, {}), source)
+        for name in _STATISTICS
+        for recipe, settings, scores, source in _AUTHORS
+    },
 }
 
 

@@ -28,7 +28,8 @@ class Resolved:
     def published(self) -> methods.Published | None:
         """What the authors say of this method on this data set."""
         plan = self.experiment
-        return methods.load(plan.method.name).PUBLISHED.get(plan.data.name)
+        chosen = plan.method.config.model_dump().values()
+        return methods.published(plan.method.name, plan.data.name, chosen)
 
     def departures(self) -> list[str]:
         """Keys in which this is not what the published scores were won with."""
@@ -65,7 +66,8 @@ def resolve(source: str, voices: Sequence[Voice]) -> Resolved:
                 )
             ],
         )
-    published = methods.load(method).PUBLISHED.get(dataset)
+    chosen = [value for key, value in values.items() if key.startswith("method.")]
+    published = methods.published(method, dataset, chosen)
     if published:
         whispered = Voice(f"published: {published.source}", dict(published.settings))
         values, said = _merge([whispered, *voices])

@@ -243,7 +243,7 @@ def test_two_machines_without_locks_may_both_build_and_both_read(
     for process in processes:
         process.join(30)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert len(list(builds.iterdir())) == 2
+    assert len(list(builds.iterdir())) in (1, 2)  # the later one may find it done
     assert len(left_behind()) == 1
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from dmlray.data import catalogue, folds, loader
+from dmlray.data import folds, loader
 from dmlray.data.augment import Transform, crop_eval, normalise
 from dmlray.data.cache import Cache, open_cache
+from dmlray.data.folder import read
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed, Pair
 
@@ -20,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def source(photos: Path) -> tuple[Cache, Subset]:
-    dataset = catalogue.load("folder", photos)
+    dataset = read("folder", photos)
     # Rows 3 to 17 of the data set: positions in the subset are not rows of the cache.
     return open_cache(dataset, None, processes=1), folds.select(dataset, np.array([1, 2, 3]))
 

@@ -114,3 +114,14 @@ def test_a_published_score_is_shown_with_what_it_was_not_won_with() -> None:
     assert faithful.published() and faithful.departures() == []
     changed = read_experiment(Path("experiments/dcml_cub.yaml"), ["method.mode=paper"])
     assert changed.departures() == ["method.mode"]
+
+
+def test_a_variant_brings_its_own_published_settings() -> None:
+    plain = read_experiment(Path("experiments/dreml_cars.yaml")).experiment
+    variant = read_experiment(Path("experiments/dreml_cars.yaml"), ["method.recipe=authors2018"])
+    assert (plain.optimizer.name, plain.data.transform.rotation) == ("adam", 0)
+    learned = variant.experiment
+    assert (learned.optimizer.name, learned.optimizer.gamma) == ("sgd", 0.1)
+    assert learned.data.transform.rotation == 10
+    assert learned.data.transform.mean == plain.data.transform.mean == (0.4853, 0.4965, 0.4295)
+    assert learned.budget.epochs == 12 and variant.departures() == []

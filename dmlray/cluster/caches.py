@@ -1,0 +1,52 @@
+"""The image cache on every node, filled before anything trains there: all nodes at once."""
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dmlray.errors import DataError, DmlrayError
+from dmlray.learn.preflight import preflight
+from dmlray.plans.experiment import Experiment
+from dmlray.reporting.display import Display
+
+
+def fill_caches(plan: Experiment, display: Display) -> None:
+    """Check the plan's data on all other nodes and decode them there; here it has been done.
+
+    Raises:
+        DataError: If a node does not see the images, or cannot read or keep them; it is named.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    fill = ray.remote(num_cpus=0)(_fill)
+    filling = {_on(node["NodeID"], fill).remote(plan): node["NodeName"] for node in others}
+    if filling:
+        display.start("decoding images on other nodes", len(filling))
+    waiting = list(filling)
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=0.5)
+        for reference in done:
+            _check(filling[reference], reference)
+        display.update(len(filling) - len(waiting))
+
+
+def _fill(plan: Experiment) -> str | None:
+    """Runs on the node; what is wrong is told and not raised, so that no trace comes with it."""
+    try:
+        preflight(plan)
+    except DmlrayError as error:
+        return str(error)
+    return None
+
+
+def _on(node: str, task: ray.remote_function.RemoteFunction) -> ray.remote_function.RemoteFunction:
+    return task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+
+
+def _check(node: str, reference: ray.ObjectRef) -> None:
+    try:
+        problem = ray.get(reference)
+    except RayError:  # the node is lost: whoever wanted to train there goes elsewhere
+        return
+    if problem:
+        raise DataError(f"node {node}: {problem}")

@@ -1,0 +1,43 @@
+"""Every node of a cluster has the images before anything trains there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dmlray.cluster.caches import fill_caches
+from dmlray.errors import DataError
+from dmlray.plans.files import read_experiment
+from dmlray.reporting.display import Silent
+from tests.toys import toy_words
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def two_nodes(environment: dict[str, str]) -> Iterator[None]:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_other_nodes_decode_and_say_what_they_miss(
+    two_nodes: None, toy_images: Path, environment: dict[str, str]
+) -> None:
+    file = Path("experiments/proxy_anchor_demo.yaml")
+    fill_caches(read_experiment(file, toy_words(toy_images)).experiment, Silent())
+    assert list(Path(environment["DMLRAY_CACHE"]).glob("images/folder-*/images.bin"))
+    missing = read_experiment(file, ["data.name=folder", "data.root=/nowhere"]).experiment
+    with pytest.raises(DataError, match=r"^node .*/nowhere: no such folder"):
+        fill_caches(missing, Silent())
