@@ -4,7 +4,7 @@ Letters: Q queries, N gallery items, B rows of a block, D embedding width, K nei
 Similarity is the dot product. Of equal similarities, as computed, the lower index comes first.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,9 +79,11 @@ def top(similarities: Tensor, k: int) -> Neighbours:
     return Neighbours(values, columns)
 
 
-def few(rows: Tensor) -> Iterable[Tensor]:
+def few(rows: Tensor) -> Sequence[Tensor]:
     """The row numbers (B,), as many at a time as one should copy."""
-    return rows.split(RARE_ROWS if rows.device.type == "cpu" else RARE_ROWS_ON_GPU)
+    on_cpu = rows.device.type == "cpu"
+    parts: Sequence[Tensor] = rows.split(RARE_ROWS if on_cpu else RARE_ROWS_ON_GPU)
+    return parts
 
 
 def _largest(similarities: Tensor, k: int) -> Neighbours:
