@@ -27,15 +27,16 @@ class Times:
 def race(
     contestants: Mapping[str, Callable[[], object]],
     rounds: int = 3,
+    warm_up: bool = True,
     clock: Clock = time.process_time,
 ) -> dict[str, Times]:
-    """Seconds of each contestant; all take turns, after one turn that does not count."""
+    """Seconds of each contestant; all take turns, after one turn to warm up that does not count."""
     taken: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
+    for number in range(-warm_up, rounds):
         for name, run in contestants.items():
             start = clock()
             run()
-            if number:
+            if number >= 0:
                 taken[name].append(clock() - start)
     return {name: Times(found) for name, found in taken.items()}
 

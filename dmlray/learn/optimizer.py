@@ -83,7 +83,8 @@ def rest_trunk(optimizer: TorchOptimizer) -> None:
 def clip(optimizer: TorchOptimizer, plan: Optimizer) -> None:
     """Clip gradients by value, then by the norm of each group, where the plan says so."""
     for group in optimizer.param_groups:
-        if plan.clip_value is not None:
-            torch.nn.utils.clip_grad_value_(group["params"], plan.clip_value)
-        if plan.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(group["params"], plan.clip_norm)
+        moving = [p for p in group["params"] if p.grad is not None]  # a resting trunk has none
+        if plan.clip_value is not None and moving:
+            torch.nn.utils.clip_grad_value_(moving, plan.clip_value)
+        if plan.clip_norm is not None and moving:
+            torch.nn.utils.clip_grad_norm_(moving, plan.clip_norm)

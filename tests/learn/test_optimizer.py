@@ -102,3 +102,15 @@ def test_clipping_is_by_value_then_by_the_norm_of_each_group() -> None:
     clip(build(Optimizer(), parts), Optimizer(clip_value=3.0, clip_norm=1.0))
     torch.testing.assert_close(trunk.grad, torch.tensor([3.0, 3.0, 0.0]) / 18**0.5)
     torch.testing.assert_close(head.grad, torch.tensor([0.1, 0.0, 0.0]))
+
+
+def test_a_trunk_at_rest_is_not_clipped_and_stops_nobody() -> None:
+    trunk, head = nn.Linear(2, 2), nn.Linear(2, 2)
+    groups = [Group("trunk", list(trunk.parameters())), Group("head", list(head.parameters()))]
+    plan = Optimizer(clip_value=0.5, clip_norm=10.0)
+    optimizer = build(plan, groups)
+    (100 * head(trunk(torch.ones(1, 2)))).sum().backward()
+    rest_trunk(optimizer)
+    clip(optimizer, plan)
+    assert all(p.grad is None for p in trunk.parameters())
+    assert all(p.grad is not None and p.grad.abs().max() == 0.5 for p in head.parameters())

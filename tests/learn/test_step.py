@@ -1,11 +1,13 @@
 """What the plan may change about a step: its precision, and a compiled trunk."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 from dmlray import methods
@@ -67,21 +69,22 @@ def test_bfloat16_reaches_the_trunk_and_leaves_parameters_and_outputs_in_float32
     assert seen[-1] == torch.float32
 
 
-@pytest.mark.slow
-def test_a_compiled_trunk_gives_the_same_numbers_under_the_same_names() -> None:
+def test_a_compiled_trunk_gives_the_same_numbers_under_the_same_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Traced, but run by torch: to build C++ takes minutes, and is not ours to test."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     plan, compiled = toy("proxy_anchor", "budget.compile=true")
     _, plain = toy("proxy_anchor")
-    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    traced = torch._dynamo.utils.counters["stats"]["calls_captured"]
     images, labels = batch(plain)
     found, expected = (
         step(learner, images, labels, build(plan.optimizer, learner.groups()), plan)
         for learner in (compiled, plain)
     )
-    assert compiled.trunk._compiled_call_impl is not None
+    assert torch._dynamo.utils.counters["stats"]["calls_captured"] > traced
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(
-        compiled.trunk.network.conv1.weight, plain.trunk.network.conv1.weight
-    )
+    torch.testing.assert_close(compiled.state_dict(), plain.state_dict())
 
 
 def test_a_machine_that_cannot_compile_hears_one_sentence_before_anything_runs(
