@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test check fast
+BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/_%,$(wildcard benchmarks/*.py))
+
+.PHONY: demo test check fast bench
 
 demo: .venv/installed
 	$(BIN)/dmlray demo
@@ -19,6 +21,9 @@ check: .venv/installed
 
 fast: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
+
+bench: .venv/installed
+	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -127,13 +127,14 @@ def ensemble(
         return members.merge_members(plan, folder), folder
 
 
-def evaluate(run: Path) -> Scores:
+def evaluate(run: Path, display: Display | None = None) -> Scores:
     """Score a finished run again from its files, in this process."""
+    counting = (display or Silent()).counting("k-means, iterations")
     folder = RunFolder(run)
     match folder.kind():
         case "experiment":
             plan = read_experiment(folder.plan("experiment")).experiment
-            return job.evaluate(plan, folder, Place(default_device()))
+            return job.evaluate(plan, folder, Place(default_device()), counting)
         case "ensemble":
             with session():
                 return members.merge_members(read_ensemble(folder.plan("ensemble")), folder)

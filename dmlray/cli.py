@@ -130,7 +130,8 @@ def evaluate(run: Path) -> None:
     """Score the finished run in folder RUN again."""
     from dmlray import api
 
-    scores = api.evaluate(run)
+    with _display() as display:
+        scores = api.evaluate(run, display)
     _table(_rows(scores, scores.method), scores)
 
 

@@ -1,5 +1,6 @@
 """Clustering scores: how well k-means on the embeddings finds the classes, unitless in [0, 1]."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,38 +10,59 @@ from torch import Tensor
 from dmlray.errors import ResourceError
 from dmlray.evaluation.checks import check_finite, check_shapes
 
+Progress = Callable[[int, int], None]
+
 ITERATIONS = 20
 SEED = 1234
 NAME = f"faiss k-means, {ITERATIONS} iterations, seed {SEED}"
 
 
-def nmi(embeddings: Tensor, labels: Tensor, seed: int = SEED) -> dict[str, float]:
+def nmi(
+    embeddings: Tensor, labels: Tensor, seed: int = SEED, progress: Progress | None = None
+) -> dict[str, float]:
     """NMI of labels (N,) with the k-means clusters of embeddings (N, D), k = number of classes.
 
     The k-means is faiss's on the CPU, 20 iterations over all images from a random start by `seed`;
-    another k-means gives another NMI, so name this one beside the number.
+    another k-means gives another NMI, so name this one beside the number. Its memory is that of
+    the embeddings, whatever the number of classes.
     """
     check_shapes("nmi", embeddings, labels)
     check_finite("nmi", embeddings)
-    clusters = kmeans(embeddings, len(labels.unique()), seed)
+    clusters = kmeans(embeddings, len(labels.unique()), seed, progress)
     return {"nmi": normalised_mutual_information(clusters, labels.cpu().numpy())}
 
 
-def kmeans(embeddings: Tensor, clusters: int, seed: int = SEED) -> np.ndarray:
-    """Cluster numbers (N,) of embeddings (N, D) by faiss's k-means."""
-    faiss = _faiss()
+def kmeans(
+    embeddings: Tensor, clusters: int, seed: int = SEED, progress: Progress | None = None
+) -> np.ndarray:
+    """Cluster numbers (N,) of embeddings (N, D) by faiss's k-means.
+
+    `progress` is told (iterations done, of all). Each iteration is a call of its own, from the
+    centres of the last: the numbers are those of a single call.
+    """
     points = np.ascontiguousarray(embeddings.detach().float().cpu().numpy())
-    search = faiss.Kmeans(
+    centres = None
+    for done in range(1, ITERATIONS + 1):
+        search = _one_iteration(points, clusters, seed, centres)
+        centres = search.centroids
+        if progress:
+            progress(done, ITERATIONS)
+    nearest: np.ndarray = search.index.search(points, 1)[1]
+    return nearest[:, 0]
+
+
+def _one_iteration(points: np.ndarray, clusters: int, seed: int, centres: np.ndarray | None) -> Any:
+    """A faiss.Kmeans that has moved centres (K, D), or random points, once."""
+    search = _faiss().Kmeans(
         points.shape[1],
         clusters,
-        niter=ITERATIONS,
+        niter=1,
         seed=seed,
         min_points_per_centroid=1,  # faiss complains below 39 images a class, and
         max_points_per_centroid=len(points),  # draws a sample above 256
     )
-    search.train(points)
-    nearest: np.ndarray = search.index.search(points, 1)[1]
-    return nearest[:, 0]
+    search.train(points, init_centroids=centres)
+    return search
 
 
 def normalised_mutual_information(clusters: ArrayLike, labels: ArrayLike) -> float:

@@ -4,7 +4,7 @@ Letters: Q queries, N gallery items, B rows of a block, D embedding width, K nei
 Similarity is the dot product. Of equal similarities, as computed, the lower index comes first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,8 @@ from dmlray.evaluation.gemm import add_product
 
 ROWS = 512  # fills a CPU's product kernel; the block stays near the cache
 MOST_ROWS_ON_GPU = 4096
-RARE_ROWS = 64  # rows that need a second look are copied, so few at a time
+RARE_ROWS, RARE_ROWS_ON_GPU = 8, 256  # copied for a second look: 8 stay in a CPU's cache
+RUN = 64  # columns that stand or fall together when few are looked for among many
 
 
 class Neighbours(NamedTuple):
@@ -68,14 +69,36 @@ def top(similarities: Tensor, k: int) -> Neighbours:
     where that matters: rows whose cut falls between equals pick the lowest columns anew, and rows
     with equals inside are put in order; all others, nearly all in practice, are left alone.
     """
-    values, columns = similarities.topk(min(k + 1, similarities.shape[1]))
+    values, columns = _largest(similarities, min(k + 1, similarities.shape[1]))
     cut = (values[:, k:] == values[:, k - 1 : k]).any(1)
     values, columns = values[:, :k], columns[:, :k]
-    for rows in cut.nonzero().squeeze(1).split(RARE_ROWS):
+    for rows in few(cut.nonzero().squeeze(1)):
         columns[rows] = _lowest_at_the_cut(similarities[rows], values[rows], columns[rows])
     rows = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
     columns[rows] = _lower_first(values[rows], columns[rows])
     return Neighbours(values, columns)
+
+
+def few(rows: Tensor) -> Sequence[Tensor]:
+    """The row numbers (B,), as many at a time as one should copy."""
+    on_cpu = rows.device.type == "cpu"
+    parts: Sequence[Tensor] = rows.split(RARE_ROWS if on_cpu else RARE_ROWS_ON_GPU)
+    return parts
+
+
+def _largest(similarities: Tensor, k: int) -> Neighbours:
+    """As `topk`. Among many columns, only the k runs with the largest maxima can hold them."""
+    runs = similarities.shape[1] // RUN
+    if runs < 8 * k:  # too many runs to be worth a look at them first
+        return Neighbours(*similarities.topk(k))
+    whole = runs * RUN
+    maxima = similarities[:, :whole].unflatten(1, (runs, RUN)).amax(2)
+    chosen = maxima.topk(k, sorted=False).indices[..., None] * RUN
+    every = torch.arange(similarities.shape[1], device=similarities.device)
+    rest = every[whole:].expand(len(similarities), -1)
+    candidates = torch.cat([(chosen + every[:RUN]).flatten(1), rest], 1)
+    values, at = similarities.gather(1, candidates).topk(k)
+    return Neighbours(values, candidates.gather(1, at))
 
 
 def _lowest_at_the_cut(similarities: Tensor, values: Tensor, columns: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dmlray.evaluation.neighbours import RARE_ROWS, top
+from dmlray.evaluation.neighbours import few, top
 
 
 class Classes(NamedTuple):
@@ -40,7 +40,7 @@ def first_hits(similarities: Tensor, classes: Classes, numbers: Tensor) -> Tenso
     what lies before the best own item needs no sorting, however deep it is. Without an own item
     everything else lies before.
     """
-    parts = torch.arange(len(numbers), device=numbers.device).split(RARE_ROWS)
+    parts = few(torch.arange(len(numbers), device=numbers.device))
     ranks = [_first_hits(similarities[rows], classes, numbers[rows]) for rows in parts]
     return torch.cat(ranks)
 
@@ -52,9 +52,13 @@ def _first_hits(similarities: Tensor, classes: Classes, numbers: Tensor) -> Tens
     place = (classes.start[numbers, None] + within).clamp(max=len(every) - 1)
     own = classes.members[place]  # (B, largest class)
     best, at = similarities.gather(1, own).masked_fill(within >= size, -torch.inf).max(1)
-    column = own.gather(1, at[:, None])
-    equal_before = (similarities == best[:, None]) & (every < column)
-    return ((similarities > best[:, None]) | equal_before).sum(1)
+    nearer = (similarities > best[:, None]).sum(1, dtype=torch.int32)
+    as_near = (similarities >= best[:, None]).sum(1, dtype=torch.int32) - nearer
+    for rows in few((as_near > 1).nonzero().squeeze(1)):
+        before = every < own[rows].gather(1, at[rows, None])
+        equal_before = before & (similarities[rows] == best[rows, None])
+        nearer[rows] += equal_before.sum(1, dtype=torch.int32)
+    return nearer.long()
 
 
 class SelfRetrieval:
@@ -92,7 +96,7 @@ class SelfRetrieval:
         missed = (~hits.any(1)).nonzero().squeeze(1)
         first[missed] = similarities.shape[1]
         if len(missed) and max(self.recall_at, default=0) > self.most:
-            for rows in missed.split(RARE_ROWS):
+            for rows in few(missed):
                 first[rows] = _first_hits(similarities[rows], self.classes, numbers[rows])
         return hits, first
 

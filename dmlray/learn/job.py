@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from dmlray.data import folds
 from dmlray.data.unseen import test_subset
 from dmlray.evaluation import clustering
+from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint
 from dmlray.learn.environment import write_environment
@@ -82,22 +83,26 @@ def _finish(training: Training) -> Scores:
     return scores
 
 
-def evaluate(plan: Experiment, folder: RunFolder, place: Place) -> Scores:
-    """Score a finished run again, from its checkpoint."""
+def evaluate(
+    plan: Experiment, folder: RunFolder, place: Place, progress: Progress | None = None
+) -> Scores:
+    """Score a finished run again, from its checkpoint; `progress` counts what takes long."""
     what = task(plan)
     training = Training(plan, what, folder, place)
     chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
     checkpoint.load(chosen, training.learner, None, place.device)
-    embeddings, metrics = _score(training)
+    embeddings, metrics = _score(training, progress)
     return _scores(training, metrics, embeddings.shape[1])
 
 
-def _score(training: Training) -> tuple[torch.Tensor, dict[str, float]]:
+def _score(
+    training: Training, progress: Progress | None = None
+) -> tuple[torch.Tensor, dict[str, float]]:
     """Embeddings (N, D) of the test images and all scores that the protocol asks for."""
     subset = test_subset(training.task.dataset)
     embeddings, metrics = training.score(subset)
     if training.plan.protocol.nmi:
-        metrics |= clustering.nmi(embeddings, torch.as_tensor(subset.labels))
+        metrics |= clustering.nmi(embeddings, torch.as_tensor(subset.labels), progress=progress)
     return embeddings, metrics
 
 

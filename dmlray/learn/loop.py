@@ -10,9 +10,10 @@ from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from dmlray.data.loader import Feed
 from dmlray.errors import RunError
-from dmlray.learn.optimizer import clip, lr_factor, rest_trunk, set_lr
+from dmlray.learn.optimizer import lr_factor, set_lr
+from dmlray.learn.step import call, step
 from dmlray.learn.team import ALONE, Team
-from dmlray.methods import Batch, Learner
+from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 
 
@@ -35,7 +36,6 @@ def fit(
     """Minimise the sum of the loss terms for the epochs after `done`.
 
     Each epoch draws from its own seed, so that a resumed run repeats what it would have been.
-    A team's workers see a part of each batch each, and the loss sees them all.
 
     Raises:
         RunError: If the loss of an epoch is not finite.
@@ -44,33 +44,18 @@ def fit(
     for epoch in range(done, epochs):
         torch.manual_seed(plan.seed * 1_000_003 + epoch)
         learner.train()
-        _call(learner, "start_epoch", epoch)
+        call(learner, "start_epoch", epoch)
         sums: dict[str, Tensor] = {}
         for number, (images, labels) in enumerate(feed.epoch(epoch)):
             set_lr(
                 optimizer,
                 lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
             )
-            outputs = learner(Batch(images, labels, team.gather, team.own(len(images))))
-            everyone = {name: team.gather(rows) for name, rows in outputs.items()}
-            terms = learner.loss(everyone, team.gather(labels))
-            optimizer.zero_grad()
-            torch.stack(list(terms.values())).sum().backward()
-            team.average_gradients(learner.parameters())
-            if epoch < plan.budget.warmup_epochs:
-                rest_trunk(optimizer)
-            clip(optimizer, plan.optimizer)
-            optimizer.step()
-            _call(learner, "after_step")
+            rests = epoch < plan.budget.warmup_epochs
+            terms = step(learner, images, labels, optimizer, plan, team, rests)
             for name, term in terms.items():
-                sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
+                sums[name] = sums.get(name, torch.zeros_like(term)) + term
         yield Epoch(epoch + 1, _means(sums, per_epoch, epoch + 1))
-
-
-def _call(learner: Learner, hook: str, *arguments: int) -> None:
-    """A hook, where the method has it."""
-    if hasattr(learner, hook):
-        getattr(learner, hook)(*arguments)
 
 
 def _means(sums: dict[str, Tensor], steps: int, epoch: int) -> dict[str, float]:

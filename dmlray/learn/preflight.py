@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Callable
 
+import torch
+
 from dmlray import backbones
 from dmlray.data.cache import open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset
-from dmlray.errors import ConfigError
+from dmlray.errors import ConfigError, ResourceError
+from dmlray.learn.device import default_device
 from dmlray.learn.training import load_dataset, split
 from dmlray.plans.experiment import Experiment
 
@@ -25,6 +28,8 @@ def preflight(
     Raises:
         DmlrayError: The first thing that is wrong.
     """
+    if plan.budget.compile:
+        _check_compiler()
     dataset = load_dataset(plan)
     _check_counts(plan, dataset, folds or plan.protocol.selection == "validation")
     backbone = plan.backbone
@@ -38,6 +43,15 @@ def preflight(
 
 def _announce(size: int) -> None:
     _logger.info("the decoded images take %.2f GB", size / 1e9)
+
+
+def _check_compiler() -> None:
+    """Compile something small: torch needs a C++ compiler, or for a GPU Triton."""
+    try:
+        torch.compile(lambda numbers: numbers.sin() + 1)(torch.ones(4, device=default_device()))
+    except Exception as error:  # each of its parts has its own kinds
+        reason = f"torch.compile does not work here ({type(error).__name__})"
+        raise ResourceError(f"budget.compile: {reason}. Allowed here: false") from error
 
 
 def _check_counts(plan: Experiment, dataset: Dataset, in_folds: bool) -> None:

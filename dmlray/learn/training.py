@@ -183,4 +183,7 @@ def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = Tr
     if place.team.size > 1 and place.device.type == "cuda" and backbone.batchnorm == "train":
         learner = torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # of the whole batch
     # Twice as fast on a CPU, and what a GPU's tensor cores want.
-    return learner.to(device=place.device).to(memory_format=torch.channels_last)
+    learner = learner.to(device=place.device).to(memory_format=torch.channels_last)
+    if plan.budget.compile:
+        learner.trunk.compile()  # in place: a checkpoint's names stay as they are
+    return learner

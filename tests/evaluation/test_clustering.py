@@ -1,6 +1,7 @@
 import builtins
 from itertools import combinations
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -35,6 +36,18 @@ def test_the_same_seed_gives_the_same_clusters():
     embeddings = slow.unit_rows(0, 300, 8)
     assert np.array_equal(kmeans(embeddings, 20, seed=3), kmeans(embeddings, 20, seed=3))
     assert not np.array_equal(kmeans(embeddings, 20, seed=3), kmeans(embeddings, 20, seed=4))
+
+
+def test_iterations_one_by_one_are_those_of_one_call_and_are_told():
+    embeddings = slow.rows_with_ties(0, 200)  # 16 different rows: most of 60 clusters fall empty
+    together = faiss.Kmeans(
+        4, 60, niter=20, seed=3, min_points_per_centroid=1, max_points_per_centroid=200
+    )
+    together.train(embeddings.numpy())
+    told = []
+    found = kmeans(embeddings, 60, seed=3, progress=lambda *counts: told.append(counts))
+    assert np.array_equal(found, together.index.search(embeddings.numpy(), 1)[1][:, 0])
+    assert told == [(done, 20) for done in range(1, 21)]
 
 
 def test_classes_of_more_than_256_images_are_not_sampled():

@@ -32,6 +32,17 @@ def test_many_rows_cut_between_equals_are_each_mended():
     assert top(similarities, 4).indices.tolist() == [[20, 0, 1, 2]] * 200
 
 
+@pytest.mark.parametrize("values", [3, 50, 10**6])
+def test_few_among_many_are_found_by_runs_as_by_sorting(values, monkeypatch):
+    monkeypatch.setattr(module, "RUN", 5)
+    generator = torch.Generator().manual_seed(values)
+    similarities = torch.randint(values, (60, 1003), generator=generator).float()
+    expected, order = similarities.sort(dim=1, descending=True, stable=True)
+    found = top(similarities, 7)
+    assert found.indices.equal(order[:, :7])
+    assert found.similarities.equal(expected[:, :7])
+
+
 def test_twins_find_each_other_and_never_themselves():
     embeddings = slow.unit_rows(2, 10).repeat(2, 1)
     first = nearest(embeddings, 1).indices[:, 0]

@@ -1,0 +1,118 @@
+"""What the plan may change about a step: its precision, and a compiled trunk."""
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo
+from torch import Tensor, nn
+
+from dmlray import methods
+from dmlray.errors import ResourceError
+from dmlray.learn.optimizer import build
+from dmlray.learn.preflight import preflight
+from dmlray.learn.step import forward, step
+from dmlray.learn.training import Place, build_learner
+from dmlray.methods import Batch
+from dmlray.plans.files import read_experiment
+
+CLASSES, BATCH = 6, 12
+TOY = ["backbone.name=timm/test_resnet", "backbone.weights=none", "data.batch_size=12"]
+
+
+def toy(name: str, *words: str) -> tuple[Any, Any]:
+    """A plan and its learner."""
+    file = Path(f"experiments/{name}_demo.yaml")
+    plan = read_experiment(file, [*TOY, *words]).experiment
+    return plan, build_learner(plan, CLASSES, Place(torch.device("cpu")))
+
+
+def batch(learner: Any) -> tuple[Tensor, Tensor]:
+    views = (2,) if getattr(learner, "views", 1) == 2 else ()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(BATCH, *views, 3, 32, 32, generator=generator)
+    return images, torch.arange(BATCH) % CLASSES
+
+
+def terms_of(name: str, *words: str) -> dict[str, Tensor]:
+    plan, learner = toy(name, *words)
+    torch.manual_seed(0)
+    images, labels = batch(learner)
+    return step(learner.train(), images, labels, build(plan.optimizer, learner.groups()), plan)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_bfloat16_steps_have_float32_losses_near_those_of_float32(name: str) -> None:
+    exact, rounded = terms_of(name), terms_of(name, "budget.precision=bfloat16")
+    assert exact.keys() == rounded.keys()
+    assert any(exact[term] != rounded[term] for term in exact)
+    for term, value in rounded.items():
+        assert value.dtype == torch.float32
+        if "branch" not in term:  # DRML's branches part the batch, and rounding parts it anew
+            torch.testing.assert_close(value, exact[term], rtol=0.1, atol=0.1)
+
+
+def test_bfloat16_reaches_the_trunk_and_leaves_parameters_and_outputs_in_float32() -> None:
+    plan, learner = toy("proxy_anchor", "budget.precision=bfloat16")
+    seen = []
+    learner.trunk.register_forward_hook(lambda *arguments: seen.append(arguments[-1].dtype))
+    images, labels = batch(learner)
+    outputs = forward(learner, Batch(images, labels), plan)
+    step(learner, images, labels, build(plan.optimizer, learner.groups()), plan)
+    assert seen == [torch.bfloat16] * 2
+    assert outputs["embeddings"].dtype == torch.float32
+    assert all(p.dtype == torch.float32 for p in learner.parameters())
+    learner.embed(images)
+    assert seen[-1] == torch.float32
+
+
+def test_a_compiled_trunk_gives_the_same_numbers_under_the_same_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Traced, but run by torch: to build C++ takes minutes, and is not ours to test."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plan, compiled = toy("proxy_anchor", "budget.compile=true")
+    _, plain = toy("proxy_anchor")
+    traced = torch._dynamo.utils.counters["stats"]["calls_captured"]
+    images, labels = batch(plain)
+    found, expected = (
+        step(learner, images, labels, build(plan.optimizer, learner.groups()), plan)
+        for learner in (compiled, plain)
+    )
+    assert torch._dynamo.utils.counters["stats"]["calls_captured"] > traced
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(compiled.state_dict(), plain.state_dict())
+
+
+def test_a_machine_that_cannot_compile_hears_one_sentence_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no compiler\nin many lines")
+
+    monkeypatch.setattr(torch, "compile", lambda function: broken)
+    plan = toy("proxy_anchor", "budget.compile=true")[0]
+    with pytest.raises(ResourceError, match=r"^budget.compile: .* Allowed here: false$"):
+        preflight(plan)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_fused_optimizers_step_as_the_plain_ones_on_a_network_in_channels_last(
+    optimizer: str,
+) -> None:
+    """Run on the CPU's fused kernels, for those of a GPU are not here."""
+    plan, _ = toy("proxy_anchor", f"optimizer.name={optimizer}")
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    fused, images = copy.deepcopy(plain), torch.randn(4, 3, 8, 8)
+    for network, flag in ((plain, False), (fused, True)):
+        moved = build(plan.optimizer, [methods.Group("trunk", list(network.parameters()))])
+        moved.param_groups[0]["fused"] = flag
+        for _ in range(3):
+            moved.zero_grad()
+            network(images).square().sum().backward()
+            moved.step()
+    torch.testing.assert_close(fused.state_dict(), plain.state_dict())
