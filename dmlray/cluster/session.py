@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import ray
 
@@ -28,13 +29,26 @@ QUIET = {
 _ANSWER = 5.0  # seconds that a cluster has to answer
 
 
+class Node(NamedTuple):
+    """What one machine has to give."""
+
+    cpus: float
+    gpus: float
+
+
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray has to give, in all."""
+    """What Ray has to give, in all and on each machine."""
 
     cpus: float
     gpus: float
     nodes: int
+    each: tuple[Node, ...] = ()
+
+    @property
+    def machines(self) -> tuple[Node, ...]:
+        """Every living node; the whole where nobody said what each has."""
+        return self.each or (Node(self.cpus, self.gpus),)
 
     def cpus_of_one_job(self, gpu: bool) -> int:
         """CPU cores for a training that runs alone: its fair share of a node's GPUs, or a node."""
@@ -74,7 +88,7 @@ def session(address: str | None = None) -> Iterator[Cluster]:
     try:
         for number in before:
             signal.signal(number, _interrupt)
-        yield _cluster()
+        yield living()
     finally:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not break the shutdown
@@ -127,10 +141,11 @@ def _has_token() -> bool:
     )
 
 
-def _cluster() -> Cluster:
-    total = ray.cluster_resources()
-    alive = sum(node["Alive"] for node in ray.nodes())
-    return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), alive)
+def living() -> Cluster:
+    """What the nodes that live now have; a lost one no longer counts, a new one does."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    each = tuple(Node(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in found)
+    return Cluster(sum(n.cpus for n in each), sum(n.gpus for n in each), len(each), each)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

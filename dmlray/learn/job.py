@@ -84,12 +84,17 @@ def _finish(training: Training) -> Scores:
 
 def evaluate(plan: Experiment, folder: RunFolder, place: Place) -> Scores:
     """Score a finished run again, from its checkpoint."""
-    what = task(plan)
-    training = Training(plan, what, folder, place)
-    chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
-    checkpoint.load(chosen, training.learner, None, place.device)
+    training = finished(plan, folder, place)
     embeddings, metrics = _score(training)
     return _scores(training, metrics, embeddings.shape[1])
+
+
+def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
+    """The learner of a finished run, as it was scored."""
+    training = Training(plan, task(plan), folder, place)
+    chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
+    checkpoint.load(chosen, training.learner, None, place.device)
+    return training
 
 
 def _score(training: Training) -> tuple[torch.Tensor, dict[str, float]]:

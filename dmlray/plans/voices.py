@@ -119,6 +119,16 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """`key value, not value` for each dotted key on which two documents disagree."""
+    one, other = flatten(ours), flatten(theirs)
+    return [
+        f"{key} {one.get(key)}, not {other.get(key)}"
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    ]
+
+
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys -> nested mapping; a key that is both value and group keeps the last word."""
     document: dict[str, Any] = {}
