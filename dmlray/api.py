@@ -209,9 +209,11 @@ def show(file: Path, overrides: Sequence[str] = ()) -> Resolved:
     return read_experiment(file, overrides)
 
 
-def doctor(address: str | None = None) -> Iterator[Check]:
-    """Check this machine and the cluster, one thing at a time."""
-    return examine(address)
+def doctor(
+    address: str | None = None, *, root: Path | None = None, out: Path | None = None
+) -> Iterator[Check]:
+    """Check this machine and every node of the cluster, one thing at a time."""
+    return examine(address, root, out or RUNS)
 
 
 def prepare_data(

@@ -196,12 +196,14 @@ def methods() -> None:
 
 @main.command()
 @click.option("--address", help="Ray cluster to look at; default RAY_ADDRESS or a new one.")
-def doctor(address: str | None) -> None:
-    """Check versions, devices, Ray, disk, weights and data."""
+@click.option("--root", type=PATH, help="Images that every node must see.")
+@click.option("--out", type=PATH, help="Run folders that every node must see; default runs.")
+def doctor(address: str | None, root: Path | None, out: Path | None) -> None:
+    """Check versions, devices, Ray and each of its nodes, disk, weights and data."""
     from dmlray import api
 
     healthy = True
-    for check in api.doctor(address):
+    for check in api.doctor(address, root=root, out=out):
         healthy &= check.well
         click.echo(f"{'ok  ' if check.well else 'FAIL'}  {check.what:<12} {check.found}")
     if not healthy:

@@ -111,11 +111,27 @@ def _connect(address: str | None) -> None:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
         where = f"at {address}" if address else "on this machine"
-        reason = str(error).strip().split("\n")[0]
-        raise ResourceError(
-            f"cannot use Ray {where}: {reason}. Check the address and, with token "
-            "authentication, that RAY_AUTH_MODE=token and the same token are set everywhere"
-        ) from error
+        raise ResourceError(f"cannot use Ray {where}: {_reason(error, address)}") from error
+
+
+def _reason(error: Exception, address: str | None) -> str:
+    """Why Ray did not take us, and what to do; its own words seldom say it."""
+    text = " ".join(str(error).split())
+    if "Version mismatch" in text:
+        return f"{text} Allowed: the same Ray and Python on every host"
+    if not address:
+        return text
+    if not _has_token():
+        return (
+            "it does not let this machine in. No token was found here (RAY_AUTH_TOKEN, "
+            "RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token): copy the head's ~/.ray/auth_token"
+        )
+    if "RAY_AUTH_MODE" in os.environ and os.environ["RAY_AUTH_MODE"] != "token":
+        return "it does not let this machine in. Set RAY_AUTH_MODE=token: there is a token here"
+    return (
+        "it does not let this machine in. The token here is not the head's, or the head was "
+        "started without RAY_AUTH_MODE=token: both need the same token and mode"
+    )
 
 
 def _must_answer(address: str) -> None:

@@ -45,8 +45,7 @@ class Ensemble:
 
     def member(self, index: int) -> Experiment:
         """Member `index`, a function of (seed, index) alone: the same on 1 and on 8 devices."""
-        turn, choice = divmod(index, len(self.others) + 1)
-        own = (self.experiment, *self.others)[choice]
+        own = (self.experiment, *self.others)[index % (len(self.others) + 1)]
         protocol = self.experiment.protocol
         seed = (self.experiment.seed * _SEED_STRIDE + index) % 2**31
         changes: dict[str, Any] = {"seed": seed}
@@ -59,7 +58,7 @@ class Ensemble:
 
     def differences(self, other: "Ensemble") -> list[str]:
         """In what `other` is not this plan, one sentence each."""
-        return differences(self.document(), other.document())
+        return differences(self._numbered(), other._numbered())
 
     def document(self) -> dict[str, Any]:
         """The plain form that `ensemble.yaml` holds."""
@@ -70,6 +69,11 @@ class Ensemble:
             "experiment": self.experiment.document(),
             **({"others": others} if others else {}),
         }
+
+    def _numbered(self) -> dict[str, Any]:
+        """The document with a key for each setting, so that it can be compared key by key."""
+        others = {str(number): plan.document() for number, plan in enumerate(self.others, 1)}
+        return {**self.document(), "others": others}
 
     def write(self, path: Path) -> None:
         """Write the plan, enough to run it again."""

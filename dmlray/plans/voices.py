@@ -119,14 +119,16 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """`key value, not value` for each dotted key on which two documents disagree."""
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: int = 4) -> list[str]:
+    """`key value, not value` for the dotted keys on which two documents disagree."""
     one, other = flatten(ours), flatten(theirs)
-    return [
+    found = [
         f"{key} {one.get(key)}, not {other.get(key)}"
         for key in sorted(one.keys() | other.keys())
         if one.get(key) != other.get(key)
     ]
+    more = [f"{len(found) - most} more"] if len(found) > most else []
+    return found[:most] + more
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
