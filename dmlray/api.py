@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from dmlray.cluster import search as searching
 from dmlray.cluster import training
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.doctor import Check, examine
+from dmlray.cluster.merging import Merging, merge_members
 from dmlray.cluster.session import session
 from dmlray.data import archive, catalogue, download
 from dmlray.data.dataset import Dataset
 from dmlray.data.verify import Verification, verify
 from dmlray.errors import ConfigError, Interrupted
-from dmlray.learn import job
+from dmlray.learn import job, merging
 from dmlray.learn.device import default_device
 from dmlray.learn.preflight import preflight
 from dmlray.learn.scores import Scores
@@ -28,11 +29,15 @@ from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import Resolved, read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.plans.merge import Merge, read_merge
 from dmlray.plans.problems import nearest
 from dmlray.plans.search import read_search
+from dmlray.plans.voices import read_overrides
 from dmlray.reporting.display import Display, Silent
+from dmlray.reporting.report import write_ensemble
 
 RUNS = Path("runs")
+_SIZE = 8  # members of an ensemble, where nobody says how many
 
 
 def train(
@@ -93,11 +98,11 @@ def tune(
 
 
 def ensemble(
-    experiment: Path | None = None,
+    experiments: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     *,
     method: str | None = None,
-    size: int = 8,
+    size: int | None = None,
     vary: Vary | None = None,
     members_per_gpu: int = 1,
     out: Path | None = None,
@@ -108,23 +113,54 @@ def ensemble(
     """Train the members that are missing, merge them, and score every ensemble size."""
     display = display or Silent()
     if resume:
-        folder = _resumed(resume, "ensemble", overrides)
-        plan: Ensemble = read_ensemble(folder.plan("ensemble"))
+        folder = _resumed(resume, "ensemble", ())
+        plan = read_ensemble(folder.plan("ensemble"))
+        _must_agree(folder, plan, experiments, overrides, method, size, vary)
     else:
-        file = experiment or _experiment_of(method, display)
-        words = [*([f"method.name={method}"] if method else []), *overrides]
-        base = read_experiment(file, words).experiment
-        plan = Ensemble(base, size, vary or default_vary(base))
-        folder = RunFolder(out or RUNS / f"{_run_name(file)}_x{size}")
+        files = experiments or [_experiment_of(method, display)]
+        plan = _ensemble_of(files, overrides, method, size, vary)
+        folder = RunFolder(out or RUNS / f"{_run_name(files[0])}_x{plan.size}")
         folder.must_be_new()
-    _prepare(plan.experiment, display)
+    for setting in (plan.experiment, *plan.others):
+        _prepare(setting, display)
     if not resume:
         folder.claim()
         plan.write(folder.plan("ensemble"))
     with _resumable(f"dmlray ensemble --resume {folder}"), session(address) as cluster:
         fill_caches(plan.experiment, display)
-        members.train_members(plan, folder, cluster, members_per_gpu, display)
-        return members.merge_members(plan, folder), folder
+        merger = Merging(plan, folder, cluster)
+        members.train_members(plan, folder, cluster, members_per_gpu, display, merger.over)
+        return merger.finish(), folder
+
+
+def merge(
+    runs: Sequence[Path] = (),
+    *,
+    weights: Sequence[float] = (),
+    pca: int | None = None,
+    whiten: bool = False,
+    greedy: bool = False,
+    out: Path | None = None,
+    resume: Path | None = None,
+    display: Display | None = None,
+) -> tuple[Scores, RunFolder]:
+    """Merge finished runs of any methods that were scored on the same images, in this process."""
+    display = display or Silent()
+    if resume:
+        folder = _resumed(resume, "merge", [str(run) for run in runs])
+        plan = read_merge(folder.plan("merge"))
+    else:
+        plan = Merge(tuple(runs), tuple(weights), pca, whiten, greedy)
+        name = "+".join(run.name for run in plan.runs[:3])
+        folder = RunFolder(out or RUNS / f"merge_{name}")
+        folder.must_be_new()
+    merging.check(plan)
+    if not resume:
+        folder.claim()
+        plan.write(folder.plan("merge"))
+    scores = merging.merge(plan, folder, Place(default_device()), display.counting)
+    write_ensemble(folder, scores)
+    return scores, folder
 
 
 def evaluate(run: Path, display: Display | None = None) -> Scores:
@@ -136,8 +172,10 @@ def evaluate(run: Path, display: Display | None = None) -> Scores:
             plan = read_experiment(folder.plan("experiment")).experiment
             return job.evaluate(plan, folder, Place(default_device()), counting)
         case "ensemble":
-            with session():
-                return members.merge_members(read_ensemble(folder.plan("ensemble")), folder)
+            with session() as cluster:
+                return merge_members(read_ensemble(folder.plan("ensemble")), folder, cluster)
+        case "merge":
+            return merge(resume=run)[0]
         case _:
             raise ConfigError(str(run), [f"is a search. Allowed: dmlray train {folder.best}"])
 
@@ -163,7 +201,7 @@ def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
         trained, _ = train(found.best, **_go_on(root / "winner"), display=display)
         display.say("3/3  ensemble: DREML, one actor per core, merged")
         merged, _ = ensemble(
-            Path("experiments/dreml_demo.yaml"),
+            [Path("experiments/dreml_demo.yaml")],
             size=8,
             **_go_on(root / "dreml", "budget.epochs=2"),
             display=display,
@@ -176,9 +214,11 @@ def show(file: Path, overrides: Sequence[str] = ()) -> Resolved:
     return read_experiment(file, overrides)
 
 
-def doctor(address: str | None = None) -> Iterator[Check]:
-    """Check this machine and the cluster, one thing at a time."""
-    return examine(address)
+def doctor(
+    address: str | None = None, *, root: Path | None = None, out: Path | None = None
+) -> Iterator[Check]:
+    """Check this machine and every node of the cluster, one thing at a time."""
+    return examine(address, root, out or RUNS)
 
 
 def prepare_data(
@@ -248,6 +288,44 @@ def _experiment_of(method: str | None, display: Display) -> Path:
     file = Path("experiments") / f"{method}_demo.yaml"
     display.say(f"no --experiment given: taking {file}")
     return file
+
+
+def _ensemble_of(
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    method: str | None,
+    size: int | None,
+    vary: Vary | None,
+) -> Ensemble:
+    words = [*([f"method.name={method}"] if method else []), *overrides]
+    first, *others = [read_experiment(file, words).experiment for file in files]
+    if size is None:
+        size = len(files) if others else _SIZE
+    return Ensemble(
+        first, size, vary or ("settings" if others else default_vary(first)), tuple(others)
+    )
+
+
+def _must_agree(
+    folder: RunFolder,
+    plan: Ensemble,
+    experiments: Sequence[Path],
+    overrides: Sequence[str],
+    method: str | None,
+    size: int | None,
+    vary: Vary | None,
+) -> None:
+    """What is said again when an ensemble goes on must be what it was begun with."""
+    if experiments:
+        asked = _ensemble_of(experiments, overrides, method, size or plan.size, vary or plan.vary)
+    else:
+        words = [*([f"method.name={method}"] if method else []), *overrides]
+        said = read_ensemble(folder.plan("ensemble"), [read_overrides(words)])
+        asked = replace(said, size=size or plan.size, vary=vary or plan.vary)
+    strange = plan.differences(asked)
+    if strange:
+        allowed = "Allowed: the settings that it was begun with, or a new folder (--out)"
+        raise ConfigError(str(folder), [f"was begun with {', '.join(strange)}. {allowed}"])
 
 
 def _prepare(plan: Experiment, display: Display, folds: bool = False) -> None:

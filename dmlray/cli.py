@@ -93,10 +93,16 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
 @main.command()
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--method", help="Method, with its experiments/METHOD_demo.yaml.")
-@click.option("--experiment", type=PATH, help="Experiment of every member.")
-@click.option("--ensemble-size", "size", type=int, default=8, show_default=True, help="Members.")
-@click.option("--vary", help="What differs between members: meta_classes or seed.")
-@click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
+@click.option(
+    "--experiment",
+    "experiments",
+    type=PATH,
+    multiple=True,
+    help="Experiment of every member; several give the members other settings in turn.",
+)
+@click.option("--ensemble-size", "size", type=int, help="Members; default 8, or one a setting.")
+@click.option("--vary", help="What differs: meta_classes, seed, fold or settings.")
+@click.option("--members-per-gpu", type=int, default=1, show_default=True)
 @_run_options
 def ensemble(overrides: Sequence[str], **options: Any) -> None:
     """Train many learners side by side and merge their embeddings."""
@@ -106,6 +112,28 @@ def ensemble(overrides: Sequence[str], **options: Any) -> None:
         scores, folder = api.ensemble(overrides=overrides, display=display, **options)
     zero = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
     _table([*zero, *_curve_rows(scores)], scores)
+    _where(folder)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, type=PATH, metavar="RUN...")
+@click.option("--weights", help="Factor of each RUN's cosines, such as 1,0.5; default 1.")
+@click.option("--pca", type=int, help="Keep so many dimensions, as the training classes say.")
+@click.option("--whiten", is_flag=True, help="Give each dimension the same variance.")
+@click.option("--greedy", is_flag=True, help="Take members while they help on validation classes.")
+@click.option("--out", type=PATH, help="Run folder; default runs/merge_NAMES.")
+@click.option("--resume", type=PATH, metavar="RUN", help="Go on in this run folder.")
+def merge(runs: Sequence[Path], weights: str | None, **options: Any) -> None:
+    """Merge finished runs, also of different methods, and score them as one.
+
+    A RUN is a training or an ensemble; all must have been scored on the same test images.
+    """
+    from dmlray import api
+    from dmlray.plans.merge import read_weights
+
+    with _display() as display:
+        scores, folder = api.merge(runs, weights=read_weights(weights), display=display, **options)
+    _table(_curve_rows(scores) if scores.curve else [("merged", scores.metrics)], scores)
     _where(folder)
 
 
@@ -169,12 +197,14 @@ def methods() -> None:
 
 @main.command()
 @click.option("--address", help="Ray cluster to look at; default RAY_ADDRESS or a new one.")
-def doctor(address: str | None) -> None:
-    """Check versions, devices, Ray, disk, weights and data."""
+@click.option("--root", type=PATH, help="Images that every node must see.")
+@click.option("--out", type=PATH, help="Run folders that every node must see; default runs.")
+def doctor(address: str | None, root: Path | None, out: Path | None) -> None:
+    """Check versions, devices, Ray and each of its nodes, disk, weights and data."""
     from dmlray import api
 
     healthy = True
-    for check in api.doctor(address):
+    for check in api.doctor(address, root=root, out=out):
         healthy &= check.well
         click.echo(f"{'ok  ' if check.well else 'FAIL'}  {check.what:<12} {check.found}")
     if not healthy:

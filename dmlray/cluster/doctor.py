@@ -3,10 +3,12 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from dmlray import backbones
+from dmlray.cluster import nodes
 from dmlray.cluster.session import session
 from dmlray.data import catalogue
 from dmlray.data.cache import cache_folder
@@ -25,33 +27,42 @@ class Check:
     found: str
 
 
-def examine(address: str | None) -> Iterator[Check]:
-    """Yield one check after the other; none stops the next."""
+def examine(address: str | None, root: Path | None, out: Path) -> Iterator[Check]:
+    """Yield one check after the other; none stops the next.
+
+    Args:
+        root: Images that every node must see, if any.
+        out: Folder of run folders, which every node must write to.
+    """
     checks: dict[str, Callable[[], str]] = {
         "versions": lambda: " ".join(f"{name} {number}" for name, number in versions().items()),
         "devices": _devices,
-        "ray": lambda: _ray(address),
         "disk": _disk,
         "weights": _weights,
         "data": _data,
     }
     for what, check in checks.items():
-        try:
-            yield Check(what, True, check())
-        except DmlrayError as error:
-            yield Check(what, False, str(error))
+        yield _checked(what, check)
+    try:
+        with session(address) as cluster:
+            size = f"{cluster.nodes} nodes, {cluster.cpus:g} CPU, {cluster.gpus:g} GPU"
+            yield Check("ray", True, f"{address or 'started here'}: {size}")
+            yield _checked("nodes", lambda: nodes.examine(root, out))
+    except DmlrayError as error:
+        yield Check("ray", False, str(error))
+
+
+def _checked(what: str, check: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, check())
+    except DmlrayError as error:
+        return Check(what, False, str(error))
 
 
 def _devices() -> str:
     cpus = f"{torch.get_num_threads()} CPU threads"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return ", ".join([cpus, *gpus]) if gpus else f"{cpus}, no GPU"
-
-
-def _ray(address: str | None) -> str:
-    with session(address) as cluster:
-        where = address or "started here"
-        return f"{where}: {cluster.nodes} nodes, {cluster.cpus:g} CPU, {cluster.gpus:g} GPU"
 
 
 def _disk() -> str:

@@ -1,189 +1,208 @@
-"""Members of an ensemble on slot actors, and the actor that merges their embeddings.
+"""Members of an ensemble on slots. The driver keeps the queue.
 
-A slot is one share of a GPU, or one CPU core. The driver keeps the queue: a member whose slot
-died goes back to it, and a new slot takes the place of the dead one where there is room.
+A member whose slot or node died goes back to the queue and on from its last checkpoint; the
+number of slots follows the living cluster.
 """
 
-from collections import deque
-from dataclasses import dataclass, replace
-from pathlib import Path
+import heapq
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
 import torch
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from dmlray.cluster.reporters import ToTensorBoard
+from dmlray.cluster import session
 from dmlray.cluster.session import Cluster
-from dmlray.data.unseen import test_subset
-from dmlray.errors import ConfigError, RunError
-from dmlray.evaluation.merge import prefix_scores
+from dmlray.cluster.slots import Hired, Memory, Share, Slot, Slots, share_of
+from dmlray.errors import ConfigError, DmlrayError, ResourceError, RunError
 from dmlray.learn import journal
-from dmlray.learn.device import default_device, set_threads
-from dmlray.learn.job import job
-from dmlray.learn.scores import Scores, read_scores
-from dmlray.learn.training import Place, load_dataset
+from dmlray.learn.scores import read_scores
 from dmlray.plans.ensemble import Ensemble
-from dmlray.plans.experiment import Experiment
+from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.plans.voices import differences
 from dmlray.reporting.display import Display
-from dmlray.reporting.tensorboard import TensorBoard
 
-_TRIES = 3  # of one member, before the ensemble gives up on it
-
-
-class Slot:
-    """Trains one member after another; holds torch, and nothing of any member."""
-
-    def train(self, plan: Experiment, folder: RunFolder) -> None:
-        """Train in `folder`, or go on there; the results are files."""
-        set_threads(1)
-        place = Place(default_device())
-        job(plan, folder, ToTensorBoard(folder), place, with_zero_shot=folder.path.name == "000")
-
-
-class Merger:
-    """Adds the members' embeddings in order and scores the ensemble at every size."""
-
-    def merge(
-        self, files: list[Path], labels: np.ndarray, recall_at: tuple[int, ...]
-    ) -> list[dict[str, float]]:
-        """Scores of the first 1, 2, ..., L members; the files hold unit rows (N, D)."""
-        members = [np.load(file, mmap_mode="r") for file in files]
-        return prefix_scores(members, torch.as_tensor(labels), recall_at)
+_TRIES = 3  # of one member without an epoch gained, before the ensemble gives up on it
+_LOOK = 0.5  # seconds between looks at the cluster and the journals
+_PATIENCE = 120.0  # seconds without room for a single slot: a node that comes back is waited for
+_GIB = 1 << 30
 
 
 @dataclass
 class Failure:
-    """What went wrong with a member, and how often."""
+    """What went wrong with a member, and how often since it last gained an epoch."""
 
     tries: int = 0
+    epochs: int = 0
     reason: str = ""
 
 
 class Pool:
-    """The driver's side: a queue of members and the slots that take them."""
+    """A queue of members and the slots that take them, lowest number first."""
 
     def __init__(
-        self, plan: Ensemble, folder: RunFolder, cluster: Cluster, members_per_gpu: int
+        self,
+        plan: Ensemble,
+        folder: RunFolder,
+        cluster: Cluster,
+        members_per_gpu: int,
+        slot: type = Slot,
     ) -> None:
         self.plan, self.folder = plan, folder
-        self.share = self._share(cluster, members_per_gpu)
-        self.todo = deque(i for i in range(plan.size) if not self._finished(i))
+        self.share = share_of(cluster, members_per_gpu)
+        self.todo = [i for i in range(plan.size) if not self._finished(i)]
         self.missing = tuple(self.todo)
-        self.slots = min(cluster.fit(*self.share), max(1, len(self.missing)))
-        self.idle: list[Any] = []
-        self.busy: dict[Any, tuple[int, Any]] = {}
+        self.active: dict[Any, int] = {}
         self.failures: dict[int, Failure] = {}
+        self.epochs = {i: plan.member(i).budget.epochs for i in self.missing}
+        self._slots = Slots(slot)
+        self._probing = self.share.members_per_gpu > 1 and len(self.todo) > 1
+        self._room_seen = self._looked = time.monotonic()
 
-    def run(self, display: Display) -> None:
-        """Train all members that are missing.
+    def run(self, display: Display, over: Callable[[int], None] = lambda index: None) -> None:
+        """Train all members that are missing; tell `over` the number of each that is done.
 
         Raises:
-            RunError: If a member fails again and again; the others are finished first.
+            RunError: If a member fails again and again (the others are finished first), or no
+                node is left.
+            ResourceError: If a GPU does not hold the members that were asked for.
         """
-        epochs = len(self.missing) * self.plan.experiment.budget.epochs
-        display.start(f"{len(self.missing)} members, epochs", epochs)
-        while self.todo or self.busy:
-            self._hand_out()
-            done, _ = ray.wait(list(self.busy), num_returns=1, timeout=0.5)
-            for reference in done:
-                self._take_back(reference, display)
-            self._show(display)
-        for slot in self.idle:
-            ray.kill(slot)
+        display.start(f"{len(self.missing)} members, epochs", sum(self.epochs.values()))
+        self._follow()
+        try:
+            while self.todo or self.active:
+                self._hand_out()
+                for reference, slot in self._slots.wait(_LOOK):
+                    self._take_back(reference, slot, display, over)
+                if time.monotonic() - self._looked >= _LOOK:
+                    self._follow()
+                    self._show(display)
+        finally:
+            self._slots.close()
+        self._show(display)
         lost = {i: f.reason for i, f in self.failures.items() if f.tries >= _TRIES}
         if lost:
             raise RunError("; ".join(f"member {i} failed: {why}" for i, why in lost.items()))
 
-    def _hand_out(self) -> None:
-        while self.todo and len(self.busy) < self.slots:
-            slot = self.idle.pop() if self.idle else self._new_slot()
-            index = self.todo.popleft()
-            folder = self.folder.member(index)
-            reference = slot.train.remote(self.plan.member(index), folder)
-            self.busy[reference] = (index, slot)
+    @property
+    def _wanted(self) -> Share:
+        """The share of the next slot; the probe has a GPU for itself."""
+        return Share(self.share.cpus, 1) if self._probing else self.share
 
-    def _take_back(self, reference: Any, display: Display) -> None:
-        index, slot = self.busy.pop(reference)
+    def _follow(self) -> None:
+        """Have as many slots as there is room for and work to do."""
+        room = self._wanted.room(session.living())
+        self._looked = time.monotonic()
+        if room:
+            self._room_seen = self._looked
+        elif self._looked - self._room_seen > _PATIENCE:
+            resume = f"dmlray ensemble --resume {self.folder}"
+            raise RunError(f"no node is left that has room for a member. Go on with: {resume}")
+        if self._probing:
+            room = min(1, room)
+        self._slots.follow(self._wanted, room, len(self.todo))
+
+    def _hand_out(self) -> None:
+        while self.todo and (slot := self._slots.take(self._wanted)):
+            index = heapq.heappop(self.todo)
+            work = slot.actor.probe if self._probing else slot.actor.train
+            reference = work.remote(self.plan.member(index), self.folder.member(index))
+            self.active[reference] = index
+            self._slots.give(slot, reference)
+
+    def _take_back(
+        self, reference: Any, slot: Hired, display: Display, over: Callable[[int], None]
+    ) -> None:
+        index = self.active.pop(reference)
         try:
-            ray.get(reference)
-            self.idle.append(slot)
-        except RayActorError:
-            self._failed(index, "its process died", display)
+            self._finish(index, ray.get(reference), over)
+            self._slots.free(slot)
         except RayTaskError as error:
-            self.idle.append(slot)
-            self._failed(index, str(error.cause), display)
+            self._slots.free(slot)
+            self._error(index, slot.share, error.cause, display)
+        except RayError:
+            self._slots.fire(slot)
+            self._failed(index, "its process or node died", display)
+
+    def _finish(self, index: int, memory: Memory | None, over: Callable[[int], None]) -> None:
+        if self._probing:
+            self._measured(memory)
+            heapq.heappush(self.todo, index)
+        else:
+            over(index)
+
+    def _measured(self, memory: Memory | None) -> None:
+        """The probe is over: shares are used if they fit."""
+        self._probing = False
+        asked = self.share.members_per_gpu
+        if memory and memory.fits() < asked:
+            raise ResourceError(
+                f"--members-per-gpu: {asked} members of {memory.member / _GIB:.1f} GiB do not fit "
+                f"a GPU of {memory.device / _GIB:.1f} GiB. Allowed: at most "
+                f"{max(1, memory.fits())}, with --resume {self.folder}"
+            )
+
+    def _error(self, index: int, share: Share, cause: BaseException, display: Display) -> None:
+        if isinstance(cause, torch.cuda.OutOfMemoryError) and share.members_per_gpu > 1:
+            if share == self.share:  # members that failed beside this one lowered it already
+                fewer = share.members_per_gpu // 2
+                self.share = Share(share.cpus, fewer)
+                display.say(f"member {index}: GPU out of memory; {fewer} members per GPU from now")
+            heapq.heappush(self.todo, index)
+        elif isinstance(cause, DmlrayError | torch.cuda.OutOfMemoryError):
+            self.failures[index] = Failure(_TRIES, 0, str(cause))  # no retry would mend it
+        else:
+            self._failed(index, f"{type(cause).__name__}: {cause}", display)
 
     def _failed(self, index: int, reason: str, display: Display) -> None:
         failure = self.failures.setdefault(index, Failure())
-        failure.tries, failure.reason = failure.tries + 1, reason
+        epochs = self._epochs_of(index)
+        failure.tries = failure.tries + 1 if epochs <= failure.epochs else 1
+        failure.epochs, failure.reason = epochs, reason
         if failure.tries < _TRIES:
-            self.todo.appendleft(index)
+            heapq.heappush(self.todo, index)
             display.say(f"member {index}: {reason}; goes on from its last checkpoint")
-
-    def _new_slot(self) -> Any:
-        cpus, gpus = self.share
-        return ray.remote(Slot).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0).remote()
 
     def _finished(self, index: int) -> bool:
         member = self.folder.member(index)
         return member.scores.exists() and member.embeddings.exists()
 
-    @staticmethod
-    def _share(cluster: Cluster, members_per_gpu: int) -> tuple[float, float]:
-        if cluster.gpus < 1:
-            return 1.0, 0.0
-        cpus = min(1.0, cluster.cpus / (cluster.gpus * members_per_gpu))
-        return cpus, 1.0 / members_per_gpu
+    def _epochs_of(self, index: int) -> int:
+        return len(journal.read(self.folder.member(index).metrics))
 
     def _show(self, display: Display) -> None:
-        active = {index for index, _ in self.busy.values()}
-        waiting = set(self.todo)
-        epochs = self.plan.experiment.budget.epochs
+        active, waiting = set(self.active.values()), set(self.todo)
         done = sum(
-            len(journal.read(self.folder.member(i).metrics)) if i in active else epochs
+            self._epochs_of(i) if i in active else self.epochs[i]
             for i in self.missing
             if i not in waiting
         )
         over = len(self.missing) - len(waiting) - len(active)
-        display.update(done, f"{over} members over")
+        display.update(done, f"{over} members over, {len(active)} at work")
 
 
 def train_members(
-    plan: Ensemble, folder: RunFolder, cluster: Cluster, members_per_gpu: int, display: Display
+    plan: Ensemble,
+    folder: RunFolder,
+    cluster: Cluster,
+    members_per_gpu: int,
+    display: Display,
+    over: Callable[[int], None] = lambda index: None,
 ) -> None:
-    """Train the members that `folder` lacks."""
-    if members_per_gpu < 1:
-        raise ConfigError("--members-per-gpu", ["must be at least 1"])
+    """Train the members that `folder` lacks.
+
+    Raises:
+        ConfigError: If a member that is there was trained by another plan.
+    """
     for index in range(plan.size):
         _drop_damaged(folder.member(index), display)
-    Pool(plan, folder, cluster, members_per_gpu).run(display)
-
-
-def merge_members(plan: Ensemble, folder: RunFolder) -> Scores:
-    """Scores of the whole ensemble and its curve over sizes, from the members' files."""
-    files = [folder.member(i).embeddings for i in range(plan.size)]
-    labels = test_subset(load_dataset(plan.experiment)).labels
-    merger = ray.remote(Merger).options(num_cpus=0).remote()
-    depths = plan.experiment.protocol.depths(len(labels))
-    curve: list[dict[str, float]] = ray.get(merger.merge.remote(files, labels, depths))
-    parts = [read_scores(folder.member(i).scores) for i in range(plan.size)]
-    scores = replace(
-        parts[0],
-        metrics=curve[-1],
-        curve=curve,
-        embedding_size=sum(part.embedding_size for part in parts),
-        seed=plan.experiment.seed,
-        clustering=None,  # of one member; the merged embeddings are never side by side
-    )
-    board = TensorBoard(folder.path)
-    for size, metrics in enumerate(curve, 1):
-        board.epoch(size, {f"ensemble/{name}": value for name, value in metrics.items()})
-    board.close()
-    scores.write(folder.scores)
-    return scores
+        _check_begun(plan, folder, index)
+    Pool(plan, folder, cluster, members_per_gpu).run(display, over)
 
 
 def _drop_damaged(member: RunFolder, display: Display) -> None:
@@ -193,6 +212,18 @@ def _drop_damaged(member: RunFolder, display: Display) -> None:
     try:
         read_scores(member.scores)
         np.load(member.embeddings, mmap_mode="r")
-    except (RunError, OSError, ValueError):
+    except (RunError, OSError, ValueError, EOFError):
         display.say(f"{member.path}: its results are damaged; made again")
         member.scores.unlink(missing_ok=True)
+
+
+def _check_begun(plan: Ensemble, folder: RunFolder, index: int) -> None:
+    """A member that was begun by another plan must not be mixed with the rest."""
+    member = folder.member(index)
+    if not member.plan("experiment").exists():
+        return
+    begun = read_experiment(member.plan("experiment")).experiment
+    strange = differences(begun.document(), plan.member(index).document())
+    if strange:
+        allowed = "Allowed: the plan that it was begun with, or a new folder (--out)"
+        raise ConfigError(str(member), [f"was begun with {', '.join(strange)}. {allowed}"])

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import ray
 
@@ -28,13 +29,26 @@ QUIET = {
 _ANSWER = 5.0  # seconds that a cluster has to answer
 
 
+class Node(NamedTuple):
+    """What one machine has to give."""
+
+    cpus: float
+    gpus: float
+
+
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray has to give, in all."""
+    """What Ray has to give, in all and on each machine."""
 
     cpus: float
     gpus: float
     nodes: int
+    each: tuple[Node, ...] = ()
+
+    @property
+    def machines(self) -> tuple[Node, ...]:
+        """Every living node; the whole where nobody said what each has."""
+        return self.each or (Node(self.cpus, self.gpus),)
 
     def cpus_of_one_job(self, gpu: bool) -> int:
         """CPU cores for a training that runs alone: its fair share of a node's GPUs, or a node."""
@@ -74,7 +88,7 @@ def session(address: str | None = None) -> Iterator[Cluster]:
     try:
         for number in before:
             signal.signal(number, _interrupt)
-        yield _cluster()
+        yield living()
     finally:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not break the shutdown
@@ -97,11 +111,27 @@ def _connect(address: str | None) -> None:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
         where = f"at {address}" if address else "on this machine"
-        reason = str(error).strip().split("\n")[0]
-        raise ResourceError(
-            f"cannot use Ray {where}: {reason}. Check the address and, with token "
-            "authentication, that RAY_AUTH_MODE=token and the same token are set everywhere"
-        ) from error
+        raise ResourceError(f"cannot use Ray {where}: {_reason(error, address)}") from error
+
+
+def _reason(error: Exception, address: str | None) -> str:
+    """Why Ray did not take us, and what to do; its own words seldom say it."""
+    text = " ".join(str(error).split())
+    if "Version mismatch" in text:
+        return f"{text} Allowed: the same Ray and Python on every host"
+    if not address:
+        return text
+    if not _has_token():
+        return (
+            "it does not let this machine in. No token was found here (RAY_AUTH_TOKEN, "
+            "RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token): copy the head's ~/.ray/auth_token"
+        )
+    if "RAY_AUTH_MODE" in os.environ and os.environ["RAY_AUTH_MODE"] != "token":
+        return "it does not let this machine in. Set RAY_AUTH_MODE=token: there is a token here"
+    return (
+        "it does not let this machine in. The token here is not the head's, or the head was "
+        "started without RAY_AUTH_MODE=token: both need the same token and mode"
+    )
 
 
 def _must_answer(address: str) -> None:
@@ -127,10 +157,11 @@ def _has_token() -> bool:
     )
 
 
-def _cluster() -> Cluster:
-    total = ray.cluster_resources()
-    alive = sum(node["Alive"] for node in ray.nodes())
-    return Cluster(total.get("CPU", 0.0), total.get("GPU", 0.0), alive)
+def living() -> Cluster:
+    """What the nodes that live now have; a lost one no longer counts, a new one does."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    each = tuple(Node(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in found)
+    return Cluster(sum(n.cpus for n in each), sum(n.gpus for n in each), len(each), each)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

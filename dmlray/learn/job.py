@@ -87,12 +87,17 @@ def evaluate(
     plan: Experiment, folder: RunFolder, place: Place, progress: Progress | None = None
 ) -> Scores:
     """Score a finished run again, from its checkpoint; `progress` counts what takes long."""
-    what = task(plan)
-    training = Training(plan, what, folder, place)
-    chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
-    checkpoint.load(chosen, training.learner, None, place.device)
+    training = finished(plan, folder, place)
     embeddings, metrics = _score(training, progress)
     return _scores(training, metrics, embeddings.shape[1])
+
+
+def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
+    """The learner of a finished run, as it was scored."""
+    training = Training(plan, task(plan), folder, place)
+    chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
+    checkpoint.load(chosen, training.learner, None, place.device)
+    return training
 
 
 def _score(

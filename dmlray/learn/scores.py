@@ -16,7 +16,8 @@ class Scores:
     """Retrieval on classes never seen in training; metrics are fractions in [0, 1].
 
     `clustering` names the k-means behind `nmi`: another one gives another number. `remarks` say
-    where the data are not what their name promises.
+    where the data are not what their name promises, and what merging did beyond laying embeddings
+    side by side; `curve` holds the metrics of the first 1, 2, ... members.
 
     `half_width` is that of the 95 % interval of each mean over `n` runs (Student t); empty for
     n = 1.

@@ -10,20 +10,26 @@ import yaml
 from dmlray.errors import ConfigError
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override, resolve
-from dmlray.plans.voices import Voice, read_file
+from dmlray.plans.voices import Voice, differences, flatten, read_file
 from dmlray.storage import write_text
 
-Vary = Literal["meta_classes", "seed"]
+Vary = Literal["meta_classes", "seed", "fold", "settings"]
 _SEED_STRIDE = 100_003  # prime: seeds of two ensembles meet only after so many members
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What `dmlray ensemble` does. `meta_classes` also deals classes anew for each member."""
+    """What `dmlray ensemble` does.
+
+    `seed` trains the experiment again and again; `meta_classes` also deals classes anew for each
+    member; `fold` lets each hold out other classes; `settings` gives the members the experiments
+    in turn, of which `experiment` is the first and `others` are the rest.
+    """
 
     experiment: Experiment
     size: int
     vary: Vary
+    others: tuple[Experiment, ...] = ()
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -33,23 +39,69 @@ class Ensemble:
         if self.vary not in get_args(Vary):
             allowed = ", ".join(get_args(Vary))
             raise ConfigError("--vary", [f"{self.vary!r} is not allowed. Allowed: {allowed}"])
-        deals = hasattr(self.experiment.method.config, "draw_seed")
-        if self.vary == "meta_classes" and not deals:
-            name = self.experiment.method.name
-            raise ConfigError("--vary", [f"{name} has no meta-classes. Allowed: seed"])
+        problem = self._problem()
+        if problem:
+            raise ConfigError("--vary", [problem])
 
     def member(self, index: int) -> Experiment:
         """Member `index`, a function of (seed, index) alone: the same on 1 and on 8 devices."""
+        own = (self.experiment, *self.others)[index % (len(self.others) + 1)]
+        protocol = self.experiment.protocol
         seed = (self.experiment.seed * _SEED_STRIDE + index) % 2**31
         changes: dict[str, Any] = {"seed": seed}
         if self.vary == "meta_classes":
             changes["method.draw_seed"] = seed
-        return override(self.experiment, f"member {index}", changes)
+        if self.vary == "fold":
+            turn, changes["protocol.fold"] = divmod(index, protocol.folds)
+            changes["seed"] = seed if turn else self.experiment.seed
+        return override(own, f"member {index}", changes)
+
+    def differences(self, other: "Ensemble") -> list[str]:
+        """In what `other` is not this plan, one sentence each."""
+        return differences(self._numbered(), other._numbered())
+
+    def document(self) -> dict[str, Any]:
+        """The plain form that `ensemble.yaml` holds."""
+        others = [other.document() for other in self.others]
+        return {
+            "size": self.size,
+            "vary": self.vary,
+            "experiment": self.experiment.document(),
+            **({"others": others} if others else {}),
+        }
+
+    def _numbered(self) -> dict[str, Any]:
+        """The document with a key for each setting, so that it can be compared key by key."""
+        others = {str(number): plan.document() for number, plan in enumerate(self.others, 1)}
+        return {**self.document(), "others": others}
 
     def write(self, path: Path) -> None:
         """Write the plan, enough to run it again."""
-        document = {"size": self.size, "vary": self.vary, "experiment": self.experiment.document()}
-        write_text(path, yaml.safe_dump(document, sort_keys=False))
+        write_text(path, yaml.safe_dump(self.document(), sort_keys=False))
+
+    def _problem(self) -> str | None:
+        """What `vary` asks of the experiments and does not find."""
+        protocol, several = self.experiment.protocol, len(self.others) + 1
+        match self.vary:
+            case "meta_classes" if not hasattr(self.experiment.method.config, "draw_seed"):
+                return f"{self.experiment.method.name} has no meta-classes. Allowed: seed"
+            case "fold" if protocol.selection != "validation":
+                selection = f"protocol.selection={protocol.selection} holds out no fold"
+                return f"fold: {selection}. Allowed: protocol.selection=validation"
+            case "settings" if not 2 <= several <= self.size:
+                allowed = f"Allowed: 2 to --ensemble-size {self.size} times --experiment"
+                return f"settings of {several} experiments are not possible. {allowed}"
+            case "settings":
+                return next(filter(None, map(self._strange, self.others)), None)
+        return "several experiments vary settings alone" if self.others else None
+
+    def _strange(self, other: Experiment) -> str | None:
+        """Where `other` could not be scored together with the first experiment."""
+        for key in ("data.name", "data.root", "data.split", "protocol.recall_at"):
+            ours, theirs = (flatten(plan.document())[key] for plan in (self.experiment, other))
+            if ours != theirs:
+                return f"settings: {key} is {ours} and {theirs}. Allowed: one test set for all"
+        return None
 
 
 def default_vary(experiment: Experiment) -> Vary:
@@ -58,7 +110,17 @@ def default_vary(experiment: Experiment) -> Vary:
 
 
 def read_ensemble(path: Path, overrides: Sequence[Voice] = ()) -> Ensemble:
-    """Read the plan of a run folder."""
+    """Read the plan of a run folder.
+
+    Raises:
+        ConfigError: If it is damaged.
+    """
     voice = read_file(path)
     experiment = resolve(str(path), [voice.below("experiment"), *overrides]).experiment
-    return Ensemble(experiment, int(voice.values["size"]), voice.values["vary"])
+    try:
+        said = [Voice(str(path), flatten(other)) for other in voice.values.get("others", [])]
+        size, vary = int(voice.values["size"]), voice.values["vary"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(str(path), [f"is no plan of an ensemble: {error!r}"]) from None
+    others = tuple(resolve(str(path), [other, *overrides]).experiment for other in said)
+    return Ensemble(experiment, size, vary, others)

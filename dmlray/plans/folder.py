@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dmlray.errors import ConfigError
 
-KINDS = ("search", "ensemble", "experiment")
+KINDS = ("search", "ensemble", "merge", "experiment")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class RunFolder:
     def zero_shot(self) -> Path:
         """Scores of the trunk's features before any training."""
         return self.path / "zero_shot.json"
+
+    @property
+    def report(self) -> Path:
+        """One self-contained page for a browser."""
+        return self.path / "report.html"
 
     @property
     def scores(self) -> Path:

@@ -119,6 +119,18 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: int = 4) -> list[str]:
+    """`key value, not value` for the dotted keys on which two documents disagree."""
+    one, other = flatten(ours), flatten(theirs)
+    found = [
+        f"{key} {one.get(key)}, not {other.get(key)}"
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    ]
+    more = [f"{len(found) - most} more"] if len(found) > most else []
+    return found[:most] + more
+
+
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys -> nested mapping; a key that is both value and group keeps the last word."""
     document: dict[str, Any] = {}

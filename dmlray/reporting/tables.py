@@ -38,6 +38,7 @@ def protocol(scores: Scores) -> str:
     rules = {
         "last": "last epoch, trained on all training classes",
         "validation": "epoch chosen on held-out training classes",
+        "mixed": "epochs by each run's own rule",
         "best_on_test": "EPOCH CHOSEN ON THE TEST CLASSES, for comparison only",
     }
     tuned = f"; settings by {scores.tuned_by}" if scores.tuned_by else ""

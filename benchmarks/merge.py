@@ -1,0 +1,99 @@
+"""Score every ensemble size in one pass, against concatenating and sorting for each size.
+
+    python benchmarks/merge.py [--members 48] [--images 5924] [--width 12]
+
+CPU time of one thread. The slow side is measured at a few sizes and the rest is read off the line
+between them, for all of it would take minutes; the values are compared at these sizes.
+"""
+
+import argparse
+import sys
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from dmlray.evaluation.growing import Growing
+from dmlray.evaluation.merge import prefix_scores
+
+RECALL_AT = (1, 2, 4, 8)
+GOAL, MOST_ERROR = 25.0, 1e-6
+
+
+def main() -> None:
+    arguments = read_arguments()
+    torch.set_num_threads(1)
+    members, labels = draw(arguments.members, arguments.images, arguments.width, arguments.classes)
+    fast, curve = timed(lambda: prefix_scores(members, labels, RECALL_AT))
+    growing = Growing(labels, RECALL_AT)
+    streamed, streamed_curve = timed(lambda: [growing.add(member) for member in members])
+    sizes = sorted({1, arguments.members // 2 or 1, arguments.members})
+    seconds = []
+    for size in sizes:
+        spent, slow = timed(lambda size=size: concatenate_and_sort(members[:size], labels))
+        seconds.append(spent)
+        for name, value in slow.items():
+            for ours in (curve, streamed_curve):
+                if abs(ours[size - 1][name] - value) > MOST_ERROR:
+                    sys.exit(f"WRONG {name} of {size}: {ours[size - 1][name]}, not {value}")
+    every = np.interp(range(1, arguments.members + 1), sizes, seconds).sum()
+    print(f"one pass          {fast:8.2f} cpu-s for all {arguments.members} sizes")
+    print(f"as they finish    {streamed:8.2f} cpu-s")
+    print(f"concatenate, sort {every:8.2f} cpu-s, extrapolated from sizes {sizes}")
+    print(f"RATIO {every / fast:.1f} (goal {GOAL:g})")
+    if arguments.goal and every / fast < GOAL:
+        sys.exit("below the goal")
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--members", type=int, default=48)
+    parser.add_argument("--images", type=int, default=5924)
+    parser.add_argument("--width", type=int, default=12)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--goal", action="store_true", help="fail below the goal")
+    return parser.parse_args()
+
+
+def draw(
+    members: int, images: int, width: int, classes: int
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Members (N, D) of unit rows around class centres, and labels (N,)."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (images,), generator=generator)
+    rows = []
+    for _ in range(members):
+        centres = torch.randn(classes, width, generator=generator)
+        noise = torch.randn(images, width, generator=generator)
+        rows.append(F.normalize(centres[labels] + 2 * noise))
+    return rows, labels
+
+
+def concatenate_and_sort(members: list[torch.Tensor], labels: torch.Tensor) -> dict[str, float]:
+    """The plain way: all similarities (N, N) of the concatenation, sorted; all metrics."""
+    joined = torch.cat(members, 1).double()
+    similarities = joined @ joined.T
+    similarities.fill_diagonal_(-torch.inf)
+    order = similarities.argsort(dim=1, descending=True, stable=True)[:, :-1]
+    hits = (labels[order] == labels[:, None]).double()  # (N, N - 1)
+    relevant = hits.sum(1)
+    hits, relevant = hits[relevant > 0], relevant[relevant > 0]
+    place = torch.arange(1, hits.shape[1] + 1)
+    within = hits * (place <= relevant[:, None])
+    precision = hits.cumsum(1) / place
+    scores = {f"recall_at_{k}": hits[:, :k].any(1).double().mean().item() for k in RECALL_AT}
+    scores["r_precision"] = (within.sum(1) / relevant).mean().item()
+    scores["map_at_r"] = ((within * precision).sum(1) / relevant).mean().item()
+    return scores
+
+
+def timed(work):  # type: ignore[no-untyped-def]
+    """CPU seconds, and what it gave."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The actor that merges members while the others still train."""
+
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+from torch import Tensor
+
+from dmlray.cluster.session import Cluster
+from dmlray.errors import RunError
+from dmlray.evaluation.growing import MOST_IMAGES, Growing
+from dmlray.evaluation.merge import prefix_scores
+from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.members import Member, joined, members_of, test_labels
+from dmlray.learn.scores import Scores
+from dmlray.plans.ensemble import Ensemble
+from dmlray.plans.folder import RunFolder
+from dmlray.reporting.report import write_ensemble
+
+_TRIES = 3  # of a merger whose node is lost
+
+Curve = list[dict[str, float]]
+
+
+class Merger:
+    """Adds the members' embeddings in order and scores the ensemble at every size."""
+
+    def __init__(self, labels: Tensor, recall_at: tuple[int, ...], threads: int) -> None:
+        set_threads(threads)
+        self._labels, self._recall_at = labels, recall_at
+        self._growing: Growing | None = None
+        self._curve: Curve = []
+
+    def grow(self, members: list[Member]) -> Curve:
+        """Add the members after those that were added; scores of the first 1, 2, ..., L."""
+        if not self._growing:
+            self._growing = Growing(self._labels, self._recall_at)
+        for member in members[len(self._curve) :]:
+            self._curve.append(self._growing.add(member.embeddings()))
+        return self._curve
+
+    def at_once(self, members: list[Member]) -> Curve:
+        """The same block by block, for more images than `grow` has memory for."""
+        rows = [member.embeddings() for member in members]
+        return prefix_scores(rows, self._labels, self._recall_at, device=default_device())
+
+
+class Merging:
+    """The driver's side: hands finished members to the merger, whichever order they end in."""
+
+    def __init__(self, plan: Ensemble, folder: RunFolder, cluster: Cluster) -> None:
+        self._plan, self._folder, self._cluster = plan, folder, cluster
+        self._members: list[Member] = []
+        self._merger: Any = None
+        self._labels: Tensor | None = None
+
+    def over(self, index: int) -> None:
+        """Member `index` is finished; all that come next in order are merged meanwhile."""
+        before = len(self._members)
+        self._read()
+        if len(self._members) > before and self._streams:
+            self._start().grow.remote(list(self._members))
+
+    def finish(self) -> Scores:
+        """Scores of the whole ensemble and its curve over sizes."""
+        self._read()
+        lacking = self._plan.size - len(self._members)
+        if lacking:
+            raise RunError(f"{self._folder}: {lacking} members are not finished; --resume the run")
+        curve = self._curve()
+        scores = replace(
+            joined(self._members, curve[-1], []), curve=curve, seed=self._plan.experiment.seed
+        )
+        write_ensemble(self._folder, scores)
+        return scores
+
+    @property
+    def _streams(self) -> bool:
+        return self._members[0].scores.test_images <= MOST_IMAGES
+
+    def _read(self) -> None:
+        """Take up the members that are finished, as far as none is missing before them."""
+        while len(self._members) < self._plan.size:
+            member = self._folder.member(len(self._members))
+            if not (member.scores.exists() and member.embeddings.exists()):
+                return
+            self._members += members_of(member.path)
+
+    def _curve(self) -> Curve:
+        test_labels(self._members)  # of one test set all the same, whoever wrote these folders
+        for _ in range(_TRIES):
+            merger = self._start()
+            work = merger.grow if self._streams else merger.at_once
+            try:
+                curve: Curve = ray.get(work.remote(self._members))
+                return curve
+            except RayActorError:
+                self._merger = None  # the files are still there
+        raise RunError("the merging actor died again and again")
+
+    def _start(self) -> Any:
+        if self._merger is None:
+            if self._labels is None:
+                self._labels = test_labels(self._members)
+            depths = self._plan.experiment.protocol.depths(len(self._labels))
+            gpu = not self._streams and self._cluster.gpus >= 1
+            threads = 1 if self._streams else self._cluster.cpus_of_one_job(gpu)
+            options = {"num_cpus": 0 if self._streams else threads, "num_gpus": int(gpu)}
+            actor = ray.remote(Merger).options(**options)
+            self._merger = actor.remote(self._labels, depths, threads)
+        return self._merger
+
+
+def merge_members(plan: Ensemble, folder: RunFolder, cluster: Cluster) -> Scores:
+    """Scores of a finished ensemble, from its members' files."""
+    return Merging(plan, folder, cluster).finish()

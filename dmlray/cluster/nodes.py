@@ -1,0 +1,127 @@
+"""What each node of a cluster has and sees, compared with this machine."""
+
+import os
+import platform
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dmlray.errors import ResourceError
+
+_PACKAGES = ("dmlray", "torch", "ray", "optuna")
+_ANSWER = 60.0  # seconds that a node has: it may have to start its first process
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node said. `missing` are the folders that it does not see or may not write to."""
+
+    name: str
+    python: str
+    packages: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    silence: str | None = None
+
+
+def examine(root: Path | None, out: Path) -> str:
+    """One line on the nodes.
+
+    Raises:
+        ResourceError: If some lack what a training needs; all of it is said.
+    """
+    shared = _existing(out.absolute())
+    marker = shared / f".dmlray-{uuid.uuid4().hex[:8]}"
+    try:
+        marker.touch()
+        sights = [str(root.expanduser().absolute())] if root else []
+        found = _ask([*sights, str(marker)])
+    except OSError as error:
+        raise ResourceError(f"{shared}: cannot be written to: {error.strerror}") from None
+    finally:
+        marker.unlink(missing_ok=True)
+    here = Node("here", platform.python_version(), {name: version(name) for name in _PACKAGES})
+    wrong = complaints(here, found, str(marker), str(shared))
+    if wrong:
+        raise ResourceError("; ".join(wrong))
+    data = f", {root}" if root else ""
+    return f"all {len(found)} have these versions and see {shared}{data}"
+
+
+def complaints(here: Node, found: Sequence[Node], marker: str, shared: str) -> list[str]:
+    """What is wrong with each node, one clause each; `marker` was put into the folder `shared`."""
+    wrong = []
+    for node in found:
+        if node.silence:
+            wrong.append(f"{node.name} does not answer: {node.silence}")
+            continue
+        for package, ours in [("python", here.python), *here.packages.items()]:
+            theirs = node.python if package == "python" else node.packages.get(package)
+            if theirs != ours:
+                said = f"{package} {theirs}" if theirs else f"no {package}"
+                wrong.append(f"{node.name} has {said}, this machine {ours}")
+        for path in node.missing:
+            if path == marker:
+                wrong.append(f"{node.name} does not share {shared} with this machine (--out)")
+            else:
+                wrong.append(f"{node.name} does not see {path} (data.root)")
+    return wrong
+
+
+def _ask(paths: list[str]) -> list[Node]:
+    """What each living node says of itself and of `paths`."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    task = ray.remote(_looker())
+    asked = [
+        task.options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote(list(_PACKAGES), paths)
+        for node in alive
+    ]
+    return [
+        _answer(f"node {node['NodeManagerAddress']} ({node['NodeID'][:6]})", reference)
+        for node, reference in zip(alive, asked, strict=True)
+    ]
+
+
+def _answer(name: str, reference: Any) -> Node:
+    try:
+        python, packages, missing = ray.get(reference, timeout=_ANSWER)
+    except GetTimeoutError:
+        return Node(name, "", silence=f"nothing for {_ANSWER:g} s")
+    except RayError as error:
+        return Node(name, "", silence=" ".join(str(error).split())[-200:])
+    return Node(name, python, packages, tuple(missing))
+
+
+def _looker() -> Callable[[list[str], list[str]], tuple[str, dict[str, str], list[str]]]:
+    """A function that travels whole, for the node may not have dmlray."""
+
+    def look(names: list[str], paths: list[str]) -> tuple[str, dict[str, str], list[str]]:
+        import os
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
+
+        packages = {}
+        for name in names:
+            try:
+                packages[name] = version(name)
+            except PackageNotFoundError:
+                continue
+        missing = [path for path in paths if not os.access(path, os.R_OK)]
+        return platform.python_version(), packages, missing
+
+    return look
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the one above it where it would be made."""
+    return next(path for path in (folder, *folder.parents) if os.path.isdir(path))

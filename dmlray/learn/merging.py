@@ -1,0 +1,161 @@
+"""Merge finished runs of any methods and sizes: concatenation of unit embeddings, or more."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmlray.data import folds
+from dmlray.data.folds import Subset
+from dmlray.errors import ConfigError
+from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation.projection import fit_projection
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.selection import greedy
+from dmlray.learn.job import finished
+from dmlray.learn.members import Member, joined, members_of, test_labels
+from dmlray.learn.scores import Scores
+from dmlray.learn.training import Place, fold_task, load_dataset
+from dmlray.plans.folder import RunFolder
+from dmlray.plans.merge import Merge
+from dmlray.storage import whole_file
+
+Counting = Callable[[str], Callable[[int, int], None]]
+
+
+def merge(plan: Merge, folder: RunFolder, place: Place, counting: Counting) -> Scores:
+    """Scores of the merged runs; `counting(title)` gives what is told (done, all) of each stage.
+
+    Raises:
+        DmlrayError: As `check` says.
+    """
+    members, labels = check(plan)
+    remarks = []
+    if plan.greedy:
+        members, remark = _chosen(members, folder, place, counting)
+        remarks.append(remark)
+    if plan.projects:
+        return _projected(plan, members, labels, remarks, folder, place, counting)
+    depths = members[0].plan.protocol.depths(len(labels))
+    factors = [member.weight for member in members]
+    parts = [member.embeddings() for member in members]
+    curve = prefix_scores(parts, labels, depths, weights=factors, device=place.device)
+    return replace(joined(members, curve[-1], remarks + _weights(plan)), curve=curve)
+
+
+def check(plan: Merge) -> tuple[list[Member], Tensor]:
+    """The members, and the labels (N,) of the test images that all of them were scored on.
+
+    Raises:
+        DmlrayError: If there is a run that cannot be merged with the others.
+    """
+    weights = plan.weights or (1.0,) * len(plan.runs)
+    pairs = zip(plan.runs, weights, strict=True)
+    members = [member for run, weight in pairs for member in members_of(run, weight)]
+    if plan.greedy:
+        _check_held_out(members)
+    return members, test_labels(members)
+
+
+def _check_held_out(members: Sequence[Member]) -> None:
+    """Greedy choice needs classes that no member trained on and that are no test classes."""
+    for member in members:
+        if member.plan.protocol.selection != "validation":
+            rule = f"protocol.selection={member.plan.protocol.selection}"
+            allowed = "Allowed: runs with protocol.selection=validation"
+            raise ConfigError("--greedy", [f"{member.folder} held out nothing ({rule}). {allowed}"])
+    if len({member.scores.split_fingerprint for member in members}) > 1:
+        problem = "the runs held out different classes. Allowed: runs of one protocol.fold"
+        raise ConfigError("--greedy", [problem])
+
+
+def _chosen(
+    members: list[Member], folder: RunFolder, place: Place, counting: Counting
+) -> tuple[list[Member], str]:
+    """The members that help on the classes that none of them trained on, and how that was done."""
+    validation = _validation(members[0])
+    rows = _Embedder(folder, place, counting).all(members, validation, "validation")
+    protocol = members[0].plan.protocol
+    numbers, scores = greedy(
+        rows,
+        torch.as_tensor(validation.labels),
+        protocol.metric,
+        protocol.depths(len(validation)),
+        [member.weight for member in members],
+        counting("members chosen"),
+    )
+    names = ", ".join(str(members[number].folder) for number in numbers)
+    how = f"{protocol.metric} {scores[protocol.metric]:.4f} on the classes that chose the epochs"
+    return [members[number] for number in numbers], f"members chosen greedily ({how}): {names}"
+
+
+def _projected(
+    plan: Merge,
+    members: list[Member],
+    labels: Tensor,
+    remarks: list[str],
+    folder: RunFolder,
+    place: Place,
+    counting: Counting,
+) -> Scores:
+    """PCA of the concatenation, fitted on training classes; the embeddings are written too."""
+    train = folds.train_subset(load_dataset(members[0].plan))
+    rows = _Embedder(folder, place, counting).all(members, train, "train")
+    factors = [member.weight**0.5 for member in members]
+    weighted = [row * factor for row, factor in zip(rows, factors, strict=True)]
+    projection = fit_projection(weighted, plan.pca, plan.whiten)
+    tests = [member.embeddings() * f for member, f in zip(members, factors, strict=True)]
+    merged = projection(tests)
+    with whole_file(folder.embeddings) as temporary, temporary.open("wb") as file:
+        np.save(file, merged.numpy())
+    metrics = retrieval_scores(merged, labels, members[0].plan.protocol.depths(len(labels)))
+    whitened = ", whitened" if plan.whiten else ""
+    remark = f"PCA to {merged.shape[1]} dimensions{whitened}, fitted on the training classes"
+    scores = joined(members, metrics, [*remarks, *_weights(plan), remark])
+    return replace(scores, embedding_size=merged.shape[1])
+
+
+def _weights(plan: Merge) -> list[str]:
+    said = ", ".join(f"{weight:g}" for weight in plan.weights)
+    return [f"cosines of the runs weighted {said}"] if said else []
+
+
+def _validation(member: Member) -> Subset:
+    task = fold_task(member.plan, load_dataset(member.plan), member.plan.protocol.fold)
+    assert task.validation is not None
+    return task.validation
+
+
+@dataclass(frozen=True)
+class _Embedder:
+    """Embeds images that no run folder holds; what is there already is not made again."""
+
+    folder: RunFolder
+    place: Place
+    counting: Counting
+
+    def all(self, members: Sequence[Member], subset: Subset, name: str) -> list[Tensor]:
+        """Unit rows (N, D) of `subset` by each member."""
+        count = self.counting(f"embedding {name} images, members")
+        found = []
+        for number, member in enumerate(members):
+            count(number, len(members))
+            found.append(self._one(member, subset, name))
+        count(len(members), len(members))
+        return found
+
+    def _one(self, member: Member, subset: Subset, name: str) -> Tensor:
+        file = self._file(member, name)
+        if not file.exists():
+            training = finished(member.plan, member.folder, self.place)
+            rows = training.embed(training.learner.embed, subset).cpu().numpy()
+            with whole_file(file) as temporary, temporary.open("wb") as open_file:
+                np.save(open_file, rows.astype(np.float32))
+        return torch.from_numpy(np.load(file))
+
+    def _file(self, member: Member, name: str) -> Path:
+        place = member.folder.path.as_posix().strip("/").replace("/", "_")
+        return self.folder.path / "embeddings" / f"{place}_{name}.npy"

@@ -1,0 +1,64 @@
+"""A real cluster on this machine: a head and nodes that join it, with token authentication."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+class Raylets:
+    """A head without a core and nodes of one core each.
+
+    Every one is a process group, so that a kill is like that of a machine.
+    """
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self._logs = Path(tempfile.mkdtemp(dir=environment["RAY_TMPDIR"]))
+        token = secrets.token_hex(32)
+        self.environment = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        port = self.address.split(":")[1]
+        temporary = ["--temp-dir", environment["RAY_TMPDIR"], "--include-dashboard=false"]
+        self.head = self._start("--head", "--num-cpus=0", f"--port={port}", *temporary)
+        self.nodes = [self.head]
+
+    def join(self) -> subprocess.Popen[bytes]:
+        """A node more."""
+        self.nodes.append(self._start("--num-cpus=1", f"--address={self.address}"))
+        return self.nodes[-1]
+
+    def lose(self, node: subprocess.Popen[bytes]) -> None:
+        """As if its power went."""
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+    def close(self) -> None:
+        for node in self.nodes[::-1]:
+            if node.poll() is None:
+                self.lose(node)
+
+    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+        command = [RAY, "start", "--block", "--object-store-memory=100000000"]
+        log = self._logs / f"{len(list(self._logs.iterdir()))}.log"
+        with log.open("w") as out:
+            node = subprocess.Popen(
+                [*command, *words],
+                env=self.environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        end = time.monotonic() + 60
+        while "Ray runtime started" not in log.read_text():
+            assert node.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+        return node

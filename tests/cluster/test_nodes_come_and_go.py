@@ -1,0 +1,68 @@
+"""Real raylets, with a token: a node that comes is used, one that is lost costs no member."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dmlray.learn.job import job
+from dmlray.learn.training import Place
+from dmlray.plans.ensemble import read_ensemble
+from dmlray.plans.folder import RunFolder
+from tests.cluster.commands import Command, lines
+from tests.cluster.raylets import Raylets
+from tests.toys import toy_words
+
+pytestmark = pytest.mark.slow
+SIZE, EPOCHS = 3, 12
+
+
+@pytest.fixture(scope="module")
+def raylets(environment: dict[str, str]) -> Iterator[Raylets]:
+    cluster = Raylets(environment)
+    yield cluster
+    cluster.close()
+
+
+def test_an_ensemble_survives_the_loss_of_a_node_and_uses_a_new_one(
+    tmp_path: Path, toy_images: Path, raylets: Raylets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["ensemble", "--method", "dreml", "--ensemble-size", str(SIZE), "--out", "run"]
+    words += ["--address", raylets.address, *toy_words(toy_images, EPOCHS)]
+    run = tmp_path / "run"
+    journals = [run / f"members/{index:03d}/metrics.jsonl" for index in range(SIZE)]
+    node = raylets.join()
+    command = Command(words, tmp_path, raylets.environment)
+    command.until(lambda: lines(journals[1]) >= 2)
+    first = (run / "members/000/scores.json").stat().st_mtime_ns
+    raylets.lose(node)
+    raylets.join()  # there is no other core in the cluster
+    status, said = command.finish()
+    assert status == 0, said
+    assert "its process or node died; goes on from its last checkpoint" in said
+    assert (run / "members/000/scores.json").stat().st_mtime_ns == first
+    for journal in journals:
+        told = [json.loads(line)["epoch"] for line in journal.open()]
+        assert told == list(range(1, EPOCHS + 1))
+
+    monkeypatch.setenv("DMLRAY_CACHE", raylets.environment["DMLRAY_CACHE"])
+    torch.set_num_threads(1)
+    plan = read_ensemble(run / "ensemble.yaml")
+    alone = RunFolder(tmp_path / "alone")
+    job(plan.member(1), alone, lambda epoch: None, Place(torch.device("cpu")))
+    torn = np.load(run / "members/001/embeddings.npy")
+    np.testing.assert_array_equal(torn, np.load(alone.embeddings))
+
+
+def test_doctor_says_who_is_let_in(tmp_path: Path, raylets: Raylets) -> None:
+    words = ["doctor", "--address", raylets.address]
+    raylets.join()
+    status, said = Command(words, tmp_path, raylets.environment).finish()
+    assert (status, "see " in said) == (0, True), said
+    stranger = {**raylets.environment, "HOME": str(tmp_path)}
+    del stranger["RAY_AUTH_TOKEN"], stranger["RAY_AUTH_MODE"]
+    status, said = Command(words, tmp_path, stranger).finish()
+    assert (status, "No token was found here" in said) == (1, True), said

@@ -1,0 +1,165 @@
+"""How many slots there are, and what becomes of members whose slot runs out of memory."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dmlray.cluster import ensemble as module
+from dmlray.cluster.ensemble import Pool, train_members
+from dmlray.cluster.session import Cluster, Node, living
+from dmlray.cluster.slots import Memory, Share, share_of
+from dmlray.errors import ConfigError, ResourceError, RunError
+from dmlray.plans.ensemble import Ensemble
+from dmlray.plans.files import read_experiment, write_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.reporting.display import Silent
+
+DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
+GIB = 1 << 30
+
+
+def cluster(*nodes: tuple[float, float]) -> Cluster:
+    each = tuple(Node(*node) for node in nodes)
+    return Cluster(sum(n.cpus for n in each), sum(n.gpus for n in each), len(each), each)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "members_per_gpu", "cpus", "room"),
+    [
+        ([(2, 0)], 1, 1, 2),  # no GPU: one member per core
+        ([(3.5, 0), (1, 0)], 4, 1, 4),  # cores of two nodes are not added up
+        ([(16, 8)], 1, 1, 8),
+        ([(16, 8)], 3, 0.6666, 24),  # 3 * 0.3333 of a GPU, 24 * 0.6666 of the cores
+        ([(64, 0), (4, 8)], 1, 0.5, 8),  # the first node's cores do not help the second's GPUs
+        ([(0, 2)], 2, 0, 4),
+    ],
+)
+def test_slots_are_counted_node_by_node(
+    nodes: list[tuple[float, float]], members_per_gpu: int, cpus: float, room: int
+) -> None:
+    share = share_of(cluster(*nodes), members_per_gpu)
+    assert share.cpus == pytest.approx(cpus)
+    assert share.room(cluster(*nodes)) == room
+    assert share.room(cluster()) == 0
+
+
+@pytest.mark.parametrize("members", [0, -1, 101])
+def test_a_nonsense_number_of_members_per_gpu_is_told(members: int) -> None:
+    with pytest.raises(ConfigError, match=f"{members} is not allowed. Allowed: 1 to 100"):
+        share_of(cluster((4, 1)), members)
+
+
+def test_a_cluster_without_a_core_is_refused() -> None:
+    with pytest.raises(ResourceError, match="asked for 1 CPU"):
+        share_of(cluster((0, 0)), 1)
+
+
+def test_a_gpu_holds_what_fits_with_a_margin() -> None:
+    assert Memory(10 * GIB, 80 * GIB).fits() == 7
+    assert Memory(90 * GIB, 80 * GIB).fits() == 0
+    assert Share(1.0, 7).gpus * 7 <= 1
+
+
+def test_a_member_that_was_begun_by_another_plan_is_refused(tmp_path: Path) -> None:
+    folder, plan = RunFolder(tmp_path / "run"), Ensemble(DREML, 2, "seed")
+    other = Ensemble(DREML.model_copy(update={"seed": 7}), 2, "seed")
+    write_experiment(folder.member(1).plan("experiment"), other.member(1))
+    with pytest.raises(ConfigError, match=r"001: was begun with seed 700022, not 1\. Allowed"):
+        train_members(plan, folder, cluster((2, 0)), 1, Silent())
+
+
+class Light:
+    """Says what it is told to; writes who trained where. `plan` is a member's experiment."""
+
+    memory: Memory | None = None
+    holds = 100  # members of a GPU
+
+    def probe(self, plan: Any, folder: RunFolder) -> Memory | None:
+        self.train(plan, folder, "probe")
+        return self.memory
+
+    def train(self, plan: Any, folder: RunFolder, what: str = "train") -> None:
+        import ray
+
+        share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with (folder.path / "log").open("a") as log:
+            log.write(f"{what} {share:.2f} on {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
+        if share and 1 / share > self.holds + 0.5:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+class Fits(Light):
+    memory = Memory(2 * GIB, 80 * GIB)
+
+
+class TooLarge(Light):
+    memory = Memory(30 * GIB, 80 * GIB)
+
+
+class Grows(Light):
+    memory = Memory(2 * GIB, 80 * GIB)
+    holds = 2  # whatever the probe saw
+
+
+class Hopeless(Light):
+    holds = 0
+
+
+def trained(tmp_path: Path, slot: type, members_per_gpu: int, size: int = 5) -> list[str]:
+    """The log of each member."""
+    folder = RunFolder(tmp_path / "run")
+    plan = Ensemble(DREML, size, "seed")
+    Pool(plan, folder, living(), members_per_gpu, slot).run(Silent())
+    return [(folder.member(index).path / "log").read_text() for index in range(size)]
+
+
+@pytest.mark.slow
+def test_shares_are_used_once_one_member_alone_was_measured(
+    tmp_path: Path, fake_gpus: None
+) -> None:
+    first, *others = trained(tmp_path, Fits, members_per_gpu=4)
+    assert first.startswith("probe 1.00 on ")
+    assert "train 0.25 on " in first
+    assert all(log.startswith("train 0.25 on ") and log.count("\n") == 1 for log in others)
+    assert {log.split()[-1] for log in (first, *others)} <= {"0", "1"}
+
+
+@pytest.mark.slow
+def test_members_that_do_not_fit_are_refused_with_the_number_that_does(
+    tmp_path: Path, fake_gpus: None
+) -> None:
+    said = r"4 members of 30\.0 GiB do not fit a GPU of 80\.0 GiB. Allowed: at most 2"
+    with pytest.raises(ResourceError, match=said):
+        trained(tmp_path, TooLarge, members_per_gpu=4)
+
+
+@pytest.mark.slow
+def test_running_out_of_memory_lowers_the_share_and_tries_again(
+    tmp_path: Path, fake_gpus: None
+) -> None:
+    logs = trained(tmp_path, Grows, members_per_gpu=4)
+    assert all(log.strip().split("\n")[-1].startswith("train 0.50") for log in logs)
+    assert not any("train 1.00" in log for log in logs)
+
+
+@pytest.mark.slow
+def test_a_member_too_large_for_a_whole_gpu_fails_with_the_reason(
+    tmp_path: Path, fake_gpus: None
+) -> None:
+    with pytest.raises(RunError, match="member 0 failed: CUDA out of memory"):
+        trained(tmp_path, Hopeless, members_per_gpu=1, size=1)
+
+
+@pytest.mark.slow
+def test_a_pool_does_not_wait_for_ever_for_a_node(
+    tmp_path: Path, fake_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 1.0)
+    monkeypatch.setattr(module.session, "living", lambda: cluster((4, 0)))
+    pool = Pool(Ensemble(DREML, 2, "seed"), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, Light)
+    with pytest.raises(RunError, match=r"no node is left .* --resume"):
+        pool.run(Silent())
