@@ -20,6 +20,7 @@ from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, RunError
 from dmlray.evaluation.merge import prefix_scores
 from dmlray.learn import journal
+from dmlray.learn.averages import joint
 from dmlray.learn.device import default_device, set_threads
 from dmlray.learn.job import job
 from dmlray.learn.scores import Scores, read_scores
@@ -171,11 +172,10 @@ def merge_members(plan: Ensemble, folder: RunFolder) -> Scores:
     curve: list[dict[str, float]] = ray.get(merger.merge.remote(files, labels, depths))
     parts = [read_scores(folder.member(i).scores) for i in range(plan.size)]
     scores = replace(
-        parts[0],
+        joint(plan, parts),
         metrics=curve[-1],
         curve=curve,
         embedding_size=sum(part.embedding_size for part in parts),
-        seed=plan.experiment.seed,
         clustering=None,  # of one member; the merged embeddings are never side by side
     )
     board = TensorBoard(folder.path)
