@@ -11,7 +11,8 @@ import click
 
 from dmlray import __version__
 from dmlray.cli_data import data
-from dmlray.errors import ConfigError, DmlrayError, Interrupted
+from dmlray.cli_look import doctor, methods, plan, show
+from dmlray.errors import DmlrayError, Interrupted
 
 if TYPE_CHECKING:
     from dmlray.learn.scores import Scores
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 SIZES = click.IntRange(min=1)
+MEMBERS = click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
 
 
 class Main(click.Group):
@@ -87,6 +89,45 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     for key, value in best.params.items():
         click.echo(f"  {key} = {value:.6g}" if isinstance(value, float) else f"  {key} = {value}")
     click.echo(f"train it with:  dmlray train {folder}/best.yaml")
+    if folder.repeat.scores.exists():
+        from dmlray.learn.scores import read_scores
+
+        _averages(read_scores(folder.repeat.scores))
+    _where(folder)
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="[EXPERIMENT] [KEY=VALUE]...")
+@MEMBERS
+@_run_options
+def cv(words: Sequence[str], **options: Any) -> None:
+    """Cross-validate one experiment: train its folds side by side, each without its own classes.
+
+    The best epoch of each fold is scored on the test classes: separated (mean over the folds) and
+    concatenated (their embeddings side by side).
+    """
+    from dmlray import api_average
+
+    file, overrides = _split(words)
+    with _display() as display:
+        scores, folder = api_average.cross_validate(file, overrides, display=display, **options)
+    _averages(scores)
+    _where(folder)
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="[EXPERIMENT] [KEY=VALUE]...")
+@click.option("--repeats", "size", type=int, default=5, show_default=True, help="Trainings.")
+@MEMBERS
+@_run_options
+def repeat(words: Sequence[str], **options: Any) -> None:
+    """Train one experiment several times with new seeds; average the scores on the test classes."""
+    from dmlray import api_average
+
+    file, overrides = _split(words)
+    with _display() as display:
+        scores, folder = api_average.repeat(file, overrides, display=display, **options)
+    _averages(scores)
     _where(folder)
 
 
@@ -102,7 +143,7 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
 )
 @click.option("--ensemble-size", "size", type=int, help="Members; default 8, or one a setting.")
 @click.option("--vary", help="What differs: meta_classes, seed, fold or settings.")
-@click.option("--members-per-gpu", type=int, default=1, show_default=True)
+@MEMBERS
 @_run_options
 def ensemble(overrides: Sequence[str], **options: Any) -> None:
     """Train many learners side by side and merge their embeddings."""
@@ -163,55 +204,8 @@ def evaluate(run: Path) -> None:
     _table(_rows(scores, scores.method), scores)
 
 
-@main.command()
-@click.argument("words", nargs=-1, metavar="EXPERIMENT [KEY=VALUE]...")
-def show(words: Sequence[str]) -> None:
-    """Print each value of an experiment and who said it."""
-    from dmlray import api
-    from dmlray.plans.voices import flatten
-
-    file, overrides = _split(words)
-    if file is None:
-        raise ConfigError("command line", ["names no file. Allowed: a YAML file"])
-    resolved = api.show(file, overrides)
-    for key, value in flatten(resolved.experiment.document()).items():
-        text = f"{value:g}" if isinstance(value, float) else f"{value}"
-        click.echo(f"{key:<32} {text:<24} {resolved.said.get(key, 'default')}")
-    if published := resolved.published():
-        scores = ", ".join(
-            f"{name} {100 * score:.1f} %" for name, score in published.scores.items()
-        )
-        click.echo(f"published scores: {scores or 'none'} ({published.source})")
-        if departures := resolved.departures():
-            click.echo(f"  won with other {', '.join(departures)}")
-
-
-@main.command()
-def methods() -> None:
-    """List the methods and what each one is."""
-    from dmlray import methods as room
-
-    for name in room.names():
-        click.echo(f"{name:<16} {(room.load(name).__doc__ or '').strip().splitlines()[0]}")
-
-
-@main.command()
-@click.option("--address", help="Ray cluster to look at; default RAY_ADDRESS or a new one.")
-@click.option("--root", type=PATH, help="Images that every node must see.")
-@click.option("--out", type=PATH, help="Run folders that every node must see; default runs.")
-def doctor(address: str | None, root: Path | None, out: Path | None) -> None:
-    """Check versions, devices, Ray and each of its nodes, disk, weights and data."""
-    from dmlray import api
-
-    healthy = True
-    for check in api.doctor(address, root=root, out=out):
-        healthy &= check.well
-        click.echo(f"{'ok  ' if check.well else 'FAIL'}  {check.what:<12} {check.found}")
-    if not healthy:
-        sys.exit(1)
-
-
-main.add_command(data)
+for command in (data, show, plan, methods, doctor):
+    main.add_command(command)
 
 
 def _split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -238,6 +232,14 @@ def _curve_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
     sizes = [2**power for power in range(full.bit_length()) if 2**power < full]
     named = [(f"{n} merged" if n > 1 else "one member", scores.curve[n - 1]) for n in sizes]
     return [*named, (f"{full} merged", scores.metrics)]
+
+
+def _averages(scores: Scores) -> None:
+    from dmlray.reporting.tables import average_rows, held_out_lines
+
+    _table(average_rows(scores), scores)
+    for line in held_out_lines(scores):
+        click.echo(line)
 
 
 def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:

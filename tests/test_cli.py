@@ -16,6 +16,7 @@ from dmlray.plans.folder import RunFolder
 from dmlray.reporting.tables import protocol
 from tests.toys import draw_images, toy_words
 
+SEARCH = ["searches/proxy_anchor_demo.yaml"]
 TRAIN = ["train", "experiments/proxy_anchor_demo.yaml"]
 
 
@@ -102,6 +103,40 @@ def test_a_mistake_of_a_search_is_told(images: Path) -> None:
     search = ["tune", "searches/proxy_anchor_demo.yaml", *toy_words(images)]
     assert "Did you mean trials?" in refused(*search, "trails=3")
     assert "7 folds of 6 classes" in refused(*search, "protocol.folds=7")
+
+
+@pytest.mark.parametrize("command", ["cv", "repeat", "plan"])
+def test_a_mistake_is_told_whoever_trains(images: Path, command: str) -> None:
+    words = [command, TRAIN[1], *toy_words(images)]
+    assert "method.alpah: unknown key. Did you mean alpha?" in refused(*words, "method.alpah=3")
+    assert "need 16 classes, but there are" in refused(*words, "data.batch_size=64")
+    assert "no such file" in refused(command, "experiments/nothing.yaml")
+
+
+def test_a_mistake_of_an_average_is_told(images: Path, tmp_path: Path) -> None:
+    assert "7 folds of 6 classes" in refused(
+        "cv", *TRAIN[1:], *toy_words(images), "protocol.folds=7"
+    )
+    said = refused("repeat", *TRAIN[1:], *toy_words(images), "--repeats", "0")
+    assert "--repeats: 0 is not allowed. Allowed: at least 1" in said
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "repeat.yaml").write_text("{}")
+    said = refused("cv", "--resume", "run")
+    assert "run: is no cross validation: it holds repeat.yaml" in said
+
+
+def test_repeats_without_test_classes_are_refused_before_anything_runs(images: Path) -> None:
+    rows = [f"{file},{file.parent.name},train" for file in sorted(images.glob("*/*.png"))]
+    Path("mine.csv").write_text("\n".join(["path,label,split", *rows]))
+    data = ["data.name=csv", "data.root=mine.csv", "data.split=given"]
+    words = [*toy_words(images), *data]
+    for command in (["repeat", TRAIN[1]], ["cv", TRAIN[1]], ["tune", *SEARCH, "repeats=2"]):
+        assert "12 classes to train and 0 to test" in refused(*command, *words)
+
+
+def test_a_plan_tells_every_mistake_of_a_search_at_once(images: Path) -> None:
+    said = refused("plan", *SEARCH, *toy_words(images), "trials=0", "repeats=-1")
+    assert "trials: 0 is not allowed" in said and "repeats: -1 is not allowed" in said
 
 
 def test_a_run_of_another_kind_cannot_be_resumed(tmp_path: Path) -> None:

@@ -31,9 +31,8 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     Raises:
         DmlrayError: What the worker met; RunError if it dies again and again.
     """
-    workers, gpu = plan.budget.workers, cluster.gpus >= 1
-    cpus = max(1, cluster.cpus_of_one_job(gpu) // (1 if gpu else workers))
-    cluster.fit(workers * cpus, workers * gpu)
+    workers = plan.budget.workers
+    cpus, gpu = resources_of(plan, cluster)
     display.start(f"{plan.method.name} on {plan.data.name}, epochs", plan.budget.epochs)
     trainer = TorchTrainer(
         _loop,
@@ -51,6 +50,18 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     if isinstance(result.return_value, DmlrayError):
         raise result.return_value
     return read_scores(folder.scores)
+
+
+def resources_of(plan: Experiment, cluster: Cluster) -> tuple[int, bool]:
+    """CPU cores of each worker, and whether it has a GPU.
+
+    Raises:
+        ResourceError: If the cluster can never give it.
+    """
+    workers, gpu = plan.budget.workers, cluster.gpus >= 1
+    cpus = max(1, cluster.cpus_of_one_job(gpu) // (1 if gpu else workers))
+    cluster.fit(workers * cpus, workers * gpu)
+    return cpus, gpu
 
 
 def fit(trainer: TorchTrainer) -> Result:

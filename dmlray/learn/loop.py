@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
-from dmlray.data.loader import Feed
+from dmlray.data.loader import Pair
 from dmlray.errors import RunError
 from dmlray.learn.optimizer import lr_factor, set_lr
 from dmlray.learn.step import call, step
@@ -25,9 +26,18 @@ class Epoch:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+class Batches(Protocol):
+    """What is learned from: a feed, or a few batches of one."""
+
+    @property
+    def batches_per_epoch(self) -> int: ...
+
+    def epoch(self, number: int) -> Iterator[Pair]: ...
+
+
 def fit(
     learner: Learner,
-    feed: Feed,
+    feed: Batches,
     optimizer: TorchOptimizer,
     plan: Experiment,
     done: int = 0,

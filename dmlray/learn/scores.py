@@ -12,6 +12,20 @@ from dmlray.storage import write_json
 
 
 @dataclass(frozen=True)
+class Part:
+    """One training behind a mean: where it differs from the others, and what it gave.
+
+    `epoch` is the one scored, `validation` its scores on the classes held out, where some are.
+    """
+
+    seed: int
+    split_fingerprint: str
+    epoch: int
+    metrics: dict[str, float]
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Scores:
     """Retrieval on classes never seen in training; metrics are fractions in [0, 1].
 
@@ -19,8 +33,9 @@ class Scores:
     where the data are not what their name promises, and what merging did beyond laying embeddings
     side by side; `curve` holds the metrics of the first 1, 2, ... members.
 
-    `half_width` is that of the 95 % interval of each mean over `n` runs (Student t); empty for
-    n = 1.
+    `split` names the training classes that `split_fingerprint` hashes.
+    `half_width` is that of the 95 % interval of each mean over `n` runs, the `parts` (Student t);
+    empty for n = 1. `concatenated` scores the parts' unit embeddings side by side.
     """
 
     metrics: dict[str, float]
@@ -41,6 +56,9 @@ class Scores:
     n: int = 1
     half_width: dict[str, float] = field(default_factory=dict)
     curve: list[dict[str, float]] = field(default_factory=list)
+    split: str = ""
+    parts: list[Part] = field(default_factory=list)
+    concatenated: dict[str, float] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -53,10 +71,12 @@ def read_scores(path: Path) -> Scores:
         RunError: If there is none yet, or it is damaged.
     """
     try:
-        return Scores(**json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["parts"] = [Part(**part) for part in content.get("parts", [])]
+        return Scores(**content)
     except FileNotFoundError:
         raise RunError(f"{path}: no scores yet; finish the run with --resume") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: is damaged ({error}); delete it and --resume the run") from None
 
 

@@ -94,8 +94,7 @@ class Training:
         So whoever listens hears the same story after a kill as without one.
         """
         plan, folder = self.plan, self.folder
-        views = getattr(self.learner, "views", 1)
-        feed = self._feed(self.task.train, plan.data.transform.train_short_side, views)
+        feed = self.train_feed()
         optimizer = build(plan.optimizer, self.learner.groups())
         progress = Progress()
         if folder.last_checkpoint.exists():
@@ -123,6 +122,11 @@ class Training:
         """What a method wants to be watched, such as the share of samples per branch."""
         watch = getattr(self.learner, "watch", None)
         return watch() if watch else {}
+
+    def train_feed(self) -> Feed:
+        """The images to learn from, augmented, in as many views as the method wants."""
+        views = getattr(self.learner, "views", 1)
+        return self._feed(self.task.train, self.plan.data.transform.train_short_side, views)
 
     def eval_feed(self, subset: Subset) -> Feed:
         """The images of `subset` as tests see them: no augmentation."""

@@ -13,17 +13,18 @@ from dmlray.plans.files import override, resolve
 from dmlray.plans.voices import Voice, differences, flatten, read_file
 from dmlray.storage import write_text
 
-Vary = Literal["meta_classes", "seed", "fold", "settings"]
+Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]
 _SEED_STRIDE = 100_003  # prime: seeds of two ensembles meet only after so many members
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What `dmlray ensemble` does.
+    """Trainings of one setting or several: `ensemble` merges them, `cv` and `repeat` average.
 
     `seed` trains the experiment again and again; `meta_classes` also deals classes anew for each
     member; `fold` lets each hold out other classes; `settings` gives the members the experiments
-    in turn, of which `experiment` is the first and `others` are the rest.
+    in turn, of which `experiment` is the first and `others` are the rest; `new_seed` counts on
+    from the experiment's seed, with which a search may have chosen the setting, and leaves it out.
     """
 
     experiment: Experiment
@@ -54,6 +55,8 @@ class Ensemble:
         if self.vary == "fold":
             turn, changes["protocol.fold"] = divmod(index, protocol.folds)
             changes["seed"] = seed if turn else self.experiment.seed
+        if self.vary == "new_seed":
+            changes["seed"] = (self.experiment.seed + 1 + index) % 2**31
         return override(own, f"member {index}", changes)
 
     def differences(self, other: "Ensemble") -> list[str]:
@@ -107,6 +110,23 @@ class Ensemble:
 def default_vary(experiment: Experiment) -> Vary:
     """Meta-classes where the method deals them, else seeds."""
     return "meta_classes" if hasattr(experiment.method.config, "draw_seed") else "seed"
+
+
+def cross_validation(experiment: Experiment) -> Ensemble:
+    """One member per fold, each at the epoch that its held-out classes choose."""
+    chosen = override(experiment, "cv", {"protocol.selection": "validation"})
+    return Ensemble(chosen, chosen.protocol.folds, "fold")
+
+
+def repeats(experiment: Experiment, size: int) -> Ensemble:
+    """The experiment `size` times, by its own selection rule, with seeds that are not its own.
+
+    Raises:
+        ConfigError: If `size` is below 1.
+    """
+    if size < 1:
+        raise ConfigError("--repeats", [f"{size} is not allowed. Allowed: at least 1"])
+    return Ensemble(experiment, size, "new_seed")
 
 
 def read_ensemble(path: Path, overrides: Sequence[Voice] = ()) -> Ensemble:

@@ -140,6 +140,17 @@ class Protocol(Knobs):
             raise ValueError("recall_at: K must be whole numbers of at least 1")
         return self
 
+    def cut(self) -> str:
+        """How the training classes become folds, in words."""
+        seed = f" of seed {self.split_seed}" if self.split == "seeded" else ""
+        return f"{self.folds} {self.split} folds{seed}"
+
+    def classes(self) -> str:
+        """Which classes are trained on, in words."""
+        if self.selection != "validation":
+            return "all training classes"
+        return f"all but fold {self.fold} of {self.cut()}"
+
     def depths(self, images: int) -> tuple[int, ...]:
         """The K of each Recall@K that `images` have neighbours for."""
         return tuple(k for k in self.recall_at if k < images)

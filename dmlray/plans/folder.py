@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dmlray.errors import ConfigError
 
-KINDS = ("search", "ensemble", "merge", "experiment")
+KINDS = ("search", "ensemble", "cross_validation", "repeat", "merge", "experiment")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class RunFolder:
     @property
     def scores(self) -> Path:
         return self.path / "scores.json"
+
+    @property
+    def repeat(self) -> "RunFolder":
+        """Repeats of a search's winner: a run folder of its own."""
+        return RunFolder(self.path / "repeat")
 
     def member(self, index: int) -> "RunFolder":
         return RunFolder(self.path / "members" / f"{index:03d}")

@@ -36,6 +36,9 @@ class Settings(Knobs):
         None, ge=0, description="GPU share of each fold; null: 1 where the cluster has GPUs, else 0"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler")
+    repeats: int = Field(
+        0, ge=0, le=1000, description="trainings of the winner with new seeds, for the test classes"
+    )
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ class Search:
             *(f"{key} = {value}" for key, value in values.items()),
         ]
         write_experiment(path, override(self.point(values), path.name, last), comments)
+
+
+def is_search(path: Path) -> bool:
+    """Whether the file is a search; else it is meant as an experiment."""
+    return any(key.split(".")[0] in ("experiment", "space") for key in read_file(path).values)
 
 
 def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from dmlray.learn.scores import Scores, percent
+from dmlray.learn.scores import Part, Scores, percent
 
 COLUMNS = {
     "recall_at_1": "Recall@1",
@@ -33,6 +33,37 @@ def print_table(
     console.print(protocol(scores), markup=False, soft_wrap=True)
 
 
+def average_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
+    """Each part, the mean over them, how sure it is, and what lies beside it."""
+    rows = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
+    rows += [(name, part.metrics) for name, part in _named(scores)]
+    separated = "separated: " if scores.concatenated else ""
+    rows.append((f"{separated}mean of {scores.n}", scores.metrics))
+    if scores.half_width:
+        rows.append(("95 % half-width", scores.half_width))
+    if scores.concatenated:
+        rows.append(("concatenated", scores.concatenated))
+    return rows
+
+
+def held_out_lines(scores: Scores) -> list[str]:
+    """How each part that held out training classes did on them, and at which epoch."""
+    return [
+        f"{name}, on the training classes it held out, epoch {part.epoch}: "
+        + ", ".join(f"{COLUMNS[key]} {percent(part.validation, key)}" for key in shown)
+        for name, part in _named(scores)
+        if (shown := [key for key in COLUMNS if key in part.validation])
+    ]
+
+
+def _named(scores: Scores) -> list[tuple[str, Part]]:
+    folds = bool(scores.concatenated)
+    return [
+        (f"fold {number}" if folds else f"seed {part.seed}", part)
+        for number, part in enumerate(scores.parts)
+    ]
+
+
 def protocol(scores: Scores) -> str:
     """All that a score depends on, in one line."""
     rules = {
@@ -46,5 +77,5 @@ def protocol(scores: Scores) -> str:
     return (
         f"{scores.test_images} test images; {scores.backbone}, {scores.embedding_size}-d; "
         f"{rules[scores.selection]}{tuned}; n = {scores.n}; seed {scores.seed}; "
-        f"split {scores.split_fingerprint}{remarks}"
+        f"split {' '.join(filter(None, (scores.split, scores.split_fingerprint)))}{remarks}"
     )

@@ -3,8 +3,14 @@ from pathlib import Path
 import pytest
 
 from dmlray.errors import ConfigError
-from dmlray.plans.ensemble import Ensemble, default_vary, read_ensemble
-from dmlray.plans.files import read_experiment
+from dmlray.plans.ensemble import (
+    Ensemble,
+    cross_validation,
+    default_vary,
+    read_ensemble,
+    repeats,
+)
+from dmlray.plans.files import override, read_experiment
 
 DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
 PROXY_ANCHOR = read_experiment(Path("experiments/proxy_anchor_demo.yaml")).experiment
@@ -34,6 +40,7 @@ def test_the_plan_survives_its_own_file(tmp_path: Path) -> None:
     [
         (0, "seed", "0 is not allowed. Allowed: at least 1"),
         (2, "luck", "Allowed: meta_classes, seed"),
+        (3, "fold", "3 members do not hold out each fold once. Allowed: 4"),
         (2, "meta_classes", "proxy_anchor has no meta-classes. Allowed: seed"),
     ],
 )
@@ -45,3 +52,33 @@ def test_nonsense_is_told_in_one_sentence(size: int, vary: str, complaint: str) 
 def test_what_varies_follows_from_the_method() -> None:
     assert default_vary(DREML) == "meta_classes"
     assert default_vary(PROXY_ANCHOR) == "seed"
+
+
+def test_repeats_never_use_the_seed_that_a_search_trained_with() -> None:
+    for own in (0, 7, 2**31 - 1):
+        plan = repeats(override(PROXY_ANCHOR, "seed", {"seed": own}), 5)
+        seeds = [plan.member(i).seed for i in range(5)]
+        assert len(set(seeds)) == 5 and own not in seeds
+        assert all(seed in range(2**31) for seed in seeds)
+    assert plan.member(0).protocol == PROXY_ANCHOR.protocol  # repeated by its own rule
+    with pytest.raises(ConfigError, match=r"--repeats: 0 is not allowed\. Allowed: at least 1"):
+        repeats(PROXY_ANCHOR, 0)
+
+
+@pytest.mark.parametrize("selection", ["validation", "last", "best_on_test"])
+def test_a_cross_validation_chooses_epochs_on_each_fold_whatever_the_experiment_says(
+    selection: str, tmp_path: Path
+) -> None:
+    words = {"protocol.selection": selection, "protocol.folds": 3, "seed": 5}
+    plan = cross_validation(override(PROXY_ANCHOR, "words", words))
+    members = [plan.member(i) for i in range(plan.size)]
+    assert [member.protocol.fold for member in members] == [0, 1, 2]
+    assert {(member.protocol.selection, member.seed) for member in members} == {("validation", 5)}
+    plan.write(tmp_path / "cross_validation.yaml")
+    assert read_ensemble(tmp_path / "cross_validation.yaml") == plan
+
+
+def test_folds_are_held_out_only_where_something_is() -> None:
+    last = override(PROXY_ANCHOR, "words", {"protocol.selection": "last"})
+    with pytest.raises(ConfigError, match=r"protocol.selection is last. Allowed: validation"):
+        Ensemble(last, 4, "fold")

@@ -1,0 +1,84 @@
+"""The functions behind `dmlray cv` and `dmlray repeat`: one setting, trained several times."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmlray.api_begin import RUNS, needed, prepare, resumable, resumed, run_name
+from dmlray.cluster import ensemble as members
+from dmlray.cluster.session import session
+from dmlray.learn.averages import score_members
+from dmlray.learn.scores import Scores
+from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.reporting.display import Display, Silent
+
+
+def cross_validate(
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    members_per_gpu: int = 1,
+    out: Path | None = None,
+    resume: Path | None = None,
+    address: str | None = None,
+    display: Display | None = None,
+) -> tuple[Scores, RunFolder]:
+    """Train the folds of one setting side by side; score them on the test classes."""
+    display = display or Silent()
+    if resume:
+        folder = resumed(resume, "cross_validation", overrides)
+        plan = read_ensemble(folder.plan("cross_validation"))
+    else:
+        plan = cross_validation(read_experiment(needed(file), overrides).experiment)
+        folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_cv")
+        folder.must_be_new()
+    scores = _averaged("cross_validation", "cv", plan, folder, members_per_gpu, address, display)
+    return scores, folder
+
+
+def repeat(
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    size: int = 5,
+    members_per_gpu: int = 1,
+    out: Path | None = None,
+    resume: Path | None = None,
+    address: str | None = None,
+    display: Display | None = None,
+) -> tuple[Scores, RunFolder]:
+    """Train one setting `size` times with new seeds and average the scores on the test classes.
+
+    A search's `best.yaml` says `selection: last` and the search's own `budget.epochs`: its trials
+    were compared by their scores after just these, so nothing is chosen anew.
+    """
+    display = display or Silent()
+    if resume:
+        folder = resumed(resume, "repeat", overrides)
+        plan = read_ensemble(folder.plan("repeat"))
+    else:
+        plan = repeats(read_experiment(needed(file), overrides).experiment, size)
+        folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_repeat")
+        folder.must_be_new()
+    scores = _averaged("repeat", "repeat", plan, folder, members_per_gpu, address, display)
+    return scores, folder
+
+
+def _averaged(
+    kind: str,
+    command: str,
+    plan: Ensemble,
+    folder: RunFolder,
+    members_per_gpu: int,
+    address: str | None,
+    display: Display,
+) -> Scores:
+    """Train the members that are missing and average all."""
+    prepare(plan.experiment, display)
+    if not folder.plan(kind).exists():
+        folder.claim()
+        plan.write(folder.plan(kind))
+    with resumable(f"dmlray {command} --resume {folder}"), session(address) as cluster:
+        members.train_members(plan, folder, cluster, members_per_gpu, display)
+        return score_members(plan, folder)

@@ -1,0 +1,42 @@
+"""The functions behind the commands below `dmlray data`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmlray.data import archive, catalogue, download
+from dmlray.data.dataset import Dataset
+from dmlray.data.verify import Verification, verify
+from dmlray.errors import ConfigError
+from dmlray.reporting.display import Display, Silent
+
+
+def prepare_data(
+    name: str,
+    root: Path | None,
+    sources: Sequence[Path] = (),
+    *,
+    fetched: bool = False,
+    display: Display | None = None,
+) -> Dataset:
+    """Make or find a data set, from archives in `sources` or from its public address if `fetched`.
+
+    Raises:
+        DataError: If an archive is damaged, the address dead, or the images are not all there.
+    """
+    display = display or Silent()
+    if (sources or fetched) and root is None:
+        raise ConfigError("--root", ["is missing. Allowed: the folder to unpack into"])
+    if root is not None:
+        if fetched:
+            source = download.known(name)
+            progress = display.counting(f"fetching {source.file}, MB", 1 << 20)
+            sources = [*sources, download.fetch(source, root, progress)]
+        for file in sources:
+            archive.bring(file, root, display.counting(f"unpacking {file.name}"))
+    return catalogue.load(name, root)
+
+
+def verify_data(name: str, root: Path | None, display: Display | None = None) -> Verification:
+    """Check a data set's layout, counts, order of classes and every file."""
+    display = display or Silent()
+    return verify(name, root, display.counting("opening images"))

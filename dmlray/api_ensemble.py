@@ -1,0 +1,129 @@
+"""The functions behind `dmlray ensemble` and `dmlray merge`: many learners, one embedding."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dmlray.api_begin import RUNS, experiment_of, prepare, resumable, resumed, run_name
+from dmlray.cluster import ensemble as members
+from dmlray.cluster.caches import fill_caches
+from dmlray.cluster.merging import Merging
+from dmlray.cluster.session import session
+from dmlray.errors import ConfigError
+from dmlray.learn import merging
+from dmlray.learn.device import default_device
+from dmlray.learn.scores import Scores
+from dmlray.learn.training import Place
+from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.plans.merge import Merge, read_merge
+from dmlray.plans.voices import read_overrides
+from dmlray.reporting.display import Display, Silent
+from dmlray.reporting.report import write_ensemble
+
+_SIZE = 8  # members of an ensemble, where nobody says how many
+
+
+def ensemble(
+    experiments: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
+    *,
+    method: str | None = None,
+    size: int | None = None,
+    vary: Vary | None = None,
+    members_per_gpu: int = 1,
+    out: Path | None = None,
+    resume: Path | None = None,
+    address: str | None = None,
+    display: Display | None = None,
+) -> tuple[Scores, RunFolder]:
+    """Train the members that are missing, merge them, and score every ensemble size."""
+    display = display or Silent()
+    if resume:
+        folder = resumed(resume, "ensemble", ())
+        plan = read_ensemble(folder.plan("ensemble"))
+        _must_agree(folder, plan, experiments, overrides, method, size, vary)
+    else:
+        files = experiments or [experiment_of(method, display)]
+        plan = _ensemble_of(files, overrides, method, size, vary)
+        folder = RunFolder(out or RUNS / f"{run_name(files[0])}_x{plan.size}")
+        folder.must_be_new()
+    for setting in (plan.experiment, *plan.others):
+        prepare(setting, display)
+    if not resume:
+        folder.claim()
+        plan.write(folder.plan("ensemble"))
+    with resumable(f"dmlray ensemble --resume {folder}"), session(address) as cluster:
+        fill_caches(plan.experiment, display)
+        merger = Merging(plan, folder, cluster)
+        members.train_members(plan, folder, cluster, members_per_gpu, display, merger.over)
+        return merger.finish(), folder
+
+
+def merge(
+    runs: Sequence[Path] = (),
+    *,
+    weights: Sequence[float] = (),
+    pca: int | None = None,
+    whiten: bool = False,
+    greedy: bool = False,
+    out: Path | None = None,
+    resume: Path | None = None,
+    display: Display | None = None,
+) -> tuple[Scores, RunFolder]:
+    """Merge finished runs of any methods that were scored on the same images, in this process."""
+    display = display or Silent()
+    if resume:
+        folder = resumed(resume, "merge", [str(run) for run in runs])
+        plan = read_merge(folder.plan("merge"))
+    else:
+        plan = Merge(tuple(runs), tuple(weights), pca, whiten, greedy)
+        name = "+".join(run.name for run in plan.runs[:3])
+        folder = RunFolder(out or RUNS / f"merge_{name}")
+        folder.must_be_new()
+    merging.check(plan)
+    if not resume:
+        folder.claim()
+        plan.write(folder.plan("merge"))
+    scores = merging.merge(plan, folder, Place(default_device()), display.counting)
+    write_ensemble(folder, scores)
+    return scores, folder
+
+
+def _ensemble_of(
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    method: str | None,
+    size: int | None,
+    vary: Vary | None,
+) -> Ensemble:
+    words = [*([f"method.name={method}"] if method else []), *overrides]
+    first, *others = [read_experiment(file, words).experiment for file in files]
+    if size is None:
+        size = len(files) if others else _SIZE
+    return Ensemble(
+        first, size, vary or ("settings" if others else default_vary(first)), tuple(others)
+    )
+
+
+def _must_agree(
+    folder: RunFolder,
+    plan: Ensemble,
+    experiments: Sequence[Path],
+    overrides: Sequence[str],
+    method: str | None,
+    size: int | None,
+    vary: Vary | None,
+) -> None:
+    """What is said again when an ensemble goes on must be what it was begun with."""
+    if experiments:
+        asked = _ensemble_of(experiments, overrides, method, size or plan.size, vary or plan.vary)
+    else:
+        words = [*([f"method.name={method}"] if method else []), *overrides]
+        said = read_ensemble(folder.plan("ensemble"), [read_overrides(words)])
+        asked = replace(said, size=size or plan.size, vary=vary or plan.vary)
+    strange = plan.differences(asked)
+    if strange:
+        allowed = "Allowed: the settings that it was begun with, or a new folder (--out)"
+        raise ConfigError(str(folder), [f"was begun with {', '.join(strange)}. {allowed}"])

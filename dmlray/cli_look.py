@@ -1,0 +1,112 @@
+"""The commands that look and tell; nothing is trained and nothing is kept."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from dmlray.cluster.forecast import Forecast
+
+PATH = click.Path(path_type=Path)
+FILE = click.argument("file", type=PATH)
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+@click.command()
+@FILE
+@OVERRIDES
+def show(file: Path, overrides: Sequence[str]) -> None:
+    """Print each value of the experiment FILE and who said it."""
+    from dmlray import api
+    from dmlray.plans.voices import flatten
+
+    resolved = api.show(file, overrides)
+    for key, value in flatten(resolved.experiment.document()).items():
+        text = f"{value:g}" if isinstance(value, float) else f"{value}"
+        click.echo(f"{key:<32} {text:<24} {resolved.said.get(key, 'default')}")
+    if published := resolved.published():
+        scores = ", ".join(
+            f"{name} {100 * score:.1f} %" for name, score in published.scores.items()
+        )
+        click.echo(f"published scores: {scores or 'none'} ({published.source})")
+        if departures := resolved.departures():
+            click.echo(f"  won with other {', '.join(departures)}")
+
+
+@click.command()
+@FILE
+@OVERRIDES
+@click.option("--address", help="Ray cluster to plan for; default RAY_ADDRESS or a new one.")
+def plan(file: Path, overrides: Sequence[str], address: str | None) -> None:
+    """Check the search or experiment FILE and tell what it will take here, from a short probe."""
+    from dmlray import api
+    from dmlray.reporting.display import Display
+
+    with Display() as display:
+        found = api.forecast(file, overrides, address=address, display=display)
+    for line in _lines(found):
+        click.echo(line)
+
+
+@click.command()
+def methods() -> None:
+    """List the methods and what each one is."""
+    from dmlray import methods as room
+
+    for name in room.names():
+        click.echo(f"{name:<16} {(room.load(name).__doc__ or '').strip().splitlines()[0]}")
+
+
+@click.command()
+@click.option("--address", help="Ray cluster to look at; default RAY_ADDRESS or a new one.")
+@click.option("--root", type=PATH, help="Images that every node must see.")
+@click.option("--out", type=PATH, help="Run folders that every node must see; default runs.")
+def doctor(address: str | None, root: Path | None, out: Path | None) -> None:
+    """Check versions, devices, Ray and each of its nodes, disk, weights and data."""
+    from dmlray import api
+
+    healthy = True
+    for check in api.doctor(address, root=root, out=out):
+        healthy &= check.well
+        click.echo(f"{'ok  ' if check.well else 'FAIL'}  {check.what:<12} {check.found}")
+    if not healthy:
+        sys.exit(1)
+
+
+def _lines(found: Forecast) -> Iterator[str]:
+    probe, each = found.probe, found.resources
+    yield (
+        f"work:          {found.trials} trials x {found.folds} folds x {found.epochs} epochs, "
+        f"{probe.steps} steps and {probe.scored_images} images scored per epoch"
+    )
+    if found.repeats:
+        yield f"               then {found.repeats} repeats of the winner, on all training classes"
+    yield (
+        f"side by side:  {each.at_once} trials, {each.workers} processes each, "
+        f"{each.cpus:g} CPU and {each.gpus:g} GPU per process"
+    )
+    yield (
+        f"probe:         {probe.step:.3g} s a step, {1000 * probe.image:.3g} ms an image scored, "
+        f"{probe.start:.2g} s to start"
+    )
+    most = "at most " if found.stops_early else ""
+    yield f"time:          {most}{_duration(found.seconds)}, if nothing slows anything else down"
+    gpu = f" and {_gib(found.gpu_memory)} of its GPU" if found.gpu_memory else ""
+    processes = each.at_once * each.workers
+    yield (
+        f"memory:        {_gib(found.memory)}{gpu} per process; "
+        f"{_gib(processes * found.memory)} for {processes} side by side"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"

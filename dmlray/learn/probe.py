@@ -1,0 +1,123 @@
+"""A few steps and one evaluation of a training, timed and weighed. Writes nothing."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch.optim.optimizer import Optimizer
+
+from dmlray.data.folds import Subset
+from dmlray.data.loader import AHEAD, Feed, Pair
+from dmlray.learn.job import task
+from dmlray.learn.loop import fit
+from dmlray.learn.optimizer import build
+from dmlray.learn.training import Place, Training, fold_task, load_dataset
+from dmlray.methods import Learner
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.folder import RunFolder
+
+_STEPS = 6
+_IMAGES = 256  # of the timed evaluation: one batch
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one training costs here. Times in seconds, memory in bytes.
+
+    `held` is what a training keeps between steps: one more in the same process adds as much.
+    """
+
+    start: float  # from the plan to a learner on its device
+    step: float
+    steps: int  # per epoch
+    image: float  # to embed and score one image
+    train_images: int
+    scored_images: int  # after each epoch
+    memory: int  # the process at its peak, shared pages of the image cache included
+    gpu_memory: int  # at its peak; 0 without a GPU
+    held: int
+
+
+def probe(plan: Experiment, place: Place, folds: bool) -> Probe:
+    """Measure the training of `plan` (`folds`: of its first fold) alone on `place`.
+
+    Raises:
+        DmlrayError: What a real training would meet in its first steps.
+    """
+    started = _now(place)
+    dataset = load_dataset(plan)
+    what = fold_task(plan, dataset, 0) if folds else task(plan)
+    with TemporaryDirectory() as nowhere:
+        training = Training(plan, what, RunFolder(Path(nowhere)), place)
+    optimizer = build(plan.optimizer, training.learner.groups())
+    begun = _now(place)
+    feed = training.train_feed()
+    few = _Few(feed, place)
+    next(fit(training.learner, few, optimizer, plan))
+    return Probe(
+        start=begun - started,
+        step=few.seconds(),
+        steps=feed.batches_per_epoch,
+        image=_seconds_per_image(training, what.validation or what.train),
+        train_images=len(what.train),
+        scored_images=len(what.validation or ()),
+        memory=_peak_memory(),
+        gpu_memory=torch.cuda.max_memory_reserved() if place.device.type == "cuda" else 0,
+        held=_held(training.learner, optimizer),
+    )
+
+
+class _Few:
+    """The first batches of a feed, and when each was asked for."""
+
+    def __init__(self, feed: Feed, place: Place) -> None:
+        self._feed, self._place = feed, place
+        # Batches cut ahead come for nothing at first, so wait until that stock is used up.
+        wanted = max(_STEPS, 2 * AHEAD * place.threads)
+        self.batches_per_epoch = min(wanted, feed.batches_per_epoch)
+        self._times: list[float] = []
+
+    def epoch(self, number: int) -> Iterator[Pair]:
+        for batch in islice(self._feed.epoch(number), self.batches_per_epoch):
+            self._times.append(_now(self._place))
+            yield batch
+        self._times.append(_now(self._place))
+
+    def seconds(self) -> float:
+        """Of one step, in the mean over the second half, when everything is warm."""
+        half = (len(self._times) - 1) // 2
+        return (self._times[-1] - self._times[half]) / (len(self._times) - 1 - half)
+
+
+def _seconds_per_image(training: Training, subset: Subset) -> float:
+    part = Subset(subset.rows[:_IMAGES], subset.labels[:_IMAGES], subset.classes)
+    training.score(part)  # the first time is slower
+    started = _now(training.place)
+    training.score(part)
+    return (_now(training.place) - started) / len(part)
+
+
+def _now(place: Place) -> float:
+    if place.device.type == "cuda":
+        torch.cuda.synchronize(place.device)
+    return time.perf_counter()
+
+
+def _peak_memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _held(learner: Learner, optimizer: Optimizer) -> int:
+    """Bytes of weights, gradients and the optimizer's memory."""
+    tensors = [*learner.parameters(), *learner.buffers()]
+    tensors += [weight.grad for weight in learner.parameters() if weight.grad is not None]
+    for state in optimizer.state.values():
+        tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+    return sum(tensor.nbytes for tensor in tensors)

@@ -1,0 +1,34 @@
+"""A cross-validation that is killed goes on, and trains nothing twice."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from dmlray.learn.scores import read_scores
+from tests.cluster.commands import Command
+from tests.toys import toy_words
+
+pytestmark = pytest.mark.slow
+FOLDS = 3
+
+
+def test_folds_survive_a_kill_and_none_is_trained_twice(
+    tmp_path: Path, toy_images: Path, environment: dict[str, str]
+) -> None:
+    run = tmp_path / "torn"
+    words = ["cv", "experiments/proxy_anchor_demo.yaml", *toy_words(toy_images, 4)]
+    words += [f"protocol.folds={FOLDS}", "protocol.split=mlrc"]
+    torn = Command([*words, "--out", "torn"], tmp_path, environment)
+    torn.until(lambda: (run / "members/000/scores.json").exists())
+    torn.kill(signal.SIGKILL)
+    torn.finish()
+    finished = {path: path.stat().st_mtime_ns for path in run.glob("members/*/scores.json")}
+    assert not (run / "scores.json").exists()
+
+    status, said = Command(["cv", "--resume", "torn"], tmp_path, environment).finish()
+    assert status == 0, said
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    scores = read_scores(run / "scores.json")
+    assert (scores.n, scores.split) == (FOLDS, f"{FOLDS} mlrc folds")
+    assert "concatenated" in said and "fold 2, on the training classes it held out" in said

@@ -1,0 +1,124 @@
+"""A plan's hours follow from what was measured and from what the cluster runs side by side."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dmlray import api
+from dmlray.cluster import forecast
+from dmlray.cluster.session import Cluster
+from dmlray.data.dataset import Dataset, from_ordered
+from dmlray.errors import DataError, ResourceError
+from dmlray.learn.probe import Probe
+from dmlray.learn.scores import read_scores
+from dmlray.plans.files import read_experiment
+from dmlray.plans.search import read_search
+from tests.toys import toy_words
+
+SEARCH = Path("searches/proxy_anchor_demo.yaml")  # 6 trials of 2 folds
+FOUND = Probe(
+    start=10,
+    step=2.0,
+    steps=5,
+    image=0.5,
+    train_images=40,
+    scored_images=20,
+    memory=1000,
+    gpu_memory=0,
+    held=100,
+)
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """Two classes of 30 images to train, one of 30 to test."""
+    files = [f"{number:02d}.png" for number in range(30)]
+    return from_ordered("drawn", Path(), [(name, files) for name in "abc"], 2)
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "_probe", lambda plan, resources, folds: FOUND)
+
+
+def test_a_search_takes_as_long_as_its_trials_in_turn(probed: None, dataset: Dataset) -> None:
+    words = ["budget.epochs=3", "budget.head_warmup_steps=0"]
+    fold = 10 + 3 * (5 * 2.0 + 20 * 0.5)
+    laptop = forecast.of_search(read_search(SEARCH, words), dataset, Cluster(2, 0, 1))
+    assert laptop.seconds == 3 * 2 * fold  # two of six trials at once, two folds in turn
+    assert laptop.memory == 1000 + 100  # both folds live in one process
+    assert laptop.stops_early
+
+    gpus = forecast.of_search(read_search(SEARCH, words), dataset, Cluster(16, 4, 1))
+    assert gpus.seconds == 3 * (1 * fold + forecast._TRAIN_START)
+    assert gpus.memory == 1000
+
+
+def test_repeats_and_head_warmup_take_their_time(probed: None, dataset: Dataset) -> None:
+    words = ["budget.epochs=3", "budget.head_warmup_steps=0", "trials=1"]
+    plan = read_search(SEARCH, words)
+    alone = forecast.of_search(plan, dataset, Cluster(2, 0, 1)).seconds
+    more = forecast.of_search(read_search(SEARCH, [*words, "repeats=3"]), dataset, Cluster(2, 0, 1))
+    whole = 10 + 3 * 5 * 60 / 40 * 2.0 + 30 * 0.5  # 60 training images, 30 test images
+    assert more.seconds - alone == 2 * whole  # three on two cores
+    words[1] = "budget.head_warmup_steps=5"
+    warm = forecast.of_search(read_search(SEARCH, words), dataset, Cluster(2, 0, 1)).seconds
+    assert warm - alone == 2 * 40 * 0.5  # each fold's images are looked at once
+
+
+def test_an_experiment_is_one_training_and_one_look_at_the_test_images(
+    probed: None, dataset: Dataset
+) -> None:
+    words = ["budget.epochs=3", "budget.head_warmup_steps=0"]
+    plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
+    found = forecast.of_experiment(plan, dataset, Cluster(2, 0, 1))
+    training = 10 + 3 * (5 * 2.0 + 20 * 0.5)
+    assert found.seconds == forecast._TRAIN_START + training + 30 * 0.5
+    assert (found.trials, found.folds, found.resources.at_once) == (1, 1, 1)
+
+
+@pytest.mark.slow
+def test_a_search_is_planned_then_run_and_its_winner_repeated_on_new_seeds(
+    tmp_path: Path, toy_images: Path, fake_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*toy_words(toy_images), "trials=2", "repeats=2", "gpus=0", "scheduler=none"]
+    found = api.forecast(SEARCH, words)
+    assert (found.trials, found.folds, found.repeats) == (2, 2, 2)
+    assert found.seconds > 0 and found.memory > 100 << 20
+    assert not list(tmp_path.iterdir())
+
+    best, run = api.tune(SEARCH, words, out=tmp_path / "run")
+    scores = read_scores(run.repeat.scores)
+    assert [part.seed for part in scores.parts] == [1, 2]  # the trials trained with 0
+    assert (scores.n, scores.selection, scores.split) == (2, "last", "all training classes")
+    assert "best of 2 trials" in (scores.tuned_by or "")
+    winner = read_experiment(run.repeat.member(0).plan("experiment")).experiment.document()
+    assert winner["optimizer"]["lr"] == best.params["optimizer.lr"]
+
+    kept = run.repeat.member(0).scores.stat().st_mtime_ns
+    run.repeat.member(1).scores.unlink()
+    run.repeat.scores.unlink()  # as after a kill during the repeats
+    api.tune(resume=run.path)
+    assert read_scores(run.repeat.scores) == scores
+    assert run.repeat.member(0).scores.stat().st_mtime_ns == kept
+
+
+@pytest.mark.slow
+def test_what_the_probe_meets_is_told_in_one_sentence(
+    toy_images: Path, fake_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise DataError("7.png: cannot be read")
+
+    def killed(*_: object) -> None:
+        os._exit(9)
+
+    words = [*toy_words(toy_images), "gpus=0"]
+    monkeypatch.setattr(forecast, "_on_worker", damaged)
+    with pytest.raises(DataError, match=r"^7.png: cannot be read$"):
+        api.forecast(SEARCH, words)
+    monkeypatch.setattr(forecast, "_on_worker", killed)
+    with pytest.raises(ResourceError, match="memory runs out"):
+        api.forecast(SEARCH, words)
