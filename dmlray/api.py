@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
 from dmlray import methods
 from dmlray.cluster import ensemble as members
 from dmlray.cluster import search as searching
@@ -30,6 +28,7 @@ from dmlray.plans.folder import RunFolder
 from dmlray.plans.problems import nearest
 from dmlray.plans.search import read_search
 from dmlray.reporting.display import Display, Silent
+from dmlray.reporting.findings import Findings
 
 RUNS = Path("runs")
 
@@ -68,7 +67,7 @@ def tune(
     resume: Path | None = None,
     address: str | None = None,
     display: Display | None = None,
-) -> tuple[FrozenTrial, RunFolder]:
+) -> tuple[Findings, RunFolder]:
     """Search hyperparameters; write the winner as `best.yaml`, a legal experiment."""
     display = display or Silent()
     if resume:
@@ -84,9 +83,12 @@ def tune(
         if not resume:
             folder.claim()
             plan.write(folder.plan("search"))
-        best = searching.search(plan, folder, resources, display)
-    plan.write_winner(folder.best, best.number, best.params, best.value or 0.0)
-    return best, folder
+        findings = searching.search(plan, folder, resources, display)
+    best = findings.best
+    assert best is not None  # else the search has said so
+    score, trials = best.metrics[plan.metrics[0]], len(findings.rows)
+    plan.write_winner(folder.best, best.number, best.values, score, trials)
+    return findings, folder
 
 
 def ensemble(
