@@ -37,7 +37,7 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
     """
 
     def __init__(self, plan: Search, folder: RunFolder) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")
         self._plan, self._folder, self._base = plan, folder, plan.base()

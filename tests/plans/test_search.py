@@ -47,8 +47,14 @@ def test_the_method_s_own_space_is_the_start_unless_refused(tmp_path: Path) -> N
         ("space: {method.alpha: {low: 0, high: 64, log: true}}\n", "log range must start above 0"),
         ("space: {method.alpha: {low: 8}}\n", "high missing. Allowed: low and high, or choices"),
         ("space: {data.batch_size: {choices: []}}\n", "a choice needs at least one value"),
-        ("space: {method.alpah: {low: 8, high: 64}}\n", r"line 3  space.method.alpah: unknown key. Did you mean alpha\\?"),
-        ("space: {method.margin: {low: 0, high: 7}}\n", r"line 3  space.method.margin: 7.0 is not allowed. Allowed: a number in \[0"),
+        (
+            "space: {method.alpah: {low: 8, high: 64}}\n",
+            r"line 3  space.method.alpah: unknown key. Did you mean alpha\\?",
+        ),
+        (
+            "space: {method.margin: {low: 0, high: 7}}\n",
+            r"line 3  space.method.margin: 7.0 is not allowed. Allowed: a number in \[0",
+        ),
         ("space: {method.alpha: {low: 40, high: 64}}\n", "own value 32.0 lies outside"),
         ("seed: 1\n", "space: is empty"),
         ("space: {method.alpha: {low: 8, high: 64}}\ntrails: 3\n", "Did you mean trials?"),
