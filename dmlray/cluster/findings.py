@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 from optuna import Study as OptunaStudy
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from dmlray.cluster.study import Study
@@ -59,6 +58,8 @@ def _row(plan: Search, folder: RunFolder, trial: FrozenTrial) -> Row:
 
 def _importances(study: OptunaStudy) -> dict[str, float]:
     """Shares of the first metric's variance, of keys that every trial had; {} if there is none."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # 50 MB
+
     try:
         return get_param_importances(
             study,

@@ -140,9 +140,13 @@ def _divided(command_line: Voice) -> tuple[Voice, Voice]:
 
 
 def _joined(file: Voice, command_line: Voice) -> Voice:
-    said_there = dict.fromkeys(command_line.values, command_line.name)
-    values = {**file.values, **command_line.values}
-    return Voice(file.name, values, {**file.places, **said_there})
+    """Both, where a value on the command line takes the place of a range of the file."""
+    said = command_line.values
+    kept = {
+        k: v for k, v in file.values.items() if not any(k.startswith(f"{new}.") for new in said)
+    }
+    places = {**file.places, **dict.fromkeys(said, command_line.name)}
+    return Voice(file.name, {**kept, **said}, places)
 
 
 def _aliases(voice: Voice) -> Voice:
