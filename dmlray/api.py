@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.trial import FrozenTrial
-
 from dmlray.api_average import repeat
 from dmlray.api_begin import (
     RUNS,
@@ -36,6 +34,7 @@ from dmlray.plans.files import Resolved, read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import is_search, read_search
 from dmlray.reporting.display import Display, Silent
+from dmlray.reporting.findings import Findings
 
 __all__ = ["ensemble", "merge", "repeat"]  # beside what is below
 
@@ -75,7 +74,7 @@ def tune(
     resume: Path | None = None,
     address: str | None = None,
     display: Display | None = None,
-) -> tuple[FrozenTrial, RunFolder]:
+) -> tuple[Findings, RunFolder]:
     """Search hyperparameters; write the winner as `best.yaml`, a legal experiment, and repeat it.
 
     Only the repeats, where the search asks for some, open the test classes: after the search.
@@ -95,8 +94,11 @@ def tune(
             folder.claim()
             plan.write(folder.plan("search"))
         fill_caches(plan.experiment, display)
-        best = searching.search(plan, folder, resources, display)
-        plan.write_winner(folder.best, best.number, best.params, best.value or 0.0)
+        findings = searching.search(plan, folder, resources, display)
+        best = findings.best
+        assert best is not None  # else the search has said so
+        score, trials = best.metrics[plan.metrics[0]], len(findings.rows)
+        plan.write_winner(folder.best, best.number, best.values, score, trials)
         if plan.settings.repeats:
             repeat(
                 folder.best,
@@ -104,7 +106,7 @@ def tune(
                 **go_on(folder.repeat.path),
                 display=display,
             )
-    return best, folder
+    return findings, folder
 
 
 def forecast(

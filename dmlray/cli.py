@@ -84,10 +84,9 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     if trials:
         overrides = [*overrides, f"trials={trials}"]
     with _display() as display:
-        best, folder = api.tune(file, overrides, display=display, **options)
-    click.echo(f"best trial {best.number}: {best.value:.4f} on validation classes")
-    for key, value in best.params.items():
-        click.echo(f"  {key} = {value:.6g}" if isinstance(value, float) else f"  {key} = {value}")
+        findings, folder = api.tune(file, overrides, display=display, **options)
+    for line in findings.lines():
+        click.echo(line)
     click.echo(f"train it with:  dmlray train {folder}/best.yaml")
     if folder.repeat.scores.exists():
         from dmlray.learn.scores import read_scores

@@ -27,7 +27,13 @@ class Float:
         _check_range(self.low, self.high, self.log, self.step)
 
     def contains(self, value: Value) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        inside = isinstance(value, int | float) and self.low <= value <= self.high
+        return inside and _on_step(value, self.low, self.step)
+
+    @property
+    def size(self) -> float:
+        """How many values there are."""
+        return _count(self.low, self.high, self.step) if self.step else math.inf
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,13 @@ class Int:
         _check_range(self.low, self.high, self.log, None if self.step == 1 else self.step)
 
     def contains(self, value: Value) -> bool:
-        return isinstance(value, int) and self.low <= value <= self.high
+        inside = isinstance(value, int) and self.low <= value <= self.high
+        return inside and _on_step(value, self.low, self.step)
+
+    @property
+    def size(self) -> float:
+        """How many values there are."""
+        return _count(self.low, self.high, self.step)
 
 
 @dataclass(frozen=True)
@@ -55,9 +67,16 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.values:
             raise ValueError("a choice needs at least one value")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError("choices say a value twice")
 
     def contains(self, value: Value) -> bool:
         return value in self.values
+
+    @property
+    def size(self) -> float:
+        """How many values there are."""
+        return len(self.values)
 
 
 Distribution = Float | Int | Choice
@@ -73,3 +92,14 @@ def _check_range(low: float, high: float, log: bool, step: float | None) -> None
         raise ValueError("a range is either log or in steps, not both")
     if step is not None and step <= 0:
         raise ValueError(f"step must be above 0, got {step}")
+    if step is not None and not _on_step(high, low, step):
+        raise ValueError(f"high must be low and whole steps, got {low}, {high} and step={step}")
+
+
+def _on_step(value: Value, low: float, step: float | None) -> bool:
+    steps = (float(value or 0) - low) / step if step else 0.0
+    return abs(steps - round(steps)) < 1e-6  # decimals are not exact in binary
+
+
+def _count(low: float, high: float, step: float) -> int:
+    return round((high - low) / step) + 1

@@ -1,5 +1,6 @@
-"""The folds of one GPU trial on Ray Train: one worker for each fold trained at once."""
+"""The folds of one trial on Ray Train: one worker for each fold trained at once."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import ray
@@ -10,11 +11,12 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util import get_current_placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
+from dmlray.cluster.failures import told
 from dmlray.cluster.reporters import to_train
 from dmlray.errors import DmlrayError
 from dmlray.learn import journal
-from dmlray.learn.device import default_device
-from dmlray.learn.lockstep import fold_epochs, together
+from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.lockstep import Clock, fold_epochs, together
 from dmlray.learn.loop import Epoch
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
@@ -24,7 +26,9 @@ from dmlray.storage import write_text
 _GROUP = "placement_group"  # file in a trial's folder: the resources its workers hold
 
 
-def train_folds(plan: Experiment, folder: RunFolder, workers: int, gpus: float) -> None:
+def train_folds(
+    plan: Experiment, folder: RunFolder, workers: int, cpus: float, gpus: float
+) -> None:
     """Train all folds of `plan` on `workers` workers and report to Tune after each epoch.
 
     Raises:
@@ -32,10 +36,12 @@ def train_folds(plan: Experiment, folder: RunFolder, workers: int, gpus: float) 
     """
     trainer = TorchTrainer(
         _loop,
-        train_loop_config={"plan": plan, "folder": folder},
+        train_loop_config={"plan": plan, "folder": folder, "threads": max(1, int(cpus))},
         torch_config=TorchConfig(backend="gloo"),  # folds may share a GPU, which NCCL refuses
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=True, resources_per_worker={"CPU": 1, "GPU": gpus}
+            num_workers=workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
         ),
         run_config=RunConfig(
             name="folds",
@@ -67,24 +73,36 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
     """Runs on each worker: worker r of W takes folds r, r + W, ..., in step with the others."""
     plan, folder = config["plan"], config["folder"]
     rank, workers = dist.get_rank(), dist.get_world_size()
+    clock = Clock(journal.read(folder.metrics))
     if rank == 0:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
         journal.rewind(folder.metrics, 0)
-    try:
-        folds = range(rank, plan.protocol.folds, workers)
-        for epochs in fold_epochs(plan, folder, Place(default_device()), folds):
-            epoch = _mean(plan, epochs, workers)
-            if rank == 0:
-                journal.append(folder.metrics, {"epoch": epoch.number, **epoch.metrics})
-            to_train(epoch)
-    except DmlrayError as error:
-        return error
+    set_threads(config["threads"])
+    for own in _steps(plan, folder, range(rank, plan.protocol.folds, workers)):
+        gathered: list[Any] = [None] * workers
+        dist.all_gather_object(gathered, own)  # a failure too: nobody waits for who has failed
+        if failures := [theirs for theirs in gathered if isinstance(theirs, DmlrayError)]:
+            return failures[0]
+        epoch = _mean(plan, gathered, clock)
+        if rank == 0:
+            journal.append(folder.metrics, {"epoch": epoch.number, **epoch.metrics})
+        to_train(epoch)
     return None
 
 
-def _mean(plan: Experiment, epochs: list[Epoch], workers: int) -> Epoch:
+def _steps(
+    plan: Experiment, folder: RunFolder, numbers: range
+) -> Iterator[list[Epoch] | DmlrayError]:
+    """Epochs of the folds `numbers`, or the failure that ends them."""
+    try:
+        yield from fold_epochs(plan, folder, Place(default_device()), numbers)
+    except Exception as error:  # a trial that fails is a row and not the end
+        yield told(error)
+
+
+def _mean(plan: Experiment, gathered: list[list[Epoch]], clock: Clock) -> Epoch:
     """The mean over the folds of all workers, the same on each."""
-    gathered: list[Any] = [None] * workers
-    dist.all_gather_object(gathered, [epoch.metrics for epoch in epochs])
-    folds = [gathered[n % workers][n // workers] for n in range(plan.protocol.folds)]
-    return Epoch(epochs[0].number, together(folds, plan.protocol.metric))
+    workers, number = len(gathered), gathered[0][0].number
+    folds = [gathered[n % workers][n // workers].metrics for n in range(plan.protocol.folds)]
+    means = together(folds, plan.protocol.metric)
+    return Epoch(number, {**means, "seconds": clock.at(number)})

@@ -6,50 +6,93 @@ trained twice.
 """
 
 import shutil
+import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from dmlray.errors import RunError
-from dmlray.knobs import Choice, Float, Int, Space
+from dmlray.cluster.samplers import ask, sampler
+from dmlray.errors import ConfigError
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
+from dmlray.plans.space_checks import combinations
 
 NAME = "dmlray"
+DIED = "its process died"
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_PLAN = "plan"  # the study's own note of what it searches
 
 
 class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
-    """OptunaSearch that resumes begun trials and tells the study which ones were pruned."""
+    """OptunaSearch that resumes begun trials, marks pruned ones and knows when to end.
+
+    Raises:
+        ConfigError: If the study in `folder` was begun with another plan.
+    """
 
     def __init__(self, plan: Search, folder: RunFolder) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")
+        self._plan, self._folder, self._base = plan, folder, plan.base()
         storage = optuna.storages.RDBStorage(f"sqlite:///{folder.study}")
         known = NAME in optuna.get_all_study_names(storage)
+        asked = len(_load(storage).get_trials(deepcopy=False)) if known else 0
+        several = len(plan.metrics) > 1
         super().__init__(
-            space=lambda trial: _suggest(trial, plan.space),
-            metric=plan.experiment.protocol.metric,
-            mode="max",
-            points_to_evaluate=None if known else [plan.base_point()],
-            sampler=_sampler(plan, 0 if not known else _asked(storage)),
+            space=self._walk,
+            metric=list(plan.metrics) if several else plan.metrics[0],
+            mode=plan.modes if several else "max",
+            points_to_evaluate=None if asked else [plan.base_point()],
+            sampler=sampler(plan.settings, asked),
             study_name=NAME,
             storage=storage,
         )
-        self._epochs = plan.experiment.budget.epochs
-        self._folder = folder
+        self._agree()
         self._begun = [
-            optuna.trial.Trial(self._ot_study, row._trial_id)
-            for row in self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            optuna.trial.Trial(self.study, row._trial_id)
+            for row in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         ]
+        self._failures: list[str] = []  # since the last trial that ended well
+        budget = plan.settings.time_budget
+        self._deadline = time.monotonic() + budget if budget else float("inf")
+
+    @property
+    def study(self) -> optuna.Study:
+        """Optuna's own."""
+        assert isinstance(self._ot_study, optuna.Study)
+        return self._ot_study
+
+    @property
+    def missing(self) -> int:
+        """Trials still to run; a grid has no more than its combinations."""
+        settings, wanted = self._plan.settings, self._plan.settings.trials
+        if settings.sampler == "grid":
+            wanted = min(wanted, combinations(self._plan.ranges, self._base))
+        return max(0, wanted - len(self.finished()))
+
+    @property
+    def common_failure(self) -> str | None:
+        """Why the search ends early: what most of too many failures in a row had in common."""
+        if len(self._failures) < self._plan.settings.failures_in_a_row:
+            return None
+        reason, times = Counter(self._failures).most_common(1)[0]
+        return f"{len(self._failures)} trials in a row failed, {times} of them so: {reason}"
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time budget is used up."""
+        return time.monotonic() > self._deadline
 
     def finished(self) -> list[FrozenTrial]:
         """Trials that ended, well or not."""
-        rows: list[FrozenTrial] = self._ot_study.get_trials(deepcopy=False, states=_FINISHED)
+        rows: list[FrozenTrial] = self.study.get_trials(deepcopy=False, states=_FINISHED)
         return rows
 
     def number(self, trial_id: str) -> int:
@@ -60,33 +103,31 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         """What was suggested to it."""
         return dict(self._ot_trials[trial_id].params)
 
-    def best(self) -> FrozenTrial:
-        """The complete trial with the highest metric after its last epoch."""
-        complete = [row for row in self.finished() if row.state == TrialState.COMPLETE]
-        if not complete:
-            reasons = {row.user_attrs.get("reason", "its process died") for row in self.finished()}
-            raise RunError(f"no trial succeeded: {'; '.join(sorted(reasons))}")
-        return max(complete, key=lambda row: (row.value, -row.number))
+    def is_published(self, trial_id: str) -> bool:
+        """Whether it is trial 0, the experiment's own point."""
+        return self.number(trial_id) == 0
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if trial_id not in self._ot_trials and self._begun:
-            self._ot_trials[trial_id] = self._begun.pop(0)
-        values = super().suggest(trial_id)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        if self.common_failure or self.out_of_time:
+            return str(Searcher.FINISHED)
+        if trial_id not in self._ot_trials:
+            self._ot_trials[trial_id] = self._begun.pop(0) if self._begun else self.study.ask()
+        values = self._walk(self._ot_trials[trial_id])
         return {"number": self.number(trial_id), "values": values}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        row = self._ot_trials[trial_id]
-        result = result or {}
+        row, result = self._ot_trials[trial_id], result or {}
         self.on_trial_result(trial_id, result)  # Tune keeps a trial's last result to itself
         if error or "error" in result:
-            row.set_user_attr("reason", result.get("error", "its process died"))
-            self._ot_study.tell(row, state=TrialState.FAIL)
-        elif result.get("epoch", 0) < self._epochs:
-            self._ot_study.tell(row, state=TrialState.PRUNED)
+            reason = result.get("error", DIED)
+            self._failures.append(reason)
+            row.set_user_attr("reason", reason)
+            self.study.tell(row, state=TrialState.FAIL)
         else:
-            self._ot_study.tell(row, result[self._metric])
+            self._failures.clear()
+            self._tell(row, result)
         self._completed_trials.add(trial_id)
         _drop_checkpoints(self._folder.trial(row.number))
 
@@ -94,36 +135,38 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         Path(checkpoint_path).touch()  # Tune wants a file; the study itself is the memory
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if self._metric in result:
-            self._ot_trials[trial_id].report(result[self._metric], result["epoch"])
+        metrics = self._plan.metrics
+        if len(metrics) == 1 and metrics[0] in result:  # Optuna has no curve of several
+            self._ot_trials[trial_id].report(result[metrics[0]], result["epoch"])
+
+    def _walk(self, trial: optuna.trial.Trial) -> dict[str, Any]:
+        return self._plan.ranges.walk(self._base, lambda key, range_: ask(trial, key, range_))
+
+    def _tell(self, row: optuna.trial.Trial, result: dict[str, Any]) -> None:
+        if result.get("epoch", 0) < self._plan.epochs(row.params):
+            self.study.tell(row, state=TrialState.PRUNED)
+        else:
+            self.study.tell(row, [result[name] for name in self._plan.metrics])
+
+    def _agree(self) -> None:
+        """The plan, which a person may have edited, must be the one of the study."""
+        ours = self._plan.identity()
+        theirs = self.study.user_attrs.get(_PLAN)
+        if theirs is None:
+            self.study.set_user_attr(_PLAN, ours)
+        elif changed := sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)):
+            raise ConfigError(
+                str(self._folder.plan("search")),
+                [
+                    f"{key}: {ours.get(key, 'nothing')} contradicts the study, which was begun "
+                    f"with {theirs.get(key, 'nothing')}. Allowed: that, or a new run"
+                    for key in changed
+                ],
+            )
 
 
-def _sampler(plan: Search, asked: int) -> optuna.samplers.BaseSampler:
-    """An explicit sampler; a resumed one draws anew, not the same numbers again."""
-    seed = plan.settings.seed + asked
-    if plan.settings.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed,
-        n_startup_trials=plan.settings.startup_trials,
-        multivariate=True,
-        constant_liar=True,  # trials run side by side
-    )
-
-
-def _asked(storage: optuna.storages.BaseStorage) -> int:
-    return len(optuna.load_study(study_name=NAME, storage=storage).get_trials(deepcopy=False))
-
-
-def _suggest(trial: optuna.trial.Trial, space: Space) -> None:
-    for key, distribution in space.items():
-        match distribution:
-            case Float(low, high, log, step):
-                trial.suggest_float(key, low, high, log=log, step=step)
-            case Int(low, high, log, step):
-                trial.suggest_int(key, low, high, log=log, step=step)
-            case Choice(values):
-                trial.suggest_categorical(key, list(values))
+def _load(storage: optuna.storages.BaseStorage) -> optuna.Study:
+    return optuna.load_study(study_name=NAME, storage=storage)
 
 
 def _drop_checkpoints(trial: RunFolder) -> None:

@@ -1,7 +1,9 @@
 """All folds of one setting, side by side: after each epoch the mean over folds."""
 
+import time
 from collections.abc import Iterator, Sequence
 from statistics import fmean, pstdev
+from typing import Any
 
 from dmlray.learn import journal
 from dmlray.learn.loop import Epoch
@@ -30,10 +32,31 @@ def together(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]
     return {**means, f"{metric}_std": pstdev(fold[metric] for fold in folds), **each}
 
 
+class Clock:
+    """Seconds of training up to each epoch, over all sessions: `past` are an earlier one's lines.
+
+    They depend on the machine and on what else runs there, and repeat no better than that.
+    """
+
+    def __init__(self, past: Sequence[dict[str, Any]]) -> None:
+        self._past = {line["epoch"]: line["seconds"] for line in past if "seconds" in line}
+        self._total, self._since = 0.0, time.monotonic()
+
+    def at(self, epoch: int) -> float:
+        """Ask once after each epoch."""
+        now = time.monotonic()
+        self._total = self._past.get(epoch, self._total + now - self._since)
+        self._since = now
+        return self._total
+
+
 def lockstep(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
     """Every epoch of all folds in this process, written to the trial's own journal."""
+    clock = Clock(journal.read(folder.metrics))
     journal.rewind(folder.metrics, 0)
     for epochs in fold_epochs(plan, folder, place, range(plan.protocol.folds)):
-        metrics = together([epoch.metrics for epoch in epochs], plan.protocol.metric)
-        journal.append(folder.metrics, {"epoch": epochs[0].number, **metrics})
-        yield Epoch(epochs[0].number, metrics)
+        number = epochs[0].number
+        means = together([epoch.metrics for epoch in epochs], plan.protocol.metric)
+        metrics = {**means, "seconds": clock.at(number)}
+        journal.append(folder.metrics, {"epoch": number, **metrics})
+        yield Epoch(number, metrics)

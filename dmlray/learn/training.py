@@ -144,7 +144,10 @@ class Training:
         return embeddings, retrieval_scores(embeddings, labels, depths)
 
     def _validate(self) -> dict[str, float]:
-        return self.score(self.task.validation)[1] if self.task.validation else {}
+        if self.task.validation is None:
+            return {}
+        embeddings, scores = self.score(self.task.validation)
+        return {**scores, "embedding_size": embeddings.shape[1]}
 
     def _keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
         score = metrics.get(self.plan.protocol.metric)

@@ -58,6 +58,16 @@ class RunFolder:
         return self.path / "best.yaml"
 
     @property
+    def trials(self) -> Path:
+        """A search's trials, their metrics and reasons, and what mattered."""
+        return self.path / "trials.json"
+
+    @property
+    def pareto(self) -> Path:
+        """The trials that no other beats in every metric."""
+        return self.path / "pareto.json"
+
+    @property
     def zero_shot(self) -> Path:
         """Scores of the trunk's features before any training."""
         return self.path / "zero_shot.json"

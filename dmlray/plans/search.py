@@ -1,80 +1,99 @@
 """A search: an experiment, the space around it, and how to walk through that space."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from dmlray import methods
 from dmlray.errors import ConfigError
-from dmlray.knobs import Choice, Distribution, Float, Int, Knobs, Space
+from dmlray.knobs import Choice
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override, resolve, write_experiment
 from dmlray.plans.problems import problems
+from dmlray.plans.settings import COSTS, Settings
+from dmlray.plans.space import Ranges, as_text, read_ranges
+from dmlray.plans.space_checks import mistakes
 from dmlray.plans.voices import Voice, flatten, read_file, read_overrides
 from dmlray.storage import write_text
 
-_PARTS = {"low", "high", "log", "step", "int", "choices"}
-
-
-class Settings(Knobs):
-    """How a search walks through its space."""
-
-    trials: int = Field(20, ge=1, le=1_000_000, description="suggestions in all")
-    use_method_space: bool = Field(True, description="begin with the method's own SPACE")
-    sampler: Literal["tpe", "random"] = Field("tpe", description="who suggests")
-    startup_trials: int = Field(10, ge=0, le=10_000, description="random trials before TPE")
-    scheduler: Literal["none", "asha"] = Field("none", description="who stops trials early")
-    grace_epochs: int = Field(1, ge=1, le=10_000, description="epochs before ASHA may stop")
-    reduction_factor: float = Field(3, gt=1, le=100, description="ASHA keeps one in so many")
-    trials_at_once: int | None = Field(None, ge=1, description="null: what the cluster holds")
-    cpus: float | None = Field(None, gt=0, description="CPU cores of a trial; null: 1")
-    gpus: float | None = Field(
-        None, ge=0, description="GPU share of each fold; null: 1 where the cluster has GPUs, else 0"
-    )
-    seed: int = Field(0, ge=0, lt=2**31, description="of the sampler")
-    repeats: int = Field(
-        0, ge=0, le=1000, description="trainings of the winner with new seeds, for the test classes"
-    )
+_SECTIONS = ("experiment", "space", "set")
+_EPOCHS = "budget.epochs"
 
 
 @dataclass(frozen=True)
 class Search:
-    """What `dmlray tune` does; `space` maps dotted keys of the experiment to distributions."""
+    """What `dmlray tune` does; `ranges` maps dotted keys of the experiment to distributions."""
 
     experiment: Experiment
-    space: Space
+    ranges: Ranges
     settings: Settings
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is sought, the first above all."""
+        return (self.experiment.protocol.metric, *(self.settings.metric or ())[1:])
+
+    @property
+    def modes(self) -> list[str]:
+        """`max` or `min` for each metric."""
+        return ["min" if name in COSTS else "max" for name in self.metrics]
 
     def point(self, values: dict[str, Any]) -> Experiment:
         """The experiment at one point of the space, checked like any file."""
         return override(self.experiment, "trial", values)
 
+    def base(self) -> dict[str, Any]:
+        """All values of the experiment, by dotted key."""
+        return flatten(self.experiment.document())
+
     def base_point(self) -> dict[str, Any]:
         """The experiment's own values: the published or default point, which is trial 0."""
-        flat = flatten(self.experiment.document())
-        return {key: flat[key] for key in self.space}
+        flat = self.base()
+        return self.ranges.walk(flat, lambda key, _: flat[key])
+
+    def epochs(self, values: dict[str, Any]) -> int:
+        """How many epochs the trial of these values has."""
+        return int(values.get(_EPOCHS, self.experiment.budget.epochs))
+
+    @property
+    def most_epochs(self) -> int:
+        """How many epochs a trial has at most."""
+        range_ = self.ranges.space.get(_EPOCHS)
+        if range_ is None:
+            return self.experiment.budget.epochs
+        return int(max(map(int, range_.values)) if isinstance(range_, Choice) else range_.high)  # type: ignore[arg-type]
 
     def write(self, path: Path) -> None:
         """Write a legal search file."""
-        space = {key: _spec(distribution) for key, distribution in self.space.items()}
+        settings = self.settings.model_dump(mode="json")
+        settings |= {"metric": list(self.metrics), "folds": self.experiment.protocol.folds}
         document = {
             "experiment": self.experiment.document(),
-            "space": space,
-            **self.settings.model_dump(mode="json"),
+            "space": self.ranges.document(),
+            **settings,
             "use_method_space": False,
         }
         write_text(path, yaml.safe_dump(document, sort_keys=False))
 
-    def write_winner(self, path: Path, number: int, values: dict[str, Any], score: float) -> None:
-        """Write trial `number` as a legal experiment that trains on all training classes."""
+    def identity(self) -> dict[str, str]:
+        """What may not change while a study goes on; images may move, and trials be added."""
+        flat = {key: json.dumps(value) for key, value in self.base().items() if key != "data.root"}
+        space = {f"space.{key}": text for key, text in as_text(self.ranges).items()}
+        return {"metric": json.dumps(self.metrics), **space, **flat}
+
+    def write_winner(
+        self, path: Path, number: int, values: dict[str, Any], score: float, trials: int
+    ) -> None:
+        """Write trial `number` of `trials` as an experiment that trains on all training classes."""
         protocol = self.experiment.protocol
         how = (
             f"validation: {protocol.metric}, mean of {protocol.folds} {protocol.split} folds, "
-            f"best of {self.settings.trials} trials"
+            f"best of {trials} trials"
         )
         last = {"protocol.selection": "last", "protocol.tuned_by": how}
         comments = [
@@ -96,118 +115,65 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     Raises:
         ConfigError: Lists all problems at once.
     """
-    voice, command_line = read_file(path), read_overrides(overrides)
-    own, rest = _divided(command_line)
-    settings = _settings(str(path), [voice, own])
-    base = voice.values.get("experiment")
-    inner = read_file(Path(base)) if isinstance(base, str) else voice.below("experiment")
+    source, file = str(path), read_file(path)
+    own, rest = _divided(read_overrides(overrides))
+    settings = _settings(source, [file, own])
+    base = file.values.get("experiment")
+    inner = read_file(Path(base)) if isinstance(base, str) else file.below("experiment")
     if base is None and not inner.values:
-        raise ConfigError(str(path), ["experiment: is missing. Allowed: a file or a mapping"])
-    experiment = resolve(str(path), [inner, voice.below("set"), rest]).experiment
-    space, fixed = _space(str(path), voice.below("space"), experiment, settings.use_method_space)
-    experiment = resolve(
-        str(path), [Voice("experiment", flatten(experiment.document())), fixed]
-    ).experiment
-    search = Search(experiment, space, settings)
-    _check(str(path), search)
-    return search
+        raise ConfigError(source, ["experiment: is missing. Allowed: a file or a mapping"])
+    voices = [inner, _aliases(file), file.below("set"), _aliases(own), own.below("set"), rest]
+    experiment = resolve(source, voices).experiment
+    said = _joined(file, own).below("space")
+    method = methods.load(experiment.method.name)
+    inherited = method.SPACE if settings.use_method_space else {}
+    ranges, fixed = read_ranges(source, said, inherited)
+    if fixed.values:
+        experiment = resolve(source, [Voice("", flatten(experiment.document())), fixed]).experiment
+    if found := mistakes(experiment, ranges, settings, said):
+        raise ConfigError(source, found)
+    return Search(experiment, ranges, settings)
 
 
 def _divided(command_line: Voice) -> tuple[Voice, Voice]:
     """What is said of the search itself, and of its experiment: the latter's keys have dots."""
     sides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for key, value in command_line.values.items():
-        sides["." in key][key] = value
+        inside = "." in key and key.split(".")[0] not in _SECTIONS
+        sides[inside][key] = value
     return Voice(command_line.name, sides[0]), Voice(command_line.name, sides[1])
 
 
+def _joined(file: Voice, command_line: Voice) -> Voice:
+    """Both, where a value on the command line takes the place of a range of the file."""
+    said = command_line.values
+    kept = {
+        k: v for k, v in file.values.items() if not any(k.startswith(f"{new}.") for new in said)
+    }
+    places = {**file.places, **dict.fromkeys(said, command_line.name)}
+    return Voice(file.name, {**kept, **said}, places)
+
+
+def _aliases(voice: Voice) -> Voice:
+    """`folds` and `metric` of a search, as the keys of its experiment that they are."""
+    values: dict[str, Any] = {}
+    if (folds := voice.values.get("folds")) is not None:
+        values["protocol.folds"] = folds
+    if metric := voice.values.get("metric"):
+        values["protocol.metric"] = metric if isinstance(metric, str) else metric[0]
+    places = {key: voice.place(key.removeprefix("protocol.")) for key in values}
+    return Voice(voice.name, values, places)
+
+
 def _settings(source: str, voices: list[Voice]) -> Settings:
-    groups = ("experiment", "space", "set")
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for voice in voices:
         for key, value in voice.values.items():
-            if key.split(".")[0] not in groups:
+            if key.split(".")[0] not in _SECTIONS:
                 values[key], places[key] = value, voice.place(key)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         lines = [f"{places.get(k, '')}  {k}: {text}" for k, text in problems(error, Settings, "")]
         raise ConfigError(source, lines) from None
-
-
-def _space(source: str, said: Voice, experiment: Experiment, inherit: bool) -> tuple[Space, Voice]:
-    """The distributions, and the keys that the file fixes instead."""
-    space: Space = dict(methods.load(experiment.method.name).SPACE) if inherit else {}
-    fixed: dict[str, Any] = {}
-    specs: dict[str, dict[str, Any]] = {}
-    found = []
-    for key, value in said.values.items():
-        stem, _, part = key.rpartition(".")
-        if part in _PARTS:
-            specs.setdefault(stem, {})[part] = value
-        else:
-            fixed[key] = value
-            space.pop(key, None)
-    for key, spec in specs.items():
-        place = next(said.places[k] for k in said.places if k.startswith(f"{key}."))
-        try:
-            space[key] = _distribution(spec)
-        except (ValueError, TypeError, KeyError) as error:
-            found.append(f"{place}  space.{key}: {error}")
-    if not space and not found:
-        found.append(
-            "space: is empty. Allowed: keys of the experiment with {low, high} or {choices}"
-        )
-    if found:
-        raise ConfigError(source, found)
-    return space, Voice("space", fixed, said.places)
-
-
-def _distribution(spec: dict[str, Any]) -> Distribution:
-    if "choices" in spec:
-        if not isinstance(spec["choices"], list) or len(spec) > 1:
-            raise ValueError("choices stands alone and is a list")
-        return Choice(tuple(spec["choices"]))
-    missing = {"low", "high"} - set(spec)
-    if missing:
-        raise ValueError(
-            f"{' and '.join(sorted(missing))} missing. Allowed: low and high, or choices"
-        )
-    number = int if spec.pop("int", False) else float
-    numbers: dict[str, Any] = {k: bool(v) if k == "log" else number(v) for k, v in spec.items()}
-    return Int(**numbers) if number is int else Float(**numbers)
-
-
-def _spec(distribution: Distribution) -> dict[str, Any]:
-    if isinstance(distribution, Choice):
-        return {"choices": list(distribution.values)}
-    spec = {k: v for k, v in asdict(distribution).items() if v is not None}
-    return {**spec, "int": True} if isinstance(distribution, Int) else spec
-
-
-def _check(source: str, search: Search) -> None:
-    """Both ends of every range are legal, and trial 0 lies inside."""
-    known = flatten(search.experiment.document())
-    found = []
-    for key, distribution in search.space.items():
-        if key not in known:
-            found.append(f"space.{key}: unknown key of the experiment")
-            continue
-        ends = (
-            distribution.values
-            if isinstance(distribution, Choice)
-            else (distribution.low, distribution.high)
-        )
-        for end in ends:
-            try:
-                override(search.experiment, "space", {key: end})
-            except ConfigError as error:
-                found.extend(f"space.{problem}" for problem in error.problems)
-        if not found and not distribution.contains(known[key]):
-            found.append(
-                f"space.{key}: the experiment's own value {known[key]} lies outside. "
-                f"Allowed: a range that contains it, for it is trial 0"
-            )
-    if found:
-        raise ConfigError(source, found)

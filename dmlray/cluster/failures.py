@@ -1,0 +1,19 @@
+"""What a trial met, in one sentence for its row in the study."""
+
+import torch
+
+from dmlray.errors import DmlrayError, RunError
+
+_NO_MEMORY = RunError(
+    "out of memory: try a smaller data.batch_size, fewer folds_at_once or fewer trials_at_once"
+)
+
+
+def told(error: Exception) -> DmlrayError:
+    """The error as a sentence; one that nobody foresaw keeps its first line."""
+    if isinstance(error, DmlrayError):
+        return error
+    full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if full or "can't allocate memory" in str(error):  # torch's RuntimeError on a CPU
+        return _NO_MEMORY
+    return RunError(f"{type(error).__name__}: {error}".split("\n")[0])

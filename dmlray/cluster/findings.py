@@ -1,0 +1,88 @@
+"""From the study to what it has shown."""
+
+import math
+from typing import Any
+
+from optuna import Study as OptunaStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from dmlray.cluster.study import Study
+from dmlray.knobs import Choice, Distribution
+from dmlray.learn import journal
+from dmlray.plans.folder import RunFolder
+from dmlray.plans.search import Search
+from dmlray.reporting.findings import Findings, Row
+
+_ENOUGH = 8  # complete trials: fewer say nothing about importance
+_EDGE = 0.01  # of a range, in the scale that it is searched in
+
+
+def find(plan: Search, folder: RunFolder, study: Study) -> Findings:
+    """All that the trials which ended have shown."""
+    trials = sorted(study.finished(), key=lambda trial: trial.number)
+    rows = {trial.number: _row(plan, folder, trial) for trial in trials}
+    complete = [row for row in rows.values() if row.state == TrialState.COMPLETE.name]
+    several = len(plan.metrics) > 1
+    front = (
+        [rows[trial.number] for trial in study.study.best_trials] if several and complete else []
+    )
+    first = plan.metrics[0]
+    best = max(front or complete, key=lambda row: (row.metrics[first], -row.number), default=None)
+    return Findings(
+        metrics=plan.metrics,
+        rows=list(rows.values()),
+        best=best,
+        front=sorted(front, key=lambda row: -row.metrics[first]),
+        importances=_importances(study.study) if len(complete) >= _ENOUGH else {},
+        warnings=_edges(plan, best) if best else [],
+    )
+
+
+def _row(plan: Search, folder: RunFolder, trial: FrozenTrial) -> Row:
+    lines = journal.read(folder.trial(trial.number).metrics)
+    last: dict[str, Any] = lines[-1] if lines else {}
+    metrics = {name: last[name] for name in plan.metrics if name in last}
+    if trial.state == TrialState.COMPLETE:  # the study is the memory
+        metrics = dict(zip(plan.metrics, trial.values, strict=True))
+    reason = trial.user_attrs.get("reason")
+    return Row(
+        trial.number,
+        trial.state.name,
+        metrics,
+        dict(trial.params),
+        int(last.get("epoch", 0)),
+        last.get("seconds"),
+        reason,
+    )
+
+
+def _importances(study: OptunaStudy) -> dict[str, float]:
+    """Shares of the first metric's variance, of keys that every trial had; {} if there is none."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # 50 MB
+
+    try:
+        return get_param_importances(
+            study,
+            evaluator=FanovaImportanceEvaluator(seed=0),
+            target=lambda trial: float(trial.values[0]),
+        )
+    except (RuntimeError, ValueError):  # all trials scored the same
+        return {}
+
+
+def _edges(plan: Search, best: Row) -> list[str]:
+    return [
+        f"{key} = {value:.4g} of the best trial lies on a bound of its range "
+        f"({range_.low:g} to {range_.high:g}); a wider range may hold a better one"
+        for key, value in best.values.items()
+        if not isinstance(range_ := plan.ranges.space[key], Choice) and _on_edge(range_, value)
+    ]
+
+
+def _on_edge(range_: Distribution, value: float) -> bool:
+    assert not isinstance(range_, Choice)
+    if range_.low == range_.high:
+        return False
+    scale = math.log if range_.log else float
+    share = (scale(value) - scale(range_.low)) / (scale(range_.high) - scale(range_.low))
+    return min(share, 1 - share) < _EDGE

@@ -1,0 +1,73 @@
+"""How a search walks through its space, and what it looks for."""
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from dmlray.knobs import Knobs
+
+SCORES = ("map_at_r", "recall_at_1", "r_precision")  # of each epoch, on validation classes
+COSTS = ("embedding_size", "seconds")  # that a second metric may save
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Settings(Knobs):
+    """How a search walks through its space."""
+
+    metric: tuple[str, ...] | None = Field(
+        None, description="what is sought; several seek a Pareto front; null: protocol.metric"
+    )
+    folds: int | None = Field(
+        None, ge=2, le=1000, description="class-disjoint parts; null: protocol.folds"
+    )
+    trials: int = Field(20, ge=1, le=1_000_000, description="suggestions in all")
+    time_budget: float | None = Field(
+        None, gt=0, description="seconds, or 90m, 2h, 1d, after which a session begins no trial"
+    )
+    failures_in_a_row: int = Field(5, ge=1, description="failed trials that end the search")
+    use_method_space: bool = Field(True, description="begin with the method's own SPACE")
+    sampler: Literal["tpe", "gp", "cmaes", "random", "grid"] = Field(
+        "tpe", description="who suggests; grid tries each combination once"
+    )
+    startup_trials: int = Field(10, ge=0, le=10_000, description="random trials before tpe, gp")
+    scheduler: Literal["none", "asha", "median"] = Field("none", description="who stops trials")
+    grace_epochs: int = Field(1, ge=1, le=10_000, description="epochs before any trial is stopped")
+    reduction_factor: float = Field(3, gt=1, le=100, description="ASHA keeps one in so many")
+    trials_at_once: int | None = Field(None, ge=1, description="null: what the cluster holds")
+    folds_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="of a trial; null: on GPUs what they hold, on CPUs one after another",
+    )
+    cpus: float | None = Field(None, gt=0, description="CPU cores of a process; null: 1")
+    gpus: float | None = Field(
+        None, ge=0, description="GPU share of each fold; null: 1 where the cluster has GPUs, else 0"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="of the sampler")
+    repeats: int = Field(
+        0, ge=0, le=1000, description="trainings of the winner with new seeds, for the test classes"
+    )
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _known(cls, said: Any) -> Any:
+        names = [said] if isinstance(said, str) else said
+        if names is None:
+            return None
+        if not isinstance(names, list | tuple) or not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"{said!r} is not allowed. Allowed: a name, or a list of different ones"
+            )
+        if names[0] not in SCORES:
+            raise ValueError(f"{names[0]!r} is no score. Allowed first: {', '.join(SCORES)}")
+        for name in names[1:]:
+            if name not in (*SCORES, *COSTS):
+                raise ValueError(f"unknown {name!r}. Allowed: {', '.join((*SCORES, *COSTS))}")
+        return tuple(names)
+
+    @field_validator("time_budget", mode="before")
+    @classmethod
+    def _in_seconds(cls, said: Any) -> Any:
+        found = re.fullmatch(r"([0-9.]+)([smhd])", said) if isinstance(said, str) else None
+        return float(found[1]) * _UNITS[found[2]] if found else said

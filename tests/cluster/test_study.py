@@ -1,0 +1,162 @@
+"""A study without Ray: who is asked what, what is kept, when it ends and what it has shown."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from dmlray.cluster.findings import find
+from dmlray.cluster.study import DIED, Study
+from dmlray.errors import ConfigError
+from dmlray.learn import journal
+from dmlray.plans.folder import RunFolder
+from dmlray.plans.search import Search, read_search
+from dmlray.reporting.findings import Findings
+
+TEXT = """experiment: experiments/proxy_anchor_demo.yaml
+use_method_space: false
+space:
+  method.margin: {low: 0.0, high: 0.4, step: 0.1}
+  method.dim: {choices: [128, 64]}
+  method.alpha: {low: 8, high: 64, step: 8, when: {method.dim: 64}}
+set: {budget.epochs: 2}
+"""
+GRID = 5 * 1 + 5 * 8
+SAMPLERS = ("tpe", "gp", "cmaes", "random", "grid")
+
+
+def plan(tmp_path: Path, *words: str) -> Search:
+    path = tmp_path / "search.yaml"
+    path.write_text(TEXT)
+    return read_search(path, words)
+
+
+def opened(tmp_path: Path, *words: str) -> Study:
+    return Study(plan(tmp_path, *words), RunFolder(tmp_path))
+
+
+def told(study: Study, name: str, epochs: int = 2, **last: Any) -> dict[str, Any]:
+    """Run one trial whose score is its margin; its values, all as Tune would tell them."""
+    config = study.suggest(name)
+    assert isinstance(config, dict), config
+    values: dict[str, Any] = config["values"]
+    folder = study._folder.trial(config["number"])
+    folder.path.mkdir(parents=True, exist_ok=True)
+    metrics = {"map_at_r": values["method.margin"], "embedding_size": values["method.dim"]}
+    for epoch in range(1, epochs + 1):
+        journal.append(folder.metrics, {"epoch": epoch, **metrics})
+        study.on_trial_result(name, {"epoch": epoch, **metrics})
+    study.on_trial_complete(name, {"epoch": epochs, **metrics, **last})
+    return values
+
+
+def findings(study: Study) -> Findings:
+    return find(study._plan, study._folder, study)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_begins_at_the_published_point_and_minds_conditions(
+    sampler: str, tmp_path: Path
+) -> None:
+    study = opened(tmp_path, f"sampler={sampler}", "startup_trials=3")
+    assert told(study, "t0") == {"method.margin": 0.1, "method.dim": 128}
+    asked = [told(study, f"t{number}") for number in range(1, 8)]
+    assert {len(values) for values in asked} <= {2, 3}
+    for values in asked:
+        assert ("method.alpha" in values) == (values["method.dim"] == 64)
+
+
+def test_a_grid_tries_each_combination_once_also_over_two_sessions(tmp_path: Path) -> None:
+    words = ("sampler=grid", "trials=1000")
+    first = opened(tmp_path, *words)
+    assert first.missing == GRID
+    asked = [told(first, f"a{number}") for number in range(20)]
+    second = opened(tmp_path, *words)
+    asked += [told(second, f"b{number}") for number in range(second.missing)]
+    assert len({tuple(sorted(values.items())) for values in asked}) == len(asked) == GRID
+    assert second.missing == 0
+
+
+def test_the_seed_gives_the_same_points(tmp_path: Path) -> None:
+    def points(folder: str, seed: int) -> list[dict[str, Any]]:
+        (tmp_path / folder).mkdir()
+        study = opened(tmp_path / folder, f"seed={seed}", "startup_trials=2")
+        return [told(study, f"t{number}") for number in range(6)]
+
+    assert points("one", 3) == points("two", 3) != points("three", 4)
+
+
+def test_ends_are_kept_as_what_they_were(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    told(study, "whole")
+    told(study, "stopped", epochs=1)
+    told(study, "failed", error="out of memory")
+    study.suggest("died")
+    study.on_trial_complete("died", error=True)
+    loaded = optuna.load_study(study_name="dmlray", storage=f"sqlite:///{tmp_path}/study.db")
+    assert [row.state.name for row in loaded.trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
+    assert [row.reason for row in findings(study).rows] == [None, None, "out of memory", DIED]
+
+
+def test_begun_trials_go_on_in_the_next_session_with_their_values(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    begun = [first.suggest("a"), first.suggest("b")]
+    second = opened(tmp_path)
+    assert [second.suggest("c"), second.suggest("d")] == begun
+
+
+def test_too_many_failures_in_a_row_end_the_search_with_their_common_cause(tmp_path: Path) -> None:
+    study = opened(tmp_path, "failures_in_a_row=3")
+    for number, reason in enumerate(["full", "full"]):
+        told(study, f"a{number}", error=reason)
+    told(study, "well")
+    assert study.common_failure is None
+    for number, reason in enumerate(["full", "odd", "full"]):
+        told(study, f"b{number}", error=reason)
+    assert study.common_failure == "3 trials in a row failed, 2 of them so: full"
+    assert study.suggest("next") == "FINISHED"
+    assert isinstance(opened(tmp_path, "failures_in_a_row=3").suggest("next"), dict)
+
+
+def test_no_trial_begins_after_the_time_budget(tmp_path: Path) -> None:
+    study = opened(tmp_path, "time_budget=0.000001")
+    assert study.suggest("late") == "FINISHED"
+    assert study.missing == 20
+
+
+def test_a_plan_that_contradicts_its_study_is_refused(tmp_path: Path) -> None:
+    told(opened(tmp_path), "t0")
+    opened(tmp_path, "trials=99", "trials_at_once=1", "data.root=elsewhere")  # no contradiction
+    with pytest.raises(ConfigError) as refusal:
+        opened(tmp_path, "space.method.margin.high=0.3", "optimizer.lr=0.01", "folds=3")
+    said = str(refusal.value)
+    assert "3 problems" in said
+    assert "optimizer.lr: 0.01 contradicts the study, which was begun with" in said
+    assert '"high": 0.3' in said
+
+
+def test_several_metrics_give_a_front_and_its_best_by_the_first(tmp_path: Path) -> None:
+    study = opened(tmp_path, "metric=[map_at_r,embedding_size]", "sampler=grid", "trials=999")
+    for number in range(study.missing):
+        told(study, f"t{number}")
+    shown = findings(study)
+    assert {(row.metrics["map_at_r"], row.metrics["embedding_size"]) for row in shown.front} == {
+        (0.4, 64)
+    }
+    assert shown.best in shown.front
+    shown.write(RunFolder(tmp_path))
+    assert '"number"' in (tmp_path / "pareto.json").read_text()
+
+
+def test_findings_tell_what_mattered_and_what_lies_on_a_bound(tmp_path: Path) -> None:
+    study = opened(tmp_path, "sampler=grid", "trials=99")
+    told(study, "t0")
+    assert findings(study).importances == {}
+    for number in range(study.missing):
+        told(study, f"u{number}")
+    shown = findings(study)
+    assert next(iter(shown.importances)) == "method.margin"
+    assert len(shown.top()) == 5
+    assert any("method.margin = 0.4 of the best trial lies on a bound" in w for w in shown.warnings)
+    assert any("share of the variance" in line for line in shown.lines())
