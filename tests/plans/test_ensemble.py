@@ -4,7 +4,7 @@ import pytest
 
 from dmlray.errors import ConfigError
 from dmlray.plans.ensemble import Ensemble, default_vary, read_ensemble
-from dmlray.plans.files import read_experiment
+from dmlray.plans.files import override, read_experiment
 
 DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
 PROXY_ANCHOR = read_experiment(Path("experiments/proxy_anchor_demo.yaml")).experiment
@@ -33,7 +33,9 @@ def test_the_plan_survives_its_own_file(tmp_path: Path) -> None:
     ("size", "vary", "complaint"),
     [
         (0, "seed", "0 is not allowed. Allowed: at least 1"),
-        (2, "luck", "Allowed: meta_classes, seed"),
+        (2, "luck", "Allowed: meta_classes, seed, fold, settings"),
+        (2, "fold", "protocol.selection=last holds out no fold"),
+        (2, "settings", "settings of 1 experiments are not possible"),
         (2, "meta_classes", "proxy_anchor has no meta-classes. Allowed: seed"),
     ],
 )
@@ -45,3 +47,44 @@ def test_nonsense_is_told_in_one_sentence(size: int, vary: str, complaint: str) 
 def test_what_varies_follows_from_the_method() -> None:
     assert default_vary(DREML) == "meta_classes"
     assert default_vary(PROXY_ANCHOR) == "seed"
+
+
+def test_folds_take_turns_and_then_new_seeds() -> None:
+    held_out = override(PROXY_ANCHOR, "test", {"protocol.selection": "validation"})
+    members = [Ensemble(held_out, 6, "fold").member(index) for index in range(6)]
+    assert [member.protocol.fold for member in members] == [0, 1, 2, 3, 0, 1]
+    assert [member.seed for member in members] == [0, 0, 0, 0, 4, 5]
+
+
+def test_settings_take_turns_and_survive_their_file(tmp_path: Path) -> None:
+    plan = Ensemble(DREML, 4, "settings", (PROXY_ANCHOR,))
+    members = [plan.member(index) for index in range(4)]
+    assert [m.method.name for m in members] == ["dreml", "proxy_anchor"] * 2
+    assert len({member.seed for member in members}) == 4
+    plan.write(tmp_path / "ensemble.yaml")
+    assert read_ensemble(tmp_path / "ensemble.yaml") == plan
+
+
+def test_settings_of_other_images_are_refused() -> None:
+    other = override(PROXY_ANCHOR, "test", {"data.name": "folder", "data.root": "x"})
+    with pytest.raises(ConfigError, match=r"settings: data\.name is demo and folder"):
+        Ensemble(DREML, 2, "settings", (other,))
+    with pytest.raises(ConfigError, match="several experiments vary settings alone"):
+        Ensemble(DREML, 2, "seed", (PROXY_ANCHOR,))
+
+
+def test_what_differs_between_two_plans_is_named() -> None:
+    faster = override(PROXY_ANCHOR, "test", {"optimizer.lr": 0.01})
+    one = Ensemble(DREML, 2, "settings", (PROXY_ANCHOR,))
+    other = Ensemble(DREML, 3, "settings", (faster,))
+    lr = PROXY_ANCHOR.optimizer.lr
+    assert one.differences(other) == [f"others.1.optimizer.lr {lr}, not 0.01", "size 2, not 3"]
+    assert one.differences(one) == []
+
+
+def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "ensemble.yaml"
+    Ensemble(DREML, 2, "seed").write(file)
+    file.write_text(file.read_text().replace("size: 2\n", ""))
+    with pytest.raises(ConfigError, match="is no plan of an ensemble"):
+        read_ensemble(file)
