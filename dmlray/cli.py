@@ -102,7 +102,7 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
 )
 @click.option("--ensemble-size", "size", type=int, help="Members; default 8, or one a setting.")
 @click.option("--vary", help="What differs: meta_classes, seed, fold or settings.")
-@click.option("--members-per-gpu", type=int, default=1, show_default=True)
+@click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
 @_run_options
 def ensemble(overrides: Sequence[str], **options: Any) -> None:
     """Train many learners side by side and merge their embeddings."""

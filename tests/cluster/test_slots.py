@@ -70,7 +70,7 @@ def test_a_member_that_was_begun_by_another_plan_is_refused(tmp_path: Path) -> N
         train_members(plan, folder, cluster((2, 0)), 1, Silent())
 
 
-def trained(tmp_path: Path, slot: type, members_per_gpu: int, size: int = 4) -> list[str]:
+def trained(tmp_path: Path, slot: type, members_per_gpu: int, size: int = 3) -> list[str]:
     """The log of each member."""
     ray.cloudpickle.register_pickle_by_value(light)
     folder = RunFolder(tmp_path / "run")
