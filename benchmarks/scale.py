@@ -11,7 +11,9 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,14 +36,19 @@ class Nothing:
         pass
 
 
-class Counted(Ensemble):
-    """Makes each member's plan, as ever, but sends only its number: see `Nothing`."""
+@dataclass(frozen=True)
+class Plans:
+    """Makes each member's plan, as ever, but sends only its budget: see `Nothing`."""
+
+    ensemble: Ensemble
+
+    @property
+    def size(self) -> int:
+        return self.ensemble.size
 
     def member(self, index: int) -> Any:
-        plan = super().member(index)
-        return plan if self.whole else index
-
-    whole = True
+        budget = self.ensemble.member(index).budget
+        return SimpleNamespace(budget=SimpleNamespace(epochs=budget.epochs))
 
 
 class Watched(Display):
@@ -91,17 +98,13 @@ def run(members: int, cluster: session.Cluster) -> float:
     with tempfile.TemporaryDirectory() as folder, Watched() as display:
         start = time.process_time()
         pool = Pool(
-            Counted(experiment, members, "meta_classes"),
+            Plans(Ensemble(experiment, members, "meta_classes")),  # type: ignore[arg-type]
             RunFolder(Path(folder)),
             cluster,
             members_per_gpu=1,
             slot=Nothing,
         )
-        Counted.whole = False
-        try:
-            pool.run(display)
-        finally:
-            Counted.whole = True
+        pool.run(display)
         spent = time.process_time() - start
     if not display.shown:
         sys.exit("nothing was shown")

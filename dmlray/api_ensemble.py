@@ -117,12 +117,13 @@ def _must_agree(
     vary: Vary | None,
 ) -> None:
     """What is said again when an ensemble goes on must be what it was begun with."""
+    size, vary = plan.size if size is None else size, vary or plan.vary
     if experiments:
-        asked = _ensemble_of(experiments, overrides, method, size or plan.size, vary or plan.vary)
+        asked = _ensemble_of(experiments, overrides, method, size, vary)
     else:
         words = [*([f"method.name={method}"] if method else []), *overrides]
         said = read_ensemble(folder.plan("ensemble"), [read_overrides(words)])
-        asked = replace(said, size=size or plan.size, vary=vary or plan.vary)
+        asked = replace(said, size=size, vary=vary)
     strange = plan.differences(asked)
     if strange:
         allowed = "Allowed: the settings that it was begun with, or a new folder (--out)"

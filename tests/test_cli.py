@@ -11,6 +11,7 @@ from dmlray.cli import main
 from dmlray.learn.job import job
 from dmlray.learn.preflight import preflight
 from dmlray.learn.training import Place
+from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.files import read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.tables import protocol
@@ -92,11 +93,32 @@ def test_an_unreadable_image_is_named(images: Path, tmp_path: Path) -> None:
         (["--method", "dreml", "--ensemble-size", "0"], "0 is not allowed. Allowed: at least 1"),
         (["--method", "dreml", "--vary", "luck"], "'luck' is not allowed. Allowed: meta_classes"),
         (["--method", "proxy_anchor", "--vary", "meta_classes"], "has no meta-classes"),
+        (["--method", "proxy_anchor", "--vary", "fold"], "holds out no fold"),
+        (["--method", "dreml", "--vary", "settings"], "settings of 1 experiments"),
+        (["--method", "dreml", "--members-per-gpu", "0"], "--members-per-gpu"),
         (["--resume", "nowhere"], "nowhere: is not a run folder"),
     ],
 )
 def test_a_mistake_of_an_ensemble_is_told(words: list[str], complaint: str) -> None:
     assert complaint in refused("ensemble", *words)
+
+
+def test_an_ensemble_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
+    plan = Ensemble(read_experiment(Path("experiments/dreml_demo.yaml")).experiment, 3, "seed")
+    plan.write(tmp_path / "run" / "ensemble.yaml")
+    go_on = ["ensemble", "--resume", "run"]
+    said = refused(*go_on, "--ensemble-size", "4", "optimizer.lr=0.5")
+    assert "run: was begun with experiment.optimizer.lr 0.0003, not 0.5, size 3, not 4." in said
+    assert "0 is not allowed" in refused(*go_on, "--ensemble-size", "0")
+    assert "vary seed, not meta_classes" in refused(*go_on, "--vary", "meta_classes")
+    other = refused(*go_on, "--experiment", "experiments/proxy_anchor_demo.yaml")
+    assert "method.alpha None, not 32.0" in other and "more. Allowed: the settings" in other
+
+
+def test_a_mistake_of_a_merge_is_told() -> None:
+    assert "names no run" in refused("merge")
+    assert "nowhere: is not a run folder" in refused("merge", "nowhere")
+    assert "'a,b' is not allowed" in refused("merge", "nowhere", "--weights", "a,b")
 
 
 def test_a_mistake_of_a_search_is_told(images: Path) -> None:

@@ -1,11 +1,9 @@
 """How many slots there are, and what becomes of members whose slot runs out of memory."""
 
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
+import ray
 
 from dmlray.cluster import ensemble as module
 from dmlray.cluster.ensemble import Pool, train_members
@@ -16,6 +14,7 @@ from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.files import read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Silent
+from tests.cluster import light
 
 DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
 GIB = 1 << 30
@@ -71,49 +70,11 @@ def test_a_member_that_was_begun_by_another_plan_is_refused(tmp_path: Path) -> N
         train_members(plan, folder, cluster((2, 0)), 1, Silent())
 
 
-class Light:
-    """Says what it is told to; writes who trained where. `plan` is a member's experiment."""
-
-    memory: Memory | None = None
-    holds = 100  # members of a GPU
-
-    def probe(self, plan: Any, folder: RunFolder) -> Memory | None:
-        self.train(plan, folder, "probe")
-        return self.memory
-
-    def train(self, plan: Any, folder: RunFolder, what: str = "train") -> None:
-        import ray
-
-        share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with (folder.path / "log").open("a") as log:
-            log.write(f"{what} {share:.2f} on {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
-        if share and 1 / share > self.holds + 0.5:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-
-class Fits(Light):
-    memory = Memory(2 * GIB, 80 * GIB)
-
-
-class TooLarge(Light):
-    memory = Memory(30 * GIB, 80 * GIB)
-
-
-class Grows(Light):
-    memory = Memory(2 * GIB, 80 * GIB)
-    holds = 2  # whatever the probe saw
-
-
-class Hopeless(Light):
-    holds = 0
-
-
-def trained(tmp_path: Path, slot: type, members_per_gpu: int, size: int = 5) -> list[str]:
+def trained(tmp_path: Path, slot: type, members_per_gpu: int, size: int = 3) -> list[str]:
     """The log of each member."""
+    ray.cloudpickle.register_pickle_by_value(light)
     folder = RunFolder(tmp_path / "run")
-    plan = Ensemble(DREML, size, "seed")
-    Pool(plan, folder, living(), members_per_gpu, slot).run(Silent())
+    Pool(light.Plan(size), folder, living(), members_per_gpu, slot).run(Silent())
     return [(folder.member(index).path / "log").read_text() for index in range(size)]
 
 
@@ -121,7 +82,7 @@ def trained(tmp_path: Path, slot: type, members_per_gpu: int, size: int = 5) -> 
 def test_shares_are_used_once_one_member_alone_was_measured(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    first, *others = trained(tmp_path, Fits, members_per_gpu=4)
+    first, *others = trained(tmp_path, light.Slot, members_per_gpu=4)
     assert first.startswith("probe 1.00 on ")
     assert "train 0.25 on " in first
     assert all(log.startswith("train 0.25 on ") and log.count("\n") == 1 for log in others)
@@ -134,14 +95,14 @@ def test_members_that_do_not_fit_are_refused_with_the_number_that_does(
 ) -> None:
     said = r"4 members of 30\.0 GiB do not fit a GPU of 80\.0 GiB. Allowed: at most 2"
     with pytest.raises(ResourceError, match=said):
-        trained(tmp_path, TooLarge, members_per_gpu=4)
+        trained(tmp_path, light.TooLarge, members_per_gpu=4)
 
 
 @pytest.mark.slow
 def test_running_out_of_memory_lowers_the_share_and_tries_again(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    logs = trained(tmp_path, Grows, members_per_gpu=4)
+    logs = trained(tmp_path, light.Grows, members_per_gpu=4)
     assert all(log.strip().split("\n")[-1].startswith("train 0.50") for log in logs)
     assert not any("train 1.00" in log for log in logs)
 
@@ -151,7 +112,7 @@ def test_a_member_too_large_for_a_whole_gpu_fails_with_the_reason(
     tmp_path: Path, fake_gpus: None
 ) -> None:
     with pytest.raises(RunError, match="member 0 failed: CUDA out of memory"):
-        trained(tmp_path, Hopeless, members_per_gpu=1, size=1)
+        trained(tmp_path, light.Hopeless, members_per_gpu=1, size=1)
 
 
 @pytest.mark.slow
@@ -160,6 +121,6 @@ def test_a_pool_does_not_wait_for_ever_for_a_node(
 ) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 1.0)
     monkeypatch.setattr(module.session, "living", lambda: cluster((4, 0)))
-    pool = Pool(Ensemble(DREML, 2, "seed"), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, Light)
+    pool = Pool(light.Plan(2), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, light.Slot)
     with pytest.raises(RunError, match=r"no node is left .* --resume"):
         pool.run(Silent())

@@ -39,8 +39,9 @@ def test_the_plan_survives_its_own_file(tmp_path: Path) -> None:
     ("size", "vary", "complaint"),
     [
         (0, "seed", "0 is not allowed. Allowed: at least 1"),
-        (2, "luck", "Allowed: meta_classes, seed"),
-        (3, "fold", "protocol.selection=last holds out no fold. Allowed: protocol.selection="),
+        (2, "luck", "Allowed: meta_classes, seed, fold, settings"),
+        (2, "fold", "protocol.selection=last holds out no fold"),
+        (2, "settings", "settings of 1 experiments are not possible"),
         (2, "meta_classes", "proxy_anchor has no meta-classes. Allowed: seed"),
     ],
 )
@@ -76,3 +77,44 @@ def test_a_cross_validation_chooses_epochs_on_each_fold_whatever_the_experiment_
     assert {(member.protocol.selection, member.seed) for member in members} == {("validation", 5)}
     plan.write(tmp_path / "cross_validation.yaml")
     assert read_ensemble(tmp_path / "cross_validation.yaml") == plan
+
+
+def test_folds_take_turns_and_then_new_seeds() -> None:
+    held_out = override(PROXY_ANCHOR, "test", {"protocol.selection": "validation"})
+    members = [Ensemble(held_out, 6, "fold").member(index) for index in range(6)]
+    assert [member.protocol.fold for member in members] == [0, 1, 2, 3, 0, 1]
+    assert [member.seed for member in members] == [0, 0, 0, 0, 4, 5]
+
+
+def test_settings_take_turns_and_survive_their_file(tmp_path: Path) -> None:
+    plan = Ensemble(DREML, 4, "settings", (PROXY_ANCHOR,))
+    members = [plan.member(index) for index in range(4)]
+    assert [m.method.name for m in members] == ["dreml", "proxy_anchor"] * 2
+    assert len({member.seed for member in members}) == 4
+    plan.write(tmp_path / "ensemble.yaml")
+    assert read_ensemble(tmp_path / "ensemble.yaml") == plan
+
+
+def test_settings_of_other_images_are_refused() -> None:
+    other = override(PROXY_ANCHOR, "test", {"data.name": "folder", "data.root": "x"})
+    with pytest.raises(ConfigError, match=r"settings: data\.name is demo and folder"):
+        Ensemble(DREML, 2, "settings", (other,))
+    with pytest.raises(ConfigError, match="several experiments vary settings alone"):
+        Ensemble(DREML, 2, "seed", (PROXY_ANCHOR,))
+
+
+def test_what_differs_between_two_plans_is_named() -> None:
+    faster = override(PROXY_ANCHOR, "test", {"optimizer.lr": 0.01})
+    one = Ensemble(DREML, 2, "settings", (PROXY_ANCHOR,))
+    other = Ensemble(DREML, 3, "settings", (faster,))
+    lr = PROXY_ANCHOR.optimizer.lr
+    assert one.differences(other) == [f"others.1.optimizer.lr {lr}, not 0.01", "size 2, not 3"]
+    assert one.differences(one) == []
+
+
+def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "ensemble.yaml"
+    Ensemble(DREML, 2, "seed").write(file)
+    file.write_text(file.read_text().replace("size: 2\n", ""))
+    with pytest.raises(ConfigError, match="is no plan of an ensemble"):
+        read_ensemble(file)

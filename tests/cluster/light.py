@@ -1,0 +1,56 @@
+"""Members and slots that need no torch, so that a process starts in a second."""
+
+import os
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stands in for an ensemble."""
+
+    size: int
+
+    def member(self, index: int) -> Any:
+        return SimpleNamespace(budget=SimpleNamespace(epochs=1))
+
+
+class Slot:
+    """Writes who trained where; the rest is what a subclass says of its memory."""
+
+    memory: tuple[int, int] | None = None  # GiB of a member and of the device
+    holds = 100  # members of a GPU
+
+    def probe(self, plan: Any, folder: Any) -> Any:
+        from dmlray.cluster.slots import Memory
+
+        self.train(plan, folder, "probe")
+        return Memory(*(size << 30 for size in self.memory)) if self.memory else None
+
+    def train(self, plan: Any, folder: Any, what: str = "train") -> None:
+        import ray
+
+        share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with (folder.path / "log").open("a") as log:
+            log.write(f"{what} {share:.2f} on {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
+        if share and 1 / share > self.holds + 0.5:
+            import torch
+
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+class TooLarge(Slot):
+    memory = (30, 80)
+
+
+class Grows(Slot):
+    """Two fit, whatever the probe says."""
+
+    memory = (2, 80)
+    holds = 2
+
+
+class Hopeless(Slot):
+    holds = 0

@@ -1,0 +1,54 @@
+"""An ensemble that grows scores what the concatenation of its members does, at every size."""
+
+import pytest
+import torch
+
+from dmlray.evaluation import growing as module
+from dmlray.evaluation.growing import Growing
+from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.selection import greedy
+from tests.evaluation import slow
+
+DEPTHS = (1, 2, 8)
+
+
+def members_of(widths: tuple[int, ...], count: int = 130) -> list[torch.Tensor]:
+    return [slow.unit_rows(seed, count, width) for seed, width in enumerate(widths)]
+
+
+@pytest.mark.parametrize("rows", [9, 512])
+def test_growing_equals_concatenation(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS", rows)
+    members, labels = members_of((4, 7, 1, 12)), slow.unequal_labels(0, 130)
+    weights = (1.0, 0.5, 2.0, 1.0)
+    ensemble, found = Growing(labels, DEPTHS), []
+    for member, weight in zip(members, weights, strict=True):
+        foretold = ensemble.with_one_more(member, weight)
+        found.append(ensemble.add(member, weight))
+        assert foretold == found[-1]
+    expected = prefix_scores(members, labels, DEPTHS, weights=weights)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-6)
+    joined = torch.cat([w**0.5 * m for w, m in zip(weights, members, strict=True)], 1)
+    assert found[-1] == pytest.approx(retrieval_scores(joined, labels, DEPTHS), abs=1e-6)
+
+
+def test_greedy_takes_what_helps_and_nothing_that_harms() -> None:
+    labels = torch.arange(40) % 8
+    good = torch.nn.functional.one_hot(labels, 8).float()
+    noise = [slow.unit_rows(seed, 40, 3) for seed in range(3)]
+    half = torch.nn.functional.normalize(good + 0.9 * slow.unit_rows(9, 40, 8))
+    chosen, scores = greedy([*noise, half, good], labels, "map_at_r", (1,))
+    assert chosen == [4]
+    assert scores["map_at_r"] == 1
+
+
+def test_greedy_is_never_worse_than_the_best_member_or_the_whole_as_it_adds() -> None:
+    members, labels = members_of((5, 6, 7, 4)), slow.unequal_labels(0, 130)
+    chosen, scores = greedy(members, labels, "map_at_r", (1,))
+    alone = [retrieval_scores(member, labels, (1,))["map_at_r"] for member in members]
+    assert chosen[0] == max(range(4), key=alone.__getitem__)
+    assert scores["map_at_r"] >= max(alone)
+    again = prefix_scores([members[i] for i in chosen], labels, (1,))[-1]
+    assert scores == pytest.approx(again, abs=1e-6)

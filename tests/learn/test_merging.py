@@ -1,0 +1,159 @@
+"""Finished runs of any method are merged if they were scored on the same images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.learn.job import job
+from dmlray.learn.members import members_of
+from dmlray.learn.merging import merge
+from dmlray.learn.scores import Scores
+from dmlray.learn.training import Place
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.plans.merge import Merge, read_merge, read_weights
+from tests.toys import draw_images, toy_words
+
+HERE = Place(torch.device("cpu"))
+
+
+def silent(title: str) -> Callable[[int, int], None]:
+    return lambda done, total: None
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods of two sizes that held out the same classes, one that held out none."""
+    root = tmp_path_factory.mktemp("merging")
+    images = draw_images(root / "images")
+    other = draw_images(root / "other", classes=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DMLRAY_CACHE", str(root / "cache"))
+        held = ["protocol.selection=validation", "protocol.folds=3"]
+        _train(root / "a", "proxy_anchor", [*toy_words(images, 1), *held, "method.dim=8"])
+        _train(root / "b", "dreml", [*toy_words(images, 1), *held, "method.meta_classes=3"])
+        _train(root / "last", "dreml", [*toy_words(images, 1), "method.meta_classes=3"])
+        _train(root / "other_images", "dreml", [*toy_words(other, 1), "method.meta_classes=3"])
+    return root
+
+
+def _train(folder: Path, method: str, words: list[str]) -> None:
+    plan = read_experiment(Path(f"experiments/{method}_demo.yaml"), words).experiment
+    job(plan, RunFolder(folder), lambda epoch: None, HERE, with_zero_shot=False)
+
+
+@pytest.fixture
+def merged(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scores]:
+    monkeypatch.setenv("DMLRAY_CACHE", str(runs / "cache"))
+
+    def run(*names: str, folder: str = "out", **settings: object) -> Scores:
+        plan = Merge(tuple(runs / name for name in names), **settings)  # type: ignore[arg-type]
+        return merge(plan, RunFolder(tmp_path / folder), HERE, silent)
+
+    return run
+
+
+def concatenated(runs: Path, weights: tuple[float, float] = (1, 1)) -> dict[str, float]:
+    parts = [np.load(runs / name / "embeddings.npy") for name in ("a", "b")]
+    rows = [part * weight**0.5 for part, weight in zip(parts, weights, strict=True)]
+    labels = torch.arange(6).repeat_interleave(8)
+    return retrieval_scores(torch.from_numpy(np.concatenate(rows, 1)), labels, (1, 2))
+
+
+def test_merging_is_concatenating_unit_embeddings(
+    runs: Path, merged: Callable[..., Scores]
+) -> None:
+    scores = merged("a", "b")
+    assert scores.metrics == pytest.approx(concatenated(runs), abs=1e-6)
+    assert scores.curve[0] == pytest.approx(members_of(runs / "a")[0].scores.metrics, abs=1e-6)
+    assert (scores.method, scores.embedding_size) == ("proxy_anchor + dreml", 11)
+    assert scores.remarks == [] and scores.selection == "validation"
+    weighted = merged("a", "b", weights=(1.0, 3.0))
+    assert weighted.metrics == pytest.approx(concatenated(runs, (1, 3)), abs=1e-6)
+    assert weighted.remarks == ["cosines of the runs weighted 1, 3"]
+
+
+def test_runs_of_different_rules_say_so(merged: Callable[..., Scores]) -> None:
+    assert merged("a", "last").selection == "mixed"
+
+
+def test_a_projection_is_fitted_on_training_classes_and_marked(
+    tmp_path: Path, merged: Callable[..., Scores]
+) -> None:
+    scores = merged("a", "b", pca=3, whiten=True)
+    assert scores.remarks == ["PCA to 3 dimensions, whitened, fitted on the training classes"]
+    assert scores.embedding_size == 3
+    assert np.load(tmp_path / "out" / "embeddings.npy").shape == (48, 3)
+    files = sorted((tmp_path / "out" / "embeddings").glob("*_train.npy"))
+    assert [np.load(file).shape for file in files] == [(48, 8), (48, 3)]
+    stamps = [file.stat().st_mtime_ns for file in files]
+    assert merged("a", "b", pca=3, whiten=True) == scores  # what is embedded stays
+    assert [file.stat().st_mtime_ns for file in files] == stamps
+
+
+def test_greedy_chooses_on_the_classes_held_out(
+    tmp_path: Path, merged: Callable[..., Scores]
+) -> None:
+    scores = merged("a", "b", greedy=True)
+    assert "members chosen greedily" in scores.remarks[0]
+    assert len(scores.curve) in (1, 2)
+    files = (tmp_path / "out" / "embeddings").glob("*_validation.npy")
+    assert {len(np.load(file)) for file in files} == {16}  # 2 of 6 classes
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "error", "said"),
+    [
+        (("a", "other_images"), {}, DataError, r"other_images: was scored on folder .*10 cl|5 cl"),
+        (("a", "last"), {"greedy": True}, ConfigError, "last held out nothing"),
+        (("a", "a"), {}, ConfigError, "a: is named twice"),
+        ((), {}, ConfigError, "names no run"),
+        (("a", "b"), {"weights": (1.0,)}, ConfigError, "Allowed: 2 numbers above 0"),
+        (("a", "b"), {"weights": (1.0, 0.0)}, ConfigError, "Allowed: 2 numbers above 0"),
+        (("a", "b"), {"pca": 0}, ConfigError, "0 is not allowed. Allowed: at least 1"),
+        (("a", "b"), {"pca": 12}, ConfigError, "12 is not allowed. Allowed: 1 to"),
+        (("a", "images"), {}, ConfigError, "is not a run folder"),
+    ],
+)
+def test_what_cannot_be_merged_is_told(
+    names: tuple[str, ...],
+    settings: dict[str, object],
+    error: type[DmlrayError],
+    said: str,
+    merged: Callable[..., Scores],
+) -> None:
+    with pytest.raises(error, match=said) as caught:
+        merged(*names, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_and_unfinished_runs_are_told(runs: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(runs / "a", tmp_path / "a")
+    (tmp_path / "a" / "embeddings.npy").write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"embeddings\.npy: cannot be read"):
+        members_of(tmp_path / "a")[0].embeddings()
+    np.save(tmp_path / "a" / "embeddings.npy", np.zeros((3, 8), np.float32))
+    with pytest.raises(DataError, match=r"holds \(3, 8\) numbers, its scores say \(48, 8\)"):
+        members_of(tmp_path / "a")[0].embeddings()
+    (tmp_path / "a" / "scores.json").unlink()
+    with pytest.raises(RunError, match="no scores yet"):
+        members_of(tmp_path / "a")
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    plan = Merge((tmp_path / "a", tmp_path / "b"), (1.0, 2.0), 5, True, True)
+    plan.write(tmp_path / "merge.yaml")
+    assert read_merge(tmp_path / "merge.yaml") == plan
+    (tmp_path / "merge.yaml").write_text("runs: 3\n")
+    with pytest.raises(ConfigError, match="is no plan of a merge"):
+        read_merge(tmp_path / "merge.yaml")
+    assert read_weights("1,0.5") == [1.0, 0.5]
+    with pytest.raises(ConfigError, match="--weights: '1;2' is not allowed"):
+        read_weights("1;2")

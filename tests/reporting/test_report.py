@@ -1,0 +1,50 @@
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+from dmlray.learn.scores import Scores, read_scores
+from dmlray.plans.folder import RunFolder
+from dmlray.reporting.report import page, write_ensemble
+
+CURVE = [
+    {"recall_at_1": 0.5, "r_precision": 0.2, "map_at_r": 0.1},
+    {"recall_at_1": 0.75, "r_precision": 0.3, "map_at_r": 0.25},
+]
+
+
+def scores(**changes: object) -> Scores:
+    known = dict(
+        metrics=CURVE[-1], dataset="demo", dataset_fingerprint="f", split_fingerprint="s",
+        test_classes=3, test_images=9, method="dreml", backbone="b", embedding_size=4,
+        selection="last", tuned_by=None, seed=0, curve=CURVE,
+    )  # fmt: skip
+    return Scores(**{**known, **changes})  # type: ignore[arg-type]
+
+
+def test_the_page_is_whole_and_loads_nothing() -> None:
+    text = page("run", scores())
+    assert "src=" not in text and "http" not in text and "<script" not in text
+    assert "<td>75.0</td>" in text and "Recall@1 75.0%" in text
+
+
+def test_the_curve_is_legal_svg_and_rises_with_the_scores() -> None:
+    text = page("run", scores())
+    svg = xml.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+    first, second = svg.find("polyline").get("points").split()  # type: ignore[union-attr]
+    assert float(first.split(",")[1]) > float(second.split(",")[1])  # pixels count downwards
+
+
+def test_strange_names_cannot_break_the_page() -> None:
+    text = page("<b>run", scores(method="<script>", remarks=["a & b"]))
+    assert "<b>" not in text and "<script" not in text and "a &amp; b" in text
+
+
+def test_a_merge_without_a_curve_has_its_one_row() -> None:
+    text = page("run", scores(curve=[]))
+    assert "<svg" not in text and "<td>all</td><td>75.0</td>" in text
+
+
+def test_scores_page_and_tensorboard_lie_in_the_run_folder(tmp_path: Path) -> None:
+    write_ensemble(RunFolder(tmp_path), scores())
+    assert read_scores(tmp_path / "scores.json") == scores()
+    assert (tmp_path / "report.html").stat().st_size > 500
+    assert list(tmp_path.glob("events.out.tfevents.*"))
