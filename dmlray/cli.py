@@ -172,7 +172,10 @@ def evaluate(run: Path) -> None:
     from dmlray import api
 
     scores = api.evaluate(run)
-    _table(_rows(scores, scores.method), scores)
+    if scores.parts:
+        _averages(scores)
+    else:
+        _table(_rows(scores, scores.method), scores)
 
 
 for command in (data, show, plan, methods, doctor):
