@@ -200,7 +200,10 @@ def evaluate(run: Path) -> None:
 
     with _display() as display:
         scores = api.evaluate(run, display)
-    _table(_rows(scores, scores.method), scores)
+    if scores.parts:
+        _averages(scores)
+    else:
+        _table(_rows(scores, scores.method), scores)
 
 
 for command in (data, show, plan, methods, doctor):

@@ -80,14 +80,15 @@ def doctor(address: str | None, root: Path | None, out: Path | None) -> None:
 
 def _lines(found: Forecast) -> Iterator[str]:
     probe, each = found.probe, found.resources
+    what = f"{found.trials} trials x {found.folds} folds" if found.folds > 1 else "one training"
     yield (
-        f"work:          {found.trials} trials x {found.folds} folds x {found.epochs} epochs, "
+        f"work:          {what} x {found.epochs} epochs, "
         f"{probe.steps} steps and {probe.scored_images} images scored per epoch"
     )
     if found.repeats:
         yield f"               then {found.repeats} repeats of the winner, on all training classes"
     yield (
-        f"side by side:  {each.at_once} trials, {each.workers} processes each, "
+        f"side by side:  {each.at_once} x {each.workers} processes, "
         f"{each.cpus:g} CPU and {each.gpus:g} GPU per process"
     )
     yield (

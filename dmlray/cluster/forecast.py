@@ -120,8 +120,11 @@ def _probe(plan: Experiment, resources: Resources, folds: bool) -> Probe:
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0, max_calls=1)(
         _on_worker
     )
+    reference = task.remote(plan, max(1, int(resources.cpus)), folds)
+    while not ray.wait([reference], timeout=0.5)[0]:
+        pass  # so that Ctrl-C is heard
     try:
-        found: Probe = ray.get(task.remote(plan, max(1, int(resources.cpus)), folds))
+        found: Probe = ray.get(reference)
     except RayTaskError as error:
         if isinstance(error.cause, DmlrayError):
             raise error.cause from None
