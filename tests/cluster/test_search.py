@@ -4,12 +4,25 @@ import json
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
+import torch
 
 from dmlray import api
+from dmlray.cluster.search import Resources, resources_of, search
+from dmlray.cluster.session import Cluster
+from dmlray.errors import RunError
+from dmlray.learn.lockstep import lockstep
+from dmlray.learn.loop import Epoch
+from dmlray.learn.preflight import preflight
+from dmlray.learn.training import Place
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.plans.search import read_search
+from dmlray.reporting.display import Silent
 from tests.cluster.commands import Command, lines
 from tests.toys import toy_words
 
@@ -73,7 +86,8 @@ def test_gpu_trials_score_as_cpu_trials_and_free_what_they_held(
     import ray
 
     words = [*toy_words(toy_images, EPOCHS), "trials=3", "grace_epochs=1", "reduction_factor=2"]
-    for folder, extra in (("cpu", ["gpus=0", "trials_at_once=1"]), ("gpu", ["gpus=1"])):
+    runs = (("cpu", ["gpus=0", "trials_at_once=1"]), ("gpu", ["gpus=1"]))
+    for folder, extra in runs:
         api.tune(Path(SEARCH), [*words, *extra], out=tmp_path / folder)
     end = time.monotonic() + 10
     while ray.available_resources().get("GPU") != 2:
@@ -85,3 +99,42 @@ def test_gpu_trials_score_as_cpu_trials_and_free_what_they_held(
         assert ours.intermediate_values == pytest.approx(theirs.intermediate_values, abs=1e-6)
     states = {row.state.name for row in trials(tmp_path / "gpu")}
     assert "COMPLETE" in states
+
+
+def test_folds_side_by_side_score_as_in_turn_and_a_failing_one_is_a_row(
+    tmp_path: Path, toy_images: Path, fake_gpus: None
+) -> None:
+    words = [*toy_words(toy_images, 2), "trials=2", "scheduler=none", "gpus=0"]
+    plan = read_search(Path(SEARCH), [*words, "folds_at_once=2", "trials_at_once=1"])
+    preflight(plan.experiment, folds=True)
+    folder = RunFolder(tmp_path / "side")
+    broken = folder.trial(1).fold(1).path  # a worker trains this fold; the other one's is well
+    broken.parent.mkdir(parents=True)
+    broken.write_text("no folder")
+    resources = resources_of(plan, Cluster(4, 0, 1))
+    assert resources == Resources(cpus=1, gpus=0, workers=2, at_once=1)
+    found = search(plan, folder, resources, Silent())
+    assert [row.state for row in found.rows] == ["COMPLETE", "FAIL"], found
+    assert "fold1" in str(found.rows[1].reason)
+    torch.set_num_threads(1)
+    *_, last = lockstep(plan.experiment, RunFolder(tmp_path), Place(torch.device("cpu")))
+    assert found.rows[0].metrics["map_at_r"] == pytest.approx(last.metrics["map_at_r"], abs=1e-6)
+
+
+def test_failures_in_a_row_end_a_search_and_a_resumed_one_goes_on(
+    tmp_path: Path, fake_gpus: None
+) -> None:
+    def full(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
+        raise MemoryError
+        yield
+
+    def well(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
+        yield Epoch(1, {"map_at_r": 0.5})
+
+    words = ["budget.epochs=1", "scheduler=none", "failures_in_a_row=2", "trials=4"]
+    plan, one = read_search(Path(SEARCH), words), Resources(1, 0, 1, 1)
+    with pytest.raises(RunError, match="2 trials in a row failed, 2 of them so: out of memory"):
+        search(plan, RunFolder(tmp_path), one, Silent(), full)
+    assert [row.state.name for row in trials(tmp_path)] == ["FAIL"] * 2
+    search(plan, RunFolder(tmp_path), one, Silent(), well)
+    assert [row.state.name for row in trials(tmp_path)] == ["FAIL"] * 2 + ["COMPLETE"] * 2
