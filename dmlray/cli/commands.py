@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dmlray import __version__
-from dmlray.cli_data import data
-from dmlray.cli_look import doctor, methods, plan, show
+from dmlray.cli.data import data
+from dmlray.cli.look import doctor, methods, plan, show
 from dmlray.errors import DmlrayError, Interrupted
 
 if TYPE_CHECKING:
@@ -105,11 +105,11 @@ def cv(words: Sequence[str], **options: Any) -> None:
     The best epoch of each fold is scored on the test classes: separated (mean over the folds) and
     concatenated (their embeddings side by side).
     """
-    from dmlray import api_average
+    from dmlray import api
 
     file, overrides = _split(words)
     with _display() as display:
-        scores, folder = api_average.cross_validate(file, overrides, display=display, **options)
+        scores, folder = api.cross_validate(file, overrides, display=display, **options)
     _averages(scores)
     _where(folder)
 
@@ -121,11 +121,11 @@ def cv(words: Sequence[str], **options: Any) -> None:
 @_run_options
 def repeat(words: Sequence[str], **options: Any) -> None:
     """Train one experiment several times with new seeds; average the scores on the test classes."""
-    from dmlray import api_average
+    from dmlray import api
 
     file, overrides = _split(words)
     with _display() as display:
-        scores, folder = api_average.repeat(file, overrides, display=display, **options)
+        scores, folder = api.repeat(file, overrides, display=display, **options)
     _averages(scores)
     _where(folder)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmlray.api_begin import RUNS, needed, prepare, resumable, resumed, run_name
+from dmlray.api.begin import RUNS, needed, prepare, resumable, resumed, run_name
 from dmlray.cluster import ensemble as members
 from dmlray.cluster.session import session
 from dmlray.learn.averages import score_members

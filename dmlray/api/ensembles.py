@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dmlray.api_begin import RUNS, experiment_of, prepare, resumable, resumed, run_name
+from dmlray.api.begin import RUNS, experiment_of, prepare, resumable, resumed, run_name
 from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.merging import Merging

@@ -1,11 +1,11 @@
-"""One function per command. Everything that the command line does can be done from Python."""
+"""Search, train, forecast, look: the functions behind most commands."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmlray.api_average import repeat
-from dmlray.api_begin import (
+from dmlray.api.averages import repeat
+from dmlray.api.begin import (
     RUNS,
     go_on,
     needed,
@@ -14,7 +14,7 @@ from dmlray.api_begin import (
     resumed,
     run_name,
 )
-from dmlray.api_ensemble import ensemble, merge
+from dmlray.api.ensembles import ensemble, merge
 from dmlray.cluster import forecast as forecasting
 from dmlray.cluster import search as searching
 from dmlray.cluster import training
@@ -35,8 +35,6 @@ from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import is_search, read_search
 from dmlray.reporting.display import Display, Silent
 from dmlray.reporting.findings import Findings
-
-__all__ = ["ensemble", "merge", "repeat"]  # beside what is below
 
 
 def train(

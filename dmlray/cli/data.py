@@ -42,11 +42,11 @@ def list_data() -> None:
 @click.option("--download", "fetched", is_flag=True, help="Fetch it from its public address.")
 def prepare(name: str, root: Path | None, sources: Sequence[Path], fetched: bool) -> None:
     """Make, unpack or find the data set NAME and check that its images are there."""
-    from dmlray import api_data
+    from dmlray import api
     from dmlray.reporting.display import Display
 
     with Display() as display:
-        found = api_data.prepare_data(name, root, sources, fetched=fetched, display=display)
+        found = api.prepare_data(name, root, sources, fetched=fetched, display=display)
     train_images = int((found.labels < found.train_classes).sum())
     click.echo(
         f"{found.name}: {len(found.classes)} classes, {len(found.files)} images; "
@@ -66,11 +66,11 @@ def verify(name: str, root: Path | None) -> None:
 
     Exit status 2 if no layout fits.
     """
-    from dmlray import api_data
+    from dmlray import api
     from dmlray.reporting.display import Display
 
     with Display() as display:
-        found = api_data.verify_data(name, root, display)
+        found = api.verify_data(name, root, display)
     click.echo(f"{'layout':<12} {found.layout}, in {found.root}")
     for what, has, wanted in (
         ("classes", found.classes, found.expected_classes),
