@@ -27,6 +27,7 @@ from dmlray.plans.search import Search
 from dmlray.reporting.display import Display
 from dmlray.reporting.findings import Findings
 
+# Yields epochs and writes each into the folder's journal before; only on CPUs, one trial a process.
 Job = Callable[[Experiment, RunFolder, Place], Iterator[Epoch]]
 _MAX_RESTARTS = 2  # of a trial whose process died
 

@@ -15,6 +15,7 @@ from dmlray import api
 from dmlray.cluster.search import Resources, resources_of, search
 from dmlray.cluster.session import Cluster
 from dmlray.errors import RunError
+from dmlray.learn import journal
 from dmlray.learn.lockstep import lockstep
 from dmlray.learn.loop import Epoch
 from dmlray.learn.preflight import preflight
@@ -129,6 +130,8 @@ def test_failures_in_a_row_end_a_search_and_a_resumed_one_goes_on(
         yield
 
     def well(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
+        folder.path.mkdir(parents=True)
+        journal.append(folder.metrics, {"epoch": 1, "map_at_r": 0.5})
         yield Epoch(1, {"map_at_r": 0.5})
 
     words = ["budget.epochs=1", "scheduler=none", "failures_in_a_row=2", "trials=4"]

@@ -11,7 +11,7 @@ from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import RunError
 from dmlray.learn import journal
 from dmlray.learn.job import evaluate, job
-from dmlray.learn.lockstep import lockstep, together
+from dmlray.learn.lockstep import Clock, lockstep, together
 from dmlray.learn.loop import Epoch
 from dmlray.learn.scores import Scores
 from dmlray.learn.training import Place, Training, fold_task, full_task, load_dataset
@@ -125,6 +125,7 @@ def test_lockstep_is_the_mean_of_folds_trained_one_by_one(plan: Experiment, tmp_
         for fold in range(2)
     ]
     for epoch, *folds in zip(side_by_side, *alone, strict=True):
+        assert epoch.metrics.pop("seconds") > 0
         assert epoch.metrics == together([fold.metrics for fold in folds], "map_at_r")
         scores = [fold.metrics["map_at_r"] for fold in folds]
         assert epoch.metrics["map_at_r"] == pytest.approx(sum(scores) / 2)
@@ -168,3 +169,9 @@ def test_a_loss_that_is_not_finite_is_told_with_its_epoch(plan: Experiment, tmp_
         next(training.trunk.parameters()).fill_(torch.nan)
     with pytest.raises(RunError, match="epoch 1: the loss is not finite"):
         list(training.epochs())
+
+
+def test_seconds_of_an_earlier_session_count_and_its_resting_time_does_not() -> None:
+    clock = Clock([{"epoch": 1, "seconds": 100.0}, {"epoch": 2, "seconds": 250.0}])
+    assert [clock.at(1), clock.at(2)] == [100.0, 250.0]
+    assert 250.0 < clock.at(3) < 260.0
