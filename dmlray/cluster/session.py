@@ -107,8 +107,8 @@ def _connect(address: str | None) -> None:
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        else:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        else:  # "local": Ray would else join whatever cluster this machine knows of, dead or alive
+            ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
         where = f"at {address}" if address else "on this machine"
         raise ResourceError(f"cannot use Ray {where}: {_reason(error, address)}") from error

@@ -35,6 +35,7 @@ def fake_gpus(environment: dict[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(environment | QUIET)
     ray.init(
+        "local",
         num_cpus=4,
         num_gpus=2,
         include_dashboard=False,

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,11 +24,18 @@ class Raylets:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self._logs = Path(tempfile.mkdtemp(dir=environment["RAY_TMPDIR"]))
+        self._folder = tempfile.mkdtemp(prefix="dc")  # its sockets want a short path
+        self._logs = Path(self._folder) / "logs"
+        self._logs.mkdir()
         token = secrets.token_hex(32)
-        self.environment = {**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        self.environment = {
+            **environment,
+            "RAY_TMPDIR": self._folder,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+        }
         port = self.address.split(":")[1]
-        temporary = ["--temp-dir", environment["RAY_TMPDIR"], "--include-dashboard=false"]
+        temporary = ["--temp-dir", self._folder, "--include-dashboard=false"]
         self.head = self._start("--head", "--num-cpus=0", f"--port={port}", *temporary)
         self.nodes = [self.head]
 
@@ -45,6 +53,7 @@ class Raylets:
         for node in self.nodes[::-1]:
             if node.poll() is None:
                 self.lose(node)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         command = [RAY, "start", "--block", "--object-store-memory=100000000"]
