@@ -1,6 +1,5 @@
 """Several trainings of one setting -> one score: means, their spread, and what is behind them."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from dmlray.data.unseen import test_subset
 from dmlray.errors import RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import journal
+from dmlray.learn.members import joint_fingerprint
 from dmlray.learn.scores import Part, Scores, half_width, read_scores
 from dmlray.learn.training import load_dataset
 from dmlray.plans.ensemble import Ensemble
@@ -51,7 +51,7 @@ def joint(plan: Ensemble, scores: Sequence[Scores]) -> Scores:
         scores[0],
         seed=plan.experiment.seed,
         split=protocol.cut() if plan.vary == "fold" else scores[0].split,
-        split_fingerprint=_joint_fingerprint([part.split_fingerprint for part in scores]),
+        split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
     )
 
 
@@ -103,10 +103,3 @@ def _scored_epoch(plan: Experiment, lines: Sequence[dict[str, Any]]) -> dict[str
         return lines[-1]
     metric = plan.protocol.metric
     return max(lines, key=lambda line: float(line[metric]))
-
-
-def _joint_fingerprint(fingerprints: Sequence[str]) -> str:
-    """That of all members where they trained on the same images, else a hash of theirs in order."""
-    if len(set(fingerprints)) == 1:
-        return fingerprints[0]
-    return hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()[:16]

@@ -102,7 +102,7 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         embedding_size=sum(part.embedding_size for part in scores),
         selection="best_on_test" if on_test else rules.pop() if len(rules) == 1 else "mixed",
         tuned_by="; ".join(sorted(filter(None, choices))) or None,
-        split_fingerprint=_joint([part.split_fingerprint for part in scores]),
+        split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
         remarks=list(dict.fromkeys([*said, *remarks])),
         clustering=None,  # of one member; the merged embeddings are never side by side
         n=1,
@@ -120,7 +120,7 @@ def _all(names: Iterable[str]) -> str:
     return " + ".join(dict.fromkeys(names))
 
 
-def _joint(fingerprints: list[str]) -> str:
+def joint_fingerprint(fingerprints: Sequence[str]) -> str:
     """That of all members where they trained on the same images, else a hash of theirs in order."""
     if len(set(fingerprints)) == 1:
         return fingerprints[0]
