@@ -1,6 +1,7 @@
 """Cached images -> batches of pixels: where to cut, cutting, and the network's own units."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -166,7 +167,8 @@ def normalise(
     pixels = (images.flip(1) if bgr else images).permute(0, 2, 3, 1)
     # Whole rows of pixels: three channels alone are too short a run for vector instructions.
     rows = pixels.reshape(count, height, 3 * width).float()
-    rows.mul_(scale).sub_(_row(mean, width, rows)).div_(_row(std, width, rows))
+    centre, spread = (_row(tuple(numbers), width, rows.device) for numbers in (mean, std))
+    rows.mul_(scale).sub_(centre).div_(spread)
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 
@@ -180,9 +182,10 @@ def _rotated(image: np.ndarray, degrees: float) -> np.ndarray:
     return np.asarray(Image.fromarray(image).rotate(degrees)) if degrees else image
 
 
-def _row(channels: Sequence[float], width: int, like: Tensor) -> Tensor:
+@lru_cache(maxsize=32)  # a copy to a device waits for it
+def _row(channels: tuple[float, ...], width: int, device: torch.device) -> Tensor:
     """Repeat three numbers for each of `width` pixels: (3 * width,)."""
-    return torch.tensor(channels, dtype=torch.float32, device=like.device).repeat(width)
+    return torch.tensor(channels, dtype=torch.float32, device=device).repeat(width)
 
 
 def _cut(image: np.ndarray, box: np.ndarray, beyond: Literal["edge", "zeros"]) -> np.ndarray:
