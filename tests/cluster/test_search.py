@@ -61,7 +61,7 @@ def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     second.until(lambda: len(epochs_said(run)) >= 3)
     second.kill(signal.SIGINT)
     status, said = second.finish(seconds=60)
-    assert status == 130
+    assert status == 130, said
     assert "Go on with: dmlray tune --resume run" in said
     assert "Traceback" not in said
 
