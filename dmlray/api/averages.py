@@ -79,6 +79,6 @@ def _averaged(
     if not folder.plan(kind).exists():
         folder.claim()
         plan.write(folder.plan(kind))
-    with resumable(f"dmlray {command} --resume {folder}"), session(address) as cluster:
+    with resumable(f"dmlray {command} --resume", folder), session(address) as cluster:
         members.train_members(plan, folder, cluster, members_per_gpu, display)
         return score_members(plan, folder)

@@ -61,10 +61,14 @@ def prepare(plan: Experiment, display: Display, folds: bool = False) -> Dataset:
 
 
 @contextmanager
-def resumable(command: str) -> Iterator[None]:
-    """Tell an interruption how to go on; the outermost command is the one to type."""
+def resumable(command: str, folder: Path | RunFolder) -> Iterator[None]:
+    """Tell an interruption how to go on, once there is something to go on with.
+
+    `command` ends with its option for the folder; the outermost command is the one to type.
+    """
     try:
         yield
     except Interrupted as interruption:
-        interruption.resume = command
+        if Path(str(folder)).exists():
+            interruption.resume = f"{command} {folder}"
         raise

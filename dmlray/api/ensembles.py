@@ -54,7 +54,7 @@ def ensemble(
     if not resume:
         folder.claim()
         plan.write(folder.plan("ensemble"))
-    with resumable(f"dmlray ensemble --resume {folder}"), session(address) as cluster:
+    with resumable("dmlray ensemble --resume", folder), session(address) as cluster:
         fill_caches(plan.experiment, display)
         merger = Merging(plan, folder, cluster)
         members.train_members(plan, folder, cluster, members_per_gpu, display, merger.over)

@@ -59,7 +59,7 @@ def train(
     if not resume:
         folder.claim()
         write_experiment(folder.plan("experiment"), plan)
-    with resumable(f"dmlray train --resume {folder}"), session(address) as cluster:
+    with resumable("dmlray train --resume", folder), session(address) as cluster:
         fill_caches(plan, display)
         return training.train(plan, folder, cluster, display), folder
 
@@ -86,7 +86,7 @@ def tune(
         folder = RunFolder(out or RUNS / run_name(needed(file)))
         folder.must_be_new()
     prepare(plan.experiment, display, folds=True)
-    with resumable(f"dmlray tune --resume {folder}"), session(address) as cluster:
+    with resumable("dmlray tune --resume", folder), session(address) as cluster:
         resources = searching.resources_of(plan, cluster)
         if not resume:
             folder.claim()
@@ -162,7 +162,7 @@ def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
     """Search, train the winner and merge an ensemble on the demo set; goes on where it was."""
     display = display or Silent()
     root = out or RUNS / "demo"
-    with resumable(f"dmlray demo --out {root}"), session():
+    with resumable("dmlray demo --out", root), session():
         search = root / "search"
         display.say("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
         _, found = tune(Path("searches/proxy_anchor_demo.yaml"), **go_on(search), display=display)

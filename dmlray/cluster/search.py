@@ -104,7 +104,7 @@ def _run(
             verbose=0,
         ),
     )
-    watch(tuner.fit, lambda: None)
+    watch(tuner.fit, stop=watcher.stop)
     if resources.spread:
         watcher.release_all()
     shutil.rmtree(folder.path / ".ray", ignore_errors=True)

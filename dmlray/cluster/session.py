@@ -83,7 +83,10 @@ def session(address: str | None = None) -> Iterator[Cluster]:
         os.environ.setdefault(name, value)
     ours = not ray.is_initialized()
     if ours:
-        _connect(address or os.environ.get("RAY_ADDRESS") or None)
+        try:
+            _connect(address or os.environ.get("RAY_ADDRESS") or None)
+        except SystemExit:  # Ray's own answer to a SIGTERM while it starts
+            raise Interrupted(signal.SIGTERM) from None
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for number in before:

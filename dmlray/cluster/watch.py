@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 _EVERY = 0.5  # seconds
+_PATIENCE = 5.0  # seconds
 
 
 class _Worker(threading.Thread, Generic[Result]):
@@ -24,13 +25,27 @@ class _Worker(threading.Thread, Generic[Result]):
             self.error = error
 
 
-def watch(work: Callable[[], Result], look: Callable[[], None]) -> Result:
-    """Return what `work` returns, calling `look` twice a second meanwhile and once at the end."""
+def watch(
+    work: Callable[[], Result],
+    look: Callable[[], None] = lambda: None,
+    stop: Callable[[], None] = lambda: None,
+) -> Result:
+    """Return what `work` returns, calling `look` twice a second meanwhile and once at the end.
+
+    When this thread is interrupted, `stop` asks the work to end, and it gets a moment for that:
+    Ray ends the whole process, with a status of its own, if a thread still calls it once it is
+    shut down.
+    """
     worker = _Worker(work)
     worker.start()
-    while worker.is_alive():
-        worker.join(_EVERY)
-        look()
+    try:
+        while worker.is_alive():
+            worker.join(_EVERY)
+            look()
+    except BaseException:
+        stop()
+        worker.join(_PATIENCE)
+        raise
     if worker.error:
         raise worker.error
     return worker.result

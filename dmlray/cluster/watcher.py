@@ -18,6 +18,10 @@ from dmlray.reporting.tensorboard import TensorBoard
 _RELEASE_AFTER = 2.0  # seconds: by then Tune has killed an ended trial's process
 
 
+class Stopped(Exception):
+    """Ends Tune's loop from within; nobody else can."""
+
+
 class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
     """Moves the display, writes each trial's TensorBoard and frees what ended trials held."""
 
@@ -26,7 +30,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._boards: dict[str, TensorBoard] = {}
         self._epochs: dict[str, int] = {}
         self._ended: dict[int, float] = {}
-        self._over = 0
+        self._over, self._stopped = 0, False
         self._best = float("-inf")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,6 +65,14 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._end(trial, DIED)
+
+    def stop(self) -> None:
+        """End the search at its next step."""
+        self._stopped = True
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        if self._stopped:
+            raise Stopped
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         for number, since in list(self._ended.items()):
