@@ -39,6 +39,10 @@ class RunError(DmlrayError):
     exit_status = 1
 
 
+class DiskFull(RunError):
+    """No fault of what was being done: it goes on once there is room."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM; no Exception, so that nothing on the way swallows it.
 

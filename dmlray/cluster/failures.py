@@ -1,8 +1,10 @@
 """What a trial met, in one sentence for its row in the study."""
 
+import errno
+
 import torch
 
-from dmlray.errors import DmlrayError, RunError
+from dmlray.errors import DiskFull, DmlrayError, RunError
 
 _NO_MEMORY = RunError(
     "out of memory: try a smaller data.batch_size, fewer folds_at_once or fewer trials_at_once"
@@ -13,6 +15,8 @@ def told(error: Exception) -> DmlrayError:
     """The error as a sentence; one that nobody foresaw keeps its first line."""
     if isinstance(error, DmlrayError):
         return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("the disk is full: make room")
     full = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if full or "can't allocate memory" in str(error):  # torch's RuntimeError on a CPU
         return _NO_MEMORY

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
 from ray import tune
 
 from dmlray.cluster.failures import told
@@ -15,7 +16,7 @@ from dmlray.cluster.session import Cluster
 from dmlray.cluster.study import Study
 from dmlray.cluster.watch import watch
 from dmlray.cluster.watcher import Watcher
-from dmlray.errors import DmlrayError, RunError
+from dmlray.errors import DiskFull, DmlrayError, RunError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
 from dmlray.learn.lockstep import lockstep
@@ -62,8 +63,8 @@ def search(
         _run(plan, folder, resources, study, display, job)
     findings = find(plan, folder, study)
     findings.write(folder)
-    if study.common_failure:
-        raise RunError(f"{study.common_failure}. Go on with: dmlray tune --resume {folder}")
+    if study.stopped_by:
+        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder}")
     if findings.best is None:
         reasons = sorted({row.reason for row in findings.rows if row.reason})
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
@@ -104,7 +105,12 @@ def _run(
             verbose=0,
         ),
     )
-    watch(tuner.fit, stop=watcher.stop)
+    try:
+        watch(tuner.fit, stop=watcher.stop)
+    except StorageInternalError as error:  # what was begun can go on in the next session
+        reason = str(error.__cause__ or error).split("\n")[0]
+        problem = f"cannot be written or read ({reason})"
+        raise RunError(f"{folder.study}: {problem}. See to it and --resume {folder}") from error
     if resources.spread:
         watcher.release_all()
     shutil.rmtree(folder.path / ".ray", ignore_errors=True)
@@ -132,6 +138,8 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
                 return
             for epoch in in_process(experiment, place):
                 yield {"epoch": epoch.number, **epoch.metrics}
+        except DiskFull as error:
+            yield {"unfinished": str(error), "epoch": 0}
         except DmlrayError as error:
             yield {"error": str(error), "epoch": 0}
 

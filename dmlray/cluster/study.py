@@ -60,6 +60,7 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             for row in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         ]
         self._failures: list[str] = []  # since the last trial that ended well
+        self._unfinished: str | None = None  # why begun trials are left for the next session
         budget = plan.settings.time_budget
         self._deadline = time.monotonic() + budget if budget else float("inf")
 
@@ -78,8 +79,10 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         return max(0, wanted - len(self.finished()))
 
     @property
-    def common_failure(self) -> str | None:
-        """Why the search ends early: what most of too many failures in a row had in common."""
+    def stopped_by(self) -> str | None:
+        """Why the search ends early: a full disk, or what too many failures in a row share."""
+        if self._unfinished:
+            return self._unfinished
         if len(self._failures) < self._plan.settings.failures_in_a_row:
             return None
         reason, times = Counter(self._failures).most_common(1)[0]
@@ -108,7 +111,7 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         return self.number(trial_id) == 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        if self.common_failure or self.out_of_time:
+        if self.stopped_by or self.out_of_time:
             return str(Searcher.FINISHED)
         if trial_id not in self._ot_trials:
             self._ot_trials[trial_id] = self._begun.pop(0) if self._begun else self.study.ask()
@@ -120,6 +123,9 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
     ) -> None:
         row, result = self._ot_trials[trial_id], result or {}
         self.on_trial_result(trial_id, result)  # Tune keeps a trial's last result to itself
+        if "unfinished" in result:
+            self._unfinished = result["unfinished"]
+            return
         if error or "error" in result:
             reason = result.get("error", DIED)
             self._failures.append(reason)

@@ -54,7 +54,8 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
-        number = self._end(trial, trial.last_result.get("error"))
+        result = trial.last_result
+        number = self._end(trial, result.get("error") or result.get("unfinished"))
         lines = journal.read(self._folder.trial(number).metrics)
         if lines and (board := self._boards.pop(trial.trial_id, None)):
             columns = dict.fromkeys((*SCORES, *self._plan.metrics))

@@ -1,6 +1,7 @@
 """Everything that a learner needs to go on or to be used: saved atomically, tensors only."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ def save(path: Path, learner: nn.Module, optimizer: Optimizer | None, progress: 
     content: dict[str, Any] = {"learner": learner.state_dict(), "progress": vars(progress)}
     if optimizer is not None:
         content["optimizer"] = optimizer.state_dict()
+    packed = BytesIO()  # torch's own writer does not say when the disk is full
+    torch.save(content, packed)
     with whole_file(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(packed.getbuffer())
 
 
 def load(

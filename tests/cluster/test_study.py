@@ -1,14 +1,16 @@
 """A study without Ray: who is asked what, what is kept, when it ends and what it has shown."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
+from dmlray.cluster import failures
 from dmlray.cluster.findings import find
 from dmlray.cluster.study import DIED, Study
-from dmlray.errors import ConfigError
+from dmlray.errors import ConfigError, DiskFull
 from dmlray.learn import journal
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search, read_search
@@ -111,10 +113,10 @@ def test_too_many_failures_in_a_row_end_the_search_with_their_common_cause(tmp_p
     for number, reason in enumerate(["full", "full"]):
         told(study, f"a{number}", error=reason)
     told(study, "well")
-    assert study.common_failure is None
+    assert study.stopped_by is None
     for number, reason in enumerate(["full", "odd", "full"]):
         told(study, f"b{number}", error=reason)
-    assert study.common_failure == "3 trials in a row failed, 2 of them so: full"
+    assert study.stopped_by == "3 trials in a row failed, 2 of them so: full"
     assert study.suggest("next") == "FINISHED"
     assert isinstance(opened(tmp_path, "failures_in_a_row=3").suggest("next"), dict)
 
@@ -160,3 +162,16 @@ def test_findings_tell_what_mattered_and_what_lies_on_a_bound(tmp_path: Path) ->
     assert len(shown.top()) == 5
     assert any("method.margin = 0.4 of the best trial lies on a bound" in w for w in shown.warnings)
     assert any("share of the variance" in line for line in shown.lines())
+
+
+def test_a_full_disk_ends_the_session_and_leaves_the_trial_for_the_next(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    begun = first.suggest("a")
+    error = failures.told(OSError(errno.ENOSPC, "No space left on device"))
+    assert isinstance(error, DiskFull)
+    first.on_trial_complete("a", {"unfinished": str(error), "epoch": 0})
+    assert first.stopped_by == "the disk is full: make room"
+    assert first.suggest("b") == "FINISHED"
+    second = opened(tmp_path)
+    assert second.stopped_by is None and not second.finished()
+    assert second.suggest("c") == begun
