@@ -74,9 +74,11 @@ def _curve(curve: Sequence[dict[str, float]]) -> str:
 def _line(name: str, values: Sequence[float]) -> str:
     points = " ".join(f"{_x(i, len(values)):.1f},{_y(value):.1f}" for i, value in enumerate(values))
     colour = _COLOURS[name]
+    # The label of MAP@R stands below its curve: R-Precision lies just above it.
+    height = _y(values[-1]) + (16 if name == "map_at_r" else -6)
     return (
         f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        f'<text x="{_WIDTH - 8}" y="{_y(values[-1]) - 6:.1f}" text-anchor="end" fill="{colour}">'
+        f'<text x="{_WIDTH - 8}" y="{height:.1f}" text-anchor="end" fill="{colour}">'
         f"{escape(COLUMNS[name])} {values[-1]:.1%}</text>"
     )
 
