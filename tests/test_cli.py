@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from dmlray.api.begin import prepare
 from dmlray.cli import main
 from dmlray.learn.job import job
 from dmlray.learn.preflight import preflight
@@ -14,6 +15,7 @@ from dmlray.learn.training import Place
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.files import read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.reporting.display import Display
 from dmlray.reporting.tables import protocol
 from tests.toys import draw_images, toy_words
 
@@ -257,3 +259,15 @@ def test_caches_are_listed_and_cleared(images: Path, tmp_path: Path) -> None:
     assert "removed 0 caches" in run("data", "cache", "clear", "--unused-days", "1").output
     assert "removed 1 caches" in run("data", "cache", "clear", "folder").output
     assert "0 caches" in run("data", "cache", "list").output
+
+
+def test_the_size_of_the_decoded_images_is_said_before_they_are_decoded(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = read_experiment(Path(__file__).parent.parent / TRAIN[1], toy_words(images)).experiment
+    prepare(plan, Display())
+    said = capsys.readouterr().err
+    size = f"{96 * 32 * 32 * 3 / 1e6:.1f} MB"
+    assert said.index(f"decoded images will take {size}") < said.index("decoding images: 96 to do")
+    prepare(plan, Display())
+    assert capsys.readouterr().err == ""  # they are there

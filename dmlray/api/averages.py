@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dmlray.api.begin import RUNS, needed, prepare, resumable, resumed, run_name
 from dmlray.cluster import ensemble as members
+from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.session import session
 from dmlray.learn.averages import score_members
 from dmlray.learn.scores import Scores
@@ -80,5 +81,6 @@ def _averaged(
         folder.claim()
         plan.write(folder.plan(kind))
     with resumable(f"dmlray {command} --resume", folder), session(address) as cluster:
+        fill_caches(plan.experiment, display)
         members.train_members(plan, folder, cluster, members_per_gpu, display)
         return score_members(plan, folder)

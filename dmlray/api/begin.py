@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlray import methods
+from dmlray.data.cache import images_folder
 from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, Interrupted
 from dmlray.learn.preflight import preflight
@@ -57,7 +58,11 @@ def experiment_of(method: str | None, display: Display) -> Path:
 
 def prepare(plan: Experiment, display: Display, folds: bool = False) -> Dataset:
     """Check the plan and fill the image cache, in the driver, before anything runs."""
-    return preflight(plan, folds, display.counting("decoding images"))
+
+    def announce(size: int) -> None:
+        display.say(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
+
+    return preflight(plan, folds, display.counting("decoding images"), announce)
 
 
 @contextmanager

@@ -55,7 +55,8 @@ def ensemble(
         folder.claim()
         plan.write(folder.plan("ensemble"))
     with resumable("dmlray ensemble --resume", folder), session(address) as cluster:
-        fill_caches(plan.experiment, display)
+        for setting in (plan.experiment, *plan.others):
+            fill_caches(setting, display)
         merger = Merging(plan, folder, cluster)
         members.train_members(plan, folder, cluster, members_per_gpu, display, merger.over)
         return merger.finish(), folder

@@ -19,11 +19,15 @@ _logger = logging.getLogger(__name__)
 
 
 def preflight(
-    plan: Experiment, folds: bool = False, progress: Callable[[int, int], None] | None = None
+    plan: Experiment,
+    folds: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[int], None] | None = None,
 ) -> Dataset:
     """Check data, folds, batches, neighbours and weights; decode the images into the cache.
 
-    `folds`: the plan will be trained on its folds, whatever its selection rule.
+    `folds`: the plan will be trained on its folds, whatever its selection rule. `progress` hears
+    (images decoded, images in all), `announce` their size in bytes before the first of them.
 
     Raises:
         DmlrayError: The first thing that is wrong.
@@ -37,12 +41,8 @@ def preflight(
     transform = plan.data.transform
     trunk.check_size(transform.size)
     for side in {transform.train_short_side, transform.eval_short_side}:
-        open_cache(dataset, side, progress, announce=_announce)
+        open_cache(dataset, side, progress, announce=announce)
     return dataset
-
-
-def _announce(size: int) -> None:
-    _logger.info("the decoded images take %.2f GB", size / 1e9)
 
 
 def _check_compiler() -> None:
