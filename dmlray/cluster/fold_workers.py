@@ -5,14 +5,14 @@ from typing import Any
 
 import ray
 import torch.distributed as dist
+from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util import get_current_placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from dmlray.cluster.failures import told
-from dmlray.cluster.reporters import to_train
+from dmlray.cluster.watch import watch
 from dmlray.errors import DmlrayError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
@@ -29,14 +29,31 @@ _GROUP = "placement_group"  # file in a trial's folder: the resources its worker
 def train_folds(
     plan: Experiment, folder: RunFolder, workers: int, cpus: float, gpus: float
 ) -> None:
-    """Train all folds of `plan` on `workers` workers and report to Tune after each epoch.
+    """Train all folds of `plan` on `workers` workers and report each epoch of the journal to Tune.
+
+    Ray's own way for that, a queue between actors, loses an epoch now and then on a busy machine,
+    and a trial without its last epoch would count as pruned.
 
     Raises:
         DmlrayError: What a worker met.
     """
+    past, reported = journal.read(folder.metrics), 0
+    journal.rewind(folder.metrics, 0)
+
+    def report() -> None:
+        nonlocal reported
+        for line in journal.read(folder.metrics)[reported:]:
+            reported += 1
+            tune.report(line)
+
     trainer = TorchTrainer(
         _loop,
-        train_loop_config={"plan": plan, "folder": folder, "threads": max(1, int(cpus))},
+        train_loop_config={
+            "plan": plan,
+            "folder": folder,
+            "past": past,
+            "threads": max(1, int(cpus)),
+        },
         torch_config=TorchConfig(backend="gloo"),  # folds may share a GPU, which NCCL refuses
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -47,10 +64,9 @@ def train_folds(
             name="folds",
             storage_path=str(folder.path / ".ray"),
             failure_config=FailureConfig(max_failures=0),  # Tune restarts the whole trial
-            callbacks=[TuneReportCallback()],
         ),
     )
-    result = trainer.fit()
+    result = watch(trainer.fit, look=report)
     if isinstance(result.return_value, DmlrayError):
         raise result.return_value
 
@@ -71,12 +87,10 @@ def release(folder: RunFolder) -> None:
 
 def _loop(config: dict[str, Any]) -> DmlrayError | None:
     """Runs on each worker: worker r of W takes folds r, r + W, ..., in step with the others."""
-    plan, folder = config["plan"], config["folder"]
+    plan, folder, clock = config["plan"], config["folder"], Clock(config["past"])
     rank, workers = dist.get_rank(), dist.get_world_size()
-    clock = Clock(journal.read(folder.metrics))
     if rank == 0:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
-        journal.rewind(folder.metrics, 0)
     set_threads(config["threads"])
     for own in _steps(plan, folder, range(rank, plan.protocol.folds, workers)):
         gathered: list[Any] = [None] * workers
@@ -86,7 +100,6 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
         epoch = _mean(plan, gathered, clock)
         if rank == 0:
             journal.append(folder.metrics, {"epoch": epoch.number, **epoch.metrics})
-        to_train(epoch)
     return None
 
 

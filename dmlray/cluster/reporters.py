@@ -1,6 +1,6 @@
 """The ends of one seam: what becomes of an epoch that a job reports."""
 
-from ray import train, tune
+from ray import train
 
 from dmlray.learn.loop import Epoch
 from dmlray.plans.folder import RunFolder
@@ -20,8 +20,3 @@ class ToTensorBoard:
 def to_train(epoch: Epoch) -> None:
     """Tell Ray Train; every worker of a group must call it."""
     train.report({"epoch": epoch.number, **epoch.metrics})
-
-
-def to_tune(epoch: Epoch) -> None:
-    """Tell Ray Tune, which may stop the trial here."""
-    tune.report({"epoch": epoch.number, **epoch.metrics})

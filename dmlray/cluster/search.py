@@ -107,6 +107,7 @@ def _run(
     )
     try:
         watch(tuner.fit, stop=watcher.stop)
+        study.settle()
     except StorageInternalError as error:  # what was begun can go on in the next session
         reason = str(error.__cause__ or error).split("\n")[0]
         problem = f"cannot be written or read ({reason})"

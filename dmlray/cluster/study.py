@@ -1,7 +1,7 @@
-"""The memory of a search: Optuna's SQLite study, and nothing else.
+"""The memory of a search: Optuna's study in a file, and nothing else.
 
-A resumed search asks it what is done, what was begun and what was never asked. Begun trials keep
-their number, values and folder, so their folds go on from their checkpoints and nothing is
+A resumed search reads there what is done, what was begun and what was never asked. Begun trials
+keep their number, values and folder, so their folds go on from their checkpoints and nothing is
 trained twice.
 """
 
@@ -17,16 +17,15 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from dmlray.cluster.record import Record
 from dmlray.cluster.samplers import ask, sampler
 from dmlray.errors import ConfigError
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.plans.space_checks import combinations
 
-NAME = "dmlray"
 DIED = "its process died"
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-_PLAN = "plan"  # the study's own note of what it searches
 
 
 class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
@@ -41,20 +40,18 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")
         self._plan, self._folder, self._base = plan, folder, plan.base()
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder.study}")
-        known = NAME in optuna.get_all_study_names(storage)
-        asked = len(_load(storage).get_trials(deepcopy=False)) if known else 0
         several = len(plan.metrics) > 1
+        self._record = Record(folder.study, plan.modes)
+        self._agree()
+        past = self._record.trials()
         super().__init__(
             space=self._walk,
             metric=list(plan.metrics) if several else plan.metrics[0],
             mode=plan.modes if several else "max",
-            points_to_evaluate=None if asked else [plan.base_point()],
-            sampler=sampler(plan.settings, asked),
-            study_name=NAME,
-            storage=storage,
+            points_to_evaluate=None if past else [plan.base_point()],
+            sampler=sampler(plan.settings, len(past)),
         )
-        self._agree()
+        self.study.add_trials(past)  # in memory, with the same numbers
         self._begun = [
             optuna.trial.Trial(self.study, row._trial_id)
             for row in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -64,9 +61,12 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         budget = plan.settings.time_budget
         self._deadline = time.monotonic() + budget if budget else float("inf")
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune stores its searcher again and again; a resumed search makes a new one
+
     @property
     def study(self) -> optuna.Study:
-        """Optuna's own."""
+        """Optuna's own, in memory."""
         assert isinstance(self._ot_study, optuna.Study)
         return self._ot_study
 
@@ -116,50 +116,65 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         if trial_id not in self._ot_trials:
             self._ot_trials[trial_id] = self._begun.pop(0) if self._begun else self.study.ask()
         values = self._walk(self._ot_trials[trial_id])
+        self._record.begin(self._row(trial_id))
         return {"number": self.number(trial_id), "values": values}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        row, result = self._ot_trials[trial_id], result or {}
+        result = result or {}
         self.on_trial_result(trial_id, result)  # Tune keeps a trial's last result to itself
         if "unfinished" in result:
             self._unfinished = result["unfinished"]
             return
-        if error or "error" in result:
-            reason = result.get("error", DIED)
+        reason = result.get("error", DIED if error else None)
+        if reason:
             self._failures.append(reason)
-            row.set_user_attr("reason", reason)
-            self.study.tell(row, state=TrialState.FAIL)
         else:
             self._failures.clear()
-            self._tell(row, result)
+        self._end(trial_id, result, reason)
         self._completed_trials.add(trial_id)
-        _drop_checkpoints(self._folder.trial(row.number))
+        self._record.afterwards(_drop_checkpoints, self._folder.trial(self.number(trial_id)))
+
+    def settle(self) -> None:
+        """Wait until all that was told is in the file."""
+        self._record.settle()
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).touch()  # Tune wants a file; the study itself is the memory
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         metrics = self._plan.metrics
-        if len(metrics) == 1 and metrics[0] in result:  # Optuna has no curve of several
-            self._ot_trials[trial_id].report(result[metrics[0]], result["epoch"])
+        if len(metrics) > 1 or metrics[0] not in result:  # Optuna has no curve of several
+            return
+        epoch, value = result["epoch"], result[metrics[0]]
+        if self._row(trial_id).intermediate_values.get(epoch) != value:
+            self._ot_trials[trial_id].report(value, epoch)
+            self._record.report(self.number(trial_id), epoch, value)
+
+    def _row(self, trial_id: str) -> FrozenTrial:
+        rows: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        return rows[self.number(trial_id)]
 
     def _walk(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         return self._plan.ranges.walk(self._base, lambda key, range_: ask(trial, key, range_))
 
-    def _tell(self, row: optuna.trial.Trial, result: dict[str, Any]) -> None:
-        if result.get("epoch", 0) < self._plan.epochs(row.params):
-            self.study.tell(row, state=TrialState.PRUNED)
+    def _end(self, trial_id: str, result: dict[str, Any], reason: str | None) -> None:
+        trial = self._ot_trials[trial_id]
+        if reason:
+            trial.set_user_attr("reason", reason)
+            self.study.tell(trial, state=TrialState.FAIL)
+        elif result.get("epoch", 0) < self._plan.epochs(trial.params):
+            self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(row, [result[name] for name in self._plan.metrics])
+            self.study.tell(trial, [result[name] for name in self._plan.metrics])
+        self._record.end(self._row(trial_id), reason)
 
     def _agree(self) -> None:
         """The plan, which a person may have edited, must be the one of the study."""
-        ours = self._plan.identity()
-        theirs = self.study.user_attrs.get(_PLAN)
+        ours, theirs = self._plan.identity(), self._record.plan
         if theirs is None:
-            self.study.set_user_attr(_PLAN, ours)
+            self._record.plan = ours
         elif changed := sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)):
             raise ConfigError(
                 str(self._folder.plan("search")),
@@ -169,10 +184,6 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
                     for key in changed
                 ],
             )
-
-
-def _load(storage: optuna.storages.BaseStorage) -> optuna.Study:
-    return optuna.load_study(study_name=NAME, storage=storage)
 
 
 def _drop_checkpoints(trial: RunFolder) -> None:

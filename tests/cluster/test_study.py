@@ -1,6 +1,7 @@
 """A study without Ray: who is asked what, what is kept, when it ends and what it has shown."""
 
 import errno
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,13 @@ def test_ends_are_kept_as_what_they_were(tmp_path: Path) -> None:
     told(study, "failed", error="out of memory")
     study.suggest("died")
     study.on_trial_complete("died", error=True)
+    study.settle()
     loaded = optuna.load_study(study_name="dmlray", storage=f"sqlite:///{tmp_path}/study.db")
     assert [row.state.name for row in loaded.trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
+    for rows in (loaded.trials, study.study.trials):
+        assert [row.user_attrs.get("reason") for row in rows] == [None, None, "out of memory", DIED]
+        assert [len(row.intermediate_values) for row in rows] == [2, 1, 2, 0]
+    assert [row.params for row in loaded.trials] == [row.params for row in study.study.trials]
     assert [row.reason for row in findings(study).rows] == [None, None, "out of memory", DIED]
 
 
@@ -106,6 +112,27 @@ def test_begun_trials_go_on_in_the_next_session_with_their_values(tmp_path: Path
     begun = [first.suggest("a"), first.suggest("b")]
     second = opened(tmp_path)
     assert [second.suggest("c"), second.suggest("d")] == begun
+    assert not second.finished()
+
+
+def test_an_end_that_a_crash_kept_from_the_file_is_told_again(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first._record.end = lambda trial, reason: None  # type: ignore[method-assign]
+    values = told(first, "a")
+    second = opened(tmp_path)
+    assert told(second, "b") == values
+    second.settle()
+    assert [row.number for row in opened(tmp_path).finished()] == [0]
+
+
+def test_a_study_that_cannot_be_written_is_not_silent(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    study.suggest("a")
+    with sqlite3.connect(tmp_path / "study.db") as file:
+        file.execute("DROP TABLE trial_intermediate_values")
+    study.on_trial_result("a", {"epoch": 1, "map_at_r": 0.5})
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        study.settle()
 
 
 def test_too_many_failures_in_a_row_end_the_search_with_their_common_cause(tmp_path: Path) -> None:
