@@ -1,6 +1,6 @@
 """N slots of one thread against one slot of N threads: trainings per minute on this machine.
 
-    python benchmarks/actors.py [--threads 2] [--trainings 4]
+    python benchmarks/actors.py [--threads 2] [--trainings 2]
 
 Both sides train the same experiments in processes of their own, after one that is not counted.
 Seconds are by the clock, so the ratio needs an idle machine. Ends with status 1 if a training
@@ -46,7 +46,7 @@ def main() -> int:
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--trainings", type=int, default=4)
+    parser.add_argument("--trainings", type=int, default=2)
     parser.add_argument("--experiment", default="experiments/dreml_demo.yaml")
     parser.add_argument("settings", nargs="*", default=["budget.epochs=1"], metavar="KEY=VALUE")
     return parser.parse_args()
