@@ -112,11 +112,11 @@ class Shown:
 
     def __call__(self) -> None:
         said = journal.counted(self._folder.counting)
+        if not self._count:
+            self._epochs()  # the last one too, before the counting takes its place
         if said:
             self._count = self._count or self._display.counting(said.title)
             self._count(said.done, said.total)
-        elif not self._count:
-            self._epochs()
 
     def _epochs(self) -> None:
         lines = journal.read(self._folder.metrics)

@@ -17,19 +17,20 @@ def test_epochs_are_shown_and_after_them_what_is_counted(tmp_path: Path) -> None
     plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml")).experiment
     said, folder = io.StringIO(), RunFolder(tmp_path)
     display = Display(Console(file=said, width=200))
-    display.start("epochs", 1)
+    display.start("epochs", 2)
     look = Shown(plan, folder, display)
     look()
     journal.append(folder.metrics, {"epoch": 1, "loss": 2.0})
     look()
+    journal.append(folder.metrics, {"epoch": 2, "loss": 1.0})  # seen with the first count
     for done in (5, 20):
         journal.count(folder.counting, "k-means, iterations")(done, 20)
         look()
     folder.counting.unlink()
     look()
     assert [line.split(" (")[0] for line in said.getvalue().splitlines()] == [
-        "epochs: 1 to do",
-        "epochs: 1/1",
+        "epochs: 2 to do",
+        "epochs: 2/2",
         "k-means, iterations: 20 to do",
         "k-means, iterations: 20/20",
     ]
