@@ -23,7 +23,11 @@ fast: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: .venv/installed
-	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+	@failed=; for script in $(BENCHMARKS); do \
+		echo "== $$script"; begun=$$(date +%s); \
+		$(BIN)/python $$script || failed="$$failed $$script"; \
+		echo "$$script took $$(($$(date +%s) - begun)) s"; \
+	done; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

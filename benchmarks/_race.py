@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
+
+import torch
 
 Clock = Callable[[], float]  # seconds
 
@@ -24,6 +27,21 @@ class Times:
         return f"{self.median:9.4f} s  ({low:.4f} to {high:.4f})"
 
 
+class Rate(NamedTuple):
+    """Images per second of rounds of so many images each."""
+
+    times: Times
+    images: int
+
+    @property
+    def median(self) -> float:
+        return self.images / self.times.median
+
+    def __str__(self) -> str:
+        slowest, fastest = (self.images / pick(self.times.rounds) for pick in (max, min))
+        return f"{self.median:.0f}  ({slowest:.0f} to {fastest:.0f})"
+
+
 def race(
     contestants: Mapping[str, Callable[[], object]],
     rounds: int = 3,
@@ -39,6 +57,17 @@ def race(
             if number >= 0:
                 taken[name].append(clock() - start)
     return {name: Times(found) for name, found in taken.items()}
+
+
+def timed(run: Callable[[], object], device: torch.device, rounds: int) -> Times:
+    """Seconds of `run` alone by the clock, until the device has finished, after a warm-up."""
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return race({"": run}, rounds, clock=clock)[""]
 
 
 def table(times: Mapping[str, Times]) -> None:

@@ -21,6 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
+from _race import conclude
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -53,16 +54,12 @@ def main(photos: Path | None) -> int:
         dataset = _dataset(photos or _draw(Path(folder, "photos")))
         caches = {side: open_cache(dataset, side) for side in (None, DREML.resize)}
         wrong = [
-            name
+            f"{name}: pixels differ from Pillow's by more than one level"
             for name, transform in (("DREML", DREML), ("RandomResizedCrop", RESIZED_CROP))
             if not _equals_pillow(dataset, caches[transform.resize], transform)
         ]
         ratios = _speeds(dataset, caches) | _building(dataset) | _memory(dataset)
-    for name in wrong:
-        print(f"{name}: pixels differ from Pillow's by more than one level", file=sys.stderr)
-    for name, value in ratios.items():
-        print(f"RATIO {name} {value:.2f}")
-    return bool(wrong)
+    return conclude(ratios, wrong)
 
 
 def _draw(folder: Path) -> Path:

@@ -1,12 +1,14 @@
 """Training, evaluation and merging on one GPU, without Ray: how near to what the device can do.
 
-    python benchmarks/gpu.py [--device cuda] [--small] [--compile]
+    python benchmarks/gpu.py [--device cuda] [--small] [--compile] [--rounds 5]
 
 For each network: images per second of the whole loop from the uint8 cache, of the step alone and
 of the feed alone, in bfloat16; the step's share of the rate of a large bfloat16 product, and of
 the bandwidth of a large copy, both measured here (of the traffic only that of activations kept
 for the backward pass counts, once written and once read). Then scores of Stanford Online
-Products' size and a merge of 48 members, in seconds. Ends with status 1 if values are wrong.
+Products' size, against their float32 products alone, and a merge of 48 members, against scoring
+the concatenation for each size. Seconds are by the clock, until the device has finished; the
+median of the rounds after one to warm up. Ends with status 1 if values are wrong.
 """
 
 import sys
@@ -14,7 +16,8 @@ import sys
 try:
     import numpy as np
     import torch
-    from _race import conclude
+    from _gpu_scores import score
+    from _race import Rate, conclude, timed
     from PIL import Image
     from torch import Tensor
     from torch.utils.flop_counter import FlopCounterMode
@@ -23,8 +26,6 @@ try:
     from dmlray.data.dataset import Dataset
     from dmlray.data.folds import train_subset
     from dmlray.data.loader import Feed
-    from dmlray.evaluation.merge import prefix_scores
-    from dmlray.evaluation.retrieval import retrieval_scores
     from dmlray.learn.loop import fit
     from dmlray.learn.optimizer import build
     from dmlray.learn.step import forward, step
@@ -40,19 +41,17 @@ except ImportError as missing:
 import argparse
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 CLASSES, PHOTOS = 100, 64
+REPEATS = 20
 NETWORKS = {  # name -> experiment, side in pixels
     "resnet50": ("proxy_anchor_cub", 224),
     "resnet18": ("dreml_cub", 256),
     "bn_inception": ("proxy_anchor_cub", 224),
 }
-SCORES = ("recall_at_1", "r_precision", "map_at_r")
 
 
 class Size(NamedTuple):
@@ -66,6 +65,7 @@ class Size(NamedTuple):
     copied: int  # bytes
     scored: int  # embeddings
     members: int
+    rounds: int = 1
 
 
 FULL = Size(6_400, 128, 50, None, 8192, 4 << 30, 60_502, 48)
@@ -85,11 +85,14 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="seconds on a CPU: to try the script")
     parser.add_argument("--compile", action="store_true", help="compile the trunks")
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     _check(options.device)
     device, size = torch.device(options.device), SMALL if options.small else FULL
+    size = size._replace(rounds=options.rounds)
     peaks = _peaks(device, size)
-    ratios, wrong = {}, []
+    ratios: dict[str, float] = {}
+    wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DMLRAY_CACHE"] = f"{folder}/cache"
         dataset = _dataset(Path(folder), size.images)
@@ -97,8 +100,8 @@ def main() -> int:
             found, finite = _train(name, dataset, device, size, peaks, options.compile)
             ratios |= found
             wrong += [] if finite else [f"{name}: the loss is not finite"]
-    wrong += _score(device, size)
-    return conclude(ratios, wrong)
+    found, different = score(device, size.scored, size.members, size.rounds)
+    return conclude(ratios | found, wrong + different)
 
 
 def _check(name: str) -> None:
@@ -108,27 +111,22 @@ def _check(name: str) -> None:
         sys.exit("gpu.py: torch finds no CUDA device here. Allowed: --device cpu --small")
 
 
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    """By the clock, until the device has finished."""
-    _finish(device)
-    start = time.perf_counter()
-    run()
-    _finish(device)
-    return time.perf_counter() - start
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def _peaks(device: torch.device, size: Size) -> Peaks:
+    """Both over many calls, which the launch of one would hide."""
     rows = torch.randn(size.product, size.product, device=device, dtype=torch.bfloat16)
     source = torch.zeros(size.copied, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    runs = (lambda: rows @ rows), (lambda: target.copy_(source))
-    product, copy = (min(_seconds(run, device) for _ in range(5)) for run in runs)
-    peaks = Peaks(2 * size.product**3 / product, 2 * size.copied / copy)
+    product, target = torch.empty_like(rows), torch.empty_like(source)
+
+    def multiply() -> None:
+        for _ in range(REPEATS):
+            torch.mm(rows, rows, out=product)
+
+    def copy() -> None:
+        for _ in range(REPEATS):
+            target.copy_(source)
+
+    slow, slower = (min(timed(run, device, 5).rounds) / REPEATS for run in (multiply, copy))
+    peaks = Peaks(2 * size.product**3 / slow, 2 * size.copied / slower)
     print(f"bfloat16 product {peaks.flops / 1e12:.1f} TFLOP/s, copy {peaks.bytes / 1e9:.0f} GB/s")
     return peaks
 
@@ -158,7 +156,7 @@ def _plan(name: str, size: Size, compile_trunk: bool) -> Experiment:
             f"data.transform.size={size.side or side}",
             "budget.precision=bfloat16",
             f"budget.compile={str(compile_trunk).lower()}",
-            "budget.epochs=3",
+            f"budget.epochs={size.rounds + 1}",
             "budget.warmup_epochs=0",
         ],
     ).experiment
@@ -172,35 +170,47 @@ def _train(
     plan = _plan(name, size, compiled)
     learner = build_learner(plan, CLASSES, Place(device))
     feed = _feed(plan, learner, dataset, device)
+    images, labels = next(feed.epoch(0))
+    plain = _plan(name, size, False)  # what counts operations cannot look into compiled ones
+    flops, kept = _work(build_learner(plain, CLASSES, Place(device)), plain, images, labels)
     optimizer = build(plan.optimizer, learner.groups())
-    images, labels = next(iter(feed.epoch(0)))
-    flops, kept = _work(learner, plan, images, labels)
+    epochs, losses = fit(learner, feed, optimizer, plan), list[float]()
 
     def steps() -> None:
         for _ in range(size.steps):
             step(learner, images, labels, optimizer, plan)
 
-    steps()  # warm up: kernels are chosen, memory is found
-    epochs = fit(learner, feed, optimizer, plan)
-    next(epochs)
-    alone = size.steps * size.batch / _seconds(steps, device)
-    fed = feed.batches_per_epoch * size.batch / _seconds(lambda: list(_last(feed)), device)
-    losses: list[float] = []
-    clock = _seconds(lambda: losses.append(next(epochs).metrics["loss"]), device)
-    whole = feed.batches_per_epoch * size.batch / clock
-    shares = alone * flops / peaks.flops, alone * 2 * kept / peaks.bytes
+    def go_through() -> None:
+        for _ in feed.epoch(1):
+            pass
+
+    def loop() -> None:
+        losses.append(next(epochs).metrics["loss"])
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    runs = (loop, feed.batches_per_epoch), (steps, size.steps), (go_through, feed.batches_per_epoch)
+    learner.train()
+    rates = [Rate(timed(run, device, size.rounds), count * size.batch) for run, count in runs]
+    shares = rates[1].median * flops / peaks.flops, rates[1].median * 2 * kept / peaks.bytes
+    print(f"{name}, {plan.data.transform.size} px, batch {size.batch}, images/s:")
+    for what, rate in zip(("loop", "step", "feed"), rates, strict=True):
+        print(f"  {what} {rate}", flush=True)
     print(
-        f"{name:14} {plan.data.transform.size} px, batch {size.batch}: loop {whole:.0f}, "
-        f"step {alone:.0f}, feed {fed:.0f} images/s; {flops / 1e9:.1f} GFLOP per image: "
-        f"{shares[0]:.1%} of the product, at least {shares[1]:.1%} of the bandwidth",
+        f"  {flops / 1e9:.1f} GFLOP per image: {shares[0]:.1%} of the product, at least "
+        f"{shares[1]:.1%} of the bandwidth; {_peak_memory(device)}",
         flush=True,
     )
-    return {f"gpu_{name}_loop_of_step": whole / alone}, bool(np.isfinite(losses).all())
+    ratios = {"loop_of_step": rates[0].median / rates[1].median, "step_of_product": shares[0]}
+    return {f"gpu_{name}_{what}": value for what, value in ratios.items()}, bool(
+        np.isfinite(losses).all()
+    )
 
 
-def _last(feed: Feed) -> list[float]:
-    """Go through an epoch and keep nothing but a number of each batch on the device."""
-    return [images[0, 0, 0, 0] for images, _ in feed.epoch(1)]
+def _peak_memory(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "no memory of a GPU"
+    return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of memory at most"
 
 
 def _feed(plan: Experiment, learner: Learner, dataset: Dataset, device: torch.device) -> Feed:
@@ -231,36 +241,6 @@ def _work(
         torch.stack(list(terms.values())).sum().backward()
     learner.zero_grad()
     return counter.get_total_flops() / len(images), sum(kept.values()) / len(images)
-
-
-def _score(device: torch.device, size: Size) -> list[str]:
-    """Time the evaluation and the merge, and name what is wrong."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randperm(size.scored, generator=generator) % (size.scored // 5)
-    embeddings = _unit_rows(size.scored, 512, generator)
-    members = [_unit_rows(size.scored, 12, generator) for _ in range(size.members)]
-    here, labels_here = embeddings.to(device), labels.to(device)
-    depths = (1, 10, 100)
-    seconds = [
-        _seconds(lambda: retrieval_scores(here, labels_here, depths), device) for _ in range(2)
-    ]
-    print(f"scores of {size.scored} x 512: {seconds[1]:.2f} s (first time {seconds[0]:.2f})")
-    clock = _seconds(lambda: prefix_scores(members, labels, depths, device=device), device)
-    print(f"merge of {size.members} members of {size.scored} x 12, each size: {clock:.2f} s")
-    few = min(3000, size.scored)
-    some = [member[:few] for member in members]
-    found = prefix_scores(some, labels[:few] % (few // 5), depths, device=device)[-1]
-    joined = torch.cat(some, 1) / size.members**0.5
-    expected = retrieval_scores(joined, labels[:few] % (few // 5), depths)  # on the CPU
-    return [
-        f"{name}: {found[name]} on {device}, {expected[name]} on the CPU"
-        for name in SCORES
-        if abs(found[name] - expected[name]) > 1e-3
-    ]
-
-
-def _unit_rows(count: int, width: int, generator: torch.Generator) -> Tensor:
-    return torch.nn.functional.normalize(torch.randn(count, width, generator=generator))
 
 
 if __name__ == "__main__":

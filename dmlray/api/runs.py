@@ -24,6 +24,7 @@ from dmlray.cluster.forecast import Forecast
 from dmlray.cluster.merging import merge_members
 from dmlray.cluster.session import session
 from dmlray.errors import ConfigError
+from dmlray.evaluation import clustering
 from dmlray.learn import job
 from dmlray.learn.averages import score_members
 from dmlray.learn.device import default_device
@@ -132,7 +133,7 @@ def forecast(
 
 def evaluate(run: Path, display: Display | None = None) -> Scores:
     """Score a finished run again from its files, in this process."""
-    counting = (display or Silent()).counting("k-means, iterations")
+    counting = (display or Silent()).counting(clustering.COUNTED)
     folder = RunFolder(run)
     match folder.kind():
         case "experiment":

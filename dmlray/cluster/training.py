@@ -1,6 +1,7 @@
 """One training on Ray Train: restarted from its last checkpoint when its worker dies."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
@@ -46,7 +47,8 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
             failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
         ),
     )
-    result = watch(lambda: fit(trainer), lambda: _show(plan, folder, display))
+    folder.counting.unlink(missing_ok=True)  # of a worker that was killed
+    result = watch(lambda: fit(trainer), Shown(plan, folder, display))
     if isinstance(result.return_value, DmlrayError):
         raise result.return_value
     return read_scores(folder.scores)
@@ -101,9 +103,24 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
     return None
 
 
-def _show(plan: Experiment, folder: RunFolder, display: Display) -> None:
-    lines = journal.read(folder.metrics)
-    if lines:
-        names = [name for name in ("loss", plan.protocol.metric) if name in lines[-1]]
-        note = " ".join(f"{name} {lines[-1][name]:.3f}" for name in names)
-        display.update(lines[-1]["epoch"], note)
+class Shown:
+    """Shows the driver what the worker's files say: epochs, then what is counted after them."""
+
+    def __init__(self, plan: Experiment, folder: RunFolder, display: Display) -> None:
+        self._plan, self._folder, self._display = plan, folder, display
+        self._count: Callable[[int, int], None] | None = None
+
+    def __call__(self) -> None:
+        said = journal.counted(self._folder.counting)
+        if not self._count:
+            self._epochs()  # the last one too, before the counting takes its place
+        if said:
+            self._count = self._count or self._display.counting(said.title)
+            self._count(said.done, said.total)
+
+    def _epochs(self) -> None:
+        lines = journal.read(self._folder.metrics)
+        if lines:
+            names = [name for name in ("loss", self._plan.protocol.metric) if name in lines[-1]]
+            note = " ".join(f"{name} {lines[-1][name]:.3f}" for name in names)
+            self._display.update(lines[-1]["epoch"], note)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from dmlray.data import layouts
 from dmlray.data.benchmarks import CARS, foreign
@@ -97,6 +96,8 @@ def _check_alphabet(path: Path, number: dict[str, int]) -> None:
 
 def _read(path: Path) -> tuple[list[tuple[int, str]], list[str]]:
     """Read (class id from 1, image) rows and the names of the classes."""
+    from scipy.io import loadmat  # 15 MB in each process, for this data set alone
+
     try:
         content = loadmat(path, simplify_cells=True)
         annotations = content["annotations"]

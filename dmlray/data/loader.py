@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import TypeVar
+from itertools import islice
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from dmlray.data.folds import Subset
 from dmlray.data.samplers import Replacement
 from dmlray.errors import ConfigError
 
-Job = TypeVar("Job")
 Pair = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
-AHEAD = 2  # batches in the making per thread
+Cut = Callable[[int, slice], Pair]  # of a batch's number, and of the images in it
+AHEAD = 2  # pieces in the making per thread
+PIECE = 32  # images that a thread cuts at once: several make the first batch together
 
 
 class Feed:
@@ -75,18 +76,18 @@ class Feed:
     def epoch(self, number: int) -> Iterator[Pair]:
         """Yield the training batches of epoch `number`."""
 
-        def cut(job: tuple[int, np.ndarray]) -> Pair:
-            batch, positions = job
+        def cut(batch: int, own: slice) -> Pair:
             # An entropy of [a, b] is that of [a, b, 0]: batches count from 1 to have their own.
-            rng = np.random.default_rng([self._seed, number, batch])
-            rows, own = self._subset.rows[positions], self._own(positions)
+            rng = np.random.default_rng([self._seed, number, batch + 1])
+            rows = self._subset.rows[plan[batch]]
             views = [
                 crop_train(self._cache, rows, self._transform, rng, own) for _ in range(self._views)
             ]
             images = views[0] if self._views == 1 else torch.stack(views, 1)
-            return self._staged(images, positions[own])
+            return self._staged(images, plan[batch][own])
 
-        return self._delivered(cut, list(enumerate(self._plan(number), start=1)))
+        plan = self._plan(number)
+        return self._delivered(cut, [self._own(positions) for positions in plan])
 
     def evaluation(self, batch_size: int = 256) -> Iterator[Pair]:
         """Yield all images in the subset's order, cut at their centres.
@@ -94,14 +95,17 @@ class Feed:
         Of several parts each is as long: the last ones go round to the first images again.
         """
 
-        def cut(positions: np.ndarray) -> Pair:
-            rows = self._subset.rows[positions]
-            return self._staged(crop_eval(self._cache, rows, self._transform), positions)
+        def cut(batch: int, own: slice) -> Pair:
+            chosen = positions[own]
+            rows = self._subset.rows[chosen]
+            return self._staged(crop_eval(self._cache, rows, self._transform), chosen)
 
         share = -(-self.count // self._parts)
         positions = np.arange(self._part * share, (self._part + 1) * share) % self.count
         starts = range(0, share, batch_size)
-        return self._delivered(cut, [positions[start : start + batch_size] for start in starts])
+        return self._delivered(
+            cut, [slice(start, min(start + batch_size, share)) for start in starts]
+        )
 
     def _own(self, positions: np.ndarray) -> slice:
         share, rest = divmod(len(positions), self._parts)
@@ -125,27 +129,67 @@ class Feed:
             return images.pin_memory(), labels.pin_memory()
         return images, labels
 
-    def _delivered(self, cut: Callable[[Job], Pair], jobs: Sequence[Job]) -> Iterator[Pair]:
-        with closing(_ahead(cut, jobs, self._threads)) as batches:
-            for images, labels in batches:
-                pixels = images.to(self._device, non_blocking=True)
+    def _delivered(self, cut: Cut, batches: Sequence[slice]) -> Iterator[Pair]:
+        """What `cut` makes of the images of each batch, on the device and normalised."""
+        cuts = [self._pieces(images) for images in batches]
+        jobs = [(batch, piece) for batch, pieces in enumerate(cuts) for piece in pieces]
+        with closing(_ahead(cut, jobs, self._threads)) as made:
+            for pixels, labels in self._uploaded(list(islice(made, len(p))) for p in cuts):
                 flat = pixels.flatten(0, -4)  # views stand side by side
                 ready = normalise(flat, self._mean, self._std, self._scale, self._bgr)
                 ready = ready if pixels.dim() == 4 else ready.unflatten(0, pixels.shape[:2])
-                yield ready, labels.to(self._device, non_blocking=True)
+                yield ready, labels
+
+    def _pieces(self, images: slice) -> list[slice]:
+        """What is cut at once of a batch: all of it in the loop, less in threads."""
+        size = PIECE if self._threads else images.stop - images.start
+        starts = range(images.start, images.stop, size)
+        return [slice(start, min(start + size, images.stop)) for start in starts]
+
+    def _uploaded(self, batches: Iterator[list[Pair]]) -> Iterator[Pair]:
+        """The batches, each of its pieces, on the device.
+
+        A GPU is sent them on a stream of their own, beside the kernels of the step before. Their
+        memory belongs to that stream, so it must hear of the one that uses it: without, it would
+        hand the memory to a later batch while a step still reads it.
+        """
+        if self._device.type != "cuda":
+            yield from map(_joined, batches)
+            return
+        uploads, steps = torch.cuda.Stream(self._device), torch.cuda.current_stream(self._device)
+        for pieces in batches:
+            with torch.cuda.stream(uploads):
+                batch = _joined([self._sent(piece) for piece in pieces])
+            steps.wait_stream(uploads)
+            for tensor in batch:
+                tensor.record_stream(steps)
+            yield batch
+
+    def _sent(self, piece: Pair) -> Pair:
+        images, labels = (tensor.to(self._device, non_blocking=True) for tensor in piece)
+        return images, labels
+
+
+def _joined(pieces: list[Pair]) -> Pair:
+    if len(pieces) == 1:
+        return pieces[0]
+    images, labels = map(torch.cat, zip(*pieces, strict=True))
+    return images, labels
 
 
 def _ahead(
-    cut: Callable[[Job], Pair], jobs: Sequence[Job], threads: int
+    cut: Cut, jobs: Sequence[tuple[int, slice]], threads: int
 ) -> Generator[Pair, None, None]:
     """Yield `cut` of each job in order, a few of them begun before they are asked for."""
     if not threads:
-        yield from map(cut, jobs)
+        yield from (cut(*job) for job in jobs)
         return
-    pool, begun = ThreadPoolExecutor(threads), deque[Future[Pair]]()
+    # Each thread with a team of its own for every operation would be far too many.
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    begun = deque[Future[Pair]]()
     try:
         for job in jobs:
-            begun.append(pool.submit(cut, job))
+            begun.append(pool.submit(cut, *job))
             if len(begun) == AHEAD * threads:
                 yield begun.popleft().result()
         while begun:

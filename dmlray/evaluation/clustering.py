@@ -14,6 +14,7 @@ Progress = Callable[[int, int], None]
 
 ITERATIONS = 20
 SEED = 1234
+COUNTED = "k-means, iterations"  # what `progress` counts
 NAME = f"faiss k-means, {ITERATIONS} iterations, seed {SEED}"
 
 

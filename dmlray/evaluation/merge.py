@@ -15,7 +15,7 @@ from torch import Tensor
 from dmlray.errors import ConfigError
 from dmlray.evaluation.checks import check_depths, check_finite, check_pairs, check_shapes
 from dmlray.evaluation.gemm import add_product
-from dmlray.evaluation.neighbours import hide_self, new_block
+from dmlray.evaluation.neighbours import free_memory, hide_self, new_block
 from dmlray.evaluation.ranking import SelfRetrieval
 from dmlray.evaluation.retrieval import RECALL_AT
 
@@ -49,6 +49,8 @@ def prefix_scores(
     device = torch.device(tensors[0].device if device is None else device)
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     scores = SelfRetrieval(labels.to(device), recall_at)
+    if device.type == "cuda" and 4 * sum(t.nbytes for t in tensors) < free_memory(device):
+        tensors = [tensor.to(device) for tensor in tensors]  # once, and not for each block
     block = new_block(torch.empty(len(labels), 0, dtype=dtype, device=device))
     sums = torch.zeros(len(tensors), len(recall_at) + 2, dtype=torch.float64, device=device)
     for numbers in torch.arange(len(labels), device=device).split(len(block)):

@@ -49,12 +49,21 @@ def tiles(
 
 def new_block(like: Tensor) -> Tensor:
     """An unset similarity block (B, N) for like (N, D), with B rows as the memory allows."""
-    rows = ROWS
-    if like.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(like.device)
-        per_row = 16 * len(like) * like.element_size()  # top-k needs several times the block
-        rows = max(1, min(MOST_ROWS_ON_GPU, free // per_row))
+    on_gpu = like.device.type == "cuda"
+    rows = rows_within(free_memory(like.device), like) if on_gpu else ROWS
     return torch.empty(min(rows, len(like)), len(like), dtype=like.dtype, device=like.device)
+
+
+def rows_within(free: int, like: Tensor) -> int:
+    """Rows of a block for like (N, D) on a GPU with so many bytes free."""
+    per_row = 16 * len(like) * like.element_size()  # top-k needs several times the block
+    return max(1, min(MOST_ROWS_ON_GPU, free // per_row))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU for new tensors: also what torch keeps of old ones, a training's above all."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def hide_self(similarities: Tensor, numbers: Tensor) -> None:

@@ -12,7 +12,7 @@ from dmlray.data.unseen import test_subset
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn import checkpoint
+from dmlray.learn import checkpoint, journal
 from dmlray.learn.environment import write_environment
 from dmlray.learn.loop import Epoch
 from dmlray.learn.scores import Scores, read_scores
@@ -74,12 +74,14 @@ def _finish(training: Training) -> Scores:
     team.wait()  # for the one that writes
     if plan.protocol.selection != "last":
         checkpoint.load(folder.best_checkpoint, training.learner, None, training.place.device)
-    embeddings, metrics = _score(training)
+    progress = journal.count(folder.counting, clustering.COUNTED) if team.leads else None
+    embeddings, metrics = _score(training, progress)
     scores = _scores(training, metrics, embeddings.shape[1])
     if team.leads:
         with whole_file(folder.embeddings) as temporary, temporary.open("wb") as file:
             np.save(file, embeddings.cpu().numpy().astype(np.float32))
         scores.write(folder.scores)
+        folder.counting.unlink(missing_ok=True)
     return scores
 
 

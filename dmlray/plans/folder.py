@@ -35,6 +35,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def counting(self) -> Path:
+        """How far a long stretch of a job is, while it lasts: see `journal.count`."""
+        return self.path / "counting.json"
+
+    @property
     def last_checkpoint(self) -> Path:
         return self.path / "checkpoints" / "last.pt"
 

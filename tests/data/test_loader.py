@@ -109,15 +109,43 @@ def test_threads_stop_when_the_loop_has_had_enough(source: tuple[Cache, Subset])
 def test_threads_run_only_a_few_batches_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
 
-    def cut(job: int) -> Pair:
-        begun.append(job)
-        return torch.tensor(job), torch.tensor(job)
+    def cut(batch: int, own: slice) -> Pair:
+        begun.append(batch)
+        return torch.tensor(batch), torch.tensor(batch)
 
-    batches = loader._ahead(cut, range(100), threads=2)
+    batches = loader._ahead(cut, [(batch, slice(0, 1)) for batch in range(100)], threads=2)
     for number in range(10):
         assert next(batches)[0] == number
         assert len(begun) <= number + loader.AHEAD * 2
     batches.close()
+
+
+def test_a_batch_is_the_same_cut_in_pieces(
+    source: tuple[Cache, Subset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, subset = source
+    settings = (TRANSFORM, 6, None, 5, MEAN, STD, SCALE, False, CPU)
+    for views, part in ((1, 0), (2, 1)):
+        whole = Feed(cache, subset, *settings, views=views, part=part, parts=2)
+        plain, shown = list(whole.epoch(1)), list(whole.evaluation(4))
+        monkeypatch.setattr(loader, "PIECE", 2)
+        pieces = Feed(cache, subset, *settings, threads=2, views=views, part=part, parts=2)
+        assert same(plain, list(pieces.epoch(1)))
+        assert same(shown, list(pieces.evaluation(4)))
+
+
+def test_threads_cut_in_one_thread_each_and_leave_the_loop_its_own() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def cut(batch: int, own: slice) -> Pair:
+        return torch.tensor(torch.get_num_threads()), torch.tensor(batch)
+
+    try:
+        found = [int(count) for count, _ in loader._ahead(cut, [(0, slice(1))] * 3, threads=2)]
+        assert (found, torch.get_num_threads()) == ([1, 1, 1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_error_in_a_thread_reaches_the_loop(
@@ -140,5 +168,27 @@ def test_a_gpu_sees_the_same_batches(source: tuple[Cache, Subset], threads: int)
         feed(source, threads=threads, device=gpu).epoch(1), feed(source).epoch(1), strict=True
     ):
         assert there[0].device.type == there[1].device.type == "cuda"
+        torch.testing.assert_close(there[0].cpu(), here[0])
+        assert torch.equal(there[1].cpu(), here[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_uploads_neither_wait_for_a_busy_gpu_nor_overtake_its_steps(
+    source: tuple[Cache, Subset],
+) -> None:
+    """Steps that begin late must still find their own batch, and no upload may wait for them."""
+    gpu = feed(source, threads=2, device=torch.device("cuda"))
+    list(gpu.epoch(0))  # copies the rows that normalise, once
+    found = []
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for images, labels in gpu.epoch(1):
+            torch.cuda._sleep(100_000_000)  # cycles, some 50 ms
+            found.append((images + 0, labels + 0))
+            del images, labels  # their memory is free for the next upload, once they were read
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for there, here in zip(found, feed(source).epoch(1), strict=True):
         torch.testing.assert_close(there[0].cpu(), here[0])
         assert torch.equal(there[1].cpu(), here[1])

@@ -1,5 +1,6 @@
 import builtins
 from itertools import combinations
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -48,6 +49,22 @@ def test_iterations_one_by_one_are_those_of_one_call_and_are_told():
     found = kmeans(embeddings, 60, seed=3, progress=lambda *counts: told.append(counts))
     assert np.array_equal(found, together.index.search(embeddings.numpy(), 1)[1][:, 0])
     assert told == [(done, 20) for done in range(1, 21)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
+def test_memory_stays_far_below_one_number_for_each_image_and_cluster():
+    embeddings = slow.unit_rows(0, 20_000, 8)
+    kmeans(embeddings[:100], 10)  # faiss itself
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts anew
+    before = _resident("VmRSS")
+    kmeans(embeddings, 4_000)  # 320 MB, were all distances kept
+    assert _resident("VmHWM") - before < 60
+
+
+def _resident(field: str) -> float:
+    """A line of /proc/self/status, MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1e3
 
 
 def test_classes_of_more_than_256_images_are_not_sampled():

@@ -57,6 +57,34 @@ def test_a_torch_without_the_switch_still_multiplies(monkeypatch, exact_again):
     torch.testing.assert_close(add_product(torch.empty(50, 50), rows, rows), rows @ rows.T)
 
 
+@pytest.mark.parametrize("switched_on_by", ["nobody", "allow_tf32", "fp32_precision"])
+def test_a_gpu_scores_in_float32_though_training_asked_for_tf32(switched_on_by):
+    switch = torch.backends.cuda.matmul
+    asked = "tf32"
+    try:
+        if switched_on_by == "nobody":
+            asked = switch.fp32_precision
+        else:
+            setattr(switch, switched_on_by, {"allow_tf32": True}.get(switched_on_by, "tf32"))
+        with gemm._precision("cuda", "ieee"):
+            assert switch.fp32_precision == "ieee"
+        assert switch.fp32_precision == asked
+        with pytest.raises(RuntimeError), gemm._precision("cuda", "ieee"):
+            raise RuntimeError
+        assert switch.fp32_precision == asked
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        switch.fp32_precision = "none"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_products_on_a_gpu_are_exact_whatever_precision_training_uses(asked_precision):
+    rows = slow.unit_rows(0, 300, 512).cuda()
+    block = add_product(torch.empty(300, 300, device="cuda"), rows, rows)
+    assert (block - rows.double() @ rows.double().T).abs().max() < gemm.MOST_ERROR
+
+
 def _recorder(precision, asked):
     def recorded(device, setting):
         asked.append(setting)

@@ -43,6 +43,20 @@ def test_few_among_many_are_found_by_runs_as_by_sorting(values, monkeypatch):
     assert found.similarities.equal(expected[:, :7])
 
 
+def test_blocks_on_a_gpu_follow_its_free_memory():
+    like = torch.empty(60_502, 0)  # (N, D) of Stanford Online Products: 242 kB a row
+    rows = [module.rows_within(free, like) for free in (0, 10**9, 2 * 10**9, 10**12)]
+    assert rows == [1, 258, 516, module.MOST_ROWS_ON_GPU]
+
+
+def test_what_torch_keeps_of_old_tensors_is_free_memory(monkeypatch):
+    gpu = torch.cuda
+    monkeypatch.setattr(gpu, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(gpu, "memory_reserved", lambda device: 700)
+    monkeypatch.setattr(gpu, "memory_allocated", lambda device: 50)
+    assert module.free_memory(torch.device("cuda")) == 750
+
+
 def test_twins_find_each_other_and_never_themselves():
     embeddings = slow.unit_rows(2, 10).repeat(2, 1)
     first = nearest(embeddings, 1).indices[:, 0]

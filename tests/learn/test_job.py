@@ -9,6 +9,8 @@ import torch
 from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import RunError
+from dmlray.evaluation import clustering
+from dmlray.evaluation.clustering import Progress
 from dmlray.learn import journal
 from dmlray.learn.job import evaluate, job
 from dmlray.learn.lockstep import Clock, lockstep, together
@@ -101,6 +103,24 @@ def test_nmi_is_there_when_asked_for_and_says_whose(plan: Experiment, tmp_path: 
     scores = train(asked, RunFolder(tmp_path / "run"))
     assert 0 < scores.metrics["nmi"] <= 1
     assert scores.clustering == "faiss k-means, 20 iterations, seed 1234"
+
+
+def test_whoever_watches_the_folder_hears_the_iterations_of_k_means(
+    plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, heard, cluster = RunFolder(tmp_path / "run"), [], clustering.nmi
+
+    def nmi(embeddings: torch.Tensor, labels: torch.Tensor, progress: Progress) -> dict[str, float]:
+        def listen(done: int, total: int) -> None:
+            progress(done, total)
+            heard.append(journal.counted(folder.counting))
+
+        return cluster(embeddings, labels, progress=listen)
+
+    monkeypatch.setattr(clustering, "nmi", nmi)
+    train(override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1}), folder)
+    assert heard == [journal.Count("k-means, iterations", done, 20) for done in range(1, 21)]
+    assert not folder.counting.exists()
 
 
 def test_no_class_is_on_two_sides(plan: Experiment) -> None:

@@ -1,0 +1,43 @@
+"""What the driver shows of a training whose worker is another process."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dmlray.cluster.training import Shown
+from dmlray.learn import journal
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.reporting.display import Display
+
+
+def test_epochs_are_shown_and_after_them_what_is_counted(tmp_path: Path) -> None:
+    plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml")).experiment
+    said, folder = io.StringIO(), RunFolder(tmp_path)
+    display = Display(Console(file=said, width=200))
+    display.start("epochs", 2)
+    look = Shown(plan, folder, display)
+    look()
+    journal.append(folder.metrics, {"epoch": 1, "loss": 2.0})
+    look()
+    journal.append(folder.metrics, {"epoch": 2, "loss": 1.0})  # seen with the first count
+    for done in (5, 20):
+        journal.count(folder.counting, "k-means, iterations")(done, 20)
+        look()
+    folder.counting.unlink()
+    look()
+    assert [line.split(" (")[0] for line in said.getvalue().splitlines()] == [
+        "epochs: 2 to do",
+        "epochs: 2/2",
+        "k-means, iterations: 20 to do",
+        "k-means, iterations: 20/20",
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"title": "half"}'])
+def test_a_count_that_cannot_be_read_counts_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "counting.json").write_text(content)
+    assert journal.counted(tmp_path / "counting.json") is None
+    assert journal.counted(tmp_path / "missing.json") is None
