@@ -6,17 +6,14 @@ import pytest
 import ray
 
 from dmlray.cluster import ensemble as module
-from dmlray.cluster.ensemble import Pool, train_members
+from dmlray.cluster.ensemble import Pool
 from dmlray.cluster.session import Cluster, Node, living
 from dmlray.cluster.slots import Memory, Share, share_of
 from dmlray.errors import ConfigError, ResourceError, RunError
-from dmlray.plans.ensemble import Ensemble
-from dmlray.plans.files import read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Silent
 from tests.cluster import light
 
-DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
 GIB = 1 << 30
 
 
@@ -60,14 +57,6 @@ def test_a_gpu_holds_what_fits_with_a_margin() -> None:
     assert Memory(10 * GIB, 80 * GIB).fits() == 7
     assert Memory(90 * GIB, 80 * GIB).fits() == 0
     assert Share(1.0, 7).gpus * 7 <= 1
-
-
-def test_a_member_that_was_begun_by_another_plan_is_refused(tmp_path: Path) -> None:
-    folder, plan = RunFolder(tmp_path / "run"), Ensemble(DREML, 2, "seed")
-    other = Ensemble(DREML.model_copy(update={"seed": 7}), 2, "seed")
-    write_experiment(folder.member(1).plan("experiment"), other.member(1))
-    with pytest.raises(ConfigError, match=r"001: was begun with seed 700022, not 1\. Allowed"):
-        train_members(plan, folder, cluster((2, 0)), 1, Silent())
 
 
 def trained(tmp_path: Path, slot: type, members_per_gpu: int, size: int = 3) -> list[str]:
