@@ -51,6 +51,7 @@ class Pool:
         slot: type = Slot,
     ) -> None:
         self.plan, self.folder = plan, folder
+        self._asked = members_per_gpu
         self.share = share_of(cluster, members_per_gpu)
         self.todo = [i for i in range(plan.size) if not self._finished(i)]
         self.missing = tuple(self.todo)
@@ -136,29 +137,44 @@ class Pool:
     def _measured(self, memory: Memory | None) -> None:
         """The probe is over: shares are used if they fit."""
         self._probing = False
-        asked = self.share.members_per_gpu
-        if memory and memory.fits() < asked:
+        if memory and memory.fits() < self._asked:
             raise ResourceError(
-                f"--members-per-gpu: {asked} members of {memory.member / _GIB:.1f} GiB do not fit "
-                f"a GPU of {memory.device / _GIB:.1f} GiB. Allowed: at most "
+                f"--members-per-gpu: {self._asked} members of {memory.member / _GIB:.1f} GiB do "
+                f"not fit a GPU of {memory.device / _GIB:.1f} GiB. Allowed: at most "
                 f"{max(1, memory.fits())}, with --resume {self.folder}"
             )
 
     def _error(self, index: int, share: Share, cause: BaseException, display: Display) -> None:
-        if isinstance(cause, torch.cuda.OutOfMemoryError) and share.members_per_gpu > 1:
-            if share == self.share:  # members that failed beside this one lowered it already
-                fewer = share.members_per_gpu // 2
-                self.share = Share(share.cpus, fewer)
-                display.say(f"member {index}: GPU out of memory; {fewer} members per GPU from now")
-            heapq.heappush(self.todo, index)
+        if isinstance(cause, torch.cuda.OutOfMemoryError):
+            self._out_of_memory(index, share, display)
         elif isinstance(cause, DamagedCheckpoint):
             begin_anew(self.folder.member(index))
             reason = "its checkpoint cannot be read"
             self._failed(index, reason, display, "trained again from its start")
-        elif isinstance(cause, DmlrayError | torch.cuda.OutOfMemoryError):
+        elif isinstance(cause, DmlrayError):
             self.failures[index] = Failure(_TRIES, 0, str(cause))  # no retry would mend it
         else:
             self._failed(index, f"{type(cause).__name__}: {cause}", display)
+
+    def _out_of_memory(self, index: int, share: Share, display: Display) -> None:
+        """The share that was asked for is halved, once; whoever failed with it is tried again."""
+        if share.members_per_gpu != self._asked or self._asked == 1:
+            self.failures[index] = Failure(_TRIES, 0, self._no_memory(share))
+            return
+        half = self._asked // 2
+        self.share = Share(share.cpus, half)
+        heapq.heappush(self.todo, index)
+        display.say(
+            f"member {index}: GPU out of memory; from now on {half} members per GPU, "
+            "and it is tried once more, from its last checkpoint"
+        )
+
+    def _no_memory(self, share: Share) -> str:
+        """What to give, where half of the members that were asked for are too many, too."""
+        if share.members_per_gpu == 1:
+            return "out of memory on a GPU of its own: give a smaller data.batch_size, in a new run"
+        fewer = f"--resume {self.folder} --members-per-gpu {share.members_per_gpu // 2}"
+        return f"out of memory with {share.members_per_gpu} members per GPU as well: give {fewer}"
 
     def _failed(
         self,

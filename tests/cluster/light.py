@@ -52,5 +52,12 @@ class Grows(Slot):
     holds = 2
 
 
+class GrowsTooMuch(Slot):
+    """Not even two fit."""
+
+    memory = (2, 80)
+    holds = 1
+
+
 class Hopeless(Slot):
     holds = 0
