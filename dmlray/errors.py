@@ -29,6 +29,10 @@ class DataError(DmlrayError):
     """Images, labels or weights are missing, damaged or contradict each other."""
 
 
+class DamagedCheckpoint(DataError):
+    """A training cannot go on from its checkpoint; it could begin again without it."""
+
+
 class ResourceError(DmlrayError):
     """The machine or cluster cannot give what is asked for."""
 

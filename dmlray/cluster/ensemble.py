@@ -10,21 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
 from dmlray.cluster import session
+from dmlray.cluster.remains import begin_anew, take_up
 from dmlray.cluster.session import Cluster
 from dmlray.cluster.slots import Hired, Memory, Share, Slot, Slots, share_of
-from dmlray.errors import ConfigError, DmlrayError, ResourceError, RunError
+from dmlray.errors import DamagedCheckpoint, DmlrayError, ResourceError, RunError
 from dmlray.learn import journal
-from dmlray.learn.scores import read_scores
 from dmlray.plans.ensemble import Ensemble
-from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
-from dmlray.plans.voices import differences
 from dmlray.reporting.display import Display
 
 _TRIES = 3  # of one member without an epoch gained, before the ensemble gives up on it
@@ -54,6 +51,7 @@ class Pool:
         slot: type = Slot,
     ) -> None:
         self.plan, self.folder = plan, folder
+        self._asked = members_per_gpu
         self.share = share_of(cluster, members_per_gpu)
         self.todo = [i for i in range(plan.size) if not self._finished(i)]
         self.missing = tuple(self.todo)
@@ -139,34 +137,59 @@ class Pool:
     def _measured(self, memory: Memory | None) -> None:
         """The probe is over: shares are used if they fit."""
         self._probing = False
-        asked = self.share.members_per_gpu
-        if memory and memory.fits() < asked:
+        if memory and memory.fits() < self._asked:
             raise ResourceError(
-                f"--members-per-gpu: {asked} members of {memory.member / _GIB:.1f} GiB do not fit "
-                f"a GPU of {memory.device / _GIB:.1f} GiB. Allowed: at most "
+                f"--members-per-gpu: {self._asked} members of {memory.member / _GIB:.1f} GiB do "
+                f"not fit a GPU of {memory.device / _GIB:.1f} GiB. Allowed: at most "
                 f"{max(1, memory.fits())}, with --resume {self.folder}"
             )
 
     def _error(self, index: int, share: Share, cause: BaseException, display: Display) -> None:
-        if isinstance(cause, torch.cuda.OutOfMemoryError) and share.members_per_gpu > 1:
-            if share == self.share:  # members that failed beside this one lowered it already
-                fewer = share.members_per_gpu // 2
-                self.share = Share(share.cpus, fewer)
-                display.say(f"member {index}: GPU out of memory; {fewer} members per GPU from now")
-            heapq.heappush(self.todo, index)
-        elif isinstance(cause, DmlrayError | torch.cuda.OutOfMemoryError):
+        if isinstance(cause, torch.cuda.OutOfMemoryError):
+            self._out_of_memory(index, share, display)
+        elif isinstance(cause, DamagedCheckpoint):
+            begin_anew(self.folder.member(index))
+            reason = "its checkpoint cannot be read"
+            self._failed(index, reason, display, "trained again from its start")
+        elif isinstance(cause, DmlrayError):
             self.failures[index] = Failure(_TRIES, 0, str(cause))  # no retry would mend it
         else:
             self._failed(index, f"{type(cause).__name__}: {cause}", display)
 
-    def _failed(self, index: int, reason: str, display: Display) -> None:
+    def _out_of_memory(self, index: int, share: Share, display: Display) -> None:
+        """The share that was asked for is halved, once; whoever failed with it is tried again."""
+        if share.members_per_gpu != self._asked or self._asked == 1:
+            self.failures[index] = Failure(_TRIES, 0, self._no_memory(share))
+            return
+        half = self._asked // 2
+        self.share = Share(share.cpus, half)
+        heapq.heappush(self.todo, index)
+        display.say(
+            f"member {index}: GPU out of memory; from now on {half} members per GPU, "
+            "and it is tried once more, from its last checkpoint"
+        )
+
+    def _no_memory(self, share: Share) -> str:
+        """What to give, where half of the members that were asked for are too many, too."""
+        if share.members_per_gpu == 1:
+            return "out of memory on a GPU of its own: give a smaller data.batch_size, in a new run"
+        fewer = f"--resume {self.folder} --members-per-gpu {share.members_per_gpu // 2}"
+        return f"out of memory with {share.members_per_gpu} members per GPU as well: give {fewer}"
+
+    def _failed(
+        self,
+        index: int,
+        reason: str,
+        display: Display,
+        then: str = "goes on from its last checkpoint",
+    ) -> None:
         failure = self.failures.setdefault(index, Failure())
         epochs = self._epochs_of(index)
         failure.tries = failure.tries + 1 if epochs <= failure.epochs else 1
         failure.epochs, failure.reason = epochs, reason
         if failure.tries < _TRIES:
             heapq.heappush(self.todo, index)
-            display.say(f"member {index}: {reason}; goes on from its last checkpoint")
+            display.say(f"member {index}: {reason}; {then}")
 
     def _finished(self, index: int) -> bool:
         member = self.folder.member(index)
@@ -199,31 +222,5 @@ def train_members(
     Raises:
         ConfigError: If a member that is there was trained by another plan.
     """
-    for index in range(plan.size):
-        _drop_damaged(folder.member(index), display)
-        _check_begun(plan, folder, index)
+    take_up(plan, folder, display)
     Pool(plan, folder, cluster, members_per_gpu).run(display, over)
-
-
-def _drop_damaged(member: RunFolder, display: Display) -> None:
-    """A member whose results cannot be read is trained again from its checkpoint."""
-    if not member.scores.exists():
-        return
-    try:
-        read_scores(member.scores)
-        np.load(member.embeddings, mmap_mode="r")
-    except (RunError, OSError, ValueError, EOFError):
-        display.say(f"{member.path}: its results are damaged; made again")
-        member.scores.unlink(missing_ok=True)
-
-
-def _check_begun(plan: Ensemble, folder: RunFolder, index: int) -> None:
-    """A member that was begun by another plan must not be mixed with the rest."""
-    member = folder.member(index)
-    if not member.plan("experiment").exists():
-        return
-    begun = read_experiment(member.plan("experiment")).experiment
-    strange = differences(begun.document(), plan.member(index).document())
-    if strange:
-        allowed = "Allowed: the plan that it was begun with, or a new folder (--out)"
-        raise ConfigError(str(member), [f"was begun with {', '.join(strange)}. {allowed}"])

@@ -109,12 +109,26 @@ def _connect(address: str | None) -> None:
         _must_answer(address)
     try:
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            with _asked_briefly():
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:  # "local": Ray would else join whatever cluster this machine knows of, dead or alive
             ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except Exception as error:
         where = f"at {address}" if address else "on this machine"
         raise ResourceError(f"cannot use Ray {where}: {_reason(error, address)}") from error
+
+
+@contextmanager
+def _asked_briefly() -> Iterator[None]:
+    """A cluster that does not let us in is asked five times, not twenty; our own may take long."""
+    name = "RAY_gcs_server_port_wait_time_s"
+    said = name in os.environ
+    os.environ.setdefault(name, f"{_ANSWER:g}")
+    try:
+        yield
+    finally:
+        if not said:
+            del os.environ[name]
 
 
 def _reason(error: Exception, address: str | None) -> str:

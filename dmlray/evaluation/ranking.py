@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dmlray.evaluation.neighbours import few, top
+from dmlray.evaluation.neighbours import few, highest, top
 
 
 class Classes(NamedTuple):
@@ -46,12 +46,9 @@ def first_hits(similarities: Tensor, classes: Classes, numbers: Tensor) -> Tenso
 
 
 def _first_hits(similarities: Tensor, classes: Classes, numbers: Tensor) -> Tensor:
-    size = classes.size[numbers, None]  # (B, 1)
+    own, values = _own(similarities, classes, numbers)
     every = torch.arange(similarities.shape[1], device=similarities.device)  # (N,)
-    within = every[: int(size.max())]  # (largest class,)
-    place = (classes.start[numbers, None] + within).clamp(max=len(every) - 1)
-    own = classes.members[place]  # (B, largest class)
-    best, at = similarities.gather(1, own).masked_fill(within >= size, -torch.inf).max(1)
+    best, at = values.max(1)
     nearer = (similarities > best[:, None]).sum(1, dtype=torch.int32)
     as_near = (similarities >= best[:, None]).sum(1, dtype=torch.int32) - nearer
     for rows in few((as_near > 1).nonzero().squeeze(1)):
@@ -59,6 +56,15 @@ def _first_hits(similarities: Tensor, classes: Classes, numbers: Tensor) -> Tens
         equal_before = before & (similarities[rows] == best[rows, None])
         nearer[rows] += equal_before.sum(1, dtype=torch.int32)
     return nearer.long()
+
+
+def _own(similarities: Tensor, classes: Classes, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns of each query's own class and what stands there, -inf where a class is smaller."""
+    size = classes.size[numbers, None]  # (B, 1)
+    within = torch.arange(int(size.max()), device=similarities.device)  # (largest class,)
+    place = (classes.start[numbers, None] + within).clamp(max=len(classes.members) - 1)
+    own = classes.members[place]  # (B, largest class)
+    return own, similarities.gather(1, own).masked_fill(within >= size, -torch.inf)
 
 
 class SelfRetrieval:
@@ -90,8 +96,7 @@ class SelfRetrieval:
 
     def _ranked(self, similarities: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Whether each of the nearest is a hit (B, most), and the rank of the first hit (B,)."""
-        nearest = top(similarities, self.most).indices
-        hits = self.classes.gallery[nearest] == self.classes.queries[numbers, None]
+        hits = self._hits(similarities, numbers)
         first = hits.int().argmax(1)
         missed = (~hits.any(1)).nonzero().squeeze(1)
         first[missed] = similarities.shape[1]
@@ -99,6 +104,17 @@ class SelfRetrieval:
             for rows in few(missed):
                 first[rows] = _first_hits(similarities[rows], self.classes, numbers[rows])
         return hits, first
+
+    def _hits(self, similarities: Tensor, numbers: Tensor) -> Tensor:
+        """Ranks of the items of the own class need no columns, but where values are equal."""
+        best = highest(similarities, self.most + 1)  # (B, most + 1), rising; N at most
+        _, own = _own(similarities, self.classes, numbers)
+        ranks = self.most - torch.searchsorted(best[:, 1:].contiguous(), own, right=True)
+        hits = torch.zeros_like(best, dtype=torch.bool).scatter_(1, ranks, True)[:, :-1]
+        for rows in few((best[:, 1:] == best[:, :-1]).any(1).nonzero().squeeze(1)):
+            nearest = top(similarities[rows], self.most).indices
+            hits[rows] = self.classes.gallery[nearest] == self.classes.queries[numbers[rows], None]
+        return hits
 
 
 def _precisions(hits: Tensor, others: Tensor) -> list[Tensor]:

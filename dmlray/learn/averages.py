@@ -89,7 +89,7 @@ def _load(path: Path) -> np.ndarray:
 
 def _part(plan: Experiment, member: RunFolder, scores: Scores) -> Part:
     lines = journal.read(member.metrics)
-    if not lines:
+    if [line["epoch"] for line in lines] != list(range(1, plan.budget.epochs + 1)):
         raise RunError(f"{member.metrics}: is missing or damaged; delete {member} and --resume")
     line = _scored_epoch(plan, lines)
     held_out = plan.protocol.selection == "validation"

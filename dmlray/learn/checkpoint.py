@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
-from dmlray.errors import DataError
+from dmlray.errors import DamagedCheckpoint, DataError
 from dmlray.storage import whole_file
 
 
@@ -33,22 +34,15 @@ def save(path: Path, learner: nn.Module, optimizer: Optimizer | None, progress: 
         temporary.write_bytes(packed.getbuffer())
 
 
-def load(
-    path: Path, learner: nn.Module, optimizer: Optimizer | None, device: torch.device
-) -> Progress:
-    """Fill the learner (and optimizer) from `path`.
+def load(path: Path, learner: nn.Module, optimizer: Optimizer | None) -> Progress:
+    """Fill the learner (and optimizer) from `path`, wherever they are.
 
     Raises:
-        DataError: If the file is missing, damaged or of another model.
+        DamagedCheckpoint: If the file is missing or damaged.
+        DataError: If it is of another model.
     """
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        state = content["learner"]
-        progress = Progress(**content["progress"])
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such checkpoint; the run has not finished an epoch") from None
-    except Exception as error:
-        raise DataError(f"{path}: is not a checkpoint of dmlray or is damaged ({error})") from None
+    content = _read(path)
+    state, progress = content["learner"], Progress(**content["progress"])
     problem = _difference(learner.state_dict(), state)
     if problem:
         raise DataError(f"{path}: is a checkpoint of another model: {problem}")
@@ -56,6 +50,29 @@ def load(
     if optimizer is not None:
         optimizer.load_state_dict(content["optimizer"])
     return progress
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `save` wrote, on the CPU: only damage fails here, no lack of a device's memory."""
+    try:
+        packed = path.read_bytes()
+    except FileNotFoundError:
+        problem = "no such checkpoint; the run has not finished an epoch"
+        raise DamagedCheckpoint(f"{path}: {problem}") from None
+    except OSError as error:  # it may be readable tomorrow
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        torn = ZipFile(BytesIO(packed)).testzip()  # torch itself looks at no checksum
+        if torn:
+            raise ValueError(f"{torn} does not have its checksum")
+        content: dict[str, Any] = torch.load(BytesIO(packed), map_location="cpu", weights_only=True)
+        if not {"learner", "progress"} <= content.keys():
+            raise ValueError("it holds something else")
+    except Exception as error:
+        mend = f"delete {path.parent} and --resume the run to train it again from its start"
+        problem = f"is not a checkpoint of dmlray or is damaged ({error}); {mend}"
+        raise DamagedCheckpoint(f"{path}: {problem}") from None
+    return content
 
 
 def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:

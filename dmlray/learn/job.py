@@ -73,7 +73,7 @@ def _finish(training: Training) -> Scores:
     plan, folder, team = training.plan, training.folder, training.place.team
     team.wait()  # for the one that writes
     if plan.protocol.selection != "last":
-        checkpoint.load(folder.best_checkpoint, training.learner, None, training.place.device)
+        checkpoint.load(folder.best_checkpoint, training.learner, None)
     progress = journal.count(folder.counting, clustering.COUNTED) if team.leads else None
     embeddings, metrics = _score(training, progress)
     scores = _scores(training, metrics, embeddings.shape[1])
@@ -98,7 +98,7 @@ def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
     """The learner of a finished run, as it was scored."""
     training = Training(plan, task(plan), folder, place)
     chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
-    checkpoint.load(chosen, training.learner, None, place.device)
+    checkpoint.load(chosen, training.learner, None)
     return training
 
 

@@ -17,15 +17,17 @@ class Count(NamedTuple):
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; the last one may be half-written by a killed process and is left out."""
-    lines = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return lines
+    """All lines that can be read; a killed process leaves half a line, a broken disk worse."""
+    content = path.read_bytes() if path.exists() else b""
+    return [line for text in content.split(b"\n")[:-1] if (line := _line(text))]
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("epoch"), int) else None
 
 
 def rewind(path: Path, epoch: int) -> None:

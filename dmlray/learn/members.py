@@ -104,6 +104,7 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         tuned_by="; ".join(sorted(filter(None, choices))) or None,
         split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
         remarks=list(dict.fromkeys([*said, *remarks])),
+        zero_shot=scores[0].zero_shot if len({part.backbone for part in scores}) == 1 else {},
         clustering=None,  # of one member; the merged embeddings are never side by side
         n=1,
         half_width={},

@@ -98,17 +98,16 @@ class Training:
         optimizer = build(plan.optimizer, self.learner.groups())
         progress = Progress()
         if folder.last_checkpoint.exists():
-            progress = checkpoint.load(
-                folder.last_checkpoint, self.learner, optimizer, self.place.device
-            )
+            progress = checkpoint.load(folder.last_checkpoint, self.learner, optimizer)
         elif plan.budget.head_warmup_steps:
             every_image, labels = self.eval_feed(self.task.train), self.task.train.labels
             warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
         self.place.team.agree(self.learner)
         if self.place.team.leads:
             journal.rewind(folder.metrics, progress.epoch)
-        for line in journal.read(folder.metrics)[: progress.epoch]:
-            yield Epoch(line.pop("epoch"), line)
+        for line in journal.read(folder.metrics):
+            if line["epoch"] <= progress.epoch:
+                yield Epoch(line.pop("epoch"), line)
         for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, self.place.team):
             metrics = {**epoch.metrics, **self._validate(), **self.learner_metrics()}
             progress.epoch = epoch.number

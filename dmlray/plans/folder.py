@@ -83,6 +83,15 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def curve(self) -> Path:
+        """An ensemble's scores at every size, for others to read."""
+        return self.path / "curve.json"
+
+    @property
+    def curve_picture(self) -> Path:
+        return self.path / "curve.png"
+
+    @property
     def scores(self) -> Path:
         return self.path / "scores.json"
 

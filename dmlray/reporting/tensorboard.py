@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL.Image import Image
 from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams as hparams_summaries
 
@@ -21,6 +23,9 @@ class TensorBoard:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, number)
         self._writer.flush()
+
+    def image(self, name: str, image: Image) -> None:
+        self._writer.add_image(name, np.asarray(image), dataformats="HWC")
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fill this run's row of the HParams table; `metrics` are scalar tags written before."""

@@ -16,6 +16,35 @@ class Plan:
         return SimpleNamespace(budget=SimpleNamespace(epochs=1))
 
 
+class Measured:
+    """Becomes the driver's `Memory` where it is unpickled: a slot need not import torch."""
+
+    def __init__(self, gib: tuple[int, int]) -> None:
+        self.gib = gib
+
+    def __reduce__(self) -> Any:
+        return _memory, self.gib
+
+
+def _memory(*gib: int) -> Any:
+    from dmlray.cluster.slots import Memory
+
+    return Memory(*(size << 30 for size in gib))
+
+
+class OutOfMemory(Exception):
+    """Becomes torch's in the same way."""
+
+    def __reduce__(self) -> Any:
+        return _of_torch, ()
+
+
+def _of_torch() -> Exception:
+    import torch
+
+    return torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
 class Slot:
     """Writes who trained where; the rest is what a subclass says of its memory."""
 
@@ -23,10 +52,8 @@ class Slot:
     holds = 100  # members of a GPU
 
     def probe(self, plan: Any, folder: Any) -> Any:
-        from dmlray.cluster.slots import Memory
-
         self.train(plan, folder, "probe")
-        return Memory(*(size << 30 for size in self.memory)) if self.memory else None
+        return Measured(self.memory) if self.memory else None
 
     def train(self, plan: Any, folder: Any, what: str = "train") -> None:
         import ray
@@ -36,9 +63,7 @@ class Slot:
         with (folder.path / "log").open("a") as log:
             log.write(f"{what} {share:.2f} on {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
         if share and 1 / share > self.holds + 0.5:
-            import torch
-
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise OutOfMemory
 
 
 class TooLarge(Slot):
@@ -50,6 +75,13 @@ class Grows(Slot):
 
     memory = (2, 80)
     holds = 2
+
+
+class GrowsTooMuch(Slot):
+    """Not even two fit."""
+
+    memory = (2, 80)
+    holds = 1
 
 
 class Hopeless(Slot):

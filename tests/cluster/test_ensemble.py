@@ -54,9 +54,13 @@ def test_members_survive_a_kill_and_do_not_depend_on_slots(
         np.testing.assert_array_equal(embeddings(run, index), np.load(alone.embeddings))
 
     (run / "members/002/embeddings.npy").write_bytes(b"damaged")
+    (run / "members/003/scores.json").unlink()
+    last = run / "members/003/checkpoints/last.pt"
+    last.write_bytes(last.read_bytes()[:-100])
     status, said = Command(["ensemble", "--resume", "torn"], tmp_path, environment).finish()
     assert status == 0, said
-    assert "its results are damaged; made again" in said
+    assert "members/002: its results are damaged; made again" in said
+    assert "member 3: its checkpoint cannot be read; trained again from its start" in said
     assert read_scores(run / "scores.json") == scores
 
     status, said = Command(["evaluate", "torn"], tmp_path, environment).finish()

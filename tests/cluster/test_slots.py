@@ -1,22 +1,21 @@
 """How many slots there are, and what becomes of members whose slot runs out of memory."""
 
+import re
 from pathlib import Path
 
 import pytest
 import ray
+from rich.console import Console
 
 from dmlray.cluster import ensemble as module
-from dmlray.cluster.ensemble import Pool, train_members
+from dmlray.cluster.ensemble import Pool
 from dmlray.cluster.session import Cluster, Node, living
 from dmlray.cluster.slots import Memory, Share, share_of
 from dmlray.errors import ConfigError, ResourceError, RunError
-from dmlray.plans.ensemble import Ensemble
-from dmlray.plans.files import read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
-from dmlray.reporting.display import Silent
+from dmlray.reporting.display import Display, Silent
 from tests.cluster import light
 
-DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
 GIB = 1 << 30
 
 
@@ -62,19 +61,17 @@ def test_a_gpu_holds_what_fits_with_a_margin() -> None:
     assert Share(1.0, 7).gpus * 7 <= 1
 
 
-def test_a_member_that_was_begun_by_another_plan_is_refused(tmp_path: Path) -> None:
-    folder, plan = RunFolder(tmp_path / "run"), Ensemble(DREML, 2, "seed")
-    other = Ensemble(DREML.model_copy(update={"seed": 7}), 2, "seed")
-    write_experiment(folder.member(1).plan("experiment"), other.member(1))
-    with pytest.raises(ConfigError, match=r"001: was begun with seed 700022, not 1\. Allowed"):
-        train_members(plan, folder, cluster((2, 0)), 1, Silent())
-
-
-def trained(tmp_path: Path, slot: type, members_per_gpu: int, size: int = 3) -> list[str]:
+def trained(
+    tmp_path: Path,
+    slot: type,
+    members_per_gpu: int,
+    size: int = 3,
+    display: Display | None = None,
+) -> list[str]:
     """The log of each member."""
     ray.cloudpickle.register_pickle_by_value(light)
     folder = RunFolder(tmp_path / "run")
-    Pool(light.Plan(size), folder, living(), members_per_gpu, slot).run(Silent())
+    Pool(light.Plan(size), folder, living(), members_per_gpu, slot).run(display or Silent())
     return [(folder.member(index).path / "log").read_text() for index in range(size)]
 
 
@@ -99,19 +96,33 @@ def test_members_that_do_not_fit_are_refused_with_the_number_that_does(
 
 
 @pytest.mark.slow
-def test_running_out_of_memory_lowers_the_share_and_tries_again(
+def test_running_out_of_memory_halves_the_share_and_tries_each_member_once_more(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    logs = trained(tmp_path, light.Grows, members_per_gpu=4)
-    assert all(log.strip().split("\n")[-1].startswith("train 0.50") for log in logs)
-    assert not any("train 1.00" in log for log in logs)
+    with (console := Console(width=1000)).capture() as said:
+        logs = trained(tmp_path, light.Grows, 4, size=2, display=Display(console))
+    trainings = [re.findall(r"^train (\S+)", log, re.MULTILINE) for log in logs]
+    assert {("0.25", "0.50")} <= {*map(tuple, trainings)} <= {("0.25", "0.50"), ("0.50",)}
+    told = re.findall(r"member (\d): GPU out of memory; from now on 2 members per GPU", said.get())
+    assert sorted(map(int, told)) == [i for i, shares in enumerate(trainings) if len(shares) == 2]
+
+
+@pytest.mark.slow
+def test_a_member_that_runs_out_of_memory_twice_fails_and_says_what_to_give(
+    tmp_path: Path, fake_gpus: None
+) -> None:
+    said = r"member 0 failed: out of memory with 2 members per GPU as well: give --resume \S*run "
+    with pytest.raises(RunError, match=said + "--members-per-gpu 1"):
+        trained(tmp_path, light.GrowsTooMuch, members_per_gpu=4, size=1)
+    log = (tmp_path / "run/members/000/log").read_text()
+    assert re.findall(r"^train (\S+)", log, re.MULTILINE) == ["0.25", "0.50"]
 
 
 @pytest.mark.slow
 def test_a_member_too_large_for_a_whole_gpu_fails_with_the_reason(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    with pytest.raises(RunError, match="member 0 failed: CUDA out of memory"):
+    with pytest.raises(RunError, match="member 0 failed: out of memory on a GPU of its own: give"):
         trained(tmp_path, light.Hopeless, members_per_gpu=1, size=1)
 
 

@@ -3,7 +3,7 @@ import torch
 
 from dmlray.errors import ConfigError
 from dmlray.evaluation import neighbours as module
-from dmlray.evaluation.neighbours import nearest, top
+from dmlray.evaluation.neighbours import highest, nearest, top
 from tests.evaluation import slow
 
 
@@ -15,6 +15,17 @@ def test_finds_what_plain_sorting_finds(draw, k, rows_per_block, monkeypatch):
     embeddings = draw(0, 40).double()
     expected = [slow.neighbours(embeddings, query)[:k] for query in range(40)]
     assert nearest(embeddings, k).indices.tolist() == expected
+
+
+@pytest.mark.parametrize("k", [1, 2, 15, 300])  # few among many are looked for another way
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_highest_values_are_those_of_sorting(k, dtype):
+    torch.manual_seed(0)
+    similarities = torch.randn(150, 1100, dtype=dtype)
+    similarities[::7, ::3] = 1.0
+    similarities[5, 1:] = -torch.inf
+    expected = similarities.sort(1).values[:, -k:]
+    assert torch.equal(highest(similarities, k), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -96,7 +96,11 @@ def test_what_is_missing_or_damaged_is_told_and_never_averaged_over(
     folder.member(1).embeddings.write_bytes(b"torn")
     with pytest.raises(RunError, match=r"001/embeddings.npy: is damaged"):
         score_members(folds, folder)
-    folder.member(2).metrics.unlink()
+    journal = folder.member(2).metrics
+    journal.write_bytes(journal.read_bytes().partition(b"\n")[2])  # which epoch was best is unsure
+    with pytest.raises(RunError, match=r"002/metrics.jsonl: is missing or damaged"):
+        score_members(folds, folder)
+    journal.unlink()
     with pytest.raises(RunError, match=r"002/metrics.jsonl: is missing"):
         score_members(folds, folder)
     assert not folder.scores.exists()

@@ -1,8 +1,12 @@
+import json
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
+from PIL import Image
+
 from dmlray.learn.scores import Scores, read_scores
 from dmlray.plans.folder import RunFolder
+from dmlray.reporting.curve import WIDTH
 from dmlray.reporting.report import page, write_ensemble
 
 CURVE = [
@@ -48,3 +52,13 @@ def test_scores_page_and_tensorboard_lie_in_the_run_folder(tmp_path: Path) -> No
     assert read_scores(tmp_path / "scores.json") == scores()
     assert (tmp_path / "report.html").stat().st_size > 500
     assert list(tmp_path.glob("events.out.tfevents.*"))
+    told = json.loads((tmp_path / "curve.json").read_text())
+    assert told["sizes"] == [{"members": n, **metrics} for n, metrics in enumerate(CURVE, 1)]
+    assert told["protocol"]["selection"] == "last" and told["protocol"]["test_classes"] == 3
+    with Image.open(tmp_path / "curve.png") as image:
+        assert (image.format, image.width) == ("PNG", 2 * WIDTH)
+
+
+def test_a_merge_of_one_row_has_no_curve_to_write(tmp_path: Path) -> None:
+    write_ensemble(RunFolder(tmp_path), scores(curve=[]))
+    assert not list(tmp_path.glob("curve.*")) and (tmp_path / "report.html").exists()

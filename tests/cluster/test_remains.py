@@ -1,0 +1,103 @@
+"""What is damaged in a member's folder is made again; what is sound is kept."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from dmlray.cluster.remains import take_up
+from dmlray.errors import ConfigError
+from dmlray.learn.scores import Scores, read_scores
+from dmlray.plans.ensemble import Ensemble
+from dmlray.plans.files import read_experiment, write_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.reporting.display import Display
+
+DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
+PLAN = Ensemble(DREML, 2, "seed")
+SCORES = Scores({"map_at_r": 0.5}, "demo", "f", "s", 2, 6, "dreml", "b", 4, "last", None, 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """An ensemble whose first member is finished and whose second has not begun."""
+    folder = RunFolder(tmp_path / "run")
+    member = folder.member(0)
+    write_experiment(member.plan("experiment"), PLAN.member(0))
+    member.last_checkpoint.parent.mkdir()
+    member.last_checkpoint.write_bytes(b"never looked at here")
+    member.zero_shot.write_text(json.dumps({"map_at_r": 0.1}))
+    np.save(member.embeddings, np.eye(6, 4, dtype=np.float32))
+    SCORES.write(member.scores)
+    return folder
+
+
+def taken_up(folder: RunFolder) -> str:
+    """What was said."""
+    with (console := Console(width=1000)).capture() as said:
+        take_up(PLAN, folder, Display(console))
+    return said.get()
+
+
+def test_what_is_sound_is_kept_in_silence(folder: RunFolder) -> None:
+    folder.member(1).path.mkdir()  # killed before it wrote anything
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
+    assert taken_up(folder) == ""
+    assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
+
+
+def cut(path: Path) -> None:
+    """The header stays whole, half of the body is lost."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - 48])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("embeddings.npy", cut),
+        ("embeddings.npy", Path.unlink),
+        ("embeddings.npy", lambda path: path.write_bytes(b"")),
+        ("embeddings.npy", lambda path: np.save(path, np.eye(5, 4))),
+        ("scores.json", cut),
+        ("scores.json", lambda path: path.write_bytes(b"\xff\x00")),
+    ],
+)
+def test_damaged_results_are_made_again_from_the_checkpoint(
+    folder: RunFolder, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(folder.member(0).path / name)
+    assert "members/000: its results are damaged; made again\n" in taken_up(folder)
+    assert not folder.member(0).scores.exists() and folder.member(0).last_checkpoint.exists()
+
+
+@pytest.mark.parametrize("name", ["experiment.yaml", "zero_shot.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{a: [", b"3: 4\n- 5"])
+def test_a_member_whose_record_is_damaged_is_trained_from_its_start(
+    folder: RunFolder, name: str, content: bytes
+) -> None:
+    (folder.member(0).path / name).write_bytes(content)
+    said = taken_up(folder)
+    assert said.startswith("member 0: ") and f"000/{name}: " in said
+    assert said.endswith("; trained again from its start\n") and said.count("\n") == 1
+    assert not folder.member(0).path.exists()
+
+
+def test_results_without_a_plan_belong_to_nobody(folder: RunFolder) -> None:
+    folder.member(0).plan("experiment").unlink()
+    assert "trained again from its start" in taken_up(folder)
+
+
+def test_a_member_that_was_begun_by_another_plan_is_refused_and_left_alone(
+    folder: RunFolder,
+) -> None:
+    other = Ensemble(DREML.model_copy(update={"seed": 7}), 2, "seed")
+    write_experiment(folder.member(1).plan("experiment"), other.member(1))
+    with pytest.raises(ConfigError, match=r"001: was begun with seed 700022, not 1\. Allowed"):
+        taken_up(folder)
+    assert asdict(read_scores(folder.member(0).scores)) == asdict(SCORES)
+    assert folder.member(1).plan("experiment").exists()

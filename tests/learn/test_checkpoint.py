@@ -1,0 +1,71 @@
+"""A checkpoint is whole, or it is refused in one sentence that says what to do."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dmlray.errors import DamagedCheckpoint, DataError
+from dmlray.learn import checkpoint
+from dmlray.learn.checkpoint import Progress
+
+
+def saved(path: Path) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A learner that took a step, and its optimizer, written to `path`."""
+    torch.manual_seed(0)
+    learner = nn.Linear(40, 40)
+    optimizer = torch.optim.AdamW(learner.parameters())
+    learner(torch.randn(4, 40)).sum().backward()
+    optimizer.step()
+    checkpoint.save(path, learner, optimizer, Progress(3, 0.5, 2))
+    return learner, optimizer
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    learner, optimizer = saved(tmp_path / "last.pt")
+    other = nn.Linear(40, 40)
+    again = torch.optim.AdamW(other.parameters())
+    assert checkpoint.load(tmp_path / "last.pt", other, again) == Progress(3, 0.5, 2)
+    torch.testing.assert_close(other.state_dict(), learner.state_dict(), rtol=0, atol=0)
+    ours, theirs = again.state_dict()["state"], optimizer.state_dict()["state"]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-10],
+        lambda whole: bytes(len(whole)),
+        lambda whole: whole[:2000] + bytes(500) + whole[2500:],  # torch reads this without a word
+        lambda whole: os.urandom(3000),
+        lambda whole: b"learner and progress",
+    ],
+)
+def test_damage_is_told_with_a_way_out(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "checkpoints" / "last.pt"
+    learner, optimizer = saved(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DamagedCheckpoint, match=r"is damaged .*; delete .*checkpoints") as caught:
+        checkpoint.load(path, learner, optimizer)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_file_of_torch_is_no_checkpoint(tmp_path: Path) -> None:
+    learner, _ = saved(tmp_path / "last.pt")
+    torch.save({"learner": {}}, tmp_path / "last.pt")
+    with pytest.raises(DamagedCheckpoint, match="it holds something else"):
+        checkpoint.load(tmp_path / "last.pt", learner, None)
+
+
+def test_a_missing_checkpoint_and_one_that_cannot_be_opened_are_two_things(tmp_path: Path) -> None:
+    learner, _ = saved(tmp_path / "last.pt")
+    with pytest.raises(DamagedCheckpoint, match="has not finished an epoch"):
+        checkpoint.load(tmp_path / "none.pt", learner, None)
+    with pytest.raises(DataError, match="cannot be read: Is a directory") as caught:
+        checkpoint.load(tmp_path, learner, None)
+    assert not isinstance(caught.value, DamagedCheckpoint)  # nothing may be deleted for this
