@@ -26,8 +26,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 @pytest.fixture(scope="module")
-def fake_gpus(environment: dict[str, str]) -> Iterator[None]:
-    """Ray in this process with two GPUs that are only numbers."""
+def fake_gpus(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[None]:
+    """Ray in this process with two GPUs that are only numbers; with a dashboard, if told so."""
     import ray
 
     from dmlray.cluster.session import QUIET
@@ -38,10 +38,11 @@ def fake_gpus(environment: dict[str, str]) -> Iterator[None]:
         "local",
         num_cpus=4,
         num_gpus=2,
-        include_dashboard=False,
+        include_dashboard=getattr(request, "param", False),
         log_to_driver=False,
         logging_level="ERROR",
         object_store_memory=100 << 20,
+        dashboard_port=0,
         _temp_dir=environment["RAY_TMPDIR"],
     )
     yield

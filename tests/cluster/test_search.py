@@ -81,6 +81,7 @@ def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     assert len(trials(run)) == 6
 
 
+@pytest.mark.parametrize("fake_gpus", [False, True], ids=["bare", "dashboard"], indirect=True)
 def test_gpu_trials_score_as_cpu_trials_and_free_what_they_held(
     tmp_path: Path, toy_images: Path, fake_gpus: None
 ) -> None:
