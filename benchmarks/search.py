@@ -1,7 +1,8 @@
 """What a search costs beside its trainings: trials of a job that does nothing.
 
 Run it from the repository: `python benchmarks/search.py`. The last lines, `RATIO name value`, are
-seconds per trial, times Ray Tune alone with the same function, and MB of the driver.
+seconds per trial, times Ray Tune with the same function (alone, and with what one would add by
+hand to keep its results), and MB of the driver. All take turns, after one search not counted.
 It fails on wrong values and never on slow ones.
 """
 
@@ -10,12 +11,19 @@ import resource
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import optuna
 import torch
+from optuna.distributions import FloatDistribution
+from optuna.samplers import RandomSampler
+from optuna.storages import RDBStorage
 from ray import tune
+from ray.tune.logger import TBXLoggerCallback
+from ray.tune.search.optuna import OptunaSearch
 
 from dmlray.cluster.search import Resources, search
 from dmlray.cluster.session import session
@@ -27,9 +35,9 @@ from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import read_search
 from dmlray.reporting.display import Silent
 
-TRIALS, AT_ONCE = 200, 2
+TRIALS, AT_ONCE, ROUNDS = 200, 2, 3
 SEARCH = Path("searches/proxy_anchor_demo.yaml")
-WORDS = [f"trials={TRIALS}", "budget.epochs=1", "scheduler=none", "sampler=random"]
+WORDS = ["budget.epochs=1", "scheduler=none", "sampler=random"]
 
 
 def empty(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
@@ -40,21 +48,48 @@ def empty(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
     yield Epoch(1, metrics)
 
 
-def ours(folder: Path) -> float:
+def ours(folder: Path, trials: int = TRIALS) -> float:
     """Seconds of a search of dmlray."""
     folder.mkdir()
-    plan, begun = read_search(SEARCH, WORDS), time.perf_counter()
+    plan, begun = read_search(SEARCH, [*WORDS, f"trials={trials}"]), time.perf_counter()
     findings = search(plan, RunFolder(folder), Resources(1.0, 0.0, 1, AT_ONCE), Silent(), empty)
     seconds = time.perf_counter() - begun
-    assert len(findings.rows) == TRIALS, f"{len(findings.rows)} trials instead of {TRIALS}"
+    assert len(findings.rows) == trials, f"{len(findings.rows)} trials instead of {trials}"
     margins = [row.values["method.margin"] for row in findings.rows]
     assert findings.best is not None and findings.best.values["method.margin"] == max(margins)
-    assert len(json.loads((folder / "trials.json").read_text())["trials"]) == TRIALS
+    assert len(json.loads((folder / "trials.json").read_text())["trials"]) == trials
     return seconds
 
 
-def alone(folder: Path) -> float:
-    """Seconds of Ray Tune without dmlray: the same job at points that Tune draws."""
+def alone(folder: Path, trials: int = TRIALS) -> float:
+    """Seconds of Ray Tune without dmlray: the same job at points that Tune draws, nothing kept."""
+    return tuned(folder, trials, "alone", {"margin": tune.uniform(0.0, 0.4)})
+
+
+def by_hand(folder: Path, trials: int = TRIALS) -> float:
+    """Seconds of what one would write with Ray alone: a study on disk and TensorBoard's files."""
+    folder.mkdir()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    search = OptunaSearch(
+        {"margin": FloatDistribution(0.0, 0.4)},
+        metric="map_at_r",
+        mode="max",
+        sampler=RandomSampler(seed=0),
+        study_name="by_hand",
+        storage=RDBStorage(f"sqlite:///{folder / 'study.db'}"),
+    )
+    return tuned(folder, trials, "by_hand", None, search, [TBXLoggerCallback()])
+
+
+def tuned(
+    folder: Path,
+    trials: int,
+    name: str,
+    space: dict[str, Any] | None,
+    search: OptunaSearch | None = None,
+    callbacks: Sequence[tune.Callback] = (),
+) -> float:
+    """Seconds of a search by Ray Tune itself."""
     plan = read_search(SEARCH, WORDS)
 
     def trial(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -66,13 +101,15 @@ def alone(folder: Path) -> float:
     begun = time.perf_counter()
     results = tune.Tuner(
         tune.with_resources(trial, {"cpu": 1}),
-        param_space={"margin": tune.uniform(0.0, 0.4)},
+        param_space=space,
         tune_config=tune.TuneConfig(
-            num_samples=TRIALS, max_concurrent_trials=AT_ONCE, reuse_actors=True
+            search_alg=search, num_samples=trials, max_concurrent_trials=AT_ONCE, reuse_actors=True
         ),
-        run_config=tune.RunConfig(name="alone", storage_path=str(folder), verbose=0),
+        run_config=tune.RunConfig(
+            name=name, storage_path=str(folder), verbose=0, callbacks=list(callbacks)
+        ),
     ).fit()
-    assert len(results) == TRIALS and not results.errors
+    assert len(results) == trials and not results.errors
     return time.perf_counter() - begun
 
 
@@ -87,17 +124,26 @@ def private_mb() -> float:
 
 def main() -> None:
     """Print a table, then the ratios."""
-    with tempfile.TemporaryDirectory() as folder, session():
+    contestants = {"Ray Tune alone": alone, "by hand": by_hand, "dmlray": ours}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    with tempfile.TemporaryDirectory() as temporary, session():
+        folder = Path(temporary)
         before = private_mb()
-        full = ours(Path(folder) / "ours")
+        ours(folder / "first")
         memory = private_mb()
-        bare = alone(Path(folder) / "alone")
-    print(f"{'':<24}{'all, s':>8}{'a trial, s':>12}")
-    for name, seconds in (("Ray Tune alone", bare), ("dmlray", full)):
-        print(f"{name:<24}{seconds:>8.1f}{seconds / TRIALS:>12.3f}")
-    print(f"{TRIALS} trials, {AT_ONCE} at once; the driver had {before:.0f} MB of its own before")
-    print(f"RATIO search_seconds_per_trial {full / TRIALS:.3f}")
-    print(f"RATIO search_against_tune_alone {full / bare:.3f}")
+        for number in range(ROUNDS):
+            for name, contestant in contestants.items():
+                seconds[name].append(contestant(folder / f"{name}{number}"))
+    middle = {name: median(taken) for name, taken in seconds.items()}
+    print(f"{f'seconds of {TRIALS} trials':<24}{'all':>8}{'a trial':>9}   from, to")
+    for name, taken in seconds.items():
+        spread = f"{min(taken):.1f}, {max(taken):.1f}"
+        print(f"{name:<24}{middle[name]:>8.1f}{middle[name] / TRIALS:>9.3f}   {spread}")
+    print(f"{AT_ONCE} at once, {ROUNDS} rounds; by hand: OptunaSearch on SQLite, TensorBoard")
+    print(f"the driver had {before:.0f} MB of its own before {TRIALS} trials, {memory:.0f} after")
+    print(f"RATIO search_seconds_per_trial {middle['dmlray'] / TRIALS:.3f}")
+    print(f"RATIO search_against_tune_alone {middle['dmlray'] / middle['Ray Tune alone']:.3f}")
+    print(f"RATIO search_against_by_hand {middle['dmlray'] / middle['by hand']:.3f}")
     print(f"RATIO search_driver_mb {memory:.0f}")
     print(f"RATIO search_driver_mb_of_trials {memory - before:.0f}")
 
