@@ -17,7 +17,7 @@ from tests.cluster.raylets import Raylets
 from tests.toys import toy_words
 
 pytestmark = pytest.mark.slow
-SIZE, EPOCHS = 2, 10
+SIZE, EPOCHS = 2, 60  # a slot outlives its raylet by about a second: too long for ten epochs
 
 
 @pytest.fixture(scope="module")
