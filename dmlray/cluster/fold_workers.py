@@ -5,7 +5,6 @@ from typing import Any
 
 import ray
 import torch.distributed as dist
-from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util import get_current_placement_group, placement_group_table, remove_placement_group
@@ -17,7 +16,7 @@ from dmlray.errors import DmlrayError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
 from dmlray.learn.lockstep import Clock, fold_epochs, together
-from dmlray.learn.loop import Epoch
+from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
@@ -27,12 +26,12 @@ _GROUP = "placement_group"  # file in a trial's folder: the resources its worker
 
 
 def train_folds(
-    plan: Experiment, folder: RunFolder, workers: int, cpus: float, gpus: float
+    plan: Experiment, folder: RunFolder, report: Report, workers: int, cpus: float, gpus: float
 ) -> None:
-    """Train all folds of `plan` on `workers` workers and report each epoch of the journal to Tune.
+    """Train all folds of `plan` on `workers` workers and report each epoch of the journal.
 
-    Ray's own way for that, a queue between actors, loses an epoch now and then on a busy machine,
-    and a trial without its last epoch would count as pruned.
+    Ray's own way from Train to Tune, a queue between actors, loses an epoch now and then on a busy
+    machine, and a trial without its last epoch would count as pruned.
 
     Raises:
         DmlrayError: What a worker met.
@@ -40,11 +39,11 @@ def train_folds(
     past, reported = journal.read(folder.metrics), 0
     journal.rewind(folder.metrics, 0)
 
-    def report() -> None:
+    def look() -> None:
         nonlocal reported
         for line in journal.read(folder.metrics)[reported:]:
             reported += 1
-            tune.report(line)
+            report(Epoch(line.pop("epoch"), line))
 
     trainer = TorchTrainer(
         _loop,
@@ -66,7 +65,7 @@ def train_folds(
             failure_config=FailureConfig(max_failures=0),  # Tune restarts the whole trial
         ),
     )
-    result = watch(trainer.fit, look=report)
+    result = watch(trainer.fit, look=look)
     if isinstance(result.return_value, DmlrayError):
         raise result.return_value
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from optuna.storages import RDBStorage
@@ -35,7 +36,7 @@ class Record:
         )
         self._study_id = study._study_id
         self._ids = {trial.number: trial._trial_id for trial in self.trials()}
-        self._writer = ThreadPoolExecutor(1, "study")
+        self._writer, self._turn = ThreadPoolExecutor(1, "study"), Lock()
         self._pending: deque[Future[None]] = deque()
 
     def trials(self) -> list[FrozenTrial]:
@@ -53,10 +54,11 @@ class Record:
         self._storage.set_study_user_attr(self._study_id, _PLAN, identity)
 
     def begin(self, trial: FrozenTrial) -> None:
-        """Keep a trial with all that was suggested to it, unless it is there."""
+        """Keep a trial with all that was suggested to it, unless it is there; others' ends wait."""
         if trial.number not in self._ids:
-            self.afterwards(self._create, trial)
-            self.settle()
+            with self._turn:
+                row = self._storage.create_new_trial(self._study_id, trial)
+            self._ids[trial.number] = row
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Keep what a trial reached after an epoch."""
@@ -74,12 +76,13 @@ class Record:
         """Do `work` once all that was told before is in the file."""
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
-        self._pending.append(self._writer.submit(work, *arguments))
+        self._pending.append(self._writer.submit(self._in_turn, work, *arguments))
 
     def settle(self) -> None:
         """Wait until all is in the file."""
         while self._pending:
             self._pending.popleft().result()
 
-    def _create(self, trial: FrozenTrial) -> None:
-        self._ids[trial.number] = self._storage.create_new_trial(self._study_id, trial)
+    def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> None:
+        with self._turn:
+            work(*arguments)

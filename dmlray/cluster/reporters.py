@@ -1,6 +1,9 @@
 """The ends of one seam: what becomes of an epoch that a job reports."""
 
-from ray import train
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ray import train, tune
 
 from dmlray.learn.loop import Epoch
 from dmlray.plans.folder import RunFolder
@@ -15,6 +18,26 @@ class ToTensorBoard:
 
     def __call__(self, epoch: Epoch) -> None:
         self._board.epoch(epoch.number, epoch.metrics)
+
+
+class ToTune:
+    """Tell Tune each epoch of a trial, once it stands in the trial's event file."""
+
+    def __init__(
+        self, folder: RunFolder, values: Mapping[str, Any], columns: Iterable[str]
+    ) -> None:
+        self._board = TensorBoard(folder.path)
+        self._values, self._columns = values, columns
+
+    def __call__(self, epoch: Epoch) -> None:
+        self._board.epoch(epoch.number, epoch.metrics)
+        if epoch.number == 1:  # its row of the HParams table shows the last epoch's scores
+            scores = {name: epoch.metrics[name] for name in self._columns if name in epoch.metrics}
+            self._board.hparams(self._values, scores)
+        tune.report({"epoch": epoch.number, **epoch.metrics})
+
+    def close(self) -> None:
+        self._board.close()
 
 
 def to_train(epoch: Epoch) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from ray import tune
 from dmlray.cluster.failures import told
 from dmlray.cluster.findings import find
 from dmlray.cluster.fold_workers import train_folds
+from dmlray.cluster.reporters import ToTune
 from dmlray.cluster.schedulers import scheduler
 from dmlray.cluster.session import Cluster
 from dmlray.cluster.study import Study
@@ -20,11 +22,12 @@ from dmlray.errors import DiskFull, DmlrayError, RunError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
 from dmlray.learn.lockstep import lockstep
-from dmlray.learn.loop import Epoch
+from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
+from dmlray.plans.settings import SCORES
 from dmlray.reporting.display import Display
 from dmlray.reporting.findings import Findings
 
@@ -118,31 +121,30 @@ def _run(
 
 
 def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) -> Any:
-    """The function that Tune calls with {number, values}: a generator of metrics per epoch."""
+    """The function that Tune calls with {number, values}; it reports metrics per epoch."""
+    columns = tuple(dict.fromkeys((*SCORES, *plan.metrics)))
 
-    def in_workers(experiment: Experiment, place: RunFolder) -> None:
-        train_folds(experiment, place, resources.workers, resources.cpus, resources.gpus)
-
-    def in_process(experiment: Experiment, place: RunFolder) -> Iterator[Epoch]:
+    def train(experiment: Experiment, place: RunFolder, report: Report) -> None:
+        if resources.spread:
+            workers = (resources.workers, resources.cpus, resources.gpus)
+            train_folds(experiment, place, report, *workers)
+            return
         set_threads(max(1, int(resources.cpus)))
         try:
-            yield from job(experiment, place, Place(default_device()))
+            for epoch in job(experiment, place, Place(default_device())):
+                report(epoch)
         except Exception as error:  # a trial that fails is a row and not the end
             raise told(error) from None
 
-    def trial(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        place = folder.trial(config["number"])
+    def trial(config: dict[str, Any]) -> None:
+        values, place = config["values"], folder.trial(config["number"])
         try:
-            experiment = plan.point(config["values"])
-            if resources.spread:
-                in_workers(experiment, place)
-                return
-            for epoch in in_process(experiment, place):
-                yield {"epoch": epoch.number, **epoch.metrics}
-        except DiskFull as error:
-            yield {"unfinished": str(error), "epoch": 0}
-        except DmlrayError as error:
-            yield {"error": str(error), "epoch": 0}
+            with closing(ToTune(place, values, columns)) as report:
+                train(plan.point(values), place, report)
+        except (DmlrayError, OSError) as error:
+            failure = told(error)
+            kind = "unfinished" if isinstance(failure, DiskFull) else "error"
+            tune.report({kind: str(failure), "epoch": 0})
 
     return trial
 

@@ -19,8 +19,8 @@ from dmlray.cluster.session import Cluster
 from dmlray.errors import ConfigError, RunError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
-from dmlray.learn.job import Report, job
-from dmlray.learn.loop import Epoch
+from dmlray.learn.job import job
+from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder

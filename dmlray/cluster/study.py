@@ -102,10 +102,6 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         """Optuna's number of a Tune trial: the name of its folder."""
         return int(self._ot_trials[trial_id].number)
 
-    def values(self, trial_id: str) -> dict[str, Any]:
-        """What was suggested to it."""
-        return dict(self._ot_trials[trial_id].params)
-
     def is_published(self, trial_id: str) -> bool:
         """Whether it is trial 0, the experiment's own point."""
         return self.number(trial_id) == 0

@@ -1,4 +1,4 @@
-"""What a person sees of a search while it runs: the display and TensorBoard, in the driver."""
+"""What the driver does at each step of a search: the display, and what ended trials held."""
 
 import time
 from typing import Any
@@ -8,12 +8,9 @@ from ray.tune.experiment import Trial
 
 from dmlray.cluster.fold_workers import release
 from dmlray.cluster.study import DIED, Study
-from dmlray.learn import journal
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.plans.settings import SCORES
 from dmlray.reporting.display import Display
-from dmlray.reporting.tensorboard import TensorBoard
 
 _RELEASE_AFTER = 2.0  # seconds: by then Tune has killed an ended trial's process
 
@@ -23,11 +20,10 @@ class Stopped(Exception):
 
 
 class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """Moves the display, writes each trial's TensorBoard and frees what ended trials held."""
+    """Moves the display and frees what ended trials held."""
 
     def __init__(self, plan: Search, folder: RunFolder, study: Study, display: Display) -> None:
         self._plan, self._folder, self._study, self._display = plan, folder, study, display
-        self._boards: dict[str, TensorBoard] = {}
         self._epochs: dict[str, int] = {}
         self._ended: dict[int, float] = {}
         self._over, self._stopped = 0, False
@@ -42,11 +38,6 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
         metric = self._plan.metrics[0]
         if metric not in result:
             return
-        number = self._study.number(trial.trial_id)
-        if result["epoch"] == 1 or trial.trial_id not in self._boards:
-            self._boards[trial.trial_id] = TensorBoard(self._folder.trial(number).path)
-        line = journal.read(self._folder.trial(number).metrics)[result["epoch"] - 1]
-        self._boards[trial.trial_id].epoch(line.pop("epoch"), line)
         self._epochs[trial.trial_id] = result["epoch"]
         self._best = max(self._best, result[metric])
         self._show()
@@ -55,13 +46,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
         result = trial.last_result
-        number = self._end(trial, result.get("error") or result.get("unfinished"))
-        lines = journal.read(self._folder.trial(number).metrics)
-        if lines and (board := self._boards.pop(trial.trial_id, None)):
-            columns = dict.fromkeys((*SCORES, *self._plan.metrics))
-            scores = {name: lines[-1][name] for name in columns if name in lines[-1]}
-            board.hparams(self._study.values(trial.trial_id), scores)
-            board.close()
+        self._end(trial, result.get("error") or result.get("unfinished"))
         self._show()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -87,14 +72,13 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
             time.sleep(0.1)
             self.on_step_end(0, [])
 
-    def _end(self, trial: Trial, failure: str | None) -> int:
+    def _end(self, trial: Trial, failure: str | None) -> None:
         number = self._study.number(trial.trial_id)
         self._ended[number] = time.monotonic()
         self._over += 1
         self._epochs[trial.trial_id] = self._plan.most_epochs
         if failure:
             self._display.say(f"trial {number} failed: {failure}")
-        return number
 
     def _show(self) -> None:
         note = f"{self._over} trials over, best {self._plan.metrics[0]} {self._best:.3f}"

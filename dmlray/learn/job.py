@@ -1,7 +1,6 @@
 """Plan -> Scores: train, then open the test classes once. The plain function that runs anywhere."""
 
 import json
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.environment import write_environment
-from dmlray.learn.loop import Epoch
+from dmlray.learn.loop import Report
 from dmlray.learn.scores import Scores, read_scores
 from dmlray.learn.training import (
     Place,
@@ -28,8 +27,6 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import write_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.storage import whole_file, write_json
-
-Report = Callable[[Epoch], None]
 
 
 def job(

@@ -1,7 +1,7 @@
 """The epoch loop: one screen, a generator that yields after each epoch."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +24,9 @@ class Epoch:
 
     number: int
     metrics: dict[str, float] = field(default_factory=dict)
+
+
+Report = Callable[[Epoch], None]  # is told each epoch, once it stands in the journal
 
 
 class Batches(Protocol):

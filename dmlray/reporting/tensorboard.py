@@ -1,38 +1,46 @@
 """TensorBoard: one event file per run folder, rewritten from the first epoch when resumed."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL.Image import Image
-from tensorboardX import SummaryWriter
-from tensorboardX.summary import hparams as hparams_summaries
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 
 
 class TensorBoard:
-    """Scalars per epoch of one run. Metric names hold no "@": TensorBoard would rename them."""
+    """Scalars per epoch of one run. Metric names hold no "@": TensorBoard would rename them.
+
+    Not tensorboardX's SummaryWriter, which hands events to a thread: what is told here is in the
+    file when the call returns, and a process that is killed loses none of it.
+    """
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()  # its epochs come again: a resumed run tells all of them
-        self._writer = SummaryWriter(str(folder), flush_secs=5)
+        self._writer = EventsWriter(str(folder / "events"))
 
     def epoch(self, number: int, metrics: Mapping[str, float]) -> None:
         """Write all metrics at step `number`."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, number)
-        self._writer.flush()
+        self._write([summary.scalar(name, value) for name, value in metrics.items()], number)
 
     def image(self, name: str, image: Image) -> None:
-        self._writer.add_image(name, np.asarray(image), dataformats="HWC")
+        self._write([summary.image(name, np.asarray(image), dataformats="HWC")])
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Fill this run's row of the HParams table; `metrics` are scalar tags written before."""
+        """Fill this run's row of the HParams table, which shows the last of each of `metrics`."""
         settings = {k: v if isinstance(v, int | float | str) else str(v) for k, v in values.items()}
-        for summary in hparams_summaries(settings, dict(metrics)):
-            self._writer.file_writer.add_summary(summary)
-        self._writer.flush()
+        self._write(summary.hparams(settings, dict(metrics)))
 
     def close(self) -> None:
         self._writer.close()
+
+    def _write(self, summaries: Iterable[Any], step: int = 0) -> None:
+        for each in summaries:
+            self._writer.write_event(Event(summary=each, step=step, wall_time=time.time()))
+        self._writer.flush()

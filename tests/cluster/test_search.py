@@ -10,6 +10,8 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 from dmlray import api
 from dmlray.cluster.search import Resources, resources_of, search
@@ -45,6 +47,18 @@ def epochs_said(folder: Path) -> dict[int, list[int]]:
     }
 
 
+def in_tensorboard(folder: Path) -> dict[int, list[int]]:
+    """Epochs in the one event file of each trial, whose HParams row holds what was suggested."""
+    told = {}
+    for row in trials(folder):
+        (file,) = (folder / f"trials/{row.number:04d}").glob("events.out.tfevents.*")
+        board = EventAccumulator(str(file)).Reload()
+        told[row.number] = [scalar.step for scalar in board.Scalars("map_at_r")]
+        note = board.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+        assert set(metadata.parse_session_start_info_plugin_data(note).hparams) == set(row.params)
+    return told
+
+
 def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     tmp_path: Path, toy_images: Path, environment: dict[str, str]
 ) -> None:
@@ -71,8 +85,7 @@ def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     assert Counter(row.state.name for row in rows) == {"COMPLETE": 6}
     assert {row.number: row.params for row in rows if row.number in values} == values
     assert epochs_said(run) == {number: [1, 2, 3] for number in range(6)}
-    for number in range(6):
-        assert len(list((run / f"trials/{number:04d}").glob("events.out.tfevents.*"))) == 1
+    assert in_tensorboard(run) == epochs_said(run)
     assert not list(run.glob("trials/*/fold*/checkpoints"))
     assert (run / "best.yaml").is_file()
 
@@ -101,6 +114,8 @@ def test_gpu_trials_score_as_cpu_trials_and_free_what_they_held(
         assert ours.intermediate_values == pytest.approx(theirs.intermediate_values, abs=1e-6)
     states = {row.state.name for row in trials(tmp_path / "gpu")}
     assert "COMPLETE" in states
+    for folder, _ in runs:
+        assert in_tensorboard(tmp_path / folder) == epochs_said(tmp_path / folder)
 
 
 def test_folds_side_by_side_score_as_in_turn_and_a_failing_one_is_a_row(
@@ -131,7 +146,6 @@ def test_failures_in_a_row_end_a_search_and_a_resumed_one_goes_on(
         yield
 
     def well(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
-        folder.path.mkdir(parents=True)
         journal.append(folder.metrics, {"epoch": 1, "map_at_r": 0.5})
         yield Epoch(1, {"map_at_r": 0.5})
 
