@@ -46,7 +46,7 @@ class Scale(NamedTuple):
 def main() -> int:
     """Print tables and ratios; 1 if values differ."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--sop-images", type=int, default=20_000)
+    parser.add_argument("--sop-images", type=int, default=24_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contestant", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
