@@ -1,6 +1,7 @@
 """Real raylets, with a token: a node that comes is used, one that is lost costs no member."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.cluster.raylets import Raylets
 from tests.toys import toy_words
 
 pytestmark = pytest.mark.slow
-SIZE, EPOCHS = 2, 60  # a slot outlives its raylet by about a second: too long for ten epochs
+SIZE, EPOCHS = 2, 60  # a process outlives its raylet by about a second: too long for ten epochs
 
 
 @pytest.fixture(scope="module")
@@ -27,34 +28,10 @@ def raylets(environment: dict[str, str]) -> Iterator[Raylets]:
     cluster.close()
 
 
-def test_an_ensemble_survives_the_loss_of_a_node_and_uses_a_new_one(
-    tmp_path: Path, toy_images: Path, raylets: Raylets, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ["ensemble", "--method", "dreml", "--ensemble-size", str(SIZE), "--out", "run"]
-    words += ["--address", raylets.address, *toy_words(toy_images, EPOCHS)]
-    run = tmp_path / "run"
-    journals = [run / f"members/{index:03d}/metrics.jsonl" for index in range(SIZE)]
-    node = raylets.join()
-    command = Command(words, tmp_path, raylets.environment)
-    command.until(lambda: lines(journals[1]) >= 2)
-    first = (run / "members/000/scores.json").stat().st_mtime_ns
-    raylets.lose(node)
-    raylets.join()  # there is no other core in the cluster
-    status, said = command.finish()
-    assert status == 0, said
-    assert "its process or node died; goes on from its last checkpoint" in said
-    assert (run / "members/000/scores.json").stat().st_mtime_ns == first
-    for journal in journals:
-        told = [json.loads(line)["epoch"] for line in journal.open()]
-        assert told == list(range(1, EPOCHS + 1))
-
-    monkeypatch.setenv("DMLRAY_CACHE", raylets.environment["DMLRAY_CACHE"])
-    torch.set_num_threads(1)
-    plan = read_ensemble(run / "ensemble.yaml")
-    alone = RunFolder(tmp_path / "alone")
-    job(plan.member(1), alone, lambda epoch: None, Place(torch.device("cpu")))
-    torn = np.load(run / "members/001/embeddings.npy")
-    np.testing.assert_array_equal(torn, np.load(alone.embeddings))
+@pytest.fixture
+def node(raylets: Raylets) -> subprocess.Popen[bytes]:
+    """The only core of the cluster: the node that the test before left, or a new one."""
+    return raylets.nodes[-1] if len(raylets.nodes) > 1 else raylets.join()
 
 
 def test_doctor_says_who_is_let_in(tmp_path: Path, raylets: Raylets) -> None:
@@ -77,3 +54,70 @@ def test_doctor_says_who_is_let_in(tmp_path: Path, raylets: Raylets) -> None:
         status, said = command.finish()
         assert (status, "Traceback" in said) == (int(asked[text] is not known), False), said
         assert text in " ".join(said.split()), said
+
+
+def test_an_ensemble_survives_the_loss_of_a_node_and_uses_a_new_one(
+    tmp_path: Path,
+    toy_images: Path,
+    raylets: Raylets,
+    node: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["ensemble", "--method", "dreml", "--ensemble-size", str(SIZE), "--out", "run"]
+    words += ["--address", raylets.address, *toy_words(toy_images, EPOCHS)]
+    run = tmp_path / "run"
+    journals = [run / f"members/{index:03d}/metrics.jsonl" for index in range(SIZE)]
+    command = Command(words, tmp_path, raylets.environment)
+    command.until(lambda: lines(journals[1]) >= 2)
+    first = (run / "members/000/scores.json").stat().st_mtime_ns
+    raylets.lose(node)
+    raylets.join()
+    status, said = command.finish()
+    assert status == 0, said
+    assert "its process or node died; goes on from its last checkpoint" in said
+    assert (run / "members/000/scores.json").stat().st_mtime_ns == first
+    for journal in journals:
+        told = [json.loads(line)["epoch"] for line in journal.open()]
+        assert told == list(range(1, EPOCHS + 1))
+
+    monkeypatch.setenv("DMLRAY_CACHE", raylets.environment["DMLRAY_CACHE"])
+    torch.set_num_threads(1)
+    plan = read_ensemble(run / "ensemble.yaml")
+    alone = RunFolder(tmp_path / "alone")
+    job(plan.member(1), alone, lambda epoch: None, Place(torch.device("cpu")))
+    torn = np.load(run / "members/001/embeddings.npy")
+    np.testing.assert_array_equal(torn, np.load(alone.embeddings))
+
+
+@pytest.mark.parametrize(
+    ("words", "journals"),
+    [
+        (["train", "experiments/proxy_anchor_demo.yaml"], ["metrics.jsonl"]),
+        (
+            ["tune", "searches/proxy_anchor_demo.yaml", "trials=2", "folds=2", "scheduler=none"],
+            [f"trials/{number:04d}/metrics.jsonl" for number in range(2)],
+        ),
+    ],
+    ids=["training", "search"],
+)
+def test_a_lost_node_costs_no_epoch(
+    tmp_path: Path,
+    toy_images: Path,
+    raylets: Raylets,
+    node: subprocess.Popen[bytes],
+    words: list[str],
+    journals: list[str],
+) -> None:
+    run = tmp_path / "run"
+    words = [*words, *toy_words(toy_images, EPOCHS), "--address", raylets.address, "--out", "run"]
+    command = Command(words, tmp_path, raylets.environment)
+    command.until(lambda: lines(run / journals[0]) >= 2)
+    raylets.lose(node)
+    before = (run / journals[0]).read_text()
+    raylets.join()
+    status, said = command.finish()
+    assert status == 0, said
+    for journal in journals:
+        told = [json.loads(line)["epoch"] for line in (run / journal).open()]
+        assert told == list(range(1, EPOCHS + 1))
+    assert (run / journals[0]).read_text().startswith(before)  # no epoch was trained again
