@@ -1,5 +1,6 @@
 """A real cluster on this machine: a head and nodes that join it, with token authentication."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -17,7 +18,8 @@ RAY = str(Path(sys.executable).with_name("ray"))
 class Raylets:
     """A head without a core and nodes of one core each.
 
-    Every one is a process group, so that a kill is like that of a machine.
+    Every one is a session, so that a kill is like that of a machine: workers lead process groups
+    of their own and outlive their raylet by about a second.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
@@ -46,7 +48,10 @@ class Raylets:
 
     def lose(self, node: subprocess.Popen[bytes]) -> None:
         """As if its power went."""
-        os.killpg(node.pid, signal.SIGKILL)
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(ProcessLookupError):  # ended since it was listed
+                if os.getsid(int(process.name)) == node.pid:
+                    os.kill(int(process.name), signal.SIGKILL)
         node.wait()
 
     def close(self) -> None:

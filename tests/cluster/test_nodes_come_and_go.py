@@ -18,7 +18,7 @@ from tests.cluster.raylets import Raylets
 from tests.toys import toy_words
 
 pytestmark = pytest.mark.slow
-SIZE, EPOCHS = 2, 60  # a process outlives its raylet by about a second: too long for ten epochs
+SIZE, EPOCHS = 2, 40
 
 
 @pytest.fixture(scope="module")

@@ -94,28 +94,37 @@ def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     assert len(trials(run)) == 6
 
 
+PRUNED = ["trials=3", "grace_epochs=1", "reduction_factor=2"]
+
+
+@pytest.fixture(scope="module")
+def on_cpus(tmp_path_factory: pytest.TempPathFactory, toy_images: Path) -> Path:
+    """A search with pruned trials, once for both kinds of `fake_gpus`, which a test names first."""
+    run = tmp_path_factory.mktemp("cpu") / "run"
+    words = [*toy_words(toy_images, EPOCHS), *PRUNED, "gpus=0", "trials_at_once=1"]
+    api.tune(Path(SEARCH), words, out=run)
+    return run
+
+
 @pytest.mark.parametrize("fake_gpus", [False, True], ids=["bare", "dashboard"], indirect=True)
 def test_gpu_trials_score_as_cpu_trials_and_free_what_they_held(
-    tmp_path: Path, toy_images: Path, fake_gpus: None
+    tmp_path: Path, toy_images: Path, fake_gpus: None, on_cpus: Path
 ) -> None:
     import ray
 
-    words = [*toy_words(toy_images, EPOCHS), "trials=3", "grace_epochs=1", "reduction_factor=2"]
-    runs = (("cpu", ["gpus=0", "trials_at_once=1"]), ("gpu", ["gpus=1"]))
-    for folder, extra in runs:
-        api.tune(Path(SEARCH), [*words, *extra], out=tmp_path / folder)
+    run = tmp_path / "gpu"
+    api.tune(Path(SEARCH), [*toy_words(toy_images, EPOCHS), *PRUNED, "gpus=1"], out=run)
     end = time.monotonic() + 10
     while ray.available_resources().get("GPU") != 2:
         assert time.monotonic() < end, "an ended trial still holds GPUs"
         time.sleep(0.2)
-    for ours, theirs in zip(trials(tmp_path / "cpu"), trials(tmp_path / "gpu"), strict=True):
+    for ours, theirs in zip(trials(on_cpus), trials(run), strict=True):
         assert ours.params == theirs.params
         assert ours.state == theirs.state
         assert ours.intermediate_values == pytest.approx(theirs.intermediate_values, abs=1e-6)
-    states = {row.state.name for row in trials(tmp_path / "gpu")}
-    assert "COMPLETE" in states
-    for folder, _ in runs:
-        assert in_tensorboard(tmp_path / folder) == epochs_said(tmp_path / folder)
+    assert "COMPLETE" in {row.state.name for row in trials(run)}
+    for folder in (on_cpus, run):
+        assert in_tensorboard(folder) == epochs_said(folder)
 
 
 def test_folds_side_by_side_score_as_in_turn_and_a_failing_one_is_a_row(
