@@ -77,21 +77,32 @@ def session(address: str | None = None) -> Iterator[Cluster]:
 
     Raises:
         ResourceError: If the cluster cannot be reached.
-        Interrupted: In the block, on SIGINT or SIGTERM.
+        Interrupted: From the block, in which it is a KeyboardInterrupt, on SIGINT or SIGTERM.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     ours = not ray.is_initialized()
-    if ours:
-        try:
-            _connect(address or os.environ.get("RAY_ADDRESS") or None)
-        except SystemExit:  # Ray's own answer to a SIGTERM while it starts
-            raise Interrupted(signal.SIGTERM) from None
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came: list[int] = []
+    started = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if started:  # half a Ray could neither be used nor ended
+            raise KeyboardInterrupt  # the only exception of a handler that Ray's waiting lets out
+
     try:
+        signal.signal(signal.SIGINT, interrupt)
+        if ours:
+            _connect(address or os.environ.get("RAY_ADDRESS") or None)
+        started = True
         for number in before:
-            signal.signal(number, _interrupt)
+            signal.signal(number, interrupt)
+        if came:
+            raise KeyboardInterrupt
         yield living()
+    except KeyboardInterrupt:
+        raise Interrupted(came[0] if came else signal.SIGINT) from None
     finally:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not break the shutdown
@@ -113,6 +124,9 @@ def _connect(address: str | None) -> None:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:  # "local": Ray would else join whatever cluster this machine knows of, dead or alive
             ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except SystemExit:  # Ray's own answer to a SIGTERM while it starts
+        signal.alarm(0)  # of its C++ side: an abort in three seconds
+        raise Interrupted(signal.SIGTERM) from None
     except Exception as error:
         where = f"at {address}" if address else "on this machine"
         raise ResourceError(f"cannot use Ray {where}: {_reason(error, address)}") from error
@@ -179,7 +193,3 @@ def living() -> Cluster:
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     each = tuple(Node(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in found)
     return Cluster(sum(n.cpus for n in each), sum(n.gpus for n in each), len(each), each)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)

@@ -1,51 +1,50 @@
 """Blocking work in a thread, so that this one stays free for signals and the display."""
 
-import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from concurrent.futures import Future
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TypeVar
 
 Result = TypeVar("Result")
 _EVERY = 0.5  # seconds
 _PATIENCE = 5.0  # seconds
 
 
-class _Worker(threading.Thread, Generic[Result]):
-    """A daemon: an interrupted driver does not wait for it."""
-
-    def __init__(self, work: Callable[[], Result]) -> None:
-        super().__init__(daemon=True)
-        self.work = work
-        self.result: Result
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.result = self.work()
-        except BaseException as error:
-            self.error = error
-
-
 def watch(
     work: Callable[[], Result],
     look: Callable[[], None] = lambda: None,
-    stop: Callable[[], None] = lambda: None,
+    stop: Callable[[], None] | None = None,
 ) -> Result:
     """Return what `work` returns, calling `look` twice a second meanwhile and once at the end.
 
     When this thread is interrupted, `stop` asks the work to end, and it gets a moment for that:
-    Ray ends the whole process, with a status of its own, if a thread still calls it once it is
-    shut down.
+    a thread that begins a call of Ray once it is shut down starts another one, or ends the process.
     """
-    worker = _Worker(work)
-    worker.start()
+    # A queue in C, for a signal leaves it whole. `Thread.join` before Python 3.13 may take a thread
+    # for ended once a signal came, and locks in Python may be left as they are.
+    over: SimpleQueue[Future[Result]] = SimpleQueue()
+
+    def run() -> None:
+        outcome: Future[Result] = Future()
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+        over.put(outcome)
+
+    Thread(target=run, daemon=True).start()  # an interrupted driver does not wait for a daemon
+    outcome = None
     try:
-        while worker.is_alive():
-            worker.join(_EVERY)
+        while outcome is None:
+            with suppress(Empty):
+                outcome = over.get(timeout=_EVERY)
             look()
     except BaseException:
-        stop()
-        worker.join(_PATIENCE)
+        if stop and outcome is None:
+            stop()
+            with suppress(Empty):
+                over.get(timeout=_PATIENCE)
         raise
-    if worker.error:
-        raise worker.error
-    return worker.result
+    return outcome.result()

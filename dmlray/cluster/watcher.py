@@ -15,8 +15,11 @@ from dmlray.reporting.display import Display
 _RELEASE_AFTER = 2.0  # seconds: by then Tune has killed an ended trial's process
 
 
-class Stopped(Exception):
-    """Ends Tune's loop from within; nobody else can."""
+class Stopped(BaseException):
+    """Ends Tune's loop from within; nobody else can.
+
+    Not an `Exception`: after one Tune waits seconds for trials to end that Ray is about to end.
+    """
 
 
 class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types

@@ -1,4 +1,4 @@
-"""A cross-validation that is killed goes on, and trains nothing twice."""
+"""A cross-validation that is interrupted goes on, and trains nothing twice."""
 
 import signal
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 FOLDS = 3
 
 
-def test_folds_survive_a_kill_and_none_is_trained_twice(
+def test_folds_survive_an_interruption_and_none_is_trained_twice(
     tmp_path: Path, toy_images: Path, environment: dict[str, str]
 ) -> None:
     run = tmp_path / "torn"
@@ -21,8 +21,10 @@ def test_folds_survive_a_kill_and_none_is_trained_twice(
     words += [f"protocol.folds={FOLDS}", "protocol.split=mlrc"]
     torn = Command([*words, "--out", "torn"], tmp_path, environment)
     torn.until(lambda: (run / "members/000/scores.json").exists())
-    torn.kill(signal.SIGKILL)
-    torn.finish()
+    torn.kill(signal.SIGTERM)
+    status, said = torn.finish(seconds=60)
+    assert (status, "Traceback" in said) == (143, False), said
+    assert said.endswith("Go on with: dmlray cv --resume torn\n"), said
     finished = {path: path.stat().st_mtime_ns for path in run.glob("members/*/scores.json")}
     assert not (run / "scores.json").exists()
 

@@ -1,0 +1,54 @@
+"""Work in a thread, seen from the thread that users interrupt."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from dmlray.cluster.watch import watch
+
+
+class Signalled(Exception):
+    pass
+
+
+@pytest.fixture
+def signalled() -> Iterator[None]:
+    """A signal to this thread, soon."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        raise Signalled
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interruption_asks_the_work_to_end_and_waits_until_it_did(signalled: None) -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        assert asked.wait(20)
+        time.sleep(0.3)  # it cleans up
+        ended.set()
+
+    with pytest.raises(Signalled):
+        watch(work, stop=asked.set)
+    assert ended.is_set()
+
+
+def test_the_last_look_sees_the_end() -> None:
+    done = threading.Event()
+    seen: list[bool] = []
+    watch(done.set, look=lambda: seen.append(done.is_set()))
+    assert seen[-1]
+
+
+def test_an_error_of_the_work_is_the_callers() -> None:
+    with pytest.raises(ZeroDivisionError):
+        watch(lambda: 1 / 0)
