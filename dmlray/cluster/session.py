@@ -23,6 +23,7 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # dmlray writes its own
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would return as if all were done
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports its reason instead
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # one sentence for each instead; 1 shows where it was
     "TUNE_WARN_THRESHOLD_S": "60",
 }
 

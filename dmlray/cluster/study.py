@@ -24,7 +24,7 @@ from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.plans.space_checks import combinations
 
-DIED = "its process died"
+DIED = "its process or node died"
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 

@@ -52,6 +52,10 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._end(trial, result.get("error") or result.get("unfinished"))
         self._show()
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        number = self._study.number(trial.trial_id)
+        self._display.say(f"trial {number}: {DIED}; goes on from its last checkpoints")
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._end(trial, DIED)
 

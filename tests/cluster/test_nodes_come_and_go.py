@@ -116,7 +116,9 @@ def test_a_lost_node_costs_no_epoch(
     before = (run / journals[0]).read_text()
     raylets.join()
     status, said = command.finish()
-    assert status == 0, said
+    assert (status, "Traceback" in said) == (0, False), said
+    if words[0] == "tune":
+        assert "trial 0: its process or node died; goes on from its last checkpoints" in said
     for journal in journals:
         told = [json.loads(line)["epoch"] for line in (run / journal).open()]
         assert told == list(range(1, EPOCHS + 1))
