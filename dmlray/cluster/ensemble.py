@@ -15,6 +15,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from dmlray.cluster import session
+from dmlray.cluster.failures import DIED
 from dmlray.cluster.remains import begin_anew, take_up
 from dmlray.cluster.session import Cluster
 from dmlray.cluster.slots import Hired, Memory, Share, Slot, Slots, share_of
@@ -125,7 +126,7 @@ class Pool:
             self._error(index, slot.share, error.cause, display)
         except RayError:
             self._slots.fire(slot)
-            self._failed(index, "its process or node died", display)
+            self._failed(index, DIED, display)
 
     def _finish(self, index: int, memory: Memory | None, over: Callable[[int], None]) -> None:
         if self._probing:

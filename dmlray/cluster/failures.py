@@ -1,4 +1,4 @@
-"""What a trial met, in one sentence for its row in the study."""
+"""What a trial or a member met, in one sentence."""
 
 import errno
 
@@ -6,6 +6,7 @@ import torch
 
 from dmlray.errors import DiskFull, DmlrayError, RunError
 
+DIED = "its process or node died"
 _NO_MEMORY = RunError(
     "out of memory: try a smaller data.batch_size, fewer folds_at_once or fewer trials_at_once"
 )

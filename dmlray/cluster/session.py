@@ -89,16 +89,16 @@ def session(address: str | None = None) -> Iterator[Cluster]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        if started:  # half a Ray could neither be used nor ended
+        if started:  # half a Ray could be neither used nor ended
             raise KeyboardInterrupt  # the only exception of a handler that Ray's waiting lets out
 
     try:
-        signal.signal(signal.SIGINT, interrupt)
-        if ours:
-            _connect(address or os.environ.get("RAY_ADDRESS") or None)
-        started = True
         for number in before:
             signal.signal(number, interrupt)
+        if ours:
+            _connect(address or os.environ.get("RAY_ADDRESS") or None)
+            signal.signal(signal.SIGTERM, interrupt)  # Ray has put its own in that place
+        started = True
         if came:
             raise KeyboardInterrupt
         yield living()
@@ -114,11 +114,11 @@ def session(address: str | None = None) -> Iterator[Cluster]:
 
 
 def _connect(address: str | None) -> None:
-    if address and "RAY_AUTH_MODE" not in os.environ and _has_token():
-        os.environ["RAY_AUTH_MODE"] = "token"  # an explicit address does not turn it on by itself
     logging.getLogger("ray").setLevel(logging.ERROR)
     if address and address != "auto":
         _must_answer(address)
+    if address and "RAY_AUTH_MODE" not in os.environ and _has_token():
+        os.environ["RAY_AUTH_MODE"] = "token"  # an explicit address does not turn it on by itself
     try:
         if address:
             with _asked_briefly():

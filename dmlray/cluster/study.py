@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from dmlray.cluster.failures import DIED
 from dmlray.cluster.record import Record
 from dmlray.cluster.samplers import ask, sampler
 from dmlray.errors import ConfigError
@@ -24,7 +25,6 @@ from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.plans.space_checks import combinations
 
-DIED = "its process or node died"
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 

@@ -21,18 +21,19 @@ def watch(
 
     When this thread is interrupted, `stop` asks the work to end, and it gets a moment for that:
     a thread that begins a call of Ray once it is shut down starts another one, or ends the process.
+    Work without a `stop` is left where it waits.
     """
     # A queue in C, for a signal leaves it whole. `Thread.join` before Python 3.13 may take a thread
     # for ended once a signal came, and locks in Python may be left as they are.
     over: SimpleQueue[Future[Result]] = SimpleQueue()
 
     def run() -> None:
-        outcome: Future[Result] = Future()
+        told: Future[Result] = Future()
         try:
-            outcome.set_result(work())
+            told.set_result(work())
         except BaseException as error:
-            outcome.set_exception(error)
-        over.put(outcome)
+            told.set_exception(error)
+        over.put(told)
 
     Thread(target=run, daemon=True).start()  # an interrupted driver does not wait for a daemon
     outcome = None

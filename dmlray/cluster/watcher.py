@@ -6,8 +6,9 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from dmlray.cluster.failures import DIED
 from dmlray.cluster.fold_workers import release
-from dmlray.cluster.study import DIED, Study
+from dmlray.cluster.study import Study
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.reporting.display import Display

@@ -32,6 +32,7 @@ from tests.toys import toy_words
 pytestmark = pytest.mark.slow
 SEARCH = "searches/proxy_anchor_demo.yaml"
 EPOCHS = 3
+PRUNED = ["trials=3", "grace_epochs=1", "reduction_factor=2"]  # some trial is
 
 
 def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -91,9 +92,6 @@ def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     status, said = Command(["tune", "--resume", "run"], tmp_path, environment).finish()
     assert status == 0
     assert len(trials(run)) == 6
-
-
-PRUNED = ["trials=3", "grace_epochs=1", "reduction_factor=2"]
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
-"""What the cluster can never give is refused at once, with the numbers."""
+"""What the cluster can never give is refused at once; signals end a session, also an early one."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from dmlray.cluster.search import resources_of
 from dmlray.cluster.session import Cluster, session
-from dmlray.errors import ConfigError, ResourceError
+from dmlray.errors import ConfigError, Interrupted, ResourceError
 from dmlray.plans.search import Search, read_search
 
 SEARCH = Path("searches/proxy_anchor_demo.yaml")
@@ -43,7 +45,11 @@ def test_trials_fill_the_cluster_and_never_more(
     assert resources.at_once * resources.workers * resources.gpus <= cluster.gpus
 
 
-def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
+def test_an_address_where_nothing_answers_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with (
         pytest.raises(ResourceError, match=r"no Ray cluster answers at 127\.0"),
         session("127.0.0.1:9"),
@@ -51,3 +57,31 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
         pass
     with pytest.raises(ConfigError, match="Allowed: HOST:PORT"), session("nonsense"):
         pass
+    assert "RAY_AUTH_MODE" not in os.environ  # a Ray of our own would not start with it
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("early", [True, False], ids=["while Ray starts", "in the block"])
+def test_a_signal_ends_a_session_once_ray_is_up(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, early: bool
+) -> None:
+    done: list[str] = []
+
+    def connect(address: str | None) -> None:
+        if early:
+            os.kill(os.getpid(), number)
+        done.append("up")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray, too, leaves one of its own
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: done.append("down"))
+    monkeypatch.setattr("dmlray.cluster.session._connect", connect)
+    monkeypatch.setattr("dmlray.cluster.session.living", lambda: Cluster(2, 0, 1))
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught, session():
+        done.append("in use")
+        os.kill(os.getpid(), number)
+        done.append("still in use")
+    assert caught.value.exit_status == 128 + number
+    assert done == ["up", *(["in use"] if not early else []), "down"]
+    assert signal.getsignal(number) == before

@@ -9,8 +9,9 @@ import optuna
 import pytest
 
 from dmlray.cluster import failures
+from dmlray.cluster.failures import DIED
 from dmlray.cluster.findings import find
-from dmlray.cluster.study import DIED, Study
+from dmlray.cluster.study import Study
 from dmlray.errors import ConfigError, DiskFull
 from dmlray.learn import journal
 from dmlray.plans.folder import RunFolder
