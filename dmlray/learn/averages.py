@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -11,11 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from dmlray.data.unseen import test_subset
-from dmlray.errors import RunError
+from dmlray.errors import DataError, RunError
+from dmlray.file_reading import reason
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import journal
-from dmlray.learn.members import joint_fingerprint
-from dmlray.learn.scores import Part, Scores, half_width, read_scores
+from dmlray.learn.embedding_files import read_embeddings
+from dmlray.learn.members import check_one_test_set, joint_fingerprint, scores_of
+from dmlray.learn.scores import Part, Scores, half_width
 from dmlray.learn.training import load_dataset
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
@@ -30,16 +31,18 @@ def score_members(plan: Ensemble, folder: RunFolder) -> Scores:
 
     Raises:
         RunError: If a member's results are missing or damaged.
+        DataError: If the members were not scored on the same images.
     """
     members = [folder.member(index) for index in range(plan.size)]
-    scores = [read_scores(member.scores) for member in members]
+    scores = [scores_of(member, plan.member(number)) for number, member in enumerate(members)]
+    _check_alike(members, scores)
     parts = [
         _part(plan.member(index), member, part)
         for index, (member, part) in enumerate(zip(members, scores, strict=True))
     ]
     result = average(joint(plan, scores), parts)
     if plan.vary == "fold":
-        result = replace(result, concatenated=_concatenated(plan, members))
+        result = replace(result, concatenated=_concatenated(plan, members, scores))
     result.write(folder.scores)
     return result
 
@@ -52,6 +55,7 @@ def joint(plan: Ensemble, scores: Sequence[Scores]) -> Scores:
         seed=plan.experiment.seed,
         split=protocol.cut() if plan.vary == "fold" else scores[0].split,
         split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
+        embeddings_sha256=None,  # of one member
     )
 
 
@@ -73,28 +77,50 @@ def concatenated(members: Sequence[np.ndarray]) -> torch.Tensor:
     return F.normalize(torch.from_numpy(np.concatenate(members, axis=1)))
 
 
-def _concatenated(plan: Ensemble, members: Sequence[RunFolder]) -> dict[str, float]:
-    labels = torch.as_tensor(test_subset(load_dataset(plan.experiment)).labels)
-    embeddings = concatenated([_load(member.embeddings) for member in members])
+def _check_alike(members: Sequence[RunFolder], scores: Sequence[Scores]) -> None:
+    """Only like may be averaged: scores of one test set, in the same metrics."""
+    check_one_test_set(list(zip(members, scores, strict=True)))
+    for member, part in zip(members, scores, strict=True):
+        if part.metrics.keys() != scores[0].metrics.keys():
+            problem = "holds other metrics than the first member"
+            raise RunError(f"{member.scores}: {problem}; delete it and --resume the run")
+
+
+def _concatenated(
+    plan: Ensemble, members: Sequence[RunFolder], scores: Sequence[Scores]
+) -> dict[str, float]:
+    dataset = load_dataset(plan.experiment)
+    if dataset.fingerprint != scores[0].dataset_fingerprint:
+        problem = f"were scored on {scores[0].dataset_fingerprint}, the images are now"
+        raise DataError(f"{dataset.name}: the members {problem} {dataset.fingerprint}")
+    labels = torch.as_tensor(test_subset(dataset).labels)
+    embeddings = concatenated([_load(*pair) for pair in zip(members, scores, strict=True)])
     return retrieval_scores(embeddings, labels, plan.experiment.protocol.depths(len(labels)))
 
 
-def _load(path: Path) -> np.ndarray:
+def _load(member: RunFolder, scores: Scores) -> np.ndarray:
+    shape = (scores.test_images, scores.embedding_size)
     try:
-        rows: np.ndarray = np.load(path)
+        return read_embeddings(member.embeddings, shape, scores.embeddings_sha256)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: is damaged ({error}); --resume the run to make it again") from None
-    return rows
+        problem = f"is damaged ({reason(error)}); --resume the run to make it again"
+        raise RunError(f"{member.embeddings}: {problem}") from None
 
 
 def _part(plan: Experiment, member: RunFolder, scores: Scores) -> Part:
     lines = journal.read(member.metrics)
-    if [line["epoch"] for line in lines] != list(range(1, plan.budget.epochs + 1)):
+    whole = [line["epoch"] for line in lines] == list(range(1, plan.budget.epochs + 1))
+    if not whole or not all(plan.protocol.metric in line for line in _choice(plan, lines)):
         raise RunError(f"{member.metrics}: is missing or damaged; delete {member} and --resume")
     line = _scored_epoch(plan, lines)
     held_out = plan.protocol.selection == "validation"
     validation = {name: line[name] for name in scores.metrics if held_out and name in line}
     return Part(plan.seed, scores.split_fingerprint, line["epoch"], scores.metrics, validation)
+
+
+def _choice(plan: Experiment, lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The lines among which the epoch that was scored is the best."""
+    return [] if plan.protocol.selection == "last" else lines
 
 
 def _scored_epoch(plan: Experiment, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,14 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dmlray.data.unseen import test_subset
-from dmlray.errors import ConfigError, DataError
+from dmlray.errors import ConfigError, DataError, RunError
+from dmlray.file_reading import reason
+from dmlray.learn.embedding_files import read_embeddings
 from dmlray.learn.scores import Scores, read_scores
 from dmlray.learn.training import load_dataset
+from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
@@ -31,17 +33,14 @@ class Member:
         """Unit rows (N, D) of the test images, read from the file as they are needed.
 
         Raises:
-            DataError: If the file is missing or damaged.
+            DataError: If the file is missing or damaged, or no longer what was scored.
         """
-        expected = (self.scores.test_images, self.scores.embedding_size)
+        file, shape = self.folder.embeddings, (self.scores.test_images, self.scores.embedding_size)
         try:
-            rows = np.load(self.folder.embeddings, mmap_mode="c")
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{self.folder.embeddings}: cannot be read: {error}") from None
-        if rows.shape != expected:
-            problem = f"holds {rows.shape} numbers, its scores say {expected}"
-            raise DataError(f"{self.folder.embeddings}: {problem}")
-        return torch.from_numpy(rows)
+            return torch.from_numpy(read_embeddings(file, shape, self.scores.embeddings_sha256))
+        except (OSError, ValueError) as error:
+            mend = "delete it and --resume the run to make it again from the checkpoint"
+            raise DataError(f"{file}: {reason(error)}; {mend}") from None
 
 
 def members_of(run: Path, weight: float = 1.0) -> list[Member]:
@@ -49,20 +48,50 @@ def members_of(run: Path, weight: float = 1.0) -> list[Member]:
 
     Raises:
         ConfigError: If it is something else.
-        RunError: If it is not finished.
+        RunError: If it is not finished, or its scores are those of another run.
     """
     folder = RunFolder(run)
     match folder.kind():
         case "experiment":
-            plan = read_experiment(folder.plan("experiment")).experiment
-            return [Member(folder, plan, read_scores(folder.scores), weight)]
+            return [training_of(folder, weight)]
         case "ensemble":
-            size = len(read_scores(folder.scores).curve)
-            parts = [members_of(folder.member(index).path, weight) for index in range(size)]
-            return [member for part in parts for member in part]
+            size, scored = read_ensemble(folder.plan("ensemble")).size, read_scores(folder.scores)
+            if len(scored.curve) != size:
+                problem = f"holds a curve of {len(scored.curve)} sizes, its plan has {size} members"
+                raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
+            return [training_of(folder.member(index), weight) for index in range(size)]
         case kind:
             problem = f"is a {kind}. Allowed: runs of dmlray train and dmlray ensemble"
             raise ConfigError(str(folder), [problem])
+
+
+def training_of(folder: RunFolder, weight: float = 1.0) -> Member:
+    """The finished training in `folder`.
+
+    Raises:
+        ConfigError: If it is something else.
+        RunError: If it is not finished, or its scores are those of another run.
+    """
+    if (kind := folder.kind()) != "experiment":
+        raise ConfigError(str(folder), [f"is a {kind}. Allowed: a run of dmlray train"])
+    plan = read_experiment(folder.plan("experiment")).experiment
+    return Member(folder, plan, scores_of(folder, plan), weight)
+
+
+def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
+    """The scores of the finished training of `plan` in `folder`.
+
+    Raises:
+        RunError: If there are none yet, or they are damaged or those of another run.
+    """
+    scores = read_scores(folder.scores)
+    split = plan.protocol.classes()
+    theirs = f"{scores.method}, seed {scores.seed}, {scores.split or split}"  # "" in older runs
+    ours = f"{plan.method.name}, seed {plan.seed}, {split}"
+    if theirs != ours:
+        problem = f"are scores of another run ({theirs}), its plan is {ours}"
+        raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
+    return scores
 
 
 def test_labels(members: Sequence[Member]) -> Tensor:
@@ -72,12 +101,7 @@ def test_labels(members: Sequence[Member]) -> Tensor:
         DataError: If members were scored on other images, or the images have changed since.
     """
     first = members[0]
-    for other in members[1:]:
-        if _test_set(other.scores) != _test_set(first.scores):
-            raise DataError(
-                f"{other.folder}: was scored on {_test_set(other.scores)}, "
-                f"{first.folder} on {_test_set(first.scores)}. Allowed: runs of one test set"
-            )
+    check_one_test_set([(member.folder, member.scores) for member in members])
     dataset = load_dataset(first.plan)
     if dataset.fingerprint != first.scores.dataset_fingerprint:
         raise DataError(
@@ -85,6 +109,21 @@ def test_labels(members: Sequence[Member]) -> Tensor:
             f"now {dataset.fingerprint}. Allowed: the images that the runs were scored on"
         )
     return torch.as_tensor(test_subset(dataset).labels)
+
+
+def check_one_test_set(runs: Sequence[tuple[RunFolder, Scores]]) -> None:
+    """Demand that all runs were scored on the same images.
+
+    Raises:
+        DataError: If one was scored on others than the first.
+    """
+    (first, scored), *others = runs
+    for folder, scores in others:
+        if _test_set(scores) != _test_set(scored):
+            raise DataError(
+                f"{folder}: was scored on {_test_set(scores)}, {first} on {_test_set(scored)}. "
+                "Allowed: runs of one test set"
+            )
 
 
 def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[str]) -> Scores:
@@ -109,6 +148,7 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         n=1,
         half_width={},
         curve=[],
+        embeddings_sha256=None,  # of one member
     )
 
 
