@@ -9,11 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from dmlray.data import folds
+from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import DataError, RunError
-from dmlray.file_reading import reason
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn import journal
+from dmlray.file_reading import reason
+from dmlray.learn import job, journal
 from dmlray.learn.embedding_files import read_embeddings
 from dmlray.learn.members import check_one_test_set, joint_fingerprint, scores_of
 from dmlray.learn.scores import Part, Scores, half_width
@@ -42,7 +44,9 @@ def score_members(plan: Ensemble, folder: RunFolder) -> Scores:
     ]
     result = average(joint(plan, scores), parts)
     if plan.vary == "fold":
-        result = replace(result, concatenated=_concatenated(plan, members, scores))
+        dataset = load_dataset(plan.experiment)
+        _check_splits(plan, dataset, members, scores)
+        result = replace(result, concatenated=_concatenated(plan, dataset, members, scores))
     result.write(folder.scores)
     return result
 
@@ -86,13 +90,23 @@ def _check_alike(members: Sequence[RunFolder], scores: Sequence[Scores]) -> None
             raise RunError(f"{member.scores}: {problem}; delete it and --resume the run")
 
 
-def _concatenated(
-    plan: Ensemble, members: Sequence[RunFolder], scores: Sequence[Scores]
-) -> dict[str, float]:
-    dataset = load_dataset(plan.experiment)
+def _check_splits(
+    plan: Ensemble, dataset: Dataset, members: Sequence[RunFolder], scores: Sequence[Scores]
+) -> None:
+    """Each member trained on the classes that its plan and today's images give it."""
     if dataset.fingerprint != scores[0].dataset_fingerprint:
         problem = f"were scored on {scores[0].dataset_fingerprint}, the images are now"
         raise DataError(f"{dataset.name}: the members {problem} {dataset.fingerprint}")
+    for number, (member, part) in enumerate(zip(members, scores, strict=True)):
+        train = job.task(plan.member(number), dataset).train
+        if part.split_fingerprint != folds.fingerprint(dataset, train):
+            problem = "are scores of other training classes than its plan has"
+            raise RunError(f"{member.scores}: {problem}; delete it and --resume the run")
+
+
+def _concatenated(
+    plan: Ensemble, dataset: Dataset, members: Sequence[RunFolder], scores: Sequence[Scores]
+) -> dict[str, float]:
     labels = torch.as_tensor(test_subset(dataset).labels)
     embeddings = concatenated([_load(*pair) for pair in zip(members, scores, strict=True)])
     return retrieval_scores(embeddings, labels, plan.experiment.protocol.depths(len(labels)))

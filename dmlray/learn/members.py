@@ -14,7 +14,7 @@ from dmlray.file_reading import reason
 from dmlray.learn.embedding_files import read_embeddings
 from dmlray.learn.scores import Scores, read_scores
 from dmlray.learn.training import load_dataset
-from dmlray.plans.ensemble import read_ensemble
+from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
@@ -55,14 +55,28 @@ def members_of(run: Path, weight: float = 1.0) -> list[Member]:
         case "experiment":
             return [training_of(folder, weight)]
         case "ensemble":
-            size, scored = read_ensemble(folder.plan("ensemble")).size, read_scores(folder.scores)
-            if len(scored.curve) != size:
-                problem = f"holds a curve of {len(scored.curve)} sizes, its plan has {size} members"
+            plan, scores = read_ensemble(folder.plan("ensemble")), read_scores(folder.scores)
+            if len(scores.curve) != plan.size:
+                problem = f"has a curve of {len(scores.curve)} sizes, its plan {plan.size} members"
                 raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
-            return [training_of(folder.member(index), weight) for index in range(size)]
+            return [member_of(plan, folder, index, weight) for index in range(plan.size)]
         case kind:
             problem = f"is a {kind}. Allowed: runs of dmlray train and dmlray ensemble"
             raise ConfigError(str(folder), [problem])
+
+
+def member_of(plan: Ensemble, folder: RunFolder, index: int, weight: float = 1.0) -> Member:
+    """The finished member `index` of the ensemble in `folder`.
+
+    Raises:
+        ConfigError: If another run lies in its place.
+        RunError: If it is not finished, or its scores are those of another run.
+    """
+    member, expected = training_of(folder.member(index), weight), plan.member(index)
+    if member.plan.seed != expected.seed:
+        problem = f"has seed {member.plan.seed}, member {index} has seed {expected.seed}"
+        raise ConfigError(str(member.folder), [f"{problem}. Allowed: the ensemble's own members"])
+    return member
 
 
 def training_of(folder: RunFolder, weight: float = 1.0) -> Member:
@@ -85,9 +99,8 @@ def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
         RunError: If there are none yet, or they are damaged or those of another run.
     """
     scores = read_scores(folder.scores)
-    split = plan.protocol.classes()
-    theirs = f"{scores.method}, seed {scores.seed}, {scores.split or split}"  # "" in older runs
-    ours = f"{plan.method.name}, seed {plan.seed}, {split}"
+    theirs = f"{scores.method}, seed {scores.seed}"
+    ours = f"{plan.method.name}, seed {plan.seed}"
     if theirs != ours:
         problem = f"are scores of another run ({theirs}), its plan is {ours}"
         raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
