@@ -16,7 +16,8 @@ from dmlray.learn import checkpoint, journal
 from dmlray.learn.embedding_files import write_embeddings
 from dmlray.learn.environment import write_environment
 from dmlray.learn.loop import Report
-from dmlray.learn.scores import Scores, read_scores, read_zero_shot
+from dmlray.learn.members import scores_of
+from dmlray.learn.scores import Scores, read_zero_shot
 from dmlray.learn.training import (
     Place,
     Task,
@@ -39,7 +40,7 @@ def job(
     Goes on from the folder's last checkpoint; a finished folder is only read.
     """
     if folder.scores.exists():
-        scores = read_scores(folder.scores)
+        scores = scores_of(folder, plan)
         if folder.embeddings.exists() or not folder.last_checkpoint.exists():
             return scores  # else the embeddings are made again
     read_zero_shot(folder.zero_shot)  # damage is known before anything is trained

@@ -18,6 +18,9 @@ from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.plans.voices import differences
+
+_OF_A_MEMBER = ("method", "optimizer", "protocol", "seed")  # images and weights may have moved
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,10 @@ def member_of(plan: Ensemble, folder: RunFolder, index: int, weight: float = 1.0
         RunError: If it is not finished, or its scores are those of another run.
     """
     member, expected = training_of(folder.member(index), weight), plan.member(index)
-    if member.plan.seed != expected.seed:
-        problem = f"has seed {member.plan.seed}, member {index} has seed {expected.seed}"
+    theirs, ours = member.plan.document(), expected.document()
+    changed = differences({k: theirs[k] for k in _OF_A_MEMBER}, {k: ours[k] for k in _OF_A_MEMBER})
+    if changed:
+        problem = f"is not member {index} of the ensemble: it has {', '.join(changed)}"
         raise ConfigError(str(member.folder), [f"{problem}. Allowed: the ensemble's own members"])
     return member
 

@@ -32,6 +32,14 @@ FromOne = Annotated[int, Field(strict=True, ge=1)]
 Sha256 = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]
 
 
+_OWN_WORDS = {
+    "missing": "is missing",
+    "unexpected_keyword_argument": "unknown key, as of another version of dmlray",
+    "dataclass_type": "holds something else",
+    "dict_type": "holds something else",
+}
+
+
 def checked(schema: TypeAdapter[T], content: object) -> T:
     """`content` as `schema` has it.
 
@@ -44,8 +52,9 @@ def checked(schema: TypeAdapter[T], content: object) -> T:
         first, *others = error.errors(include_url=False, include_input=False)
         key = ".".join(map(str, first["loc"]))
         more = f" (and {len(others)} more)" if others else ""
-        text = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{f'{key}: ' if key else ''}{text}{more}") from None
+        text = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        text = _OWN_WORDS.get(first["type"], text)
+        raise ValueError((f"{key}: {text}" if key else text) + more) from None
 
 
 def read_checked(path: Path, schema: TypeAdapter[T]) -> T:

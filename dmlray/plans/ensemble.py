@@ -167,3 +167,5 @@ def _wrong(values: Mapping[str, Any]) -> Iterator[str]:
     for key in dict.fromkeys(key.partition(".")[0] for key in values):
         if key not in known:
             yield f"{key}: unknown key. Allowed: {', '.join(known)}"
+        elif key not in values and key != "experiment":
+            yield f"{key}: is a group of keys, not a value"
