@@ -96,8 +96,8 @@ def cars_kit(folder: Path, kit: str = "devkit", nested: bool = False) -> None:
         ("cars_test", "cars_test_annos_withlabels.mat"),
     ):
         files = {f"{i:05d}.jpg": n for i, n in enumerate(sorted(CARS, key=str), 1)}
-        rows = np.array([[(1, n, name) for name, n in files.items()]],
-                        dtype=[(field, object) for field in ("bbox_x1", "class", "fname")])  # fmt: skip
+        fields = [(field, object) for field in ("bbox_x1", "class", "fname")]
+        rows = np.array([[(1, n, name) for name, n in files.items()]], dtype=fields)
         (folder / labels).parent.mkdir(parents=True, exist_ok=True)
         savemat(folder / labels, {"annotations": rows})
         place(folder / half / (half if nested else "."), files)

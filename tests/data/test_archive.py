@@ -3,7 +3,6 @@
 import io
 import os
 import random
-import re
 import signal
 import stat
 import subprocess
