@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from argparse import Namespace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from torch import Tensor, nn
 from dmlray.file_reading import read_bytes
 
 _TORCH_ZIP = b"PK\x03\x04"  # how `torch.load` recognises its own format
+_FOREIGN = {  # how files that lie in the place of weights begin
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: run `git lfs pull`",
+    b"<": "is a web page, saved in the place of the file",
+    b"{": "is JSON, not a file of tensors",
+}
 
 
 def read_tensors(path: Path) -> Any:
@@ -27,9 +33,12 @@ def read_tensors(path: Path) -> Any:
     packed = read_bytes(path)
     if not packed:
         raise ValueError("is empty")
+    for magic, kind in _FOREIGN.items():
+        if packed[:64].lstrip().startswith(magic):
+            raise ValueError(kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice for authors of torch programs
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path, packed):
             return _from_safetensors(packed)
         return _from_torch(packed)
 
@@ -48,6 +57,13 @@ def unusable(value: object) -> str | None:
     return None
 
 
+def _is_safetensors(path: Path, packed: bytes) -> bool:
+    """Tell the format by the content, for such files go by many names: a header's size, then it."""
+    if packed[8:9] == b"{" and int.from_bytes(packed[:8], "little") <= len(packed) - 8:
+        return True
+    return path.suffix == ".safetensors" and not packed.startswith(_TORCH_ZIP)
+
+
 def _from_safetensors(packed: bytes) -> Any:
     from safetensors.torch import load
 
@@ -61,9 +77,13 @@ def _from_torch(packed: bytes) -> Any:
     if packed.startswith(_TORCH_ZIP):
         _check_zip(packed)
     try:
-        return torch.load(BytesIO(packed), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # the arguments of many trainings
+            return torch.load(BytesIO(packed), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # whose text advises to load it without the safe reader
-        reason = "is no file of tensors, or holds objects other than tensors, numbers and text"
+        reason = (
+            "is no file of tensors, or holds objects other than tensors, numbers and text: of a"
+            " model of PyTorch save its state_dict()"
+        )
     except MemoryError:
         reason = "needs more memory than there is"
     except Exception:  # torch raises many kinds for a damaged file

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,9 @@ class Malicious:
         ("w.pt", packed(WEIGHTS)),
         ("w.pth", packed(WEIGHTS, zipped=False)),
         ("w.safetensors", safetensors(WEIGHTS)),
+        ("of_another_name.safetensors", packed(WEIGHTS)),
+        ("of_another_name.bin", safetensors(WEIGHTS)),
+        ("of_another_name.pth", safetensors(WEIGHTS)),
     ],
 )
 def test_tensors_of_each_format_come_back(tmp_path: Path, name: str, whole: bytes) -> None:
@@ -77,8 +81,6 @@ WHOLE, TENSORS = packed(WEIGHTS), safetensors(WEIGHTS)
         ("cut.safetensors", TENSORS[:-5]),
         ("length.safetensors", b"\xff" * 8 + TENSORS[8:]),
         ("offsets.safetensors", TENSORS.replace(b"[0,", b"[9,").replace(b",12]", b",99]")),
-        ("torch.safetensors", WHOLE),
-        ("safetensors.pt", TENSORS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -98,3 +100,26 @@ def test_values_that_are_no_weights_have_a_reason() -> None:
     assert unusable(1.0) == "is no tensor (float)"
     assert unusable(torch.zeros(2).to_sparse()) == "is not dense"
     assert unusable(torch.zeros(2, device="meta")) == "has no data (device meta)"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n", "Git LFS"),
+        (b"\n<!DOCTYPE html>", "web page"),
+        (b"", "empty"),
+        (b'{"error": "not found"}', "JSON"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_files_in_the_place_of_weights_are_named(
+    tmp_path: Path, name: str, content: bytes, kind: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=kind):
+        read_tensors(tmp_path / name)
+
+
+def test_arguments_of_a_training_beside_its_weights_are_read(tmp_path: Path) -> None:
+    torch.save({"state_dict": WEIGHTS, "args": Namespace(lr=0.1)}, tmp_path / "w.pth.tar")
+    assert read_tensors(tmp_path / "w.pth.tar")["args"].lr == 0.1
