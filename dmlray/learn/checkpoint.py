@@ -110,17 +110,22 @@ def _read(path: Path) -> _Content:
     try:
         return _content(read_tensors(path))
     except FileNotFoundError:
-        problem = "no such checkpoint; the run has not finished an epoch"
-        raise DamagedCheckpoint(f"{path}: {problem}") from None
+        problem = "no such checkpoint: the run has not finished an epoch, or it was deleted"
+        raise DamagedCheckpoint(f"{path}: {problem}; {_mend(path)}") from None
     except OSError as error:  # it may be readable tomorrow
-        raise DataError(f"{path}: {reason(error)}") from None
+        mend = f"Make it readable, or {_mend(path)}"
+        raise DataError(f"{path}: {reason(error)}. {mend}") from None
     except ValueError as error:
         raise _damaged(path, str(error)) from None
 
 
 def _damaged(path: Path, why: str) -> DamagedCheckpoint:
-    mend = f"delete {path.parent} and --resume the run to train it again from its start"
-    return DamagedCheckpoint(f"{path}: is not a checkpoint of dmlray or is damaged ({why}); {mend}")
+    problem = f"is not a checkpoint of dmlray or is damaged ({why})"
+    return DamagedCheckpoint(f"{path}: {problem}; {_mend(path)}")
+
+
+def _mend(path: Path) -> str:
+    return f"delete {path.parent} and --resume the run to train it again from its start"
 
 
 def _content(content: object) -> _Content:
