@@ -17,7 +17,7 @@ from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.file_reading import reason
 from dmlray.learn import job, journal
 from dmlray.learn.embedding_files import read_embeddings
-from dmlray.learn.members import check_one_test_set, joint_fingerprint, scores_of
+from dmlray.learn.members import Member, check_one_test_set, joint_fingerprint, member_of
 from dmlray.learn.scores import Part, Scores, half_width
 from dmlray.learn.training import load_dataset
 from dmlray.plans.ensemble import Ensemble
@@ -35,18 +35,13 @@ def score_members(plan: Ensemble, folder: RunFolder) -> Scores:
         RunError: If a member's results are missing or damaged.
         DataError: If the members were not scored on the same images.
     """
-    members = [folder.member(index) for index in range(plan.size)]
-    scores = [scores_of(member, plan.member(number)) for number, member in enumerate(members)]
-    _check_alike(members, scores)
-    parts = [
-        _part(plan.member(index), member, part)
-        for index, (member, part) in enumerate(zip(members, scores, strict=True))
-    ]
-    result = average(joint(plan, scores), parts)
+    members = [member_of(plan, folder, index) for index in range(plan.size)]
+    _check_alike(members)
+    result = average(joint(plan, [member.scores for member in members]), list(map(_part, members)))
     if plan.vary == "fold":
         dataset = load_dataset(plan.experiment)
-        _check_splits(plan, dataset, members, scores)
-        result = replace(result, concatenated=_concatenated(plan, dataset, members, scores))
+        _check_splits(dataset, members)
+        result = replace(result, concatenated=_concatenated(plan, dataset, members))
     result.write(folder.scores)
     return result
 
@@ -81,51 +76,54 @@ def concatenated(members: Sequence[np.ndarray]) -> torch.Tensor:
     return F.normalize(torch.from_numpy(np.concatenate(members, axis=1)))
 
 
-def _check_alike(members: Sequence[RunFolder], scores: Sequence[Scores]) -> None:
+def _check_alike(members: Sequence[Member]) -> None:
     """Only like may be averaged: scores of one test set, in the same metrics."""
-    check_one_test_set(list(zip(members, scores, strict=True)))
-    for member, part in zip(members, scores, strict=True):
-        if part.metrics.keys() != scores[0].metrics.keys():
+    check_one_test_set(members)
+    for member in members:
+        if member.scores.metrics.keys() != members[0].scores.metrics.keys():
             problem = "holds other metrics than the first member"
-            raise RunError(f"{member.scores}: {problem}; delete it and --resume the run")
+            mend = "delete it and --resume the run"
+            raise RunError(f"{member.folder.scores}: {problem}; {mend}")
 
 
-def _check_splits(
-    plan: Ensemble, dataset: Dataset, members: Sequence[RunFolder], scores: Sequence[Scores]
-) -> None:
+def _check_splits(dataset: Dataset, members: Sequence[Member]) -> None:
     """Each member trained on the classes that its plan and today's images give it."""
-    if dataset.fingerprint != scores[0].dataset_fingerprint:
-        problem = f"were scored on {scores[0].dataset_fingerprint}, the images are now"
-        raise DataError(f"{dataset.name}: the members {problem} {dataset.fingerprint}")
-    for number, (member, part) in enumerate(zip(members, scores, strict=True)):
-        train = job.task(plan.member(number), dataset).train
-        if part.split_fingerprint != folds.fingerprint(dataset, train):
+    before = members[0].scores.dataset_fingerprint
+    if dataset.fingerprint != before:
+        problem = f"the members were scored on {before}, the images are now {dataset.fingerprint}"
+        allowed = "Allowed: the images that they were scored on"
+        raise DataError(f"{dataset.name}: {problem}. {allowed}")
+    for member in members:
+        train = job.task(member.plan, dataset).train
+        if member.scores.split_fingerprint != folds.fingerprint(dataset, train):
             problem = "are scores of other training classes than its plan has"
-            raise RunError(f"{member.scores}: {problem}; delete it and --resume the run")
+            mend = "delete it and --resume the run"
+            raise RunError(f"{member.folder.scores}: {problem}; {mend}")
 
 
-def _concatenated(
-    plan: Ensemble, dataset: Dataset, members: Sequence[RunFolder], scores: Sequence[Scores]
-) -> dict[str, float]:
+def _concatenated(plan: Ensemble, dataset: Dataset, members: Sequence[Member]) -> dict[str, float]:
     labels = torch.as_tensor(test_subset(dataset).labels)
-    embeddings = concatenated([_load(*pair) for pair in zip(members, scores, strict=True)])
+    embeddings = concatenated([_load(member) for member in members])
     return retrieval_scores(embeddings, labels, plan.experiment.protocol.depths(len(labels)))
 
 
-def _load(member: RunFolder, scores: Scores) -> np.ndarray:
+def _load(member: Member) -> np.ndarray:
+    file, scores = member.folder.embeddings, member.scores
     shape = (scores.test_images, scores.embedding_size)
     try:
-        return read_embeddings(member.embeddings, shape, scores.embeddings_sha256)
+        return read_embeddings(file, shape, scores.embeddings_sha256)
     except (OSError, ValueError) as error:
-        problem = f"is damaged ({reason(error)}); --resume the run to make it again"
-        raise RunError(f"{member.embeddings}: {problem}") from None
+        mend = "delete it and --resume the run to make it again"
+        raise RunError(f"{file}: is damaged ({reason(error)}); {mend}") from None
 
 
-def _part(plan: Experiment, member: RunFolder, scores: Scores) -> Part:
-    lines = journal.read(member.metrics)
+def _part(member: Member) -> Part:
+    plan, scores, file = member.plan, member.scores, member.folder.metrics
+    lines = journal.read(file)
     whole = [line["epoch"] for line in lines] == list(range(1, plan.budget.epochs + 1))
     if not whole or not all(plan.protocol.metric in line for line in _choice(plan, lines)):
-        raise RunError(f"{member.metrics}: is missing or damaged; delete {member} and --resume")
+        mend = f"delete {member.folder} and --resume"
+        raise RunError(f"{file}: is missing or damaged; {mend}")
     line = _scored_epoch(plan, lines)
     held_out = plan.protocol.selection == "validation"
     validation = {name: line[name] for name in scores.metrics if held_out and name in line}

@@ -20,7 +20,7 @@ from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.voices import differences
 
-_OF_A_MEMBER = ("method", "optimizer", "protocol", "seed")  # images and weights may have moved
+_MAY_MOVE = (("data", "root"), ("backbone", "weights"))  # paths of a member's plan
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,12 @@ def member_of(plan: Ensemble, folder: RunFolder, index: int, weight: float = 1.0
         ConfigError: If another run lies in its place.
         RunError: If it is not finished, or its scores are those of another run.
     """
+    read_scores(folder.member(index).scores)  # what has not begun has no plan either
     member, expected = training_of(folder.member(index), weight), plan.member(index)
     theirs, ours = member.plan.document(), expected.document()
-    changed = differences({k: theirs[k] for k in _OF_A_MEMBER}, {k: ours[k] for k in _OF_A_MEMBER})
+    for section, path in _MAY_MOVE:
+        theirs[section][path] = ours[section][path]
+    changed = differences(theirs, ours)
     if changed:
         problem = f"is not member {index} of the ensemble: it has {', '.join(changed)}"
         raise ConfigError(str(member.folder), [f"{problem}. Allowed: the ensemble's own members"])
@@ -119,7 +122,7 @@ def test_labels(members: Sequence[Member]) -> Tensor:
         DataError: If members were scored on other images, or the images have changed since.
     """
     first = members[0]
-    check_one_test_set([(member.folder, member.scores) for member in members])
+    check_one_test_set(members)
     dataset = load_dataset(first.plan)
     if dataset.fingerprint != first.scores.dataset_fingerprint:
         raise DataError(
@@ -129,18 +132,18 @@ def test_labels(members: Sequence[Member]) -> Tensor:
     return torch.as_tensor(test_subset(dataset).labels)
 
 
-def check_one_test_set(runs: Sequence[tuple[RunFolder, Scores]]) -> None:
-    """Demand that all runs were scored on the same images.
+def check_one_test_set(members: Sequence[Member]) -> None:
+    """Demand that all members were scored on the same images.
 
     Raises:
         DataError: If one was scored on others than the first.
     """
-    (first, scored), *others = runs
-    for folder, scores in others:
-        if _test_set(scores) != _test_set(scored):
+    first = members[0]
+    for other in members[1:]:
+        if _test_set(other.scores) != _test_set(first.scores):
             raise DataError(
-                f"{folder}: was scored on {_test_set(scores)}, {first} on {_test_set(scored)}. "
-                "Allowed: runs of one test set"
+                f"{other.folder}: was scored on {_test_set(other.scores)}, "
+                f"{first.folder} on {_test_set(first.scores)}. Allowed: runs of one test set"
             )
 
 

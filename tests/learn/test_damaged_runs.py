@@ -67,12 +67,12 @@ MUTANTS = [
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A training `one` and an ensemble `ens` of two members, all finished."""
     root = tmp_path_factory.mktemp("runs")
-    words = toy_words(draw_images(root / "images", classes=6, images=4), 2)
+    words = toy_words(draw_images(root / "images", classes=6, images=6), 2)
     held_out = [*words, "protocol.selection=validation", "protocol.folds=3", "method.dim=8"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DMLRAY_CACHE", str(root / "cache"))
         job(experiment("proxy_anchor", held_out), RunFolder(root / "one"), lambda epoch: None, HERE)
-        plan = Ensemble(experiment("dreml", [*words, "method.meta_classes=2"]), 2, "seed")
+        plan = Ensemble(experiment("proxy_anchor", [*words, "method.dim=4"]), 2, "seed")
         folder = RunFolder(root / "ens")
         plan.write(folder.path.parent / "ensemble.yaml")
         for index in range(plan.size):
@@ -162,9 +162,11 @@ READERS: dict[str, tuple[Reader, ...]] = {
 @pytest.fixture(scope="module")
 def expected(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Expected:
     readers = {reader for readers in READERS.values() for reader in readers}
-    return {
+    found = {
         reader: reader(copy(runs, tmp_path_factory.mktemp(reader.__name__))) for reader in readers
     }
+    assert found[merged] != found[evaluated]  # else a lost member would not be seen
+    return found
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
