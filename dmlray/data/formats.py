@@ -8,27 +8,14 @@ from pathlib import PurePath
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")  # MPO: phones' JPEGs
 SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".avif",
-    ]
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
+    }
 )
 HEAD = 16  # bytes that show the format
 
-_SUFFIX = re.compile(r"\.[A-Za-z]\w{0,9}~?")  # and not the end of "10.30" or of "a.jpg?size=2"
+_SUFFIX = re.compile(r"\.[A-Za-z]\w{0,9}~?")  # no match: ".30" of "10.20.30", ".jpg?size=2"
 _MAGIC = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*"
     rb"|II\+\0|MM\0\+|P[1-6][ \t\r\n][\s#0-9]|....ftypavi[fs]",
@@ -37,11 +24,11 @@ _MAGIC = re.compile(
 
 
 def suffix(name: str) -> str:
-    """Suffix of a file name in lower case, empty where what follows the last dot is none."""
+    """Suffix of a file name in lower case, empty if what follows the last dot is none."""
     end = PurePath(name).suffix
     return end.lower() if _SUFFIX.fullmatch(end) else ""
 
 
 def is_raster(head: bytes) -> bool:
-    """Whether a file that begins with `head` (at least `HEAD` bytes of it) is in `FORMATS`."""
+    """Whether a file that begins with `head` (its first `HEAD` bytes) is of one of `FORMATS`."""
     return _MAGIC.match(head) is not None
