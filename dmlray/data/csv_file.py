@@ -16,6 +16,7 @@ from dmlray.errors import ConfigError, DataError
 from dmlray.file_reading import read_bytes
 
 LARGEST = 256 << 20  # bytes: millions of images
+OTHER_SEPARATORS = (";", "\t", "|")
 ROLES = ("is_query", "is_gallery", "role")  # columns of other libraries
 
 Cells = tuple[int, list[str]]  # the number of a line and what stands on it
@@ -81,15 +82,16 @@ def _read(source: Path, split: Split) -> tuple[list[str], list[Entry]]:
     rows = _rows(source)
     line, header = next(rows, (1, []))
     wanted = ("path", "label", "split")[: 3 if split == "given" else 2]
-    columns = {}
-    for column in wanted:
-        places = _places(header, column)
-        if len(places) != 1:
+    places = {column: _places(header, column) for column in wanted}
+    for column, found in places.items():
+        if len(found) != 1:
+            other = next((mark for mark in OTHER_SEPARATORS if mark in "".join(header)), None)
+            reason = f", {other!r} separates it" if other and len(header) == 1 else ""
             raise DataError(
-                f"{source}: line {line}: {len(places)} columns named {column!r}."
+                f"{source}: line {line}: {len(found)} columns named {column!r}{reason}."
                 f" Expected a header of {', '.join(wanted)}, comma-separated and each once."
             )
-        columns[column] = places[0]
+    columns = {column: found[0] for column, found in places.items()}
     return header, [_entry(source, row, len(header), columns) for row in rows]
 
 

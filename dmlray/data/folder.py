@@ -51,9 +51,11 @@ def _read(name: str, root: Path) -> Found:
             f" as classes. For train/<class>/ and test/<class>/ set {sides.GIVEN}."
         )
     if len(tree.classes) < 2:
+        below = next((name for name in tree.classes if _is_deep(tree.classes, name)), None)
         _refuse(
             f"{root}: {len(tree.images)} sub-folders, {len(tree.classes)} of them with images."
-            " Expected at least 2, one per class.",
+            " Expected at least 2, one per class"
+            f"{f', as {root / below} may have' if below else ''}.",
             tree,
         )
     return _found(name, root, *sides.halves(tree.classes), [], [tree])
@@ -89,8 +91,13 @@ def _found(
 def _are_sides(images: Images) -> bool:
     """Whether these folders are train, test or val and hold class folders, or nothing else is."""
     named = [name for name in images if sides.side(name)]
-    deep = all(file.count("/") > 1 for name in named for file in images[name])
+    deep = all(_is_deep(images, name) for name in named)
     return len(named) > 1 and (deep or len(named) == len(images))
+
+
+def _is_deep(images: Images, name: str) -> bool:
+    """Whether all images of a folder lie in sub-folders of it."""
+    return all(file.count("/") > 1 for file in images[name])
 
 
 def _refuse(problem: str, *trees: Tree) -> None:
