@@ -3,9 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from dmlray.data.sides import Split
 from dmlray.data.verify import verify
 from dmlray.errors import ConfigError, DataError
 from tests.data.pictures import picture
+from tests.data.rights import without_rights
 
 LEGAL = ("a/1.png", "a/2.png", "b/1.png", "b/2.png")
 GIVEN = ("train/a/1.png", "train/a/2.png", "test/b/1.png", "test/b/2.png")
@@ -323,33 +322,15 @@ def test_a_refusal_says_what_was_passed_over(tmp_path: Path) -> None:
         folder.load(tmp_path)
 
 
-@pytest.fixture
-def shared() -> Iterator[Path]:
-    """Images in a folder that every user of this machine may enter."""
-    with TemporaryDirectory(dir="/tmp") as root:
-        os.chmod(root, 0o755)
-        save(Path(root), *LEGAL, "c/1.png", "c/2.png", "c/x/3.png")
-        yield Path(root)
-
-
-@pytest.fixture
-def user(shared: Path) -> Iterator[None]:
-    """Give up the rights of root, which has all of them."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(65534)
-    yield
-    os.seteuid(before)
-
-
 @pytest.mark.parametrize(
     ("name", "mode"),
     [("c", 0), ("c", 0o444), ("c", 0o111), ("c/x", 0), ("c/x", 0o444), ("a/README", 0)],
 )
 @pytest.mark.parametrize("split", ["classes", "given"])
 def test_what_cannot_be_read_is_one_sentence(
-    shared: Path, request: pytest.FixtureRequest, name: str, mode: int, split: Split
+    shared: Path, name: str, mode: int, split: Split
 ) -> None:
+    save(shared, *LEGAL, "c/1.png", "c/2.png", "c/x/3.png")
     if split == "given":
         for side in ("train", "test"):
             (shared / side).mkdir()
@@ -360,19 +341,15 @@ def test_what_cannot_be_read_is_one_sentence(
     if path.name == "README":
         path.write_text("text")
     path.chmod(mode)
-    request.getfixturevalue("user")
-    with pytest.raises(DataError) as caught:
+    with without_rights(), pytest.raises(DataError) as caught:
         folder.load(shared, split)
     assert str(caught.value) == f"{path}: cannot be read: Permission denied."
 
 
 @pytest.mark.parametrize("mode", [0, 0o444])
-def test_a_root_that_cannot_be_entered_is_named(
-    shared: Path, request: pytest.FixtureRequest, mode: int
-) -> None:
+def test_a_root_that_cannot_be_entered_is_named(shared: Path, mode: int) -> None:
     shared.chmod(mode)
-    request.getfixturevalue("user")
-    with pytest.raises(DataError, match="cannot be listed: Permission denied"):
+    with without_rights(), pytest.raises(DataError, match="cannot be listed: Permission denied"):
         folder.load(shared)
 
 
