@@ -163,7 +163,7 @@ class _Embedder:
     def _one(self, member: Member, subset: Subset, name: str) -> Tensor:
         folder = self.folder.path / "embeddings"
         place = hashlib.sha256(str(member.folder.path).encode("utf-8", "surrogateescape"))
-        file = folder / f"{member.folder.path.name}_{place.hexdigest()[:12]}_{name}.npy"
+        file = folder / f"{member.folder.path.name[:40]}_{place.hexdigest()[:12]}_{name}.npy"
         shape = (len(subset), member.scores.embedding_size)
         try:
             known = read_checked(file.with_suffix(".json"), _EMBEDDED)
