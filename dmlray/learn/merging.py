@@ -124,7 +124,9 @@ def _weights(plan: Merge) -> list[str]:
 
 
 def _validation(member: Member) -> Subset:
-    task = fold_task(member.plan, load_dataset(member.plan), member.plan.protocol.fold)
+    dataset, protocol = load_dataset(member.plan), member.plan.protocol
+    folds.check(dataset, protocol.split, protocol.fold_count, protocol.split_seed, [protocol.fold])
+    task = fold_task(member.plan, dataset, protocol.fold)
     assert task.validation is not None
     return task.validation
 
