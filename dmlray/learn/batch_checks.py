@@ -85,7 +85,7 @@ def check_batchnorm(plan: Experiment, parts: Sequence[Subset], trunk: Trunk) -> 
         with torch.no_grad():
             trunk.train()(torch.zeros(1, 3, size, size))
     except ValueError as error:  # of BatchNorm
-        problem = f"{images} image per device is too few for BatchNorm ({error})"
+        problem = f"one image per device is too few for BatchNorm ({error})"
         allowed = (
             "Allowed: at least 2 per device, backbone.batchnorm=frozen_statistics or frozen, or a "
             "larger data.transform.size"

@@ -70,6 +70,9 @@ def _check_held_out(members: Sequence[Member]) -> None:
     if len({member.scores.split_fingerprint for member in members}) > 1:
         problem = "the runs held out different classes. Allowed: runs of one protocol.fold"
         raise ConfigError("--greedy", [problem])
+    plan = members[0].plan
+    cut = plan.protocol
+    folds.check(load_dataset(plan), cut.split, cut.fold_count, cut.split_seed, [cut.fold])
 
 
 def _chosen(
@@ -124,9 +127,7 @@ def _weights(plan: Merge) -> list[str]:
 
 
 def _validation(member: Member) -> Subset:
-    dataset, protocol = load_dataset(member.plan), member.plan.protocol
-    folds.check(dataset, protocol.split, protocol.fold_count, protocol.split_seed, [protocol.fold])
-    task = fold_task(member.plan, dataset, protocol.fold)
+    task = fold_task(member.plan, load_dataset(member.plan), member.plan.protocol.fold)
     assert task.validation is not None
     return task.validation
 

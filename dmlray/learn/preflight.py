@@ -101,7 +101,7 @@ def _check_sides(plan: Experiment, dataset: Dataset) -> None:
     flaw = folds.flaw(dataset, np.arange(train, classes))
     problem = f"the test side {flaw}" if flaw else None
     if train < folds.MIN_CLASSES:
-        problem = f"the training side has {train} class"
+        problem = f"the training side has {train or 'no'} class"
     if problem:
         allowed = f"at least {folds.MIN_CLASSES} classes on each side"
         half = "; the first half of them trains" if plan.data.split == "classes" else ""
