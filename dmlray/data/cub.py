@@ -22,7 +22,8 @@ def load(root: Path | None) -> Dataset:
 
 def find(root: Path | None) -> Found:
     """List it as its layout does, whether or not the files are there."""
-    return layouts.search(CUB, root, (_listed, _folders, partial(layouts.train_and_test, CUB)))
+    by_sides = partial(layouts.train_and_test, CUB)
+    return layouts.search(CUB, root, (_listed, _folders, _same_classes, by_sides))
 
 
 def _listed(folder: Path) -> Found | None:
@@ -45,6 +46,21 @@ def _folders(folder: Path) -> Found | None:
         if classes:
             return _arrange("class folders", root, classes)
     return None
+
+
+def _same_classes(folder: Path) -> Found | None:
+    """Read {train,test}/NNN.Name/ where both hold all classes, which their numbers split."""
+    return layouts.same_classes(CUB, folder, lambda label: _trains(folder, label))
+
+
+def _trains(folder: Path, label: str) -> bool:
+    number = re.search(r"[0-9]+", label)
+    if number is None:
+        raise DataError(
+            f"{folder}: class {label!r} has no official number, by which the first"
+            f" {CUB.classes[0]} train. Expected folders named NNN.Name."
+        )
+    return int(number[0]) <= CUB.classes[0]
 
 
 def _read_lists(folder: Path) -> dict[str, list[str]]:

@@ -132,6 +132,33 @@ def train_and_test(benchmark: Benchmark, folder: Path) -> Found | None:
     return arrange(benchmark, "train and test folders", "numbers in folder names", folder, groups)
 
 
+def same_classes(
+    benchmark: Benchmark,
+    folder: Path,
+    trains: Callable[[str], bool | None] = lambda label: None,
+) -> Found | None:
+    """Read {train,test}/CLASS/ where both hold all classes, as copies for classifiers do.
+
+    The images of both are put together and the classes are split as published: `trains` decides
+    by a folder's name, by default the first half in the order of names trains.
+    """
+    train, test = (class_folders(folder, f"{side}/*") for side in ("train", "test"))
+    if not train or train.keys() != test.keys() or foreign(benchmark, folder):
+        return None
+    for other in BENCHMARKS:
+        if other is not benchmark and len(train) == sum(other.classes):
+            raise DataError(
+                f"{folder}: {len(train)} classes in both train/ and test/ are those of"
+                f" {other.title}, not of {benchmark.title}."
+            )
+    groups = [
+        Group(label, [*train[label], *test[label]], trains(label))
+        for label in sorted(train, key=natural)
+    ]
+    order = "names of the folders; train/ and test/ hold the same classes and are put together"
+    return arrange(benchmark, "class folders of a classifier", order, folder, groups)
+
+
 def class_folders(root: Path, pattern: str = "*") -> dict[str, list[str]]:
     """Map the names of folders to their images relative to `root`; hidden ones are passed over."""
     found = {}

@@ -76,6 +76,30 @@ def test_near_misses_say_what_is_missing(
     assert message in refusal(name, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("devkit/cars_train_annos.mat", "found cars_train/ but cars_train_annos.mat is missing"),
+        ("cars_test_annos_withlabels.mat", "but cars_test_annos_withlabels.mat is missing"),
+        ("cars_test", "found cars_train/ but cars_test/ is missing"),
+        ("cars_train/00003.jpg", "1 of 12 listed images are missing, first cars_train/00003.jpg"),
+    ],
+)
+def test_halves_of_cars_say_what_is_missing(tmp_path: Path, lost: str, message: str) -> None:
+    benchmarks.cars_kit(tmp_path)
+    benchmarks.write_annotations(tmp_path)  # numbers other files and so replaces nothing
+    gone = tmp_path / lost
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    assert message in refusal("cars", tmp_path)
+
+
+def test_copies_of_a_classifier_that_cannot_be_split_are_refused(tmp_path: Path) -> None:
+    benchmarks.classifier(tmp_path / "birds", ["Albatross", "Auklet"])
+    assert "class 'Albatross' has no official number" in refusal("cub", tmp_path / "birds")
+    benchmarks.classifier(tmp_path / "cars", [f"Car {n:03d}" for n in range(196)])
+    assert "those of Cars196, not of CUB-200-2011" in refusal("cub", tmp_path / "cars")
+
+
 @pytest.mark.parametrize("side", ["train", "test"])
 def test_one_side_alone_is_refused(tmp_path: Path, side: str) -> None:
     benchmarks.sides(tmp_path / "cub200", ["a", "b"], ["c", "d"])
