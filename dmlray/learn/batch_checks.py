@@ -196,8 +196,10 @@ def _remedy(plan: Experiment, train: Subset, config: LibraryLoss) -> str:
     groups = min(max(size // 2, 2), classes)
     if config.attempt(_labels((2,) * min(groups, 4))):
         return "another loss"
-    batch = "" if 2 * groups == size else f" with data.batch_size={2 * groups}"
-    return f"data.images_per_class=2{batch}, or another loss"
+    settings = ["data.images_per_class=2"]
+    settings += [f"data.batch_size={2 * groups}"] if 2 * groups != size else []
+    settings += ["data.replacement=none"] if plan.data.replacement == "classes" else []
+    return f"{' with '.join(settings)}, or another loss"
 
 
 def _repeats_images(plan: Experiment, train: Subset) -> bool:

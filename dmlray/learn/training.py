@@ -166,7 +166,8 @@ class Training:
         embeddings = self.embed(self.learner.embed, subset)
         if broken := int((~embeddings.isfinite().all(1)).sum()):
             problem = f"{broken} of {len(embeddings)} embeddings are not finite"
-            raise RunError(f"{self.folder}: {problem}; try a smaller optimizer.lr")
+            cause = "weights or BatchNorm's statistics have grown too large"
+            raise RunError(f"{self.folder}: {problem}: {cause}; try a smaller optimizer.lr")
         labels = torch.as_tensor(subset.labels, device=embeddings.device)
         depths = self.plan.protocol.depths(len(subset))
         return embeddings, retrieval_scores(embeddings, labels, depths)

@@ -33,7 +33,7 @@ _UNFIT = {
 }  # fmt: skip
 _CLASSIFIES_IMAGES = {"InstanceLoss"}  # each image is a class of its own
 _ATTEMPTS, _ATTEMPT_DIM = 5, 8  # random batches, and numbers per embedding, of `attempt`
-_MISUSE = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
+_MISUSE = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 _FROM_RUN = {"num_classes", "embedding_size", "descriptors_dim"}
 _NO_PLAIN_VALUE = {
     "reducer", "embedding_regularizer", "embedding_reg_weight", "weight_regularizer",
@@ -169,6 +169,8 @@ class Learner(nn.Module):
                 pairs = self.miner(embeddings, labels) if self.miner else None
                 loss = self.objective(embeddings, labels, pairs)
             except _MISUSE as error:
+                if "memory" in str(error):  # no fault of the batch
+                    raise
                 problem = " ".join(str(error).split())
                 raise RunError(f"{self.config.names} fails on a batch: {problem}") from error
         return {self.config.loss: loss.sum()}  # MarginLoss with learn_beta gives (1,)
