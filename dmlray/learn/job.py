@@ -19,12 +19,14 @@ from dmlray.learn.loop import Report
 from dmlray.learn.members import scores_of
 from dmlray.learn.scores import Scores, read_zero_shot
 from dmlray.learn.training import (
+    WITHOUT_PAIRS,
     Place,
     Task,
     Training,
     fold_task,
     full_task,
     load_dataset,
+    with_folds,
 )
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import write_experiment
@@ -44,9 +46,10 @@ def job(
         if folder.embeddings.exists() or not folder.last_checkpoint.exists():
             return scores  # else the embeddings are made again
     read_zero_shot(folder.zero_shot)  # damage is known before anything is trained
-    training = Training(
-        plan, task(plan), folder, place, keep_best=plan.protocol.selection != "last"
-    )
+    dataset = load_dataset(plan)
+    plan = with_folds(plan, dataset)
+    keep_best = plan.protocol.selection != "last"
+    training = Training(plan, task(plan, dataset), folder, place, keep_best)
     if place.team.leads:
         write_experiment(folder.plan("experiment"), plan)
         write_environment(folder.environment, plan, training.task.dataset, place)
@@ -59,9 +62,8 @@ def job(
     return _finish(training)
 
 
-def task(plan: Experiment, dataset: Dataset | None = None) -> Task:
+def task(plan: Experiment, dataset: Dataset) -> Task:
     """What the plan's selection rule trains on and chooses by."""
-    dataset = dataset or load_dataset(plan)
     match plan.protocol.selection:
         case "validation":
             return fold_task(plan, dataset, plan.protocol.fold)
@@ -104,7 +106,9 @@ def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
     Raises:
         DataError: If the run is not finished, or a checkpoint is damaged or of another training.
     """
-    training = Training(plan, task(plan), folder, place)
+    dataset = load_dataset(plan)
+    plan = with_folds(plan, dataset)
+    training = Training(plan, task(plan, dataset), folder, place)
     _load_chosen(training)
     return training
 
@@ -152,6 +156,13 @@ def _zero_shot(training: Training) -> dict[str, float]:
     return retrieval_scores(features, labels, training.plan.protocol.depths(len(subset)))
 
 
+def _idle(training: Training) -> str | None:
+    """Say that some steps had no pair to learn from; the journal counts them."""
+    if not any(WITHOUT_PAIRS in line for line in journal.read(training.folder.metrics)):
+        return None
+    return f"some training steps had no two images of a class: {WITHOUT_PAIRS} in metrics.jsonl"
+
+
 def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
     plan, dataset = training.plan, training.task.dataset
     subset = test_subset(dataset)
@@ -159,7 +170,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         metrics=metrics,
         dataset=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
-        remarks=[*dataset.remarks, *filter(None, [plan.data.transform.remark])],
+        remarks=[*dataset.remarks, *filter(None, [plan.data.transform.remark, _idle(training)])],
         split=plan.protocol.classes(),
         split_fingerprint=folds.fingerprint(dataset, training.task.train),
         test_classes=len(subset.classes),

@@ -80,6 +80,8 @@ def member_of(plan: Ensemble, folder: RunFolder, index: int, weight: float = 1.0
     theirs, ours = member.plan.document(), expected.document()
     for section, path in _MAY_MOVE:
         theirs[section][path] = ours[section][path]
+    folds = ours["protocol"]["folds"] or theirs["protocol"]["folds"]  # open until it trains
+    ours["protocol"]["folds"] = folds
     changed = differences(theirs, ours)
     if changed:
         problem = f"is not member {index} of the ensemble: it has {', '.join(changed)}"
