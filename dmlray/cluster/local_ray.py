@@ -1,0 +1,147 @@
+"""A Ray of one's own on this machine, that no other user can use and that ends with its driver."""
+
+import os
+import resource
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray._private import utils as ray_utils
+
+from dmlray.cluster import reaper
+from dmlray.cluster.private_folder import is_private, private_folder
+from dmlray.cluster.ray_environment import signals_left_alone, variables
+from dmlray.errors import ResourceError
+
+_SOCKET = 107 if sys.platform == "linux" else 103  # bytes in the path of a socket
+_BELOW = len("/dml-01234567/r/session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store")
+LONGEST_BASE = _SOCKET - _BELOW
+_FILES = 512  # that a process may open; Ray's own open 60 and some for each worker
+_ENDS = 30.0  # seconds
+# Ray's dashboard agent takes jobs from whoever has the token, and nothing here needs it. There is
+# no setting for it, but it opens no port where `ray[default]` seems not to be installed.
+_NO_AGENT = {"get_dashboard_dependency_error": lambda: ImportError("not wanted")}
+
+
+@contextmanager
+def started() -> Iterator[None]:
+    """Start Ray in a folder of mode 0700 and with a token of its own; end all of it afterwards.
+
+    Raises:
+        ResourceError: If it cannot start.
+    """
+    _check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    with (
+        _folder() as folder,
+        _reaped(folder),
+        variables(
+            {
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN": secrets.token_hex(32),
+                "RAY_enable_metrics_collection": "0",  # they are given out without a token
+                "AUTOSCALER_METRIC_PORT": "-1",  # as are these: no port
+            }
+        ),
+    ):
+        try:
+            _init(folder / "r")  # Ray makes its folder accessible to all: one below a private one
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _init(folder: Path) -> None:
+    try:
+        with signals_left_alone(**_NO_AGENT), _no_hangup():
+            ray.init(
+                "local",  # Ray would else join whatever cluster this machine knows of
+                num_cpus=max(1, int(ray_utils.get_num_cpus())),  # half a core counts as none
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=str(folder),
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ResourceError(f"Ray does not start on this machine: {reason}") from error
+
+
+def _check_open_files(limit: int) -> None:
+    """Ray raises the soft limit to the hard one, but not beyond.
+
+    Raises:
+        ResourceError: If that is too little.
+    """
+    if limit != resource.RLIM_INFINITY and limit < _FILES:
+        raise ResourceError(
+            f"ulimit -n: {limit} open files are too few for Ray. Allowed: at least {_FILES}"
+        )
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    tried = []
+    for base in bases():
+        if problem := unusable(base):
+            tried.append(f"{base} {problem}")
+            continue
+        with private_folder(base) as folder:
+            yield folder
+        return
+    raise ResourceError(
+        f"no folder serves for Ray's sockets: {'; '.join(tried)}. Set RAY_TMPDIR to a folder of "
+        f"yours with a path of at most {LONGEST_BASE} bytes"
+    )
+
+
+def bases() -> list[Path]:
+    """Where Ray's folder may lie, the best first."""
+    named = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")]
+    found = [Path(path) for path in [*named, tempfile.gettempdir(), "/tmp"] if path]
+    return list(dict.fromkeys(found))
+
+
+def unusable(base: Path) -> str | None:
+    """Why a private Ray cannot keep its files in the folder `base`, if so."""
+    if not base.is_dir():
+        return "is no folder"
+    if len(os.fsencode(base.resolve())) > LONGEST_BASE:
+        return f"has a path of {len(os.fsencode(base.resolve()))} bytes"
+    if not os.access(base, os.W_OK | os.X_OK):
+        return "cannot be written"
+    if not is_private(base):
+        return "belongs to other users, who could replace what lies there"
+    return None
+
+
+@contextmanager
+def _reaped(folder: Path) -> Iterator[None]:
+    """Let a process of its own end Ray and remove `folder` once the block or this process ends."""
+    script = [sys.executable, "-I", reaper.__file__, str(folder)]
+    with subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdin is not None
+        try:
+            yield
+        finally:
+            process.stdin.close()
+            process.wait(_ENDS)
+
+
+@contextmanager
+def _no_hangup() -> Iterator[None]:
+    """Block SIGHUP meanwhile, in what is started for ever.
+
+    A terminal that is closed sends it to all processes: Ray would be gone before the driver could
+    end it and say how to go on.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
