@@ -50,7 +50,9 @@ class Interrupts:
 
     def install(self) -> dict[int, Any]:
         """Handle SIGNALS; return what did so before. A SIGHUP that nohup ignores stays ignored."""
-        before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+        before: dict[int, Any] = {
+            number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS
+        }
         if before[signal.SIGHUP] == signal.SIG_IGN:
             del before[signal.SIGHUP]
         for number in before:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ray import _raylet
 from ray._private import utils
-from ray._raylet import AuthenticationTokenLoader, Config
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -46,8 +46,8 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
 
 def _read_again() -> None:
     """Ray reads mode and token once in a process; each Ray that it uses may want another one."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    _raylet.Config.initialize("")  # type: ignore[attr-defined]
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -41,7 +41,9 @@ def writers(folder: Path) -> list[int]:
     overwrites them. The driver's own logs do not count: it lives on after Ray, and what it forks
     inherits them. Where there is no /proc, none is found.
     """
-    session = re.compile(rf"{re.escape(str(folder.resolve()))}(?:/.*)?/session_[^/]*_(?P<driver>\d+)/")
+    session = re.compile(
+        rf"{re.escape(str(folder.resolve()))}(?:/.*)?/session_[^/]*_(?P<driver>\d+)/"
+    )
     processes = Path("/proc").glob("[0-9]*")
     return [int(process.name) for process in processes if _writes(process, session)]
 
