@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import ray
@@ -16,7 +16,7 @@ from ray._private import utils as ray_utils
 
 from dmlray.cluster import reaper
 from dmlray.cluster.private_folder import is_private, private_folder
-from dmlray.cluster.ray_environment import signals_left_alone, variables
+from dmlray.cluster.ray_environment import replaced, signals_left_alone, variables
 from dmlray.errors import ResourceError
 
 _SOCKET = 107 if sys.platform == "linux" else 103  # bytes in the path of a socket
@@ -24,9 +24,6 @@ _BELOW = len("/dml-01234567/r/session_2026-01-31_23-59-59_123456_4194304/sockets
 LONGEST_BASE = _SOCKET - _BELOW
 _FILES = 512  # that a process may open; Ray's own open 60 and some for each worker
 _ENDS = 30.0  # seconds
-# Ray's dashboard agent takes jobs from whoever has the token, and nothing here needs it. There is
-# no setting for it, but it opens no port where `ray[default]` seems not to be installed.
-_NO_AGENT = {"get_dashboard_dependency_error": lambda: ImportError("not wanted")}
 
 
 @contextmanager
@@ -44,6 +41,7 @@ def started() -> Iterator[None]:
             {
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN": secrets.token_hex(32),
+                "TMPDIR": str(folder),  # what killed workers leave is removed with it
                 "RAY_enable_metrics_collection": "0",  # they are given out without a token
                 "AUTOSCALER_METRIC_PORT": "-1",  # as are these: no port
             }
@@ -58,7 +56,7 @@ def started() -> Iterator[None]:
 
 def _init(folder: Path) -> None:
     try:
-        with signals_left_alone(**_NO_AGENT), _no_hangup():
+        with signals_left_alone(), _no_agent(), _no_hangup():
             ray.init(
                 "local",  # Ray would else join whatever cluster this machine knows of
                 num_cpus=max(1, int(ray_utils.get_num_cpus())),  # half a core counts as none
@@ -131,6 +129,15 @@ def _reaped(folder: Path) -> Iterator[None]:
         finally:
             process.stdin.close()
             process.wait(_ENDS)
+
+
+def _no_agent() -> AbstractContextManager[None]:
+    """Let `ray[default]` seem not to be installed: Ray's dashboard agent then opens no port.
+
+    It takes jobs from whoever has the token, and nothing here asks it for anything.
+    """
+    missing = ImportError("not wanted")
+    return replaced(ray_utils, "get_dashboard_dependency_error", lambda: missing)
 
 
 @contextmanager

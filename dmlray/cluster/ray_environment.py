@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from ray import _raylet
-from ray._private import utils
+from ray._private import ray_constants, utils
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -51,17 +52,21 @@ def _read_again() -> None:
 
 
 @contextmanager
-def signals_left_alone(**others: Any) -> Iterator[None]:
-    """Keep Ray from replacing the handler of SIGTERM, and replace `others` of its functions.
+def signals_left_alone() -> Iterator[None]:
+    """Keep Ray from handling SIGTERM in this process: it would exit wherever it just is."""
+    with (
+        replaced(utils, "set_sigterm_handler", lambda handler: None),
+        replaced(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True),
+    ):
+        yield
 
-    There is no setting for it: Ray would exit wherever it just is, also half started.
-    """
-    replaced = {"set_sigterm_handler": lambda handler: None} | others
-    before = {name: getattr(utils, name) for name in replaced}
-    for name, function in replaced.items():
-        setattr(utils, name, function)
+
+@contextmanager
+def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Give a function or constant of Ray another value in the block, where there is no setting."""
+    before = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        for name, function in before.items():
-            setattr(utils, name, function)
+        setattr(module, name, before)
