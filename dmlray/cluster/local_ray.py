@@ -24,6 +24,7 @@ _BELOW = len("/dml-01234567/r/session_2026-01-31_23-59-59_123456_4194304/sockets
 LONGEST_BASE = _SOCKET - _BELOW
 _FILES = 512  # that a process may open; Ray's own open 60 and some for each worker
 _ENDS = 30.0  # seconds
+_LAST = "/tmp"  # where Ray lies if no other folder serves
 
 
 @contextmanager
@@ -33,9 +34,9 @@ def started() -> Iterator[None]:
     Raises:
         ResourceError: If it cannot start.
     """
-    _check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     with (
-        _folder() as folder,
+        folder_for_ray() as folder,
         _reaped(folder),
         variables(
             {
@@ -70,7 +71,7 @@ def _init(folder: Path) -> None:
         raise ResourceError(f"Ray does not start on this machine: {reason}") from error
 
 
-def _check_open_files(limit: int) -> None:
+def check_open_files(limit: int) -> None:
     """Ray raises the soft limit to the hard one, but not beyond.
 
     Raises:
@@ -83,10 +84,15 @@ def _check_open_files(limit: int) -> None:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def folder_for_ray() -> Iterator[Path]:
+    """A private folder with a path that leaves room for the names of Ray's sockets.
+
+    Raises:
+        ResourceError: If there is no place for one.
+    """
     tried = []
-    for base in bases():
-        if problem := unusable(base):
+    for base in _bases():
+        if problem := _problem(base):
             tried.append(f"{base} {problem}")
             continue
         with private_folder(base) as folder:
@@ -98,14 +104,14 @@ def _folder() -> Iterator[Path]:
     )
 
 
-def bases() -> list[Path]:
+def _bases() -> list[Path]:
     """Where Ray's folder may lie, the best first."""
     named = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")]
-    found = [Path(path) for path in [*named, tempfile.gettempdir(), "/tmp"] if path]
+    found = [Path(path) for path in [*named, tempfile.gettempdir(), _LAST] if path]
     return list(dict.fromkeys(found))
 
 
-def unusable(base: Path) -> str | None:
+def _problem(base: Path) -> str | None:
     """Why a private Ray cannot keep its files in the folder `base`, if so."""
     if not base.is_dir():
         return "is no folder"
@@ -121,7 +127,7 @@ def unusable(base: Path) -> str | None:
 @contextmanager
 def _reaped(folder: Path) -> Iterator[None]:
     """Let a process of its own end Ray and remove `folder` once the block or this process ends."""
-    script = [sys.executable, "-I", reaper.__file__, str(folder)]
+    script = [sys.executable, "-I", reaper.__file__, str(folder), str(os.getpid())]
     with subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdin is not None
         try:

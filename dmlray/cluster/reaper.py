@@ -4,7 +4,7 @@ Ray ends by itself when its driver is killed, but not always all of it. This fil
 script, in a session of its own that no terminal's signal reaches, and imports nothing but the
 standard library, so that it costs a few megabytes:
 
-    python -I reaper.py FOLDER    # standard input: a pipe that the driver holds open
+    python -I reaper.py FOLDER DRIVER    # a process; standard input: a pipe that it holds open
 """
 
 import contextlib
@@ -68,5 +68,5 @@ def _await(driver: int) -> None:
 
 
 if __name__ == "__main__":
-    _await(os.getppid())
+    _await(int(sys.argv[2]))
     end(Path(sys.argv[1]))
