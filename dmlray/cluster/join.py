@@ -106,9 +106,9 @@ def _is_open(service: NodeInfoGcsServiceStub, target: str) -> bool:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             return False
         raise ResourceError(
-            f"what answers at {target} is not Ray, or not the head of a cluster (or it has "
-            "RAY_USE_TLS and this machine has not, or the other way round). Allowed: HOST:PORT of "
-            "a `ray start --head`, whose port is 6379 unless it was given another one"
+            f"what answers at {target} is not Ray, or not the head of a cluster. Allowed: "
+            "HOST:PORT of a `ray start --head` (6379 unless it was given another port), with the "
+            "same RAY_USE_TLS as here"
         ) from None
     if os.environ.get(_MODE, "").lower() == "token":
         raise ResourceError(

@@ -35,6 +35,7 @@ def started() -> Iterator[None]:
         ResourceError: If it cannot start.
     """
     check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    tempfile.gettempdir()  # this process keeps the one that it has, for it may outlive this Ray
     with (
         folder_for_ray() as folder,
         _reaped(folder),
@@ -107,7 +108,7 @@ def folder_for_ray() -> Iterator[Path]:
 def _bases() -> list[Path]:
     """Where Ray's folder may lie, the best first."""
     named = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")]
-    found = [Path(path) for path in [*named, tempfile.gettempdir(), _LAST] if path]
+    found = [Path(path) for path in [*named, _LAST] if path]
     return list(dict.fromkeys(found))
 
 

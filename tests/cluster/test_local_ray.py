@@ -1,14 +1,20 @@
 """What a Ray of one's own needs of the machine is known before it starts, and named."""
 
 import resource
+import stat
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dmlray.cluster import local_ray
+from dmlray.cluster.address import raylets
 from dmlray.cluster.local_ray import LONGEST_BASE, check_open_files, folder_for_ray
+from dmlray.cluster.reaper import writers
 from dmlray.errors import ResourceError
 
 
@@ -30,13 +36,12 @@ def short() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch, short: Path) -> pytest.MonkeyPatch:
     """No folder but those that the test names, and `short / "last"` in the place of /tmp."""
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr(local_ray, "_LAST", str(short / "last"))
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(short / "last"))
     (short / "last").mkdir()
     return monkeypatch
 
@@ -51,7 +56,7 @@ def test_ray_lies_where_the_user_says(only: pytest.MonkeyPatch, short: Path, var
 
 @pytest.mark.parametrize("kind", ["long", "missing", "file", "shared", "link"])
 def test_a_folder_that_does_not_serve_is_passed_over(
-    only: pytest.MonkeyPatch, short: Path, tmp_path: Path, kind: str
+    only: pytest.MonkeyPatch, short: Path, kind: str
 ) -> None:
     only.setenv("TMPDIR", str(unusable(short, kind)))
     with folder_for_ray() as folder:
@@ -82,3 +87,59 @@ def unusable(short: Path, kind: str) -> Path:
         (short / "l").symlink_to(path)
         return short / "l"
     return path
+
+
+PROGRAM = """
+import os, time, ray
+from dmlray.cluster.session import session
+
+@ray.remote
+def work():
+    print("at work")
+    time.sleep(99)
+
+with session():
+    running = work.remote()
+    time.sleep(1)
+    print(os.environ["RAY_AUTH_MODE"], flush=True)
+    time.sleep(99)
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_of_ones_own_is_closed_to_others_and_does_not_outlive_its_driver(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    from ray._private.services import psutil
+
+    base, home = Path(environment["RAY_TMPDIR"]), tmp_path / "home"
+    home.mkdir()
+    variables = {**environment, "HOME": str(home), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as driver:
+        try:
+            assert driver.stdout is not None
+            assert driver.stdout.readline() == "token\n"
+            (folder,) = base.glob("dml-*")
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert not list(home.rglob("*token*"))
+            assert any(node.folder.parent == folder for node in raylets())
+            names = set()
+            for number in writers(folder):
+                process = psutil.Process(number)
+                if any(found.status == "LISTEN" for found in process.net_connections("tcp")):
+                    names.add(process.cmdline()[0].rpartition("/")[2].split("(")[0])
+            assert names <= {
+                "gcs_server",
+                "raylet",
+                "ray::RuntimeEnvAgent",
+                "ray::IDLE",
+                "ray::work",
+            }
+        finally:
+            driver.kill()
+    end = time.monotonic() + 60
+    while folder.exists():
+        assert time.monotonic() < end, f"outlive the driver: {writers(folder)}"
+        time.sleep(0.2)
+    assert not any(node.folder.parent == folder for node in raylets())
