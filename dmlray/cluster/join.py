@@ -147,7 +147,8 @@ def read_token() -> str:
     try:
         mode, token = path.stat().st_mode, path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"no token: {_text(error)}. {_ALLOWED}"]) from None
+        reason = getattr(error, "strerror", None) or "not a token"
+        raise ConfigError(str(path), [f"cannot be read: {reason}. {_ALLOWED}"]) from None
     if not token:
         raise ConfigError(str(path), [f"is empty. {_ALLOWED}"])
     if stat.S_IMODE(mode) & 0o077:

@@ -91,38 +91,29 @@ def folder_for_ray() -> Iterator[Path]:
     Raises:
         ResourceError: If there is no place for one.
     """
-    tried = []
-    for base in _bases():
-        if problem := _problem(base):
-            tried.append(f"{base} {problem}")
-            continue
-        with private_folder(base) as folder:
-            yield folder
-        return
-    raise ResourceError(
-        f"no folder serves for Ray's sockets: {'; '.join(tried)}. Set RAY_TMPDIR to a folder of "
-        f"yours with a path of at most {LONGEST_BASE} bytes"
-    )
-
-
-def _bases() -> list[Path]:
-    """Where Ray's folder may lie, the best first."""
-    named = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")]
-    found = [Path(path) for path in [*named, _LAST] if path]
-    return list(dict.fromkeys(found))
+    named = [os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), _LAST]
+    bases = list(dict.fromkeys(Path(path) for path in named if path))
+    problems = {base: _problem(base) for base in bases}
+    serving = [base for base, problem in problems.items() if problem is None]
+    if not serving:
+        tried = "; ".join(f"{base} {problem}" for base, problem in problems.items())
+        raise ResourceError(
+            f"no folder serves for Ray's sockets: {tried}. Set RAY_TMPDIR to a folder of yours "
+            f"with a path of at most {LONGEST_BASE} bytes"
+        )
+    # In a folder that is open to all, as a container's /tmp may be, others could replace it.
+    with private_folder(next(filter(is_private, serving), serving[0])) as folder:
+        yield folder
 
 
 def _problem(base: Path) -> str | None:
-    """Why a private Ray cannot keep its files in the folder `base`, if so."""
+    """Why Ray cannot keep its files in the folder `base`, if so."""
     if not base.is_dir():
         return "is no folder"
-    if len(os.fsencode(base.resolve())) > LONGEST_BASE:
-        return f"has a path of {len(os.fsencode(base.resolve()))} bytes"
-    if not os.access(base, os.W_OK | os.X_OK):
-        return "cannot be written"
-    if not is_private(base):
-        return "belongs to other users, who could replace what lies there"
-    return None
+    length = len(os.fsencode(base.resolve()))
+    if length > LONGEST_BASE:
+        return f"has a path of {length} bytes"
+    return None if os.access(base, os.W_OK | os.X_OK) else "cannot be written"
 
 
 @contextmanager

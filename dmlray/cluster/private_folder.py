@@ -10,8 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from dmlray.cluster import reaper
+from dmlray.errors import ResourceError
 
 NAME = "dml-" + 8 * "[0-9a-f]"  # short: sockets want short paths
 _LOCK = "dmlray.lock"  # held while the process lives that made the folder
@@ -22,17 +24,26 @@ def private_folder(base: Path) -> Iterator[Path]:
     """A new folder in `base`, removed at the end, or by a later call if this process is killed.
 
     Raises:
-        OSError: If it cannot be made.
+        ResourceError: If it cannot be made.
     """
     remove_left(base)
-    unlocked = Path(tempfile.mkdtemp(prefix=".dml-", dir=base))  # of mode 0700
-    with (unlocked / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = unlocked.rename(base / f"dml-{secrets.token_hex(4)}")  # `remove_left` sees it now
+    try:
+        folder, lock = _make(base)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ResourceError(f"{base}: no folder can be made there: {reason}. Make room") from error
+    with lock:
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(base: Path) -> tuple[Path, TextIO]:
+    unlocked = Path(tempfile.mkdtemp(prefix=".dml-", dir=base))  # of mode 0700
+    lock = (unlocked / _LOCK).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return unlocked.rename(base / f"dml-{secrets.token_hex(4)}"), lock  # `remove_left` sees it now
 
 
 def remove_left(base: Path) -> None:

@@ -67,12 +67,21 @@ def test_where_none_serves_each_is_named_with_its_reason(
     only: pytest.MonkeyPatch, short: Path
 ) -> None:
     only.setenv("RAY_TMPDIR", str(unusable(short, "long")))
-    only.setenv("TMPDIR", str(unusable(short, "shared")))
+    only.setenv("TMPDIR", str(unusable(short, "file")))
     (short / "last").rmdir()
     with pytest.raises(ResourceError) as caught, folder_for_ray():
         pass
-    for part in ("has a path of", "belongs to other users", "is no folder", "Set RAY_TMPDIR"):
+    for part in ("has a path of", "file is no folder", "last is no folder", "Set RAY_TMPDIR"):
         assert part in str(caught.value)
+
+
+def test_a_folder_open_to_all_serves_where_there_is_no_other(
+    only: pytest.MonkeyPatch, short: Path
+) -> None:
+    """A container's /tmp may be one."""
+    (short / "last").chmod(0o777)
+    with folder_for_ray() as folder:
+        assert folder.parent == short / "last"
 
 
 def unusable(short: Path, kind: str) -> Path:

@@ -14,6 +14,7 @@ import pytest
 
 from dmlray.cluster import reaper
 from dmlray.cluster.private_folder import is_private, private_folder
+from dmlray.errors import ResourceError
 
 WRITER = (
     "import sys, time; file = open(sys.argv[1], sys.argv[2]); print(flush=True); time.sleep(99)"
@@ -94,6 +95,12 @@ def test_processes_of_a_ray_are_those_that_write_its_logs(tmp_path: Path) -> Non
         reaper.end(tmp_path, patience=0)
         assert raylet.wait(10) == -signal.SIGKILL
     assert not tmp_path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    problem = "gone: no folder can be made there: No such file"
+    with pytest.raises(ResourceError, match=problem), private_folder(tmp_path / "gone"):
+        pass
 
 
 @pytest.mark.parametrize("how", ["closes", "is killed"])
