@@ -94,9 +94,10 @@ def interruptible(command: Path | None = None) -> Iterator[Interrupts]:
     try:
         yield _current
     finally:
-        if not (command and _current.received):
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        ending = command and _current.received
+        for number, handler in before.items():
+            # At its exit Python drops what is handled, but not what is ignored.
+            signal.signal(number, signal.SIG_IGN if ending else handler)
         _current = None
 
 

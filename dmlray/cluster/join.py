@@ -67,12 +67,16 @@ def _let_in(address: Address) -> dict[str, str]:
         open_to_all = _is_open(service, address.text)
         token = None if open_to_all else read_token()
         nodes = _nodes(service, address.text, token)
-    living = {node.node_id.hex() for node in nodes.node_info_list if node.state == node.ALIVE}
-    if not living & {raylet.node for raylet in raylets()}:
+    living = [node for node in nodes.node_info_list if node.state == node.ALIVE]
+    local = {raylet.node for raylet in raylets()}
+    here = [node for node in living if node.node_id.hex() in local]
+    if not here:
         raise ResourceError(
             f"this machine is none of the {len(living)} nodes of the cluster at {address.text}. "
             f"Start Ray here with `ray start --address={address.text}`, or work on one of them"
         )
+    for node in here:
+        _must_react(f"{node.node_manager_address}:{node.node_manager_port}")
     return {} if open_to_all else {_MODE: "token"}
 
 
@@ -84,6 +88,18 @@ def _must_listen(address: Address) -> None:
             f"no Ray cluster answers at {address.text}: {error}. Start one there with "
             f"`ray start --head --port={address.port}`, or leave the address out to start Ray here"
         ) from None
+
+
+def _must_react(node: str) -> None:
+    """Ray itself would end this process after half a minute."""
+    with _channel(node) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(_ANSWER)
+        except grpc.FutureTimeoutError:
+            raise ResourceError(
+                f"the cluster's node on this machine ({node}) does not answer. End it and start "
+                "it again with `ray start`"
+            ) from None
 
 
 def _channel(target: str) -> grpc.Channel:

@@ -23,7 +23,6 @@ _SOCKET = 107 if sys.platform == "linux" else 103  # bytes in the path of a sock
 _BELOW = len("/dml-01234567/r/session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store")
 LONGEST_BASE = _SOCKET - _BELOW
 _FILES = 512  # that a process may open; Ray's own open 60 and some for each worker
-_ENDS = 30.0  # seconds
 _LAST = "/tmp"  # where Ray lies if no other folder serves
 
 
@@ -120,13 +119,8 @@ def _problem(base: Path) -> str | None:
 def _reaped(folder: Path) -> Iterator[None]:
     """Let a process of its own end Ray and remove `folder` once the block or this process ends."""
     script = [sys.executable, "-I", reaper.__file__, str(folder), str(os.getpid())]
-    with subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True) as process:
-        assert process.stdin is not None
-        try:
-            yield
-        finally:
-            process.stdin.close()
-            process.wait(_ENDS)
+    with subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True):
+        yield  # the end of the block closes the pipe and waits
 
 
 def _no_agent() -> AbstractContextManager[None]:
