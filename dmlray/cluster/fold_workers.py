@@ -92,7 +92,7 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
     if team.leads:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
     set_threads(config["threads"])
-    for own in _steps(plan, folder, range(team.rank, plan.protocol.folds, team.size)):
+    for own in _steps(plan, folder, range(team.rank, plan.protocol.fold_count, team.size)):
         gathered = team.gather_json(own)  # a failure too: nobody waits for who has failed
         if failures := [theirs for theirs in gathered if "failure" in theirs]:
             return _failure(**failures[0])
@@ -122,6 +122,6 @@ def _mean(
 ) -> Epoch:
     """The mean over the folds of all workers, the same on each."""
     workers = len(gathered)
-    folds = [gathered[n % workers][n // workers] for n in range(plan.protocol.folds)]
+    folds = [gathered[n % workers][n // workers] for n in range(plan.protocol.fold_count)]
     means = together(folds, plan.protocol.metric)
     return Epoch(number, {**means, "seconds": clock.at(number)})

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from dmlray.data import folds
+from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
@@ -16,12 +17,14 @@ from dmlray.learn.environment import write_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.scores import Scores, read_scores
 from dmlray.learn.training import (
+    WITHOUT_PAIRS,
     Place,
     Task,
     Training,
     fold_task,
     full_task,
     load_dataset,
+    with_folds,
 )
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import write_experiment
@@ -38,9 +41,10 @@ def job(
     """
     if folder.scores.exists():
         return read_scores(folder.scores)
-    training = Training(
-        plan, task(plan), folder, place, keep_best=plan.protocol.selection != "last"
-    )
+    dataset = load_dataset(plan)
+    plan = with_folds(plan, dataset)
+    keep_best = plan.protocol.selection != "last"
+    training = Training(plan, task(plan, dataset), folder, place, keep_best)
     if place.team.leads:
         write_experiment(folder.plan("experiment"), plan)
         write_environment(folder.environment, plan, training.task.dataset, place)
@@ -53,9 +57,8 @@ def job(
     return _finish(training)
 
 
-def task(plan: Experiment) -> Task:
+def task(plan: Experiment, dataset: Dataset) -> Task:
     """What the plan's selection rule trains on and chooses by."""
-    dataset = load_dataset(plan)
     match plan.protocol.selection:
         case "validation":
             return fold_task(plan, dataset, plan.protocol.fold)
@@ -93,7 +96,9 @@ def evaluate(
 
 def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
     """The learner of a finished run, as it was scored."""
-    training = Training(plan, task(plan), folder, place)
+    dataset = load_dataset(plan)
+    plan = with_folds(plan, dataset)
+    training = Training(plan, task(plan, dataset), folder, place)
     chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
     checkpoint.load(chosen, training.learner, None)
     return training
@@ -118,6 +123,13 @@ def _zero_shot(training: Training) -> dict[str, float]:
     return retrieval_scores(features, labels, training.plan.protocol.depths(len(subset)))
 
 
+def _idle(training: Training) -> str | None:
+    """Say that some steps had no pair to learn from; the journal counts them."""
+    if not any(WITHOUT_PAIRS in line for line in journal.read(training.folder.metrics)):
+        return None
+    return f"some training steps had no two images of a class: {WITHOUT_PAIRS} in metrics.jsonl"
+
+
 def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
     plan, dataset = training.plan, training.task.dataset
     subset, zero_shot = test_subset(dataset), training.folder.zero_shot
@@ -125,7 +137,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         metrics=metrics,
         dataset=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
-        remarks=[*dataset.remarks, *filter(None, [plan.data.transform.remark])],
+        remarks=[*dataset.remarks, *filter(None, [plan.data.transform.remark, _idle(training)])],
         split=plan.protocol.classes(),
         split_fingerprint=folds.fingerprint(dataset, training.task.train),
         test_classes=len(subset.classes),

@@ -26,8 +26,12 @@ def fold_epochs(
 
 
 def together(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
-    """Mean of every metric over folds; of `metric` also each fold and the standard deviation."""
-    means = {name: fmean(fold[name] for fold in folds) for name in folds[0]}
+    """Mean of every metric over folds; of `metric` also each fold and the standard deviation.
+
+    A count that a fold lacks is 0 there.
+    """
+    names = dict.fromkeys(name for fold in folds for name in fold)
+    means = {name: fmean(fold.get(name, 0) for fold in folds) for name in names}
     each = {f"fold{number}/{metric}": fold[metric] for number, fold in enumerate(folds)}
     return {**means, f"{metric}_std": pstdev(fold[metric] for fold in folds), **each}
 
@@ -54,7 +58,7 @@ def lockstep(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoc
     """Every epoch of all folds in this process, written to the trial's own journal."""
     clock = Clock(journal.read(folder.metrics))
     journal.rewind(folder.metrics, 0)
-    for epochs in fold_epochs(plan, folder, place, range(plan.protocol.folds)):
+    for epochs in fold_epochs(plan, folder, place, range(plan.protocol.fold_count)):
         number = epochs[0].number
         means = together([epoch.metrics for epoch in epochs], plan.protocol.metric)
         metrics = {**means, "seconds": clock.at(number)}

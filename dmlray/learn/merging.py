@@ -70,6 +70,9 @@ def _check_held_out(members: Sequence[Member]) -> None:
     if len({member.scores.split_fingerprint for member in members}) > 1:
         problem = "the runs held out different classes. Allowed: runs of one protocol.fold"
         raise ConfigError("--greedy", [problem])
+    plan = members[0].plan
+    cut = plan.protocol
+    folds.check(load_dataset(plan), cut.split, cut.fold_count, cut.split_seed, [cut.fold])
 
 
 def _chosen(

@@ -13,6 +13,7 @@ from dmlray.data.cache import open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed
+from dmlray.errors import ConfigError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.checkpoint import Progress
@@ -22,8 +23,10 @@ from dmlray.learn.optimizer import build
 from dmlray.learn.team import ALONE, Team
 from dmlray.learn.warmup import warm_up_heads
 from dmlray.methods import Learner
-from dmlray.plans.experiment import Experiment
+from dmlray.plans.experiment import FOLDS, Experiment
 from dmlray.plans.folder import RunFolder
+
+WITHOUT_PAIRS = "steps_without_pairs"  # metric of an epoch, where there are any
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,25 @@ def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:
 def split(plan: Experiment, dataset: Dataset) -> list[tuple[Subset, Subset]]:
     """The (train, validation) subsets of each fold; the same for every seed of the plan."""
     protocol = plan.protocol
-    return folds.split(dataset, protocol.split, protocol.folds, protocol.split_seed)
+    return folds.split(dataset, protocol.split, protocol.fold_count, protocol.split_seed)
+
+
+def with_folds(plan: Experiment, dataset: Dataset) -> Experiment:
+    """The plan with a number of folds: where it leaves that open, 4, or as many as can be scored.
+
+    Raises:
+        ConfigError: If so few folds lack the one that the plan holds out.
+    """
+    protocol = plan.protocol
+    if protocol.folds is not None:
+        return plan
+    possible = folds.suitable(dataset, protocol.split, protocol.split_seed, FOLDS)
+    count = possible[-1] if possible else FOLDS
+    if protocol.fold >= count:
+        problem = f"{protocol.fold} does not exist: these classes make {count} folds"
+        raise ConfigError("protocol.fold", [f"{problem}. Allowed: 0 to {count - 1}"])
+    changed = protocol.model_copy(update={"folds": count})
+    return plan.model_copy(update={"protocol": changed})
 
 
 def full_task(dataset: Dataset) -> Task:
@@ -109,7 +130,12 @@ class Training:
             if line["epoch"] <= progress.epoch:
                 yield Epoch(line.pop("epoch"), line)
         for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, self.place.team):
-            metrics = {**epoch.metrics, **self._validate(), **self.learner_metrics()}
+            metrics = {
+                **epoch.metrics,
+                **self._validate(),
+                **self.learner_metrics(),
+                **self._idle_steps(feed, epoch.number),
+            }
             progress.epoch = epoch.number
             self._keep_best(metrics, progress)
             if self.place.team.leads:
@@ -138,6 +164,10 @@ class Training:
     def score(self, subset: Subset) -> tuple[Tensor, dict[str, float]]:
         """Unit embeddings (N, D) of `subset` and their retrieval scores."""
         embeddings = self.embed(self.learner.embed, subset)
+        if broken := int((~embeddings.isfinite().all(1)).sum()):
+            problem = f"{broken} of {len(embeddings)} embeddings are not finite"
+            cause = "weights or BatchNorm's statistics have grown too large"
+            raise RunError(f"{self.folder}: {problem}: {cause}; try a smaller optimizer.lr")
         labels = torch.as_tensor(subset.labels, device=embeddings.device)
         depths = self.plan.protocol.depths(len(subset))
         return embeddings, retrieval_scores(embeddings, labels, depths)
@@ -147,6 +177,12 @@ class Training:
             return {}
         embeddings, scores = self.score(self.task.validation)
         return {**scores, "embedding_size": embeddings.shape[1]}
+
+    def _idle_steps(self, feed: Feed, epoch: int) -> dict[str, float]:
+        """Count the steps that had no pair to learn from, where the method needs pairs."""
+        needed = methods.needs_pairs(self.plan.method.config)
+        idle = feed.steps_without_pairs(epoch - 1) if needed else 0
+        return {WITHOUT_PAIRS: idle} if idle else {}
 
     def _keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
         score = metrics.get(self.plan.protocol.metric)

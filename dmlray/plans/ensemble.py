@@ -53,15 +53,18 @@ class Ensemble:
         if self.vary == "meta_classes":
             changes["method.draw_seed"] = seed
         if self.vary == "fold":
-            turn, changes["protocol.fold"] = divmod(index, protocol.folds)
+            turn, changes["protocol.fold"] = divmod(index, protocol.fold_count)
             changes["seed"] = seed if turn else self.experiment.seed
         if self.vary == "new_seed":
             changes["seed"] = (self.experiment.seed + 1 + index) % 2**31
         return override(own, f"member {index}", changes)
 
     def differences(self, other: "Ensemble") -> list[str]:
-        """In what `other` is not this plan, one sentence each."""
-        return differences(self._numbered(), other._numbered())
+        """In what `other` is not this plan, one sentence each; folds left open are as here."""
+        ours, theirs = flatten(self._numbered()), flatten(other._numbered())
+        for key in [key for key in theirs if key.endswith("protocol.folds")]:
+            theirs[key] = theirs[key] or ours.get(key)
+        return differences(ours, theirs)
 
     def document(self) -> dict[str, Any]:
         """The plain form that `ensemble.yaml` holds."""
@@ -115,7 +118,7 @@ def default_vary(experiment: Experiment) -> Vary:
 def cross_validation(experiment: Experiment) -> Ensemble:
     """One member per fold, each at the epoch that its held-out classes choose."""
     chosen = override(experiment, "cv", {"protocol.selection": "validation"})
-    return Ensemble(chosen, chosen.protocol.folds, "fold")
+    return Ensemble(chosen, chosen.protocol.fold_count, "fold")
 
 
 def repeats(experiment: Experiment, size: int) -> Ensemble:

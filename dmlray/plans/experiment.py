@@ -5,11 +5,14 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from dmlray.backbones.trunk import BatchNorm, Pooling
 from dmlray.data.augment import Transform
 from dmlray.data.folds import Kind
 from dmlray.data.samplers import Replacement
 from dmlray.data.sides import Split
 from dmlray.knobs import Knobs
+
+FOLDS = 4  # where the plan leaves their number open and the data set has classes enough
 
 
 class Method(Knobs):
@@ -56,8 +59,10 @@ class Backbone(Knobs):
 
     name: str = Field("resnet50", description="torchvision's or timm's name")
     weights: str = Field("pretrained", description="pretrained, none, or a file of tensors")
-    pooling: Literal["avg", "max", "avg+max", "cls"] = Field("avg", description="map -> feature")
-    batchnorm: Literal["train", "frozen_statistics", "frozen"] = Field(
+    pooling: Pooling = Field(
+        "avg", description="map -> feature; native: as the network's own classifier has it (timm)"
+    )
+    batchnorm: BatchNorm = Field(
         "train", description="frozen_statistics trains the affine weights, as IDML and RCDML do"
     )
 
@@ -114,7 +119,12 @@ class Budget(Knobs):
 class Protocol(Knobs):
     """How a score is won: see `dmlray show` for the rule that a run used."""
 
-    folds: int = Field(4, ge=2, le=1000, description="class-disjoint parts of the train classes")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=1000,
+        description="class-disjoint parts of the train classes; null: 4, or as many as can do",
+    )
     split: Kind = Field(
         "kfold", description="how train classes become folds: runs, as MLRC cuts, or shuffled"
     )
@@ -134,16 +144,23 @@ class Protocol(Knobs):
 
     @model_validator(mode="after")
     def _possible(self) -> "Protocol":
-        if self.fold >= self.folds:
-            raise ValueError(f"fold {self.fold} does not exist. Allowed: 0 to {self.folds - 1}")
+        if self.fold >= self.fold_count:
+            raise ValueError(
+                f"fold {self.fold} does not exist. Allowed: 0 to {self.fold_count - 1}"
+            )
         if not self.recall_at or min(self.recall_at) < 1:
             raise ValueError("recall_at: K must be whole numbers of at least 1")
         return self
 
+    @property
+    def fold_count(self) -> int:
+        """The number of folds; `training.with_folds` fits one that is left open to the data set."""
+        return self.folds or FOLDS
+
     def cut(self) -> str:
         """How the training classes become folds, in words."""
         seed = f" of seed {self.split_seed}" if self.split == "seeded" else ""
-        return f"{self.folds} {self.split} folds{seed}"
+        return f"{self.fold_count} {self.split} folds{seed}"
 
     def classes(self) -> str:
         """Which classes are trained on, in words."""

@@ -28,7 +28,7 @@ def silent(title: str) -> Callable[[int, int], None]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods of two sizes that held out the same classes, one that held out none."""
+    """Two methods of two sizes that held out the same classes, one that held out one, one none."""
     root = tmp_path_factory.mktemp("merging")
     images = draw_images(root / "images")
     other = draw_images(root / "other", classes=10)
@@ -37,6 +37,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         held = ["protocol.selection=validation", "protocol.folds=3"]
         _train(root / "a", "proxy_anchor", [*toy_words(images, 1), *held, "method.dim=8"])
         _train(root / "b", "dreml", [*toy_words(images, 1), *held, "method.meta_classes=3"])
+        one = [*held[:1], "protocol.folds=6"]
+        _train(root / "one", "proxy_anchor", [*toy_words(images, 1), *one, "method.dim=8"])
         _train(root / "last", "dreml", [*toy_words(images, 1), "method.meta_classes=3"])
         _train(root / "other_images", "dreml", [*toy_words(other, 1), "method.meta_classes=3"])
     return root
@@ -111,6 +113,7 @@ def test_greedy_chooses_on_the_classes_held_out(
     [
         (("a", "other_images"), {}, DataError, r"other_images: was scored on folder .*10 cl|5 cl"),
         (("a", "last"), {"greedy": True}, ConfigError, "last held out nothing"),
+        (("one",), {"greedy": True}, ConfigError, "fold 0 has one class .*Allowed: 2 or 3 folds"),
         (("a", "a"), {}, ConfigError, "a: is named twice"),
         ((), {}, ConfigError, "names no run"),
         (("a", "b"), {"weights": (1.0,)}, ConfigError, "Allowed: 2 numbers above 0"),

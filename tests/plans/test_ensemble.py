@@ -79,6 +79,17 @@ def test_a_cross_validation_chooses_epochs_on_each_fold_whatever_the_experiment_
     assert read_ensemble(tmp_path / "cross_validation.yaml") == plan
 
 
+def test_a_number_of_folds_left_open_is_no_difference_to_the_one_that_was_taken() -> None:
+    open_ = read_experiment(Path("experiments/dreml_cub.yaml")).experiment
+    assert open_.protocol.folds is None
+    taken, other = (override(open_, "test", {"protocol.folds": folds}) for folds in (2, 3))
+    begun = Ensemble(taken, 2, "settings", (taken,))
+    assert not begun.differences(Ensemble(open_, 2, "settings", (open_,)))
+    assert begun.differences(Ensemble(open_, 2, "settings", (other,))) == [
+        "others.1.protocol.folds 2, not 3"
+    ]
+
+
 def test_folds_take_turns_and_then_new_seeds() -> None:
     held_out = override(PROXY_ANCHOR, "test", {"protocol.selection": "validation"})
     members = [Ensemble(held_out, 6, "fold").member(index) for index in range(6)]
