@@ -73,6 +73,8 @@ def search(
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
     if study.out_of_time and study.missing:
         display.say(f"the time budget is used up; {study.missing} trials were not begun")
+    elif plan.trials < plan.settings.trials:
+        display.say(f"the space is used up: it has {plan.trials} points, each trained once")
     return findings
 
 
@@ -161,7 +163,7 @@ def resources_of(plan: Search, cluster: Cluster) -> Resources:
     wanted = settings.folds_at_once or (folds if gpus else 1)
     workers = min(folds, wanted, cluster.fit(cpus, gpus))
     fits = cluster.fit(cpus * workers, gpus * workers)
-    at_once = min(fits, settings.trials_at_once or fits, settings.trials)
+    at_once = min(fits, settings.trials_at_once or fits, plan.trials)
     return Resources(cpus, gpus, workers, at_once)
 
 

@@ -1,0 +1,97 @@
+"""The points of a space: how many there are, all of them, and random ones."""
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dmlray.knobs import Choice, Distribution, Float, Value
+from dmlray.plans.space import Ranges, holds
+
+
+def combinations(ranges: Ranges, base: Mapping[str, Any]) -> float:
+    """How many points there are: infinitely many where a range without steps can be drawn from.
+
+    Only conditions make a space uneven, and of the values that none of them names one stands for
+    all.
+    """
+    keys = list(ranges.space)
+
+    def count(depth: int, values: Mapping[str, Any]) -> float:
+        if depth == len(keys):
+            return 1
+        key, distribution = keys[depth], ranges.space[keys[depth]]
+        if not holds(ranges.when.get(key, {}), values):
+            return count(depth + 1, values)
+        named = _named(key, ranges)
+        others = distribution.size - len(named)
+        cases = [(1.0, {**values, key: value}) for value in named]
+        cases += [(others, {**values, key: _Other})] if others else []
+        return sum(times * count(depth + 1, case) for times, case in cases)
+
+    return count(0, base)
+
+
+class _Other:
+    """A value that no condition names."""
+
+
+def _named(key: str, ranges: Ranges) -> list[Value]:
+    """The values of a key that conditions name and that it can have."""
+    said = {
+        value for condition in ranges.when.values() for value in condition.get(key, ())
+    }  # equal numbers of two types are one
+    return [value for value in said if ranges.space[key].contains(value)]
+
+
+def every_point(ranges: Ranges, base: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All points of a finite space, in order."""
+    keys = list(ranges.space)
+
+    def grow(depth: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if depth == len(keys):
+            yield values
+            return
+        key = keys[depth]
+        if not holds(ranges.when.get(key, {}), {**base, **values}):
+            yield from grow(depth + 1, values)
+            return
+        for value in _values(ranges.space[key]):
+            yield from grow(depth + 1, {**values, key: value})
+
+    return grow(0, {})
+
+
+def random_point(
+    ranges: Ranges, base: Mapping[str, Any], dice: random.Random, ends: bool = False
+) -> dict[str, Any]:
+    """A point drawn evenly key by key; with `ends` from choices and the ends of ranges alone."""
+    draw = _end if ends else _inner
+    return ranges.walk(base, lambda key, distribution: draw(distribution, dice))
+
+
+def extremes(distribution: Distribution) -> tuple[Value, ...]:
+    """All choices, or both ends."""
+    if isinstance(distribution, Choice):
+        return distribution.values
+    return distribution.low, distribution.high
+
+
+def _values(distribution: Distribution) -> Iterator[Value]:
+    if isinstance(distribution, Choice):
+        yield from distribution.values
+        return
+    step = distribution.step or 1
+    yield from (distribution.low + step * n for n in range(int(distribution.size)))
+
+
+def _end(distribution: Distribution, dice: random.Random) -> Value:
+    return dice.choice(extremes(distribution))
+
+
+def _inner(distribution: Distribution, dice: random.Random) -> Value:
+    if isinstance(distribution, Choice):
+        return dice.choice(distribution.values)
+    if isinstance(distribution, Float) and not distribution.step:
+        return dice.uniform(distribution.low, distribution.high)
+    step = distribution.step or 1
+    return distribution.low + step * dice.randrange(int(distribution.size))
