@@ -12,7 +12,7 @@ import click
 from dmlray import __version__
 from dmlray.cli.data import data
 from dmlray.cli.look import doctor, methods, plan, show
-from dmlray.errors import DmlrayError, Interrupted
+from dmlray.errors import DmlrayError, Interrupted, RunError
 
 if TYPE_CHECKING:
     from dmlray.learn.scores import Scores
@@ -87,12 +87,14 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
         findings, folder = api.tune(file, overrides, display=display, **options)
     for line in findings.lines():
         click.echo(line)
-    click.echo(f"train it with:  dmlray train {folder}/best.yaml")
+    click.echo(f"train it with:  dmlray train {RunFolder(folder.best).typed}")
     if folder.repeat.scores.exists():
         from dmlray.learn.scores import read_scores
 
         _averages(read_scores(folder.repeat.scores))
     _where(folder)
+    if findings.failure:
+        raise RunError(f"{findings.failure}. See {folder}/trials.json")
 
 
 @main.command()
@@ -252,4 +254,4 @@ def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
 
 def _where(folder: RunFolder) -> None:
     click.echo(f"run folder:   {folder}")
-    click.echo(f"TensorBoard:  tensorboard --logdir {folder}")
+    click.echo(f"TensorBoard:  tensorboard --logdir {folder.typed}")

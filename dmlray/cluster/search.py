@@ -67,7 +67,7 @@ def search(
     findings = find(plan, folder, study)
     findings.write(folder)
     if study.stopped_by:
-        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder}")
+        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder.typed}")
     if findings.best is None:
         reasons = sorted({row.reason for row in findings.rows if row.reason})
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
@@ -115,8 +115,8 @@ def _run(
         study.settle()
     except StorageInternalError as error:  # what was begun can go on in the next session
         reason = str(error.__cause__ or error).split("\n")[0]
-        problem = f"cannot be written or read ({reason})"
-        raise RunError(f"{folder.study}: {problem}. See to it and --resume {folder}") from error
+        problem = f"{folder}/{folder.study.name}: cannot be written or read ({reason})"
+        raise RunError(f"{problem}. See to it and --resume {folder.typed}") from error
     if resources.spread:
         watcher.release_all()
     shutil.rmtree(folder.path / ".ray", ignore_errors=True)

@@ -48,14 +48,14 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         if not folder.study.exists():
             create(folder.study, plan.modes, plan.identity())
         self._record = Record(folder.study)
-        for row in past:  # of Optuna's own notes only a sampler's are of use later
-            row.system_attrs = row.system_attrs if plan.settings.sampler == "cmaes" else {}
+        for row in past:
+            row.system_attrs = {}  # notes of samplers that are gone: no state is taken from a file
         super().__init__(
             space=self._walk,
             metric=list(plan.metrics) if several else plan.metrics[0],
             mode=plan.modes if several else "max",
             points_to_evaluate=None if past else [plan.base_point()],
-            sampler=sampler(plan.settings, len(past)),
+            sampler=sampler(plan.settings, past),
         )
         self.study.add_trials(past)  # in memory, with the same numbers
         self._points = Points(plan, plan.settings.seed + len(past))

@@ -1,7 +1,7 @@
 """A search: an experiment, the space around it, and how to walk through that space."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from dmlray.plans.files import override, resolve, write_experiment
 from dmlray.plans.problems import problems
 from dmlray.plans.settings import COSTS, Settings
 from dmlray.plans.space import Ranges, as_text, read_ranges
-from dmlray.plans.space_checks import mistakes
-from dmlray.plans.space_points import combinations
+from dmlray.plans.space_checks import mistakes, sample_points
+from dmlray.plans.space_points import combinations, corners
 from dmlray.plans.voices import Voice, flatten, read_file, read_overrides
 from dmlray.storage import write_text
 
@@ -68,6 +68,14 @@ class Search:
     def trials(self) -> int:
         """How many points are trained: as many as asked for, but each once."""
         return int(min(self.settings.trials, self.size))
+
+    def sample(self) -> Iterator[dict[str, Any]]:
+        """Points that stand for the space: all of a small one."""
+        return sample_points(self.ranges, self.base())
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """The values that may change the shape of things, one key at a time."""
+        return corners(self.ranges, self.base())
 
     def epochs(self, values: dict[str, Any]) -> int:
         """How many epochs the trial of these values has."""

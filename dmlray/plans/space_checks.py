@@ -24,7 +24,7 @@ _MOST_POINTS = 5  # that are refused for a reason of their own
 def mistakes(experiment: Experiment, ranges: Ranges, settings: Settings, said: Voice) -> list[str]:
     """Ranges that the experiment does not allow, that miss trial 0 or that no sampler takes."""
     known = flatten(experiment.document())
-    found = list(_workers(experiment, ranges))
+    found = [*_workers(experiment, ranges), *_sampler(settings)]
     for key, distribution in ranges.space.items():
         problems = [*_unlike(key, ranges), *_conditions(key, ranges, known)]
         problems = problems or list(_ends(experiment, ranges, key, known))
@@ -113,6 +113,11 @@ def _workers(experiment: Experiment, ranges: Ranges) -> Iterator[str]:
             "budget.workers: a search trains each fold on one device. "
             "Allowed: 1 (say `set: {budget.workers: 1}`), and folds_at_once"
         )
+
+
+def _sampler(settings: Settings) -> Iterator[str]:
+    if settings.sampler == "cmaes" and len(settings.metric or ()) > 1:
+        yield "sampler: cmaes seeks one metric. Allowed for several: tpe, gp, random, grid"
 
 
 def _conditions(key: str, ranges: Ranges, known: dict[str, Any]) -> Iterator[str]:

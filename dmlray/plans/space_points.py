@@ -69,6 +69,18 @@ def random_point(
     return ranges.walk(base, lambda key, distribution: draw(distribution, dice))
 
 
+def corners(ranges: Ranges, base: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each choice and both ends of whole numbers, with what lets them be asked for and no more."""
+    for key, distribution in ranges.space.items():
+        condition = ranges.when.get(key, {})
+        where = {other: values[0] for other, values in condition.items() if other in ranges.space}
+        if isinstance(distribution, Float) or not holds(condition, {**base, **where}):
+            continue
+        for value in extremes(distribution):
+            if where or value != base.get(key):
+                yield {**where, key: value}
+
+
 def extremes(distribution: Distribution) -> tuple[Value, ...]:
     """All choices, or both ends."""
     if isinstance(distribution, Choice):
