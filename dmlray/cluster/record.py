@@ -25,13 +25,16 @@ from dmlray.storage import whole_file
 NAME = "dmlray"
 PLAN = "plan"  # the study's own note of what it searches
 REASON = "reason"  # note of a trial: why it failed
-POINT = "point"  # note of a trial: the fingerprint of its values
+POINT = "point"  # note of a trial: its values, once more
 SAME_AS = "same_as"  # note of a trial: the number of the one that had its point before
 PATIENCE = 5.0  # seconds that another process may hold the file
 
 
-def storage(path: Path, checking: bool = False) -> RDBStorage:
-    """Optuna's storage in the file `path`; where `checking`, nothing can be written to it."""
+def storage(path: Path, new: bool = False, checking: bool = False) -> RDBStorage:
+    """Optuna's storage in the file `path`: with its tables where it is `new`.
+
+    Where `checking`, SQLite undoes what a killed process left half done, and writes nothing else.
+    """
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
@@ -40,13 +43,13 @@ def storage(path: Path, checking: bool = False) -> RDBStorage:
         return connection
 
     named = "sqlite:///study.db"  # only says which database it is
-    return RDBStorage(named, {"creator": connect}, skip_table_creation=checking)
+    return RDBStorage(named, {"creator": connect}, skip_table_creation=not new)
 
 
 def create(path: Path, modes: list[str], plan: dict[str, str]) -> None:
     """Make a study without trials, whole or not at all."""
     with whole_file(path) as temporary:
-        made = storage(temporary)
+        made = storage(temporary, new=True)
         study = create_study(storage=made, study_name=NAME, directions=directions(modes))
         study.set_user_attr(PLAN, plan)
         made.remove_session()

@@ -1,7 +1,5 @@
 """Who suggests the next point: Optuna's samplers, each told its seed and defaults."""
 
-from collections.abc import Sequence
-
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -32,23 +30,16 @@ class Grid(BruteForceSampler):
         """Nothing: Optuna would stop a loop that is Tune's, and a search counts its points."""
 
 
-def sampler(settings: Settings, past: Sequence[FrozenTrial]) -> BaseSampler:
-    """An explicit sampler; a resumed one, with a `past`, draws anew and not the same again.
-
-    CMA-ES goes on from the best point: Optuna keeps its state as a pickle in the study, and a study
-    may come from anywhere.
-    """
-    seed, startup = settings.seed + len(past), settings.startup_trials
+def sampler(settings: Settings, asked: int) -> BaseSampler:
+    """An explicit sampler; a resumed one, `asked` before, draws anew and not the same again."""
+    seed, startup = settings.seed + asked, settings.startup_trials
     match settings.sampler:
         case "random":
             return RandomSampler(seed=seed)
         case "grid":
             return Grid(seed=seed)
         case "cmaes":  # what it cannot move, such as choices, is drawn at random
-            complete = [row for row in past if row.state == TrialState.COMPLETE]
-            best = max(complete, key=lambda row: row.values[0], default=None)
-            x0 = best.params if best else None
-            return CmaEsSampler(x0=x0, seed=seed, warn_independent_sampling=False)
+            return CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "gp":
             return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
         case "tpe":  # constant_liar: trials run side by side

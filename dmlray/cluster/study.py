@@ -49,13 +49,13 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             create(folder.study, plan.modes, plan.identity())
         self._record = Record(folder.study)
         for row in past:
-            row.system_attrs = {}  # notes of samplers that are gone: no state is taken from a file
+            row.system_attrs = {}  # of samplers that are gone; CMA-ES's would be unpickled
         super().__init__(
             space=self._walk,
             metric=list(plan.metrics) if several else plan.metrics[0],
             mode=plan.modes if several else "max",
             points_to_evaluate=None if past else [plan.base_point()],
-            sampler=sampler(plan.settings, past),
+            sampler=sampler(plan.settings, len(past)),
         )
         self.study.add_trials(past)  # in memory, with the same numbers
         self._points = Points(plan, plan.settings.seed + len(past))
@@ -184,7 +184,7 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         """
         trial = self.study.ask()
         point = self._walk(trial)
-        trial.set_user_attr(POINT, self._plan.ranges.fingerprint(point))
+        trial.set_user_attr(POINT, point)
         first = self._points.claim(point, trial.number)
         if first == trial.number:
             return trial

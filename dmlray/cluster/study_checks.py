@@ -58,7 +58,7 @@ def agree(plan: Search, folder: RunFolder, theirs: dict[str, Any]) -> None:
     ours = plan.identity()
     if changed := sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)):
         raise ConfigError(
-            str(folder.plan("search")),
+            f"{folder}/{folder.plan('search').name}",
             [
                 f"{key}: {ours.get(key, 'nothing')} contradicts the study, which was begun "
                 f"with {theirs.get(key, 'nothing')}. Allowed: that, or a new run"
@@ -79,7 +79,7 @@ def _unreadable(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {cause}".split("\n")[0]
+    return f"{type(cause).__name__}: {cause}".split("\n")[0].removesuffix(": ")
 
 
 def _results(folder: RunFolder) -> Iterator[Path]:
@@ -98,7 +98,7 @@ def _whole(folder: RunFolder) -> None:
         with closing(sqlite3.connect(folder.study, timeout=PATIENCE)) as file:
             found = [row[0] for row in file.execute("PRAGMA integrity_check(1)")]
             file.execute("BEGIN IMMEDIATE")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         if "locked" in str(error):
             problem = "is in use by another process. Allowed: wait for it, or end it"
         elif "readonly" in str(error) or "unable to open" in str(error):
@@ -175,7 +175,7 @@ def _point(plan: Search, base: dict[str, Any], row: FrozenTrial) -> Iterator[str
         yield "its values are no point of the space"
     elif row.number == 0 and row.params != plan.base_point():
         yield "its values are not the experiment's own"
-    elif row.user_attrs.get(POINT, "") not in ("", plan.ranges.fingerprint(row.params)):
+    elif row.user_attrs.get(POINT, row.params) != row.params:
         yield "its values are not those that were suggested"
 
 
