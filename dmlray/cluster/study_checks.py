@@ -107,7 +107,7 @@ def _whole(folder: RunFolder) -> None:
             problem = f"is damaged ({error}). {_REMEDY}"
         raise _refused(folder, problem) from None
     if found != ["ok"]:
-        raise _refused(folder, f"is damaged ({_first_line(ValueError(found[0]))}). {_REMEDY}")
+        raise _refused(folder, f"is damaged ({found[0].splitlines()[-1]}). {_REMEDY}")
 
 
 def _rows(
@@ -165,7 +165,7 @@ def _point(plan: Search, base: dict[str, Any], row: FrozenTrial) -> Iterator[str
     try:
         row._validate()
     except ValueError as error:
-        yield str(error)
+        yield str(error).rstrip(".")
         return
     keys = set(plan.ranges.walk(base, lambda key, _: row.params.get(key)))
     if keys != set(row.params) or any(

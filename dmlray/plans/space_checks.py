@@ -78,7 +78,8 @@ def _points(
             continue
         seen.add(keys)
         place = next((_place(said, key) for key in least), "")
-        yield f"{place}  space: {spelt(least)} cannot go together: {refusal(experiment, least)}"
+        verdict = "cannot go together" if len(least) > 1 else "is not allowed"
+        yield f"{place}  space: {spelt(least)} {verdict}: {refusal(experiment, least)}"
         if len(seen) == _MOST_POINTS:
             return
 

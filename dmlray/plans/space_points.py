@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dmlray.knobs import Choice, Distribution, Float, Value
+from dmlray.knobs import Choice, Distribution, Float, Int, Value
 from dmlray.plans.space import Ranges, holds
 
 
@@ -92,8 +92,12 @@ def _values(distribution: Distribution) -> Iterator[Value]:
     if isinstance(distribution, Choice):
         yield from distribution.values
         return
-    step = distribution.step or 1
-    yield from (distribution.low + step * n for n in range(int(distribution.size)))
+    yield from (_value(distribution, n) for n in range(int(distribution.size)))
+
+
+def _value(distribution: Float | Int, number: int) -> float:
+    """Value `number` of a range in steps, whose sum of decimals must not pass the end."""
+    return min(distribution.high, distribution.low + (distribution.step or 1) * number)
 
 
 def _end(distribution: Distribution, dice: random.Random) -> Value:
@@ -105,5 +109,4 @@ def _inner(distribution: Distribution, dice: random.Random) -> Value:
         return dice.choice(distribution.values)
     if isinstance(distribution, Float) and not distribution.step:
         return dice.uniform(distribution.low, distribution.high)
-    step = distribution.step or 1
-    return distribution.low + step * dice.randrange(int(distribution.size))
+    return _value(distribution, dice.randrange(int(distribution.size)))
