@@ -87,7 +87,7 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
         findings, folder = api.tune(file, overrides, display=display, **options)
     for line in findings.lines():
         click.echo(line)
-    click.echo(f"train it with:  dmlray train {RunFolder(folder.best).typed}")
+    click.echo(f"train it with:  dmlray train {folder.typed}/{folder.best.name}")
     if folder.repeat.scores.exists():
         from dmlray.learn.scores import read_scores
 

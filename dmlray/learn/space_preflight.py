@@ -7,10 +7,9 @@ from typing import Any
 
 from dmlray import backbones, methods
 from dmlray.data.dataset import Dataset
-from dmlray.data.folds import Subset
+from dmlray.data.folds import Subset, train_subset
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.learn.preflight import preflight
-from dmlray.learn.training import split
 from dmlray.plans.search import Search
 from dmlray.plans.space_checks import spelt
 
@@ -27,7 +26,7 @@ def preflight_space(search: Search, dataset: Dataset) -> None:
     Raises:
         ConfigError: Lists what trials of `search` would fail for.
     """
-    train = min((train for train, _ in split(search.experiment, dataset)), key=len)
+    train = train_subset(dataset)
     problems: list[str] = []
     with _quiet():
         for values in _points(search):
@@ -49,7 +48,7 @@ def _problem(search: Search, values: dict[str, Any], train: Subset) -> str | Non
     """What the first trial with these values would fail for, or would do in vain."""
     plan = search.point(values)
     if "data.batch_size" in values and plan.data.batch_size > len(train):
-        return f"a fold trains on {len(train)} images. Allowed: at most as many"
+        return f"there are {len(train)} images to train on. Allowed: at most as many"
     try:
         preflight(plan, folds=True)
         backbone = plan.backbone

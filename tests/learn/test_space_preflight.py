@@ -45,9 +45,9 @@ def check(
         ),
         (
             "  data.batch_size: {choices: [8, 4096]}\n",
-            "data.batch_size = 4096: a fold trains on 12 images",
+            "data.batch_size = 4096: there are 24 images to train on",
         ),
-        ("  data.batch_size: {low: 4, high: 64}\n", "data.batch_size = 64: a fold trains on 12"),
+        ("  data.batch_size: {low: 4, high: 64}\n", "data.batch_size = 64: there are 24 images"),
         (
             "  data.images_per_class: {choices: [2, 4]}\n  data.batch_size: {choices: [4, 8]}\n",
             "data.batch_size = 8, data.images_per_class = 2: .*need 4 classes, but there are 2",
@@ -60,7 +60,7 @@ def check(
         (
             "  data.batch_size: {choices: [8, 99], when: {method.dim: 64}}\n"
             "  method.dim: {choices: [128, 64]}\n",
-            "method.dim = 64, data.batch_size = 99: a fold trains on 12 images",
+            "method.dim = 64, data.batch_size = 99: there are 24 images to train on",
         ),
     ],
 )
