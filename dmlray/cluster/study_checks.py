@@ -33,8 +33,8 @@ def read_study(plan: Search, folder: RunFolder) -> list[FrozenTrial]:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if not folder.study.exists() and not folder.study.is_symlink():
-        if left := [place for place in _results(folder) if place.exists()]:
-            raise _refused(folder, f"is missing, {left[0].name} is not. {_REMEDY}")
+        if left := next(_results(folder), None):
+            raise _refused(folder, f"is missing, {left} is not. {_REMEDY}")
         return []
     _whole(folder)
     try:
@@ -82,10 +82,19 @@ def _first_line(error: Exception) -> str:
     return f"{type(cause).__name__}: {cause}".split("\n")[0].removesuffix(": ")
 
 
-def _results(folder: RunFolder) -> Iterator[Path]:
-    """What only a study can have led to."""
-    yield folder.trial(0).path.parent
-    yield from (folder.trials, folder.pareto, folder.best)
+def _results(folder: RunFolder) -> Iterator[str]:
+    """What only a study can have led to: trials with epochs, and what was made of them."""
+    yield from (f"{trial.parent.name}/{trial.name}" for trial in _trained(folder))
+    made = (folder.trials, folder.pareto, folder.best)
+    yield from (path.name for path in made if path.exists())
+
+
+def _trained(folder: RunFolder, first: int = 0) -> Iterator[Path]:
+    """Folders of trials from number `first` on that have epochs, of the whole or of a fold."""
+    trials = folder.trial(0).path.parent
+    places = sorted(trials.iterdir()) if trials.is_dir() else []
+    numbered = (place for place in places if place.name.isdecimal() and int(place.name) >= first)
+    return (place for place in numbered if next(place.rglob(folder.metrics.name), None))
 
 
 def _whole(folder: RunFolder) -> None:
@@ -139,10 +148,8 @@ def _header(plan: Search, found: list[StudyDirection]) -> Iterator[str]:
 def _numbers(folder: RunFolder, rows: list[FrozenTrial]) -> Iterator[str]:
     if [row.number for row in rows] != list(range(len(rows))):
         yield f"its trials are not numbered from 0 to {len(rows) - 1}, each once"
-    trials = folder.trial(0).path.parent
-    names = [place.name for place in trials.iterdir()] if trials.is_dir() else []
-    if lost := sorted(name for name in names if name.isdigit() and int(name) >= len(rows)):
-        yield f"knows {len(rows)} trials, but {trials.name}/ holds {lost[0]}"
+    if lost := next(_trained(folder, len(rows)), None):
+        yield f"knows {len(rows)} trials, but {lost.parent.name}/ holds {lost.name}"
 
 
 def _trials(plan: Search, folder: RunFolder, rows: list[FrozenTrial]) -> Iterator[str]:

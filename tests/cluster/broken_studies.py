@@ -69,7 +69,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut in a page": (lambda path: path.write_bytes(path.read_bytes()[:-999]) and None, "damaged"),
     "no header": (lambda path: path.write_bytes(bytes(100) + path.read_bytes()[100:]) and None, ""),
     "empty": (lambda path: path.write_bytes(b"") and None, "is empty"),
-    "missing": (Path.unlink, "study.db: is missing, trials is not"),
+    "missing": (Path.unlink, "study.db: is missing, trials/0000 is not"),
     "a folder": (a_folder, "is no file"),
     "a link to nothing": (dangling, "is no file"),
     "of another program": (foreign, "is damaged (OperationalError"),

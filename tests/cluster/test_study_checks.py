@@ -131,7 +131,7 @@ def test_the_command_refuses_before_anything_is_trained_or_written(
     monkeypatch.setattr("dmlray.api.runs.session", lambda address: pytest.fail("Ray was started"))
     folder.study.unlink()
     before = content(folder)
-    with pytest.raises(ConfigError, match=r"study\.db: is missing, trials is not"):
+    with pytest.raises(ConfigError, match=r"study\.db: is missing, trials/0000 is not"):
         api.tune(resume=folder.path)
     assert content(folder) == before
 
@@ -139,7 +139,9 @@ def test_the_command_refuses_before_anything_is_trained_or_written(
 def test_a_folder_whose_study_was_not_begun_gets_one(tmp_path: Path) -> None:
     assert read_study(plan(tmp_path), RunFolder(tmp_path)) == []
     assert not (tmp_path / "study.db").exists()
-    assert told(opened(tmp_path), "t0")
+    study = opened(tmp_path)
+    assert told(study, "t0")
+    study.settle()
     assert [path.name for path in tmp_path.glob("*study*")] == ["study.db"]
 
 
