@@ -73,8 +73,9 @@ def search(
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
     if study.out_of_time and study.missing:
         display.say(f"the time budget is used up; {study.missing} trials were not begun")
-    elif plan.trials < plan.settings.trials:
-        display.say(f"the space is used up: it has {plan.trials} points, each trained once")
+    elif study.missing or plan.trials < plan.settings.trials:
+        points = len(findings.trained)
+        display.say(f"the space is used up: each of its {points} points was trained once")
     return findings
 
 

@@ -159,7 +159,7 @@ def _trials(plan: Search, folder: RunFolder, rows: list[FrozenTrial]) -> Iterato
         checks = (
             _point(plan, base, row),
             _state(plan, row),
-            _same(row, rows),
+            _same(plan, row, rows),
             _told_otherwise(plan, folder, row),
         )
         if problem := next(chain.from_iterable(checks), None):
@@ -215,7 +215,7 @@ def _state(plan: Search, row: FrozenTrial) -> Iterator[str]:
         yield "its reason is no text"
 
 
-def _same(row: FrozenTrial, rows: list[FrozenTrial]) -> Iterator[str]:
+def _same(plan: Search, row: FrozenTrial, rows: list[FrozenTrial]) -> Iterator[str]:
     """A repeated point is that of an earlier trial, and ended as that did."""
     if SAME_AS not in row.user_attrs:
         return
@@ -224,11 +224,10 @@ def _same(row: FrozenTrial, rows: list[FrozenTrial]) -> Iterator[str]:
         yield f"it repeats trial {number}, which does not come before it"
         return
     first = rows[number]
-    ended = row.state == TrialState.RUNNING or (row.state, row.values) == (
-        first.state,
-        first.values,
-    )
-    if SAME_AS in first.user_attrs or row.params != first.params or not ended:
+    begun = TrialState.RUNNING in (row.state, first.state)  # a kill may lose the end of one
+    alike = begun or (row.state, row.values) == (first.state, first.values)
+    points = [plan.ranges.fingerprint(trial.params) for trial in (row, first)]
+    if SAME_AS in first.user_attrs or points[0] != points[1] or not alike:
         yield f"it is not what trial {number} is, which it repeats"
 
 

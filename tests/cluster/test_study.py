@@ -287,6 +287,22 @@ def test_a_point_that_is_being_trained_is_waited_for_also_by_the_next_session(
         assert len({(row.params["method.dim"], row.value) for row in study.study.trials}) == 6
 
 
+def test_a_kill_may_lose_the_end_of_a_point_that_was_repeated(tmp_path: Path) -> None:
+    study = small(tmp_path, "sampler=random")
+    study._record.end = lambda trial, reason: None  # type: ignore[method-assign]
+    for number in range(6):
+        told(study, f"t{number}")
+    study.settle()
+    rows = study.study.trials
+    second = small(tmp_path, "sampler=random")
+    assert any("same_as" in row.user_attrs for row in second.finished())
+    for number in range(second.missing):
+        told(second, f"u{number}")
+    second.settle()
+    again = small(tmp_path, "sampler=random").study.trials
+    assert [(row.params, row.values) for row in again] == [(r.params, r.values) for r in rows]
+
+
 def test_trials_are_points_and_not_suggestions(tmp_path: Path) -> None:
     study = small(tmp_path, "sampler=random", "trials=4")
     for number in range(4):
