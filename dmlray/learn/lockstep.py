@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from statistics import fmean, pstdev
 from typing import Any
 
+from dmlray.errors import DataError
 from dmlray.learn import journal
 from dmlray.learn.loop import Epoch
 from dmlray.learn.training import Place, Training, fold_task, load_dataset
@@ -15,13 +17,23 @@ from dmlray.plans.folder import RunFolder
 def fold_epochs(
     plan: Experiment, folder: RunFolder, place: Place, numbers: Sequence[int]
 ) -> Iterator[list[Epoch]]:
-    """Train the folds `numbers`, epoch by epoch in turn; yield their epochs together."""
+    """Train the folds `numbers`, epoch by epoch in turn; yield their epochs together.
+
+    Raises:
+        DataError: If the folds' journals do not hold the same epochs.
+    """
     dataset = load_dataset(plan)
     trainings = [
         Training(plan, fold_task(plan, dataset, number), folder.fold(number), place)
         for number in numbers
     ]
-    for epochs in zip(*(training.epochs() for training in trainings), strict=True):
+    together = zip_longest(*(training.epochs() for training in trainings))
+    for number, epochs in enumerate(together, 1):
+        for epoch, training in zip(epochs, trainings, strict=True):
+            if epoch is None or epoch.number != number:
+                problem = f"lacks epoch {number} or has it twice"
+                mend = f"delete {training.folder} and go on with --resume to train it again"
+                raise DataError(f"{training.folder.metrics}: {problem}; {mend}")
         yield list(epochs)
 
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import Optimizer
 
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
@@ -13,7 +16,7 @@ from dmlray.data.cache import open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed
-from dmlray.errors import ConfigError, RunError
+from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.checkpoint import Progress
@@ -119,7 +122,7 @@ class Training:
         optimizer = build(plan.optimizer, self.learner.groups())
         progress = Progress()
         if folder.last_checkpoint.exists():
-            progress = checkpoint.load(folder.last_checkpoint, self.learner, optimizer)
+            progress = self.load(folder.last_checkpoint, optimizer)
         elif plan.budget.head_warmup_steps:
             every_image, labels = self.eval_feed(self.task.train), self.task.train.labels
             warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
@@ -140,8 +143,29 @@ class Training:
             self._keep_best(metrics, progress)
             if self.place.team.leads:
                 journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
-                checkpoint.save(folder.last_checkpoint, self.learner, optimizer, progress)
+                self._save(folder.last_checkpoint, optimizer, progress)
             yield Epoch(epoch.number, metrics)
+
+    def load(self, path: Path, optimizer: Optimizer | None = None) -> Progress:
+        """Fill the learner (and optimizer) from a checkpoint of this training.
+
+        Raises:
+            DataError: If it is missing, damaged, or of another training.
+        """
+        progress = checkpoint.load(path, self.learner, optimizer, self._identity)
+        epochs = self.plan.budget.epochs
+        if progress.epoch > epochs:
+            raise DataError(f"{path}: is of epoch {progress.epoch}, its plan has {epochs}")
+        return progress
+
+    def _save(self, path: Path, optimizer: Optimizer | None, progress: Progress) -> None:
+        checkpoint.save(path, self.learner, optimizer, progress, self._identity)
+
+    @cached_property
+    def _identity(self) -> str:
+        """What members of an ensemble differ in, though their networks may be of one shape."""
+        classes = folds.fingerprint(self.task.dataset, self.task.train)
+        return f"seed {self.plan.seed}, training images {classes}"
 
     def learner_metrics(self) -> dict[str, float]:
         """What a method wants to be watched, such as the share of samples per branch."""
@@ -189,7 +213,7 @@ class Training:
         if score is not None and score > progress.best:
             progress.best, progress.best_epoch = score, progress.epoch
             if self.keep_best and self.place.team.leads:
-                checkpoint.save(self.folder.best_checkpoint, self.learner, None, progress)
+                self._save(self.folder.best_checkpoint, None, progress)
 
     def _feed(self, subset: Subset, short_side: int | None, views: int = 1) -> Feed:
         data, network = self.plan.data, self.trunk.statistics

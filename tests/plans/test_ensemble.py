@@ -129,3 +129,25 @@ def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("size: 2\n", ""))
     with pytest.raises(ConfigError, match="is no plan of an ensemble"):
         read_ensemble(file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("size: 2", f"size: {size}") for size in ("1000000000", "-1", "'2'", "true", "2.5", "[2]")]
+    + [("vary: seed", f"vary: {vary}") for vary in ("luck", "[seed]", "{a: b}", "fold")]
+    + [("size: 2", f"size: 2\nothers: {others}") for others in ("3", "[3]", "[{}]")]
+    + [
+        ("size: 2", "size: 2\nunknown: 1"),
+        ("size: 2", "size: 2\nothers: {a: 1}"),
+        ("experiment:", "experimen:"),
+    ],
+)
+def test_a_plan_of_an_ensemble_with_unfit_values_is_refused(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    file = tmp_path / "ensemble.yaml"
+    Ensemble(DREML, 2, "seed").write(file)
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        read_ensemble(tmp_path / "ensemble.yaml")
+    assert "ensemble.yaml: " in str(caught.value) and len(str(caught.value)) < 500
