@@ -1,6 +1,7 @@
 """Find or start Ray, and leave it cleanly whatever happens."""
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ import ray
 from dmlray.cluster.address import read_address
 from dmlray.cluster.join import joined
 from dmlray.cluster.local_ray import started
-from dmlray.cluster.ray_environment import set_defaults
+from dmlray.cluster.ray_environment import QUIET
 from dmlray.errors import Interrupted, ResourceError
 from dmlray.interrupts import Interrupts, interruptible
 
@@ -70,7 +71,8 @@ def session(address: str | None = None) -> Iterator[Cluster]:
         ResourceError: If Ray cannot be reached or started.
         Interrupted: From the block, in which it is a KeyboardInterrupt, on a signal.
     """
-    set_defaults()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     with interruptible() as signals:
         try:
             with signals.in_ray(), _ray(address, signals):

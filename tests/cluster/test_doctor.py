@@ -1,4 +1,4 @@
-"""Each way in which a node or a cluster can be unfit is said in words of its own."""
+"""Each way in which a node can be unfit is said in words of its own."""
 
 import pytest
 
