@@ -1,24 +1,16 @@
 """Is a data set what its name promises: layout, counts, order of classes, and every file."""
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
-from dmlray.data import cars, catalogue, cub, sop
+from dmlray.data import build, cars, catalogue, cub, sop
 from dmlray.data.benchmarks import BENCHMARKS
+from dmlray.data.build import Progress
 from dmlray.data.dataset import Dataset
 from dmlray.data.layouts import Found
 from dmlray.errors import DataError
 
-BATCH = 64  # files between two words of progress
-GONE = (FileNotFoundError, NotADirectoryError)
-THREADS = 8  # they wait for the disk, not for a core
-
-Progress = Callable[[int, int], None]
 Pair = tuple[int, int]
 
 _FIND = {"cub": cub.find, "cars": cars.find, "sop": sop.find}
@@ -28,6 +20,7 @@ _FIND = {"cub": cub.find, "cars": cars.find, "sop": sop.find}
 class Verification:
     """What was found in `root` and what was expected; pairs are (train, test), files relative.
 
+    `reasons` has why each of `unreadable` cannot be decoded; `notes` go with every score.
     `fingerprint` is None where a file cannot be reached, `expected_*` where nothing was published.
     """
 
@@ -43,6 +36,8 @@ class Verification:
     class_order: str
     fingerprint: str | None
     problems: tuple[str, ...]
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def well(self) -> bool:
@@ -68,7 +63,7 @@ def verify_dataset(dataset: Dataset, progress: Progress | None = None) -> Verifi
 
 def _verify(found: Found, progress: Progress | None) -> Verification:
     dataset = found.dataset
-    missing, unreadable = _open_all(dataset, progress or (lambda done, count: None))
+    missing, reasons, notes = _decode_all(dataset, progress)
     train_images = int((dataset.labels < dataset.train_classes).sum())
     published = next((known for known in BENCHMARKS if known.name == dataset.name), None)
     return Verification(
@@ -80,10 +75,16 @@ def _verify(found: Found, progress: Progress | None) -> Verification:
         expected_classes=published.classes if published else None,
         expected_images=published.images if published else None,
         missing=missing,
-        unreadable=unreadable,
+        unreadable=tuple(reasons),
+        reasons=reasons,
         class_order=found.order,
         fingerprint=_fingerprint(dataset),
-        problems=(*dataset.remarks, *_said("missing", missing), *_said("unreadable", unreadable)),
+        problems=(
+            *dataset.remarks,
+            *_said("missing", missing),
+            *_said("unreadable", tuple(reasons)),
+        ),
+        notes=notes,
     )
 
 
@@ -99,32 +100,13 @@ def _said(what: str, files: Sequence[str]) -> Iterator[str]:
         yield f"{len(files)} {what} images, first {files[0]}"
 
 
-def _open_all(dataset: Dataset, progress: Progress) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Open the header of every file: those that are missing, and those that are no image."""
-    files, count = dataset.files, len(dataset)
-    batches = [files[start : start + BATCH] for start in range(0, count, BATCH)]
-    errors: dict[str, Exception] = {}
-    pool = ThreadPoolExecutor(THREADS)
-    try:
-        with warnings.catch_warnings():
-            # Set once, around the threads: the filters are the whole process's.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for number, bad in enumerate(pool.map(lambda b: _open(dataset.root, b), batches), 1):
-                errors |= bad
-                progress(min(number * BATCH, count), count)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    gone = {file for file, error in errors.items() if isinstance(error, GONE)}
-    return tuple(f for f in errors if f in gone), tuple(f for f in errors if f not in gone)
-
-
-def _open(root: Path, files: Sequence[str]) -> dict[str, Exception]:
-    errors: dict[str, Exception] = {}
-    for file in files:
-        try:
-            with Image.open(root / file):
-                pass
-        except Exception as error:  # Pillow's readers have no common error: OSError, struct, ...
-            errors[file] = error
-    return errors
+def _decode_all(
+    dataset: Dataset, progress: Progress | None
+) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
+    """Decode every file: those that are missing, reasons of the unreadable ones, and remarks."""
+    missing = tuple(file for file in dataset.files if not (dataset.root / file).exists())
+    gone = set(missing)
+    files = [file for file in dataset.files if file not in gone]
+    findings = build.check(build.Job(str(dataset.root), files, None), build.cores(), progress)
+    reasons = sorted((findings.broken | findings.unreached).items())
+    return missing, {files[row]: reason for row, reason in reasons}, findings.remarks()

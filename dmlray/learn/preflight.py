@@ -34,14 +34,14 @@ def preflight(
     """
     if plan.budget.compile:
         _check_compiler()
-    dataset = load_dataset(plan)
+    dataset = load_dataset(plan, progress, announce)
     _check_counts(plan, dataset, folds or plan.protocol.selection == "validation")
     backbone = plan.backbone
     trunk = backbones.build(backbone.name, backbone.weights, backbone.pooling, backbone.batchnorm)
     transform = plan.data.transform
     trunk.check_size(transform.size)
     for side in {transform.train_short_side, transform.eval_short_side}:
-        open_cache(dataset, side, progress, announce=announce)
+        open_cache(dataset, side, progress, announce=announce, max_pixels=plan.data.max_pixels)
     return dataset
 
 
