@@ -36,7 +36,17 @@ def prepare_data(
     return catalogue.load(name, root)
 
 
-def verify_data(name: str, root: Path | None, display: Display | None = None) -> Verification:
-    """Check a data set's layout, counts, order of classes and every file."""
+def verify_data(
+    name: str,
+    root: Path | None,
+    display: Display | None = None,
+    max_megapixels: float | None = None,
+) -> Verification:
+    """Check a data set's layout, counts, order of classes, and decode every file.
+
+    Args:
+        max_megapixels: Larger images are unreadable; None means Pillow's own limit.
+    """
     display = display or Silent()
-    return verify(name, root, display.counting("opening images"))
+    most = None if max_megapixels is None else round(max_megapixels * 1e6)
+    return verify(name, root, display.counting("decoding images"), most)

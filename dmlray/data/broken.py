@@ -36,7 +36,7 @@ def leave_out(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
         )
     first = ", ".join(list(reasons)[:NAMED])
     more = ", ..." if len(reasons) > NAMED else ""
-    remark = f"{len(reasons)} of {len(dataset)} images are broken and left out: {first}{more}"
+    remark = f"{len(reasons)} of {len(dataset)} images left out as broken: {first}{more}"
     return replace(
         dataset,
         files=tuple(file for file in dataset.files if file not in reasons),

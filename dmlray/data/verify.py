@@ -8,6 +8,7 @@ from dmlray.data import build, cars, catalogue, cub, sop
 from dmlray.data.benchmarks import BENCHMARKS
 from dmlray.data.build import Progress
 from dmlray.data.dataset import Dataset
+from dmlray.data.decode import limit
 from dmlray.data.layouts import Found
 from dmlray.errors import DataError
 
@@ -44,26 +45,37 @@ class Verification:
         return not self.problems
 
 
-def verify(name: str, root: Path | None, progress: Progress | None = None) -> Verification:
-    """Check the data set `name` below `root`; `progress` hears (files done, files in all).
+def verify(
+    name: str,
+    root: Path | None,
+    progress: Progress | None = None,
+    max_pixels: int | None = None,
+) -> Verification:
+    """Check the data set `name` below `root`.
+
+    Args:
+        progress: Called with (images decoded, images in all).
+        max_pixels: Larger images are unreadable; None means Pillow's own limit.
 
     Raises:
         ConfigError: If there is no such data set, or if it wants a root and has none.
         DataError: If no layout fits or its lists contradict each other.
     """
     if name in _FIND:
-        return _verify(_FIND[name](root), progress)
-    return verify_dataset(catalogue.load(name, root), progress)
+        return _verify(_FIND[name](root), progress, max_pixels)
+    return verify_dataset(catalogue.load(name, root), progress, max_pixels)
 
 
-def verify_dataset(dataset: Dataset, progress: Progress | None = None) -> Verification:
+def verify_dataset(
+    dataset: Dataset, progress: Progress | None = None, max_pixels: int | None = None
+) -> Verification:
     """Check the files of any data set."""
-    return _verify(Found("class folders", "as listed", dataset), progress)
+    return _verify(Found("class folders", "as listed", dataset), progress, max_pixels)
 
 
-def _verify(found: Found, progress: Progress | None) -> Verification:
+def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> Verification:
     dataset = found.dataset
-    missing, reasons, notes = _decode_all(dataset, progress)
+    missing, reasons, notes = _decode_all(dataset, progress, max_pixels)
     train_images = int((dataset.labels < dataset.train_classes).sum())
     published = next((known for known in BENCHMARKS if known.name == dataset.name), None)
     return Verification(
@@ -101,12 +113,13 @@ def _said(what: str, files: Sequence[str]) -> Iterator[str]:
 
 
 def _decode_all(
-    dataset: Dataset, progress: Progress | None
+    dataset: Dataset, progress: Progress | None, max_pixels: int | None
 ) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
     """Decode every file: those that are missing, reasons of the unreadable ones, and remarks."""
     missing = tuple(file for file in dataset.files if not (dataset.root / file).exists())
     gone = set(missing)
     files = [file for file in dataset.files if file not in gone]
-    findings = build.check(build.Job(str(dataset.root), files, None), build.cores(), progress)
+    job = build.Job(str(dataset.root), files, None, limit(max_pixels))
+    findings = build.check(job, build.cores(), progress)
     reasons = sorted((findings.broken | findings.unreached).items())
     return missing, {files[row]: reason for row, reason in reasons}, findings.remarks()

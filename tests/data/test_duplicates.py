@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmlray.data import content, duplicates
+from dmlray.data import duplicates
+from dmlray.data.content import WHOLE
 from dmlray.data.dataset import Dataset
 from dmlray.errors import DataError
 
@@ -27,7 +28,7 @@ def check(dataset: Dataset) -> str | None:
 
 def long(first: bytes = b"", middle: bytes = b"-", last: bytes = b"") -> bytes:
     """Larger than a file that is hashed whole; equal but for the given bytes."""
-    rest = bytes(2 * content.WHOLE)
+    rest = bytes(2 * WHOLE)
     return first + rest + middle + rest + last
 
 
