@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dmlray.data import archive, catalogue, download
 from dmlray.data.dataset import Dataset
+from dmlray.data.sides import Split
 from dmlray.data.verify import Verification, verify
 from dmlray.errors import ConfigError
 from dmlray.reporting.display import Display, Silent
@@ -14,6 +15,7 @@ def prepare_data(
     name: str,
     root: Path | None,
     sources: Sequence[Path] = (),
+    split: Split = "classes",
     *,
     fetched: bool = False,
     display: Display | None = None,
@@ -33,13 +35,14 @@ def prepare_data(
             sources = [*sources, download.fetch(source, root, progress)]
         for file in sources:
             archive.bring(file, root, display.counting(f"unpacking {file.name}"))
-    return catalogue.load(name, root)
+    return catalogue.load(name, root, split)
 
 
 def verify_data(
     name: str,
     root: Path | None,
     display: Display | None = None,
+    split: Split = "classes",
     max_megapixels: float | None = None,
 ) -> Verification:
     """Check a data set's layout, counts, order of classes, and decode every file.
@@ -49,4 +52,4 @@ def verify_data(
     """
     display = display or Silent()
     most = None if max_megapixels is None else round(max_megapixels * 1e6)
-    return verify(name, root, display.counting("decoding images"), most)
+    return verify(name, root, display.counting("decoding images"), split, most)

@@ -4,24 +4,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dmlray.data import build, cars, catalogue, cub, sop
+from dmlray.data import build, catalogue
 from dmlray.data.benchmarks import BENCHMARKS
 from dmlray.data.build import Progress
 from dmlray.data.dataset import Dataset
 from dmlray.data.decode import limit
-from dmlray.data.layouts import Found
+from dmlray.data.found import Found
+from dmlray.data.sides import Split
 from dmlray.errors import DataError
 
 Pair = tuple[int, int]
-
-_FIND = {"cub": cub.find, "cars": cars.find, "sop": sop.find}
 
 
 @dataclass(frozen=True)
 class Verification:
     """What was found in `root` and what was expected; pairs are (train, test), files relative.
 
-    `reasons` has why each of `unreadable` cannot be decoded; `notes` go with every score.
+    `reasons` has why each of `unreadable` cannot be decoded.
+    `problems` forbid its use, `notes` go with every score of it.
     `fingerprint` is None where a file cannot be reached, `expected_*` where nothing was published.
     """
 
@@ -49,6 +49,7 @@ def verify(
     name: str,
     root: Path | None,
     progress: Progress | None = None,
+    split: Split = "classes",
     max_pixels: int | None = None,
 ) -> Verification:
     """Check the data set `name` below `root`.
@@ -61,9 +62,7 @@ def verify(
         ConfigError: If there is no such data set, or if it wants a root and has none.
         DataError: If no layout fits or its lists contradict each other.
     """
-    if name in _FIND:
-        return _verify(_FIND[name](root), progress, max_pixels)
-    return verify_dataset(catalogue.load(name, root), progress, max_pixels)
+    return _verify(catalogue.find(name, root, split), progress, max_pixels)
 
 
 def verify_dataset(
@@ -92,11 +91,12 @@ def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> 
         class_order=found.order,
         fingerprint=_fingerprint(dataset),
         problems=(
-            *dataset.remarks,
+            *(dataset.remarks if published else ()),  # not what was published
+            *found.problems,
             *_said("missing", missing),
             *_said("unreadable", tuple(reasons)),
         ),
-        notes=notes,
+        notes=(*(() if published else dataset.remarks), *notes),
     )
 
 

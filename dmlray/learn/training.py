@@ -14,6 +14,7 @@ from dmlray.data.cache import Cache, find_broken, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed
+from dmlray.data.sides import everything
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.checkpoint import Progress
@@ -56,11 +57,13 @@ def load_dataset(
     and `announce` are those of `open_cache`.
     """
     data = plan.data
-    dataset = catalogue.load(data.name, data.root, data.split)
-    if not data.skip_broken:
-        return dataset
-    side = data.transform.eval_short_side
-    return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
+
+    def readable(dataset: Dataset) -> Dataset:
+        side = data.transform.eval_short_side
+        return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
+
+    keep = readable if data.skip_broken else everything
+    return catalogue.load(data.name, data.root, data.split, keep)
 
 
 def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:

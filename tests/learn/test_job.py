@@ -211,7 +211,7 @@ def photos(tmp_path: Path) -> Path:
 
 def with_broken(photos: Path, *words: str) -> Experiment:
     for name in ("class00/0.png", "class11/3.png"):
-        (photos / name).write_bytes(name.encode())
+        (photos / name).write_bytes(b"<html>not found</html>")  # the same on both sides
     settings = [*toy_words(photos, 1), "protocol.folds=2", *words]
     return read_experiment(Path("experiments/proxy_anchor_demo.yaml"), settings).experiment
 
@@ -233,8 +233,10 @@ def test_broken_images_are_left_out_and_every_score_says_so(
 
 
 def test_broken_images_are_listed_unless_they_may_be_left_out(photos: Path) -> None:
+    plan = with_broken(photos)
+    (photos / "class11/3.png").write_bytes(b"")
     with pytest.raises(DataError, match="2 of 96 images cannot be read") as raised:
-        preflight(with_broken(photos))
+        preflight(plan)
     assert "class00/0.png" in str(raised.value) and "class11/3.png" in str(raised.value)
     assert "data.skip_broken=true" in str(raised.value)
 
