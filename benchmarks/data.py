@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -33,6 +34,7 @@ from dmlray.data.cache import Cache, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import train_subset
 from dmlray.data.loader import Feed
+from dmlray.data.verify import verify_dataset
 
 PHOTOS, HEIGHT, WIDTH, QUALITY = 100, 375, 500, 90
 BATCH, ROUNDS = 50, 3
@@ -157,13 +159,24 @@ def _race(contestants: dict[str, Callable[[], object]], images: int) -> dict[str
 
 
 def _building(dataset: Dataset) -> Ratios:
-    """Compare the building of a cache with Pillow alone, each on all cores at once."""
+    """Compare the building and the verifying of images with Pillow alone, each on all cores."""
     many = _dataset(dataset.root, -(-BUILT // len(dataset)))
-    rates = [_rate(run, many) for run in (_decode_all, lambda data: open_cache(data, DREML.resize))]
+    resize = f"decode, Resize({DREML.resize})"
+    build = _against_pillow(resize, many, _resize, lambda data: open_cache(data, DREML.resize))
+    verify = _against_pillow("decode", many, _decode, verify_dataset)
+    return {"cache_build": build, "verify_decode": verify}
+
+
+def _against_pillow(
+    what: str,
+    dataset: Dataset,
+    pillow: Callable[[Path], None],
+    ours: Callable[[Dataset], object],
+) -> float:
+    rates = [_rate(run, dataset) for run in (partial(_map, pillow), ours)]
     for name, (rate, clock) in zip(("Pillow alone", "dmlray"), rates, strict=True):
-        what = f"{name}: decode, Resize({DREML.resize})"
-        print(f"{what:40} {rate:8.0f} images/s/core, {clock:.0f} by the clock")
-    return {"cache_build": rates[1][0] / rates[0][0]}
+        print(f"{f'{name}: {what}':40} {rate:8.0f} images/s/core, {clock:.0f} by the clock")
+    return rates[1][0] / rates[0][0]
 
 
 def _rate(run: Callable[[Dataset], object], dataset: Dataset) -> tuple[float, float]:
@@ -174,15 +187,19 @@ def _rate(run: Callable[[Dataset], object], dataset: Dataset) -> tuple[float, fl
     return len(dataset) / used, len(dataset) / clock
 
 
-def _decode_all(dataset: Dataset) -> None:
+def _map(function: Callable[[Path], None], dataset: Dataset) -> None:
     paths = [dataset.root / file for file in dataset.files]
     with get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
-        pool.map(_decode, paths, chunksize=50)
+        pool.map(function, paths, chunksize=50)
         pool.close()
         pool.join()  # so that its CPU seconds are counted
 
 
 def _decode(path: Path) -> None:
+    np.asarray(Image.open(path).convert("RGB"))
+
+
+def _resize(path: Path) -> None:
     np.asarray(vision.resize(Image.open(path).convert("RGB"), DREML.resize))
 
 
