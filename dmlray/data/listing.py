@@ -20,7 +20,7 @@ _FOLDER, _IMAGE = "folder", "image"
 
 @dataclass
 class Tree:
-    """What lies in the class folders of `folder`; names of files are relative to the root.
+    """What lies in class folders; names of files are relative to the root of the data set.
 
     `images` has each class folder, also one without images; `loose` are images outside of these,
     `others` counts files that are no images by their suffix, `unreadable` are sentences.
@@ -51,11 +51,11 @@ def read(root: Path, side: str = "") -> Tree:
         DataError: If the folder cannot be listed; below it, `unreadable` says what cannot.
     """
     tree, labels = _top(root, side)
+    above = {_identity(root), _identity(root / side)}
     for label in labels:
         name = f"{side}/{label}" if side else label
-        within = {_identity(root), _identity(root / side)}
         there = os.path.isdir(root / name)
-        tree.images[label] = list(_walk(root, name, tree, within)) if there else [name]
+        tree.images[label] = list(_walk(root, name, tree, set(above))) if there else [name]
     return tree
 
 

@@ -13,6 +13,7 @@ from dmlray.data.sides import Split
 from dmlray.data.verify import verify
 from dmlray.errors import ConfigError, DataError
 from tests.data.pictures import picture
+from tests.data.rights import without_rights
 
 NAMES = ("a1.png", "a2.png", "b1.png", "b2.png", "sub/c, 1.png", "sub/ü2.png")
 PLAIN = "path,label\na1.png,a\na2.png,a\nb1.png,b\nb2.png,b\n"
@@ -243,6 +244,22 @@ def test_what_is_no_image_file_is_counted_and_never_opened(
     assert not found.well and not found.unreadable
     assert found.missing == (("x.png",) if gone else ())
     assert gone or problem in " ".join(found.problems)
+
+
+@pytest.mark.parametrize("mode", [0, 0o444])
+def test_what_cannot_be_read_is_named(shared: Path, mode: int) -> None:
+    for seed, name in enumerate(NAMES[:4]):
+        picture(8, 8, seed).save(shared / name)
+    (shared / "sub").mkdir()
+    picture(8, 8, 9).save(shared / "sub" / "x.png")
+    source = write(shared / "images.csv", PLAIN + "sub/x.png,b\n")
+    (shared / "sub").chmod(mode)
+    with without_rights():
+        message = refused(source)
+    assert message.startswith(f"line 6: there is no file {shared}/sub/x.png (Permission denied);")
+    source.chmod(0)
+    with without_rights():
+        assert refused(source) == "cannot be read: Permission denied. Expected a CSV file."
 
 
 def test_a_path_on_a_drive_of_windows_is_named(source: Path) -> None:
