@@ -1,19 +1,11 @@
 """Broken images are left out openly, and never so many that a score means another thing."""
 
-from pathlib import Path
-
 import pytest
 
 from dmlray.data.broken import leave_out
 from dmlray.data.dataset import Dataset
 from dmlray.data.folder import read
 from dmlray.errors import DataError
-
-
-@pytest.fixture
-def dataset(photos: Path) -> Dataset:
-    """Classes a, b and c train, d and e test."""
-    return read("folder", photos)
 
 
 def broken(*files: str) -> dict[str, str]:

@@ -11,10 +11,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,36 +19,13 @@ import pytest
 from PIL import Image
 
 from dmlray.data import build, storage
-from dmlray.data.broken import leave_out
-from dmlray.data.cache import Cache, cache_folder, find_broken, open_cache
+from dmlray.data.cache import cache_folder, open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.decode import Decoded, UnreadableImage, decode, decoded
 from dmlray.data.folder import read
 from dmlray.errors import DataError, ResourceError
-from tests.data.pictures import picture
+from tests.data.caches import assert_holds
 
 Disk = namedtuple("Disk", "total used free")
-
-
-@pytest.fixture
-def dataset(photos: Path) -> Dataset:
-    return read("folder", photos)
-
-
-@pytest.fixture
-def several(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let even small data sets be built by several processes."""
-    monkeypatch.setattr(build, "FEW", 0)
-    monkeypatch.setattr(build, "FEW_HEADERS", 0)
-    monkeypatch.setattr(build, "STRIDE", 4)
-
-
-def assert_holds(cache: Cache, dataset: Dataset, short_side: int | None) -> None:
-    assert len(cache) == len(dataset)
-    for row, file in enumerate(dataset.files):
-        wanted = decode(dataset.root / file, short_side)
-        np.testing.assert_array_equal(cache[row], wanted)
-        assert cache.sizes(np.array([row])).tolist() == [list(wanted.shape[:2])]
 
 
 def left_behind() -> list[str]:
@@ -115,145 +89,6 @@ def test_description_of_other_images_is_not_believed(dataset: Dataset) -> None:
     about.write_text(json.dumps(json.loads(about.read_text()) | {"fingerprint": "other"}))
     open_cache(dataset, None, processes=1)
     assert json.loads(about.read_text())["fingerprint"] == dataset.fingerprint
-
-
-def turned_by_exif(path: Path) -> None:
-    """One byte of the file differs."""
-    exif = Image.Exif()
-    exif[0x112] = 6 if path.exists() else 1
-    picture(30, 50).save(path, "jpeg", exif=exif)
-
-
-def painted(path: Path, suffix: str) -> None:
-    """Some pixels in the middle differ; uncompressed, so that the size stays."""
-    pixels = np.asarray(picture(300, 400)).copy()
-    if path.exists():
-        pixels[150, 200:210] = 0
-    Image.fromarray(pixels).save(path, suffix, **({"compress_level": 0} if suffix == "png" else {}))
-
-
-REPLACED = {
-    "exif": turned_by_exif,
-    **{kind: partial(painted, suffix=kind) for kind in ("bmp", "png", "ppm", "tiff")},
-}
-
-
-@pytest.mark.parametrize("old_time", [False, True], ids=["new time", "old time"])
-@pytest.mark.parametrize("kind", REPLACED)
-def test_images_replaced_by_others_of_the_same_size_are_seen(
-    dataset: Dataset, kind: str, old_time: bool
-) -> None:
-    path = dataset.root / dataset.files[0]
-    path.unlink()
-    REPLACED[kind](path)
-    before, status = dataset.fingerprint, path.stat()
-    open_cache(dataset, None, processes=1)
-    REPLACED[kind](path)
-    assert path.stat().st_size == status.st_size
-    if old_time:
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    changed = replace(dataset)
-    assert changed.fingerprint != before
-    assert_holds(open_cache(changed, None, processes=1), changed, None)
-
-
-def test_the_time_of_a_large_file_counts_where_its_samples_are_equal(dataset: Dataset) -> None:
-    path = dataset.root / dataset.files[0]
-    pixels = np.zeros((1500, 1000, 3), np.uint8)
-    Image.fromarray(pixels).save(path, "bmp")
-    open_cache(dataset, 16, processes=1)
-    size = path.stat().st_size
-    pixels[50] = 255  # 3 kB between the last two samples
-    Image.fromarray(pixels).save(path, "bmp")
-    assert path.stat().st_size == size
-    changed = replace(dataset)
-    assert changed.fingerprint == dataset.fingerprint
-    assert_holds(open_cache(changed, 16, processes=1), changed, 16)
-
-
-def damage(dataset: Dataset, rows: Sequence[int]) -> dict[str, str]:
-    """Break images in four ways; each file's reason."""
-    ways = {
-        "the file is empty": lambda content: b"",
-        "its content has no known image format": lambda content: b"not an image",
-        "image file is truncated": lambda content: content[: len(content) // 2],
-        "broken PNG file": lambda content: content.replace(b"IDAT", b"IDAU", 1),
-    }
-    reasons = {}
-    for row, (reason, way) in zip(rows, ways.items(), strict=False):
-        path = dataset.root / dataset.files[row]
-        path.write_bytes(way(path.read_bytes()))
-        reasons[dataset.files[row]] = reason
-    return reasons
-
-
-@pytest.mark.usefixtures("several")
-@pytest.mark.parametrize("processes", [1, 2])
-def test_all_broken_images_are_listed_at_once_and_nothing_is_left(
-    dataset: Dataset, processes: int
-) -> None:
-    reasons = damage(dataset, (1, 3, 8, 14))
-    with pytest.raises(DataError, match=r"photos: 4 of 19 images cannot be read") as raised:
-        open_cache(dataset, None, processes=processes)
-    lines = str(raised.value).splitlines()[1:]
-    for line, (file, reason) in zip(lines, reasons.items(), strict=True):
-        assert line.startswith(f"  {file}: not a readable image: ")
-        assert reason in line
-    assert [name for name in left_behind() if not name.endswith(".lock")] == []
-
-
-def test_the_first_of_very_many_broken_images_are_listed(tmp_path: Path) -> None:
-    for row in range(50):
-        (tmp_path / f"{row:02d}.png").write_bytes(b"broken")
-    names = tuple(f"{row:02d}.png" for row in range(50))
-    dataset = Dataset("toy", tmp_path, names, np.zeros(50, np.int64), ("a",), 1)
-    with pytest.raises(DataError, match="50 of 50 images cannot be read") as raised:
-        open_cache(dataset, None, processes=1)
-    lines = str(raised.value).splitlines()[1:]
-    assert [line.split(":")[0].strip() for line in lines[:-1]] == list(names[:20])
-    assert lines[-1] == "  and 30 more"
-
-
-@pytest.mark.usefixtures("several")
-@pytest.mark.parametrize("short_side", [None, 16])
-def test_broken_images_are_left_out_where_that_is_allowed(
-    dataset: Dataset, short_side: int | None
-) -> None:
-    reasons = damage(dataset, (1, 3, 8, 14))
-    found = find_broken(dataset, short_side)
-    assert list(found) == list(reasons)
-    assert all(reason in found[file] for file, reason in reasons.items())
-    sound = leave_out(dataset, found)
-    for side in (short_side, 24):
-        assert_holds(open_cache(sound, side), sound, side)
-    with pytest.raises(DataError, match="4 of 19 images cannot be read"):
-        open_cache(dataset, short_side)  # which is there, with its gaps
-
-
-def test_what_is_left_out_is_found_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    damage(dataset, (1, 3))
-    sound = leave_out(dataset, find_broken(dataset, None))
-    monkeypatch.setattr(build, "measure", None)
-    again = leave_out(replace(dataset), find_broken(replace(dataset), None))
-    assert again.files == sound.files
-    assert_holds(open_cache(again, None), again, None)
-
-
-def test_a_file_that_the_disk_does_not_give_is_never_left_out(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    damage(dataset, (1,))
-
-    def fail(path: Path, *settings: object) -> Decoded:
-        if path.name == "2.png":
-            raise UnreadableImage(f"{path}: bad", "Input/output error", broken=False)
-        return decoded(path, None)
-
-    monkeypatch.setattr(build, "decoded", fail)
-    with pytest.raises(DataError, match="4 of 19 images cannot be read") as raised:
-        find_broken(dataset, None)
-    assert "a/2.png: Input/output error" in str(raised.value)
-    assert "a/1.png" not in str(raised.value)
 
 
 def test_other_limits_of_pixels_have_other_caches(dataset: Dataset) -> None:

@@ -15,11 +15,6 @@ from dmlray.errors import DataError
 LARGE = 4 * content.WHOLE
 
 
-@pytest.fixture
-def dataset(photos: Path) -> Dataset:
-    return read("folder", photos)
-
-
 def again(dataset: Dataset) -> Dataset:
     return replace(dataset)
 

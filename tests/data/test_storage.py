@@ -2,7 +2,9 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,11 @@ import pytest
 from dmlray.data import demo, storage
 from dmlray.data.cache import images_folder, open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.folder import read
 from dmlray.data.inventory import clear, listing
 from dmlray.errors import DataError
 
 STRANGER = 65_534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
-
-
-@pytest.fixture
-def dataset(photos: Path) -> Dataset:
-    return read("folder", photos)
 
 
 def give_away(path: Path) -> None:
@@ -69,7 +65,10 @@ def test_a_cache_of_which_a_stranger_owns_any_part_is_made_anew(
 
 @as_root
 @pytest.mark.parametrize("part", ["folder", "drawing", "lock"])
-def test_drawn_images_of_a_stranger_are_not_believed(cache: Path, part: str) -> None:
+def test_drawn_images_of_a_stranger_are_not_believed(
+    cache: Path, part: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_draw_all", partial(shutil.copytree, photos, dirs_exist_ok=True))
     dataset = demo.load(None)
     made = dataset.root
     path = {"folder": made, "drawing": made / dataset.files[7], "lock": cache / "demo-1.lock"}[part]
