@@ -135,22 +135,21 @@ def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
 
     Departs: no limit of pixels, which in Pillow is one of the whole process.
     """
-    Image.preinit()
     file.seek(0)
     start, reason = file.read(16), "its content has no known image format"
-    for name in FORMATS:
-        if name not in Image.OPEN:
-            Image.init()
-        factory, accepts = Image.OPEN.get(name, (None, None))
-        accepted = factory and (not accepts or accepts(start))
-        if isinstance(accepted, str):
-            raise UnidentifiedImageError(accepted)
-        if factory and accepted:
-            try:
-                file.seek(0)
-                return factory(file, str(path))
-            except (SyntaxError, IndexError, TypeError, struct.error) as error:
-                reason = f"a {name} file that is damaged or of an unknown kind ({error})"
+    for load_readers in (Image.preinit, Image.init):  # the usual ones, then all: that takes long
+        load_readers()
+        for name in filter(Image.OPEN.__contains__, FORMATS):
+            factory, accepts = Image.OPEN[name]
+            accepted = not accepts or accepts(start)
+            if isinstance(accepted, str):
+                raise UnidentifiedImageError(accepted)
+            if accepted:
+                try:
+                    file.seek(0)
+                    return factory(file, str(path))
+                except (SyntaxError, IndexError, TypeError, struct.error) as error:
+                    reason = f"a {name} file that is damaged or of an unknown kind ({error})"
     raise UnidentifiedImageError(reason)
 
 
