@@ -76,7 +76,12 @@ def prepare(
 @click.argument("name")
 @ROOT
 @SPLIT
-def verify(name: str, root: Path | None, split: Split) -> None:
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Larger images are unreadable, as with data.max_megapixels.",
+)
+def verify(name: str, root: Path | None, split: Split, max_megapixels: float | None) -> None:
     """Check the data set NAME: layout, counts, order of classes, every file; 1 if it is not well.
 
     Exit status 2 if no layout fits.
@@ -85,7 +90,7 @@ def verify(name: str, root: Path | None, split: Split) -> None:
     from dmlray.reporting.display import Display
 
     with Display() as display:
-        found = api.verify_data(name, root, display, split)
+        found = api.verify_data(name, root, display, split, max_megapixels)
     click.echo(f"{'layout':<12} {found.layout}, in {found.root}")
     for what, has, wanted in (
         ("classes", found.classes, found.expected_classes),
@@ -95,9 +100,12 @@ def verify(name: str, root: Path | None, split: Split) -> None:
         click.echo(f"{what:<12} train {has[0]} / test {has[1]}{published}")
     click.echo(f"{'class order':<12} {found.class_order}")
     click.echo(f"{'fingerprint':<12} {found.fingerprint or 'none: not every file can be reached'}")
-    for files in (found.missing, found.unreadable):
+    unreadable = [f"{file}: {reason}" for file, reason in found.reasons.items()]
+    for what, files in (("missing", found.missing), ("unreadable", unreadable)):
         for file in files[:20]:
-            click.echo(f"  {'missing' if files is found.missing else 'unreadable'}: {file}")
+            click.echo(f"  {what}: {file}")
+        if len(files) > 20:
+            click.echo(f"  {what}: {len(files) - 20} more")
     for note in found.notes:
         click.echo(f"note: {note}")
     for problem in found.problems:

@@ -170,7 +170,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         metrics=metrics,
         dataset=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
-        remarks=[*dataset.remarks, *filter(None, [plan.data.transform.remark, _idle(training)])],
+        remarks=[*training.remarks, *filter(None, [_idle(training)])],
         split=plan.protocol.classes(),
         split_fingerprint=folds.fingerprint(dataset, training.task.train),
         test_classes=len(subset.classes),

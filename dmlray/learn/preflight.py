@@ -37,7 +37,7 @@ def preflight(
     """
     if plan.budget.compile:
         _check_compiler()
-    dataset = load_dataset(plan)
+    dataset = load_dataset(plan, progress, announce)
     test = test_subset(dataset)
     fitted = with_folds(plan, dataset)
     parts = _parts(fitted, dataset, in_folds=folds)
@@ -50,7 +50,7 @@ def preflight(
     trunk.check_size(transform.size)
     batch_checks.check_batchnorm(plan, [train for train, _ in parts], trunk)
     for side in {transform.train_short_side, transform.eval_short_side}:
-        open_cache(dataset, side, progress, announce=announce)
+        open_cache(dataset, side, progress, announce=announce, max_pixels=plan.data.max_pixels)
     return dataset
 
 

@@ -12,10 +12,12 @@ from torch.optim.optimizer import Optimizer
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
 from dmlray.data import catalogue, folds
-from dmlray.data.cache import open_cache
+from dmlray.data.broken import leave_out
+from dmlray.data.cache import Cache, find_broken, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed
+from dmlray.data.sides import everything
 from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
@@ -50,9 +52,24 @@ class Task:
     validation: Subset | None
 
 
-def load_dataset(plan: Experiment) -> Dataset:
-    """The plan's data set."""
-    return catalogue.load(plan.data.name, plan.data.root, plan.data.split)
+def load_dataset(
+    plan: Experiment,
+    progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[int], None] | None = None,
+) -> Dataset:
+    """List the plan's data set; `data.skip_broken` leaves out what cannot be decoded.
+
+    To know what that is all images are decoded into the cache, if they are not there: `progress`
+    and `announce` are those of `open_cache`.
+    """
+    data = plan.data
+
+    def readable(dataset: Dataset) -> Dataset:
+        side = data.transform.eval_short_side
+        return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
+
+    keep = readable if data.skip_broken else everything
+    return catalogue.load(data.name, data.root, data.split, keep)
 
 
 def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:
@@ -181,6 +198,13 @@ class Training:
         """The images of `subset` as tests see them: no augmentation."""
         return self._feed(subset, self.plan.data.transform.eval_short_side)
 
+    @property
+    def remarks(self) -> list[str]:
+        """What every score must carry: of the data set, of its pixels and of their cutting."""
+        transform = self.plan.data.transform
+        pixels = self._cache(transform.eval_short_side).remarks
+        return [*self.task.dataset.remarks, *pixels, *filter(None, [transform.remark])]
+
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
         """What `function` of the learner makes of the images of `subset`, in order: (N, D)."""
         return embed(self.learner, function, self.eval_feed(subset), self.place.team)
@@ -215,10 +239,13 @@ class Training:
             if self.keep_best and self.place.team.leads:
                 self._save(self.folder.best_checkpoint, None, progress)
 
+    def _cache(self, short_side: int | None) -> Cache:
+        return open_cache(self.task.dataset, short_side, max_pixels=self.plan.data.max_pixels)
+
     def _feed(self, subset: Subset, short_side: int | None, views: int = 1) -> Feed:
         data, network = self.plan.data, self.trunk.statistics
         return Feed(
-            open_cache(self.task.dataset, short_side),
+            self._cache(short_side),
             subset,
             data.transform,
             data.batch_size,

@@ -7,6 +7,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from dmlray.backbones.trunk import BatchNorm, Pooling
 from dmlray.data.augment import Transform
+from dmlray.data.decode import MAX_PIXELS
 from dmlray.data.folds import Kind
 from dmlray.data.samplers import Replacement
 from dmlray.data.sides import Split
@@ -30,6 +31,12 @@ class Data(Knobs):
     split: Split = Field(
         "classes", description="first half of the classes trains, or as given (folder, csv)"
     )
+    skip_broken: bool = Field(
+        False, description="leave out images that cannot be decoded; every score names them"
+    )
+    max_megapixels: float = Field(
+        MAX_PIXELS / 1e6, gt=0, le=10_000, description="larger images are refused, in 10^6 pixels"
+    )
     batch_size: int = Field(64, ge=1, le=65_536, description="images per step, over all workers")
     images_per_class: int | None = Field(
         None, ge=1, le=1024, description="images of each class in a batch; null shuffles plainly"
@@ -38,6 +45,11 @@ class Data(Knobs):
         "none", description="what a batch of images_per_class may hold twice: an image, a class"
     )
     transform: Transform = Field(default_factory=lambda: Transform())
+
+    @property
+    def max_pixels(self) -> int:
+        """`max_megapixels` in pixels."""
+        return round(self.max_megapixels * 1e6)
 
     @field_validator("root")
     @classmethod
