@@ -14,7 +14,7 @@ from dmlray.cluster.failures import told
 from dmlray.cluster.watch import watch
 from dmlray.errors import DmlrayError
 from dmlray.learn import journal
-from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.device import default_device, loader_threads, set_threads
 from dmlray.learn.lockstep import Clock, fold_epochs, together
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.training import Place
@@ -91,7 +91,9 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
     if rank == 0:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
     set_threads(config["threads"])
-    for own in _steps(plan, folder, range(rank, plan.protocol.folds, workers)):
+    device = default_device()
+    place = Place(device, loader_threads(device, config["threads"]))
+    for own in _steps(plan, folder, range(rank, plan.protocol.folds, workers), place):
         gathered: list[Any] = [None] * workers
         dist.all_gather_object(gathered, own)  # a failure too: nobody waits for who has failed
         if failures := [theirs for theirs in gathered if isinstance(theirs, DmlrayError)]:
@@ -103,11 +105,11 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
 
 
 def _steps(
-    plan: Experiment, folder: RunFolder, numbers: range
+    plan: Experiment, folder: RunFolder, numbers: range, place: Place
 ) -> Iterator[list[Epoch] | DmlrayError]:
     """Epochs of the folds `numbers`, or the failure that ends them."""
     try:
-        yield from fold_epochs(plan, folder, Place(default_device()), numbers)
+        yield from fold_epochs(plan, folder, place, numbers)
     except Exception as error:  # a trial that fails is a row and not the end
         yield told(error)
 

@@ -6,13 +6,12 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 import ray
 
+from dmlray.cluster.resources import Cluster, living
 from dmlray.errors import ConfigError, Interrupted, ResourceError
 
 QUIET = {
@@ -28,48 +27,6 @@ QUIET = {
 }
 
 _ANSWER = 5.0  # seconds that a cluster has to answer
-
-
-class Node(NamedTuple):
-    """What one machine has to give."""
-
-    cpus: float
-    gpus: float
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What Ray has to give, in all and on each machine."""
-
-    cpus: float
-    gpus: float
-    nodes: int
-    each: tuple[Node, ...] = ()
-
-    @property
-    def machines(self) -> tuple[Node, ...]:
-        """Every living node; the whole where nobody said what each has."""
-        return self.each or (Node(self.cpus, self.gpus),)
-
-    def cpus_of_one_job(self, gpu: bool) -> int:
-        """CPU cores for a training that runs alone: its fair share of a node's GPUs, or a node."""
-        node = self.cpus / self.nodes
-        return max(1, int(node / max(1.0, self.gpus / self.nodes) if gpu else node))
-
-    def fit(self, cpus: float, gpus: float) -> int:
-        """How many jobs of this size run at once.
-
-        Raises:
-            ResourceError: If not even one ever can.
-        """
-        counts = [int(self.cpus / cpus + 1e-9) if cpus else 10**6]
-        counts += [int(self.gpus / gpus + 1e-9)] if gpus else []
-        if min(counts) < 1:
-            raise ResourceError(
-                f"asked for {cpus:g} CPU and {gpus:g} GPU at once, "
-                f"but the cluster has {self.cpus:g} CPU and {self.gpus:g} GPU in all"
-            )
-        return min(counts)
 
 
 @contextmanager
@@ -187,10 +144,3 @@ def _has_token() -> bool:
         or os.environ.get("RAY_AUTH_TOKEN_PATH")
         or (Path.home() / ".ray" / "auth_token").is_file()
     )
-
-
-def living() -> Cluster:
-    """What the nodes that live now have; a lost one no longer counts, a new one does."""
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    each = tuple(Node(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in found)
-    return Cluster(sum(n.cpus for n in each), sum(n.gpus for n in each), len(each), each)

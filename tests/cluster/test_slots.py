@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dmlray.cluster import ensemble as module
 from dmlray.cluster.ensemble import Pool
-from dmlray.cluster.session import Cluster, Node, living
+from dmlray.cluster.resources import Cluster, Node, living
 from dmlray.cluster.slots import Memory, Share, share_of
 from dmlray.errors import ConfigError, ResourceError, RunError
 from dmlray.plans.folder import RunFolder
