@@ -24,7 +24,7 @@ def fill_caches(plan: Experiment, display: Display, cpus: float, gpus: float) ->
     others = [
         node
         for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] != here and node_of(node).count(cpus, gpus)
+        if node["Alive"] and node["NodeID"] != here and node_of(node).holds(cpus, gpus)
     ]
     fill = ray.remote(num_cpus=0)(_fill)
     filling = {_on(node["NodeID"], fill).remote(plan): node["NodeName"] for node in others}

@@ -7,17 +7,16 @@ number of slots follows the living cluster.
 import time
 from bisect import insort
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from dmlray.cluster import session
 from dmlray.cluster.breakage import Breakage
 from dmlray.cluster.failures import DIED, is_out_of_memory, is_plain_out_of_memory
+from dmlray.cluster.member_failures import MemberFailures
 from dmlray.cluster.remains import begin_anew, take_up
-from dmlray.cluster.resources import Cluster, Location, Patience
+from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, living
 from dmlray.cluster.slot_actor import Slot
 from dmlray.cluster.slots import Hired, Memory, Share, Slots, share_of
 from dmlray.errors import DamagedCheckpoint, DmlrayError, ResourceError, RunError
@@ -26,20 +25,8 @@ from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
 
-_TRIES = 3  # of one member without an epoch gained, before the ensemble gives up on it
 _LOOK = 0.5  # seconds between looks at the cluster and the journals
-_PATIENCE = 120.0  # seconds without room for a single slot: a node that comes back is waited for
 _GIB = 1 << 30
-
-
-@dataclass
-class Failure:
-    """What went wrong with a member, how often since it last gained an epoch, and where last."""
-
-    tries: int = 0
-    epochs: int = 0
-    reason: str = ""
-    where: Location | None = None
 
 
 class Pool:
@@ -59,13 +46,13 @@ class Pool:
         self.todo = [i for i in range(plan.size) if not self._finished(i)]
         self.missing = tuple(self.todo)
         self.active: dict[Any, int] = {}
-        self.failures: dict[int, Failure] = {}
+        self._failures = MemberFailures()
         self.epochs = {i: plan.member(i).budget.epochs for i in self.missing}
         self._breakage = Breakage()
         self._slots = Slots(slot, self._breakage.unused)
         shared = self.share.members_per_gpu > 1 and len(self.todo) > 1
         self._unmeasured = {plan.setting(i) for i in self.todo} if shared else set[int]()
-        self._patience, self._looked = Patience(_PATIENCE), time.monotonic()
+        self._patience, self._looked = Patience(PATIENCE), time.monotonic()
 
     def run(self, display: Display, over: Callable[[int], None] = lambda index: None) -> None:
         """Train all members that are missing; tell `over` the number of each that is done.
@@ -88,18 +75,14 @@ class Pool:
         finally:
             self._slots.close()
         self._show(display)
-        lost = {i: f.reason for i, f in self.failures.items() if f.tries >= _TRIES}
-        if lost:
-            raise RunError("; ".join(f"member {i} failed: {why}" for i, why in lost.items()))
+        if failed := self._failures.final():
+            raise RunError(failed)
 
     @property
     def _to_probe(self) -> set[int]:
         """Settings that are to be measured before any GPU is shared."""
-        if not self._unmeasured:
-            return self._unmeasured
-        return self._unmeasured & {
-            self.plan.setting(i) for i in [*self.todo, *self.active.values()]
-        }
+        members = [*self.todo, *self.active.values()] if self._unmeasured else []
+        return self._unmeasured & {self.plan.setting(index) for index in members}
 
     @property
     def _wanted(self) -> Share:
@@ -107,7 +90,7 @@ class Pool:
         return Share(self.share.cpus, 1) if self._to_probe else self.share
 
     def _room(self, unused: Collection[Location]) -> int:
-        return self._wanted.room(session.living().without(unused))
+        return self._wanted.room(living().without(unused))
 
     def _follow(self) -> None:
         """Have as many slots as there is room for and work to do."""
@@ -139,7 +122,7 @@ class Pool:
         others = self._slots.elsewhere(slot.where)
         to_probe = self._to_probe - {self.plan.setting(i) for i in self.active.values()}
         for index in self.todo:
-            failed = others and index in self.failures and self.failures[index].where == slot.where
+            failed = others and self._failures.last_at(index, slot.where)
             if not failed and (not self._to_probe or self.plan.setting(index) in to_probe):
                 return index
         return None
@@ -156,16 +139,13 @@ class Pool:
                 self._slots.free(slot)
             else:  # its CUDA context may be broken, and would fail all that come after
                 self._slots.fire(slot)
-                self._broke(index, slot, display)
+                if self._breakage.broke(slot.where, index, self._room):
+                    display.say(f"{slot.where} breaks again and again; it is not used any more")
             self._error(index, slot, error, display)
         else:
             self._slots.free(slot)
             self._breakage.works(slot.where)
             self._finish(index, found, over)
-
-    def _broke(self, index: int, slot: Hired, display: Display) -> None:
-        if self._breakage.broke(slot.where, index, self._room):
-            display.say(f"{slot.where} broke slots again and again; it is not used any more")
 
     def _finish(self, index: int, memory: Memory | None, over: Callable[[int], None]) -> None:
         setting = self.plan.setting(index)
@@ -192,7 +172,7 @@ class Pool:
             reason = "its checkpoint cannot be read"
             self._failed(index, slot, reason, display, "trained again from its start")
         elif isinstance(cause, DmlrayError):
-            self.failures[index] = Failure(_TRIES, 0, str(cause))  # no retry would mend it
+            self._failures.give_up(index, str(cause))
         elif not isinstance(error, RayTaskError):
             self._failed(index, slot, DIED, display)
         elif is_out_of_memory(error):
@@ -207,7 +187,7 @@ class Pool:
             reason = "out of memory: give a smaller data.batch_size, in a new run"
             self._failed(index, slot, reason, display)
         elif share.members_per_gpu != self._asked or self._asked == 1:
-            self.failures[index] = Failure(_TRIES, 0, self._no_memory(share))
+            self._failures.give_up(index, self._no_memory(share))
         else:
             half = self._asked // 2
             self.share = Share(share.cpus, half)
@@ -232,11 +212,7 @@ class Pool:
         display: Display,
         then: str = "goes on from its last checkpoint",
     ) -> None:
-        failure = self.failures.setdefault(index, Failure())
-        epochs = self._epochs_of(index)
-        failure.tries = failure.tries + 1 if epochs <= failure.epochs else 1
-        failure.epochs, failure.reason, failure.where = epochs, reason, slot.where
-        if failure.tries < _TRIES:
+        if self._failures.add(index, reason, self._epochs_of(index), slot.where):
             insort(self.todo, index)
             display.say(f"member {index}: {reason}; {then}")
 

@@ -39,8 +39,8 @@ class Node(NamedTuple):
         whole = int(self.gpus)
         return whole * _times(1, gpus) if 0 < gpus < 1 else _times(whole, gpus)
 
-    def count(self, cpus: float, gpus: float) -> int:
-        """How many processes of this size it holds."""
+    def holds(self, cpus: float, gpus: float) -> int:
+        """How many processes of this size it has room for."""
         return min(_times(self.cpus, cpus), self.gpu_shares(gpus))
 
 
@@ -70,7 +70,7 @@ class Cluster:
 
     def count(self, cpus: float, gpus: float) -> int:
         """How many processes of this size run at once; each needs one node."""
-        return sum(node.count(cpus, gpus) for node in self.machines)
+        return sum(node.holds(cpus, gpus) for node in self.machines)
 
     def fit(self, cpus: float, gpus: float, wanted: int = 1) -> int:
         """How many processes of this size run at once.

@@ -19,6 +19,7 @@ _MOST_MEMBERS_PER_GPU = 100
 _GRAIN = 10_000  # Ray counts resources in ten-thousandths
 USABLE = 0.95  # of a GPU's memory: allocators of neighbours leave gaps
 _STARTS = 3  # in a row that may fail
+_NOWHERE = Location("", "")
 
 
 class Memory(NamedTuple):
@@ -67,11 +68,11 @@ def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
 
 @dataclass(eq=False)
 class Hired:
-    """A slot's handle, the share that it holds, and where, once it is up."""
+    """A slot's handle, the share that it holds, and where it is, once it is up."""
 
     actor: Any
     share: Share
-    where: Location | None = None
+    where: Location = _NOWHERE
 
 
 class Slots:
@@ -107,7 +108,7 @@ class Slots:
         """Slots of this size that are up and free."""
         return [slot for slot in self._usable() if slot.share == share]
 
-    def elsewhere(self, where: Location | None) -> bool:
+    def elsewhere(self, where: Location) -> bool:
         """Whether other locations have slots that get members."""
         return any(slot.where != where for slot in [*self._usable(), *self._busy.values()])
 

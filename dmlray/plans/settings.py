@@ -49,7 +49,7 @@ class Settings(Knobs):
     gpus: float | None = Field(
         None,
         ge=0,
-        description="of each fold, a share or whole ones; null: 1 where the cluster has any, else 0",
+        description="of each fold, a share or whole ones; null: 1 if the cluster has any, else 0",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler")
     repeats: int = Field(
