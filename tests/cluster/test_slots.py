@@ -55,7 +55,7 @@ def test_a_nonsense_number_of_members_per_gpu_is_told(members: int) -> None:
 
 def test_a_cluster_without_a_core_is_refused() -> None:
     with pytest.raises(
-        ResourceError, match="asked for 1 CPU and 0 GPU on one node, but .* 0 CPU and 0 GPU"
+        ResourceError, match=r"asked for 1 CPU and 0 GPU on one node, but .* 0 CPU and 0 GPU"
     ):
         share_of(cluster((0, 0)), 1)
 
