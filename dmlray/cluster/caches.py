@@ -1,5 +1,7 @@
 """The image cache on every node that trains, filled before: all nodes at once."""
 
+from typing import Any
+
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -21,11 +23,7 @@ def fill_caches(plan: Experiment, display: Display, cpus: float, gpus: float) ->
         DataError: If a node does not see the images, or cannot read or keep them; it is named.
     """
     here = ray.get_runtime_context().get_node_id()
-    others = [
-        node
-        for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] != here and node_of(node).holds(cpus, gpus)
-    ]
+    others = [node for node in nodes_that_train(ray.nodes(), cpus, gpus) if node["NodeID"] != here]
     fill = ray.remote(num_cpus=0)(_fill)
     filling = {_on(node["NodeID"], fill).remote(plan): node["NodeName"] for node in others}
     if filling:
@@ -36,6 +34,11 @@ def fill_caches(plan: Experiment, display: Display, cpus: float, gpus: float) ->
         for reference in done:
             _check(filling[reference], reference)
         display.update(len(filling) - len(waiting))
+
+
+def nodes_that_train(nodes: list[dict[str, Any]], cpus: float, gpus: float) -> list[dict[str, Any]]:
+    """Those of `ray.nodes()` that live and hold a process of this size."""
+    return [node for node in nodes if node["Alive"] and node_of(node).holds(cpus, gpus)]
 
 
 def _fill(plan: Experiment) -> str | None:

@@ -3,6 +3,7 @@
 import errno
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from ray.exceptions import OutOfMemoryError, RayTaskError
@@ -48,6 +49,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(map(_is_memory, _chain(error)))
 
 
+@contextmanager
+def out_of_memory_on_top() -> Iterator[None]:
+    """Raise an out of memory that lies below another error as one of its own.
+
+    For processes of Ray, which sends an error without what it came from.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error) and not _is_memory(error):
+            raise RuntimeError(f"out of memory: {error}") from error
+        raise
+
+
 def is_plain_out_of_memory(error: BaseException) -> bool:
     """Whether an allocator refused and left the process and its GPU in order."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError)
@@ -56,9 +71,6 @@ def is_plain_out_of_memory(error: BaseException) -> bool:
 def _is_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    if isinstance(error, RayTaskError):  # what its cause came from is only left as text
-        raised = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", error.traceback_str, re.MULTILINE)
-        return any("MemoryError" in line or _MEMORY.search(line) for line in raised)
     if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and bool(_MEMORY.search(str(error)))

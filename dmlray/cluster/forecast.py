@@ -7,7 +7,7 @@ import ray
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from dmlray.cluster import training
-from dmlray.cluster.failures import is_out_of_memory
+from dmlray.cluster.failures import is_out_of_memory, out_of_memory_on_top
 from dmlray.cluster.resources import Cluster
 from dmlray.cluster.search import Resources, resources_of
 from dmlray.cluster.slots import share_of
@@ -140,4 +140,5 @@ def _probe(plan: Experiment, resources: Resources, folds: bool) -> Probe:
 def _on_worker(plan: Experiment, threads: int, folds: bool) -> Probe:
     device = default_device()
     set_threads(threads)
-    return probe(plan, Place(device, loader_threads(device, threads)), folds)
+    with out_of_memory_on_top():
+        return probe(plan, Place(device, loader_threads(device, threads)), folds)

@@ -5,6 +5,7 @@ from contextlib import suppress
 import ray
 import torch
 
+from dmlray.cluster.failures import out_of_memory_on_top
 from dmlray.cluster.reporters import ToTensorBoard
 from dmlray.cluster.slots import USABLE, Memory
 from dmlray.learn import journal
@@ -45,7 +46,8 @@ class Slot:
         set_threads(cpus)
         cap_memory(device, has.get("GPU", 0.0))
         place = Place(device, loader_threads(device, cpus))
-        job(plan, folder, report, place, with_zero_shot=folder.path.name == "000")
+        with out_of_memory_on_top():
+            job(plan, folder, report, place, with_zero_shot=folder.path.name == "000")
 
 
 class _Enough(Exception):
