@@ -34,6 +34,7 @@ class Slot:
             if epoch.number > finished:
                 raise _Enough
 
+        torch.cuda.empty_cache()  # of another setting that was probed before
         torch.cuda.reset_peak_memory_stats()
         with suppress(_Enough):
             self._job(plan, folder, report)
