@@ -14,7 +14,7 @@ import click
 from dmlray import __version__
 from dmlray.cli.data import data
 from dmlray.cli.look import doctor, methods, plan, show
-from dmlray.errors import DmlrayError, Interrupted
+from dmlray.errors import DmlrayError, Interrupted, RunError
 from dmlray.interrupts import interruptible
 
 if TYPE_CHECKING:
@@ -102,12 +102,14 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
         findings, folder = api.tune(file, overrides, display=display, **options)
     for line in findings.lines():
         click.echo(line)
-    click.echo(f"train it with:  dmlray train {folder}/best.yaml")
+    click.echo(f"train it with:  dmlray train {folder.typed}/{folder.best.name}")
     if folder.repeat.scores.exists():
         from dmlray.learn.scores import read_scores
 
         _averages(read_scores(folder.repeat.scores))
     _where(folder)
+    if findings.failure:
+        raise RunError(f"{findings.failure}. See {folder}/trials.json")
 
 
 @main.command()
@@ -267,4 +269,4 @@ def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
 
 def _where(folder: RunFolder) -> None:
     click.echo(f"run folder:   {folder}")
-    click.echo(f"TensorBoard:  tensorboard --logdir {folder}")
+    click.echo(f"TensorBoard:  tensorboard --logdir {folder.typed}")

@@ -57,14 +57,14 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
     slots = share_of(cluster, 1).room(cluster) if settings.repeats else 1
     repeat = _training(plan.experiment, found, dataset)
     return Forecast(
-        trials=settings.trials,
+        trials=plan.trials,
         folds=folds,
         epochs=plan.experiment.budget.epochs,
         repeats=settings.repeats,
         stops_early=settings.scheduler != "none",
         resources=resources,
         probe=found,
-        seconds=ceil(settings.trials / resources.at_once) * trial
+        seconds=ceil(plan.trials / resources.at_once) * trial
         + ceil(settings.repeats / slots) * repeat,
         **_memory(found, in_turn),
     )

@@ -59,7 +59,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     try:
         watch(lambda: fit(trainer), Shown(plan, folder, display))
     except ResourceError as error:  # once there is room again
-        raise RunError(f"{error}. Go on with: dmlray train --resume {folder}") from error
+        raise RunError(f"{error}. Go on with: dmlray train --resume {folder.typed}") from error
     return read_scores(folder.scores)
 
 
