@@ -8,6 +8,7 @@ from dmlray.api.begin import RUNS, needed, prepare, resumable, resumed, run_name
 from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.session import session
+from dmlray.cluster.slots import share_of
 from dmlray.learn.averages import score_members
 from dmlray.learn.scores import Scores
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
@@ -84,6 +85,7 @@ def _averaged(
         folder.claim()
         plan.write(folder.plan(kind))
     with resumable(f"dmlray {command} --resume", folder), session(address) as cluster:
-        fill_caches(plan.experiment, display)
+        share = share_of(cluster, members_per_gpu)
+        fill_caches(plan.experiment, display, share.cpus, share.gpus)
         members.train_members(plan, folder, cluster, members_per_gpu, display)
         return score_members(plan, folder)

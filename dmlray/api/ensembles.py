@@ -9,11 +9,11 @@ from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.merging import Merging
 from dmlray.cluster.session import session
+from dmlray.cluster.slots import share_of
 from dmlray.errors import ConfigError
 from dmlray.learn import merging
-from dmlray.learn.device import default_device
 from dmlray.learn.scores import Scores
-from dmlray.learn.training import Place
+from dmlray.learn.training import whole_process
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
@@ -56,9 +56,10 @@ def ensemble(
         folder.claim()
         plan.write(folder.plan("ensemble"))
     with resumable("dmlray ensemble --resume", folder), session(address) as cluster:
+        share = share_of(cluster, members_per_gpu)
         for setting in (plan.experiment, *plan.others):
-            fill_caches(setting, display)
-        merger = Merging(plan, folder, cluster)
+            fill_caches(setting, display, share.cpus, share.gpus)
+        merger = Merging(plan, folder)
         members.train_members(plan, folder, cluster, members_per_gpu, display, merger.over)
         return merger.finish(), folder
 
@@ -88,7 +89,7 @@ def merge(
     if not resume:
         folder.claim()
         plan.write(folder.plan("merge"))
-    scores = merging.merge(plan, folder, Place(default_device()), display.counting)
+    scores = merging.merge(plan, folder, whole_process(), display.counting)
     write_ensemble(folder, scores)
     return scores, folder
 

@@ -28,10 +28,9 @@ from dmlray.errors import ConfigError
 from dmlray.evaluation import clustering
 from dmlray.learn import job
 from dmlray.learn.averages import score_members
-from dmlray.learn.device import default_device
 from dmlray.learn.scores import Scores
 from dmlray.learn.space_preflight import preflight_space
-from dmlray.learn.training import Place
+from dmlray.learn.training import whole_process
 from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.files import Resolved, read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
@@ -63,7 +62,8 @@ def train(
         folder.claim()
         write_experiment(folder.plan("experiment"), plan)
     with resumable("dmlray train --resume", folder), session(address) as cluster:
-        fill_caches(plan, display)
+        cpus, gpu = training.resources_of(plan, cluster)  # before anything is decoded
+        fill_caches(plan, display, cpus, gpu)
         return training.train(plan, folder, cluster, display), folder
 
 
@@ -98,7 +98,7 @@ def tune(
         if not resume:
             folder.claim()
             plan.write(folder.plan("search"))
-        fill_caches(plan.experiment, display)
+        fill_caches(plan.experiment, display, resources.cpus, resources.gpus)
         findings = searching.search(plan, folder, resources, display)
         best = findings.best
         assert best is not None  # else the search has said so
@@ -146,10 +146,10 @@ def evaluate(run: Path, display: Display | None = None) -> Scores:
     match folder.kind():
         case "experiment":
             plan = read_experiment(folder.plan("experiment")).experiment
-            return job.evaluate(plan, folder, Place(default_device()), counting)
+            return job.evaluate(plan, folder, whole_process(), counting)
         case "ensemble":
-            with session() as cluster:
-                return merge_members(read_ensemble(folder.plan("ensemble")), folder, cluster)
+            with session():
+                return merge_members(read_ensemble(folder.plan("ensemble")), folder)
         case "cross_validation" | "repeat" as kind:
             return score_members(read_ensemble(folder.plan(kind)), folder)
         case "merge":

@@ -49,7 +49,7 @@ class Ensemble:
 
     def member(self, index: int) -> Experiment:
         """Member `index`, a function of (seed, index) alone: the same on 1 and on 8 devices."""
-        own = (self.experiment, *self.others)[index % (len(self.others) + 1)]
+        own = (self.experiment, *self.others)[self.setting(index)]
         protocol = self.experiment.protocol
         seed = (self.experiment.seed * _SEED_STRIDE + index) % 2**31
         changes: dict[str, Any] = {"seed": seed}
@@ -61,6 +61,10 @@ class Ensemble:
         if self.vary == "new_seed":
             changes["seed"] = (self.experiment.seed + 1 + index) % 2**31
         return override(own, f"member {index}", changes)
+
+    def setting(self, index: int) -> int:
+        """Which of the experiments member `index` trains."""
+        return index % (len(self.others) + 1)
 
     def differences(self, other: "Ensemble") -> list[str]:
         """In what `other` is not this plan, one sentence each; folds left open are as here."""
