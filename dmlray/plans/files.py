@@ -13,8 +13,10 @@ from dmlray import methods
 from dmlray.errors import ConfigError
 from dmlray.knobs import Knobs
 from dmlray.plans.experiment import Experiment, Method
+from dmlray.plans.fields import takes_text
 from dmlray.plans.problems import nearest, problems
 from dmlray.plans.voices import Voice, flatten, nest, read_file, read_overrides
+from dmlray.printable import printable, shortened
 from dmlray.storage import write_text
 
 
@@ -49,34 +51,31 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
 
 def resolve(source: str, voices: Sequence[Voice]) -> Resolved:
     """Merge voices, the last one wins, above what the authors published for the data set."""
-    values, said = _merge(voices)
-    method, dataset = values.get("method.name"), values.get("data.name", "demo")
+    merged = _merge(voices)
+    method = merged.texts.get("method.name", merged.values.get("method.name"))
     if method is None:
         raise ConfigError(
             source, [f"method.name: is missing. Allowed: {', '.join(methods.names())}"]
         )
     if method not in methods.names():
-        raise ConfigError(
-            source,
-            [
-                _line(
-                    said,
-                    "method.name",
-                    f"unknown method {method!r}.{nearest(str(method), methods.names())}",
-                )
-            ],
-        )
+        known = nearest(str(method), methods.names())
+        problem = f"unknown method {shortened(method)}.{known}"
+        raise ConfigError(source, [_line(merged.places, "method.name", problem)])
+    values = _literal(method, merged)
     chosen = [value for key, value in values.items() if key.startswith("method.")]
-    published = methods.published(method, dataset, chosen)
+    dataset = values.get("data.name", "demo")
+    published = methods.published(method, dataset, chosen) if isinstance(dataset, str) else None
     if published:
         whispered = Voice(f"published: {published.source}", dict(published.settings))
-        values, said = _merge([whispered, *voices])
+        merged = _merge([whispered, *voices])
+        values = _literal(method, merged)
+    said = merged.places
     return Resolved(_check(source, values, said), {**_defaults(method), **said})
 
 
 def write_experiment(path: Path, experiment: Experiment, comments: Sequence[str] = ()) -> None:
     """Write a legal experiment file, whole or not at all; comments become its first lines."""
-    head = "".join(f"# {comment}\n" for comment in comments)
+    head = "".join(f"# {printable(comment)}\n" for comment in comments)
     write_text(path, head + yaml.safe_dump(experiment.document(), sort_keys=False))
 
 
@@ -90,18 +89,35 @@ def override(experiment: Experiment, name: str, values: dict[str, Any]) -> Exper
     return resolve(name, [base, Voice(name, values)]).experiment
 
 
-def _merge(voices: Sequence[Voice]) -> tuple[dict[str, Any], dict[str, str]]:
-    values: dict[str, Any] = {}
-    said: dict[str, str] = {}
+def _merge(voices: Sequence[Voice]) -> Voice:
+    """One source of all; a mapping given as a value takes the place of its whole group."""
+    merged = Voice("", {})
     for voice in voices:
         for key, value in voice.values.items():
-            values[key] = value
-            said[key] = voice.place(key)
-    return values, said
+            for below in [known for known in merged.values if known.startswith(f"{key}.")]:
+                del merged.values[below], merged.places[below]
+            for leaf, content in flatten({key: value}).items():
+                merged.values[leaf], merged.places[leaf] = content, voice.place(key)
+                merged.texts.pop(leaf, None)
+                if leaf in voice.texts:
+                    merged.texts[leaf] = voice.texts[leaf]
+    return merged
+
+
+def _literal(method: str, merged: Voice) -> dict[str, Any]:
+    """The values, where settings that take text or a path have it as it was written."""
+    written = {
+        key: text
+        for key, text in merged.texts.items()
+        if key in merged.values and takes_text(method, key)
+    }
+    return {**merged.values, **written}
 
 
 def _check(source: str, values: dict[str, Any], said: dict[str, str]) -> Experiment:
     """Validate each section by its model and collect every problem of the document."""
+    if mixed := list(_below_values(values)):
+        raise ConfigError(source, [_line(said, key, text) for key, text in mixed])
     document = nest(values)
     section = document.pop("method")
     name = section.pop("name")
@@ -115,6 +131,15 @@ def _check(source: str, values: dict[str, Any], said: dict[str, str]) -> Experim
         raise ConfigError(source, [_line(said, key, text) for key, text in found])
     assert isinstance(experiment, Experiment)
     return experiment
+
+
+def _below_values(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys below one that is no group, and what is wrong with them."""
+    for key in values:
+        for dot in (place for place, letter in enumerate(key) if letter == "."):
+            above = key[:dot]
+            if not isinstance(values.get(above, {}), dict):
+                yield key, f"unknown key: {above} is {shortened(values[above])}, no group of keys"
 
 
 def _validated(
