@@ -17,13 +17,22 @@ def local_path(given: str | Path) -> Path:
     text = str(given)
     if not text or "\0" in text:
         raise ValueError(f"{text!r} is not a path. Allowed: a path")
-    if _ADDRESS.match(text):
-        raise ValueError(
-            f"{text!r} is an address, not a path. "
-            "Allowed: a path on this machine, where a remote storage can be mounted"
-        )
+    refuse_address(text)
     path = os.path.expanduser(text)
     if path.startswith("~"):
         user = text.partition("/")[0]
         raise ValueError(f"{text!r}: {user} is no user here. Allowed: ./{text} for that very name")
     return Path(path)
+
+
+def refuse_address(given: str | Path) -> None:
+    """Refuse what libraries would take for a folder of the name `s3:`.
+
+    Raises:
+        ValueError: If it is an address such as s3://bucket.
+    """
+    if _ADDRESS.match(str(given)):
+        raise ValueError(
+            f"{str(given)!r} is an address, not a path. "
+            "Allowed: a path on this machine, where a remote storage can be mounted"
+        )

@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import textwrap
 from typing import Any
 
 # C0, DEL, C1, line separators, marks that reorder or hide text, lone surrogates.
@@ -17,6 +18,16 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 def printable(text: str) -> str:
     """Show control characters escaped, as `\\x1b`: one line that does nothing to a terminal."""
     return _CONTROL.sub(_escaped, text)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """The line as it is shown, broken between words where it is wider than `width`; none is cut."""
+    shown = printable(line)
+    if len(shown) <= width:
+        return [shown]
+    return textwrap.wrap(
+        shown, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def shortened(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,14 +12,15 @@ import click
 
 from dmlray import __version__
 from dmlray.cli.data import data
+from dmlray.cli.local_path import PATH, read_path
 from dmlray.cli.look import doctor, methods, plan, show
+from dmlray.cli.output import echo, echo_error, echo_wrapped, guarded_output
 from dmlray.errors import DmlrayError, Interrupted
 
 if TYPE_CHECKING:
     from dmlray.learn.scores import Scores
     from dmlray.plans.folder import RunFolder
 
-PATH = click.Path(path_type=Path)
 SIZES = click.IntRange(min=1)
 MEMBERS = click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
 
@@ -30,12 +32,25 @@ class Main(click.Group):
         try:
             return super().invoke(context)
         except DmlrayError as error:
-            click.echo(str(error), err=True)
+            echo_error(error)
             sys.exit(error.exit_status)
         except (Interrupted, KeyboardInterrupt) as error:
             resume = getattr(error, "resume", None)
-            click.echo(f"interrupted. Go on with: {resume}" if resume else "interrupted", err=True)
+            echo(f"interrupted. Go on with: {resume}" if resume else "interrupted", err=True)
             sys.exit(getattr(error, "exit_status", 130))
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        extra["standalone_mode"] = False  # click would print names as they are
+        with guarded_output():
+            try:
+                status = super().main(*args, **extra)
+            except click.ClickException as error:
+                echo_error(error)
+                status = error.exit_code
+            except click.Abort:
+                echo("interrupted", err=True)
+                status = 130
+            sys.exit(status)
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -86,8 +101,8 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     with _display() as display:
         findings, folder = api.tune(file, overrides, display=display, **options)
     for line in findings.lines():
-        click.echo(line)
-    click.echo(f"train it with:  dmlray train {folder}/best.yaml")
+        echo_wrapped(line)
+    echo(f"train it with:  dmlray train {shlex.quote(f'{folder}/best.yaml')}")
     if folder.repeat.scores.exists():
         from dmlray.learn.scores import read_scores
 
@@ -116,7 +131,7 @@ def cv(words: Sequence[str], **options: Any) -> None:
 
 @main.command()
 @click.argument("words", nargs=-1, metavar="[EXPERIMENT] [KEY=VALUE]...")
-@click.option("--repeats", "size", type=int, default=5, show_default=True, help="Trainings.")
+@click.option("--repeats", "size", type=int, help="Trainings; default 5.")
 @MEMBERS
 @_run_options
 def repeat(words: Sequence[str], **options: Any) -> None:
@@ -211,9 +226,9 @@ for command in (data, show, plan, methods, doctor):
 
 
 def _split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The file, if the first word is one, and the overrides."""
-    if words and "=" not in words[0]:
-        return Path(words[0]), list(words[1:])
+    """The file, if the first word is one, and the overrides; a key has no slash, as in lr=1/x.yaml."""
+    if words and ("=" not in words[0] or "/" in words[0].partition("=")[0]):
+        return read_path("command line", words[0]), list(words[1:])
     return None, list(words)
 
 
@@ -241,7 +256,7 @@ def _averages(scores: Scores) -> None:
 
     _table(average_rows(scores), scores)
     for line in held_out_lines(scores):
-        click.echo(line)
+        echo(line)
 
 
 def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
@@ -251,5 +266,5 @@ def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
 
 
 def _where(folder: RunFolder) -> None:
-    click.echo(f"run folder:   {folder}")
-    click.echo(f"TensorBoard:  tensorboard --logdir {folder}")
+    echo(f"run folder:   {folder}")
+    echo(f"TensorBoard:  tensorboard --logdir {shlex.quote(str(folder))}")
