@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,11 +15,8 @@ from dmlray.cli.data import data
 from dmlray.cli.local_path import PATH, read_path
 from dmlray.cli.look import doctor, methods, plan, show
 from dmlray.cli.output import echo, echo_error, echo_wrapped, guarded_output
+from dmlray.cli.scores import curve_rows, print_averages, print_folder, print_scores, stage_rows
 from dmlray.errors import DmlrayError, Interrupted
-
-if TYPE_CHECKING:
-    from dmlray.learn.scores import Scores
-    from dmlray.plans.folder import RunFolder
 
 SIZES = click.IntRange(min=1)
 MEMBERS = click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
@@ -83,8 +80,8 @@ def train(words: Sequence[str], **options: Any) -> None:
     file, overrides = _split(words)
     with _display() as display:
         scores, folder = api.train(file, overrides, display=display, **options)
-    _table(_rows(scores, "trained"), scores)
-    _where(folder)
+    print_scores(stage_rows(scores, "trained"), scores)
+    print_folder(folder)
 
 
 @main.command()
@@ -106,8 +103,8 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     if folder.repeat.scores.exists():
         from dmlray.learn.scores import read_scores
 
-        _averages(read_scores(folder.repeat.scores))
-    _where(folder)
+        print_averages(read_scores(folder.repeat.scores))
+    print_folder(folder)
 
 
 @main.command()
@@ -125,8 +122,8 @@ def cv(words: Sequence[str], **options: Any) -> None:
     file, overrides = _split(words)
     with _display() as display:
         scores, folder = api.cross_validate(file, overrides, display=display, **options)
-    _averages(scores)
-    _where(folder)
+    print_averages(scores)
+    print_folder(folder)
 
 
 @main.command()
@@ -141,8 +138,8 @@ def repeat(words: Sequence[str], **options: Any) -> None:
     file, overrides = _split(words)
     with _display() as display:
         scores, folder = api.repeat(file, overrides, display=display, **options)
-    _averages(scores)
-    _where(folder)
+    print_averages(scores)
+    print_folder(folder)
 
 
 @main.command()
@@ -166,8 +163,8 @@ def ensemble(overrides: Sequence[str], **options: Any) -> None:
     with _display() as display:
         scores, folder = api.ensemble(overrides=overrides, display=display, **options)
     zero = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
-    _table([*zero, *_curve_rows(scores)], scores)
-    _where(folder)
+    print_scores([*zero, *curve_rows(scores)], scores)
+    print_folder(folder)
 
 
 @main.command()
@@ -188,8 +185,8 @@ def merge(runs: Sequence[Path], weights: str | None, **options: Any) -> None:
 
     with _display() as display:
         scores, folder = api.merge(runs, weights=read_weights(weights), display=display, **options)
-    _table(_curve_rows(scores) if scores.curve else [("merged", scores.metrics)], scores)
-    _where(folder)
+    print_scores(curve_rows(scores) if scores.curve else [("merged", scores.metrics)], scores)
+    print_folder(folder)
 
 
 @main.command()
@@ -201,10 +198,10 @@ def demo(out: Path | None) -> None:
     with _display() as display:
         result = api.demo(out=out, display=display)
     merged = result.merged
-    rows = _rows(result.trained, "tuned proxy_anchor")
-    rows += [(f"dreml, {name}", metrics) for name, metrics in _curve_rows(merged)]
-    _table(rows, result.trained)
-    _where(result.folder)
+    rows = stage_rows(result.trained, "tuned proxy_anchor")
+    rows += [(f"dreml, {name}", metrics) for name, metrics in curve_rows(merged)]
+    print_scores(rows, result.trained)
+    print_folder(result.folder)
 
 
 @main.command()
@@ -216,9 +213,9 @@ def evaluate(run: Path) -> None:
     with _display() as display:
         scores = api.evaluate(run, display)
     if scores.parts:
-        _averages(scores)
+        print_averages(scores)
     else:
-        _table(_rows(scores, scores.method), scores)
+        print_scores(stage_rows(scores, scores.method), scores)
 
 
 for command in (data, show, plan, methods, doctor):
@@ -226,7 +223,7 @@ for command in (data, show, plan, methods, doctor):
 
 
 def _split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The file, if the first word is one, and the overrides; a key has no slash, as in lr=1/x.yaml."""
+    """The file, if the first word is one, and the overrides: lr=1/x.yaml is a file."""
     if words and ("=" not in words[0] or "/" in words[0].partition("=")[0]):
         return read_path("command line", words[0]), list(words[1:])
     return None, list(words)
@@ -236,35 +233,3 @@ def _display() -> Any:
     from dmlray.reporting.display import Display
 
     return Display()
-
-
-def _rows(scores: Scores, name: str) -> list[tuple[str, dict[str, float]]]:
-    zero = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
-    return [*zero, (name, scores.metrics)]
-
-
-def _curve_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
-    """The ensemble at 1, 2, 4, 8, ... members, and at its full size."""
-    full = len(scores.curve)
-    sizes = [2**power for power in range(full.bit_length()) if 2**power < full]
-    named = [(f"{n} merged" if n > 1 else "one member", scores.curve[n - 1]) for n in sizes]
-    return [*named, (f"{full} merged", scores.metrics)]
-
-
-def _averages(scores: Scores) -> None:
-    from dmlray.reporting.tables import average_rows, held_out_lines
-
-    _table(average_rows(scores), scores)
-    for line in held_out_lines(scores):
-        echo(line)
-
-
-def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
-    from dmlray.reporting.tables import print_table
-
-    print_table(rows, scores)
-
-
-def _where(folder: RunFolder) -> None:
-    echo(f"run folder:   {folder}")
-    echo(f"TensorBoard:  tensorboard --logdir {shlex.quote(str(folder))}")

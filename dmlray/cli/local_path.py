@@ -10,8 +10,8 @@ from dmlray.errors import ConfigError
 from dmlray.local_paths import local_path
 
 
-class LocalPath(click.ParamType):
-    """A path of this machine; `--out=~/runs` reaches the home, which shells expand in words only."""
+class LocalPath(click.ParamType):  # type: ignore[type-arg]  # no older click has one
+    """A path of this machine; in `--out=~/runs` shells do not expand the home."""
 
     name = "path"
 

@@ -30,7 +30,7 @@ def echo_wrapped(line: str) -> None:
 def echo_error(error: DmlrayError | click.ClickException) -> None:
     """Print an error, of which each problem has a line."""
     if isinstance(error, click.ClickException):
-        error.message = printable(error.message)
+        error.message = printable(error.message)  # type: ignore[misc]
         error.show()
         return
     for line in str(error).split("\n"):  # names in it have no line breaks any more
@@ -50,7 +50,7 @@ def guarded_output() -> Iterator[None]:
     try:
         yield
     except OSError:
-        if not _is_broken():
+        if not _is_broken(probe="\n"):  # where nothing is buffered, nothing is left to be flushed
             raise
         sys.exit(1)
     except SystemExit as end:
@@ -61,12 +61,17 @@ def guarded_output() -> Iterator[None]:
         sys.exit(1)
 
 
-def _is_broken() -> bool:
-    """Whether a stream does not take what was written to it; say so, and write no more to it."""
+def _is_broken(probe: str = "") -> bool:
+    """Whether a stream does not take what is written to it; say so, and write no more to it.
+
+    Args:
+        probe: Written to standard output; standard error is where the sentence goes.
+    """
     broken = False
     for name, stream in (("output", sys.stdout), ("error", sys.stderr)):
         try:
             if stream is not None:
+                stream.write(probe if stream is sys.stdout else "")
                 stream.flush()
         except OSError as error:
             broken = True
