@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -223,10 +224,13 @@ for command in (data, show, plan, methods, doctor):
 
 
 def _split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The file, if the first word is one, and the overrides: lr=1/x.yaml is a file."""
-    if words and ("=" not in words[0] or "/" in words[0].partition("=")[0]):
-        return read_path("command line", words[0]), list(words[1:])
-    return None, list(words)
+    """The file, if the first word is one, and the overrides; runs/lr=1/best.yaml is a file."""
+    if not words:
+        return None, []
+    key, equals, _ = words[0].partition("=")
+    if equals and "/" not in key and not os.path.isfile(words[0]):
+        return None, list(words)
+    return read_path("command line", words[0]), list(words[1:])
 
 
 def _display() -> Any:

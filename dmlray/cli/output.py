@@ -44,41 +44,43 @@ def guarded_output() -> Iterator[None]:
     Nothing is printed for a closed pipe: whoever read from it has read enough.
     """
     logging.lastResort = _EscapedLines(logging.WARNING)
-    for stream in (sys.stdout, sys.stderr):
+    streams = (sys.stdout, sys.stderr)
+    for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except OSError:
-        if not _is_broken(probe="\n"):  # where nothing is buffered, nothing is left to be flushed
+        if not _is_broken(*streams, probe="\n"):  # flushing says nothing of unbuffered streams
             raise
         sys.exit(1)
     except SystemExit as end:
-        if _is_broken():
+        if _is_broken(*streams):
             sys.exit(end.code or 1)
         raise
-    if _is_broken():
+    if _is_broken(*streams):
         sys.exit(1)
 
 
-def _is_broken(probe: str = "") -> bool:
+def _is_broken(output: TextIO | None, error: TextIO | None, probe: str = "") -> bool:
     """Whether a stream does not take what is written to it; say so, and write no more to it.
 
     Args:
         probe: Written to standard output; standard error is where the sentence goes.
     """
     broken = False
-    for name, stream in (("output", sys.stdout), ("error", sys.stderr)):
+    for name, stream in (("output", output), ("error", error)):
+        if stream is None:  # it was closed before dmlray began
+            continue
         try:
-            if stream is not None:
-                stream.write(probe if stream is sys.stdout else "")
-                stream.flush()
-        except OSError as error:
+            stream.write(probe if stream is output else "")
+            stream.flush()
+        except OSError as failure:
             broken = True
             _discard(stream)
-            if not isinstance(error, BrokenPipeError):
+            if not isinstance(failure, BrokenPipeError):
                 with suppress(OSError):
-                    echo(f"standard {name}: {error.strerror}", err=True)
+                    echo(f"standard {name}: {failure.strerror}", err=True)
     return broken
 
 

@@ -11,6 +11,7 @@ from dmlray.errors import ConfigError
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override, resolve
 from dmlray.plans.voices import Voice, differences, flatten, read_file
+from dmlray.printable import shortened
 from dmlray.storage import write_text
 
 Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]
@@ -140,7 +141,7 @@ def read_ensemble(path: Path, overrides: Sequence[Voice] = ()) -> Ensemble:
     try:
         said = [Voice(str(path), flatten(other)) for other in voice.values.get("others", [])]
         size, vary = int(voice.values["size"]), voice.values["vary"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(str(path), [f"is no plan of an ensemble: {error!r}"]) from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ConfigError(str(path), [f"is no plan of an ensemble: {shortened(error)}"]) from None
     others = tuple(resolve(str(path), [other, *overrides]).experiment for other in said)
     return Ensemble(experiment, size, vary, others)

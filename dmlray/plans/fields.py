@@ -1,6 +1,7 @@
 """The types that a setting takes, by its dotted key."""
 
 import types
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -26,8 +27,11 @@ def types_of(method: str, key: str) -> frozenset[Any]:
     return parts
 
 
+@cache
 def takes_text(method: str, key: str) -> bool:
     """Whether a setting takes text or a path, and nothing else but null."""
+    if key == "method.name" or (not method and key.partition(".")[0] == "method"):
+        return key == "method.name"
     parts = types_of(method, key) - {type(None)}
     return bool(parts) and all(part in (str, Path) or _is_words(part) for part in parts)
 

@@ -51,8 +51,8 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
 
 def resolve(source: str, voices: Sequence[Voice]) -> Resolved:
     """Merge voices, the last one wins, above what the authors published for the data set."""
-    merged = _merge(voices)
-    method = merged.texts.get("method.name", merged.values.get("method.name"))
+    values, said = _merge(voices)
+    method = values.get("method.name")
     if method is None:
         raise ConfigError(
             source, [f"method.name: is missing. Allowed: {', '.join(methods.names())}"]
@@ -60,16 +60,14 @@ def resolve(source: str, voices: Sequence[Voice]) -> Resolved:
     if method not in methods.names():
         known = nearest(str(method), methods.names())
         problem = f"unknown method {shortened(method)}.{known}"
-        raise ConfigError(source, [_line(merged.places, "method.name", problem)])
-    values = _literal(method, merged)
+        raise ConfigError(source, [_line(said, "method.name", problem)])
+    values, said = _merge(voices, method)
     chosen = [value for key, value in values.items() if key.startswith("method.")]
     dataset = values.get("data.name", "demo")
     published = methods.published(method, dataset, chosen) if isinstance(dataset, str) else None
     if published:
         whispered = Voice(f"published: {published.source}", dict(published.settings))
-        merged = _merge([whispered, *voices])
-        values = _literal(method, merged)
-    said = merged.places
+        values, said = _merge([whispered, *voices], method)
     return Resolved(_check(source, values, said), {**_defaults(method), **said})
 
 
@@ -89,29 +87,24 @@ def override(experiment: Experiment, name: str, values: dict[str, Any]) -> Exper
     return resolve(name, [base, Voice(name, values)]).experiment
 
 
-def _merge(voices: Sequence[Voice]) -> Voice:
-    """One source of all; a mapping given as a value takes the place of its whole group."""
-    merged = Voice("", {})
+def _merge(voices: Sequence[Voice], method: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+    """All values, the last of each key, and where they come from.
+
+    A mapping given as a value takes the place of its whole group. Text and paths are taken as they
+    were written; those of a method where it is known.
+    """
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
     for voice in voices:
         for key, value in voice.values.items():
-            for below in [known for known in merged.values if known.startswith(f"{key}.")]:
-                del merged.values[below], merged.places[below]
-            for leaf, content in flatten({key: value}).items():
-                merged.values[leaf], merged.places[leaf] = content, voice.place(key)
-                merged.texts.pop(leaf, None)
-                if leaf in voice.texts:
-                    merged.texts[leaf] = voice.texts[leaf]
-    return merged
-
-
-def _literal(method: str, merged: Voice) -> dict[str, Any]:
-    """The values, where settings that take text or a path have it as it was written."""
-    written = {
-        key: text
-        for key, text in merged.texts.items()
-        if key in merged.values and takes_text(method, key)
-    }
-    return {**merged.values, **written}
+            for below in [known for known in values if known.startswith(f"{key}.")]:
+                del values[below], places[below]
+            leaves = {key: value} if takes_text(method, key) else flatten({key: value})
+            for leaf, content in leaves.items():
+                literal = leaf in voice.texts and takes_text(method, leaf)
+                values[leaf] = voice.texts[leaf] if literal else content
+                places[leaf] = voice.place(key)
+    return values, places
 
 
 def _check(source: str, values: dict[str, Any], said: dict[str, str]) -> Experiment:

@@ -10,6 +10,7 @@ import yaml
 
 from dmlray.errors import ConfigError
 from dmlray.plans.voices import read_file
+from dmlray.printable import shortened
 from dmlray.storage import write_text
 
 
@@ -68,10 +69,12 @@ def read_merge(path: Path) -> Merge:
     """
     said = dict(read_file(path).values)
     try:
+        if not isinstance(said["runs"], list):
+            raise TypeError("runs: no list")
         runs = tuple(map(Path, said.pop("runs")))
         return Merge(runs, tuple(map(float, said.pop("weights"))), **said)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(str(path), [f"is no plan of a merge: {error!r}"]) from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(str(path), [f"is no plan of a merge: {shortened(error)}"]) from None
 
 
 def read_weights(text: str | None) -> Sequence[float]:
