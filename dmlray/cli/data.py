@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +14,17 @@ from dmlray.cli.local_path import PATH
 from dmlray.cli.output import echo, echo_wrapped
 from dmlray.errors import ConfigError
 
+if TYPE_CHECKING:
+    from dmlray.data.sides import Split
+
 ROOT = click.option("--root", type=PATH, help="Folder (csv: file) that holds the images.")
+SPLIT = click.option(
+    "--split",
+    type=click.Choice(["classes", "given"]),
+    default="classes",
+    show_default=True,
+    help="Which classes train, as data.split does: the first half, or what folder or csv says.",
+)
 
 
 @click.group()
@@ -33,6 +44,7 @@ def list_data() -> None:
 @data.command()
 @click.argument("name")
 @ROOT
+@SPLIT
 @click.option(
     "--from",
     "sources",
@@ -41,13 +53,15 @@ def list_data() -> None:
     help="Official archive to unpack below --root; may be given again, also for cars_annos.mat.",
 )
 @click.option("--download", "fetched", is_flag=True, help="Fetch it from its public address.")
-def prepare(name: str, root: Path | None, sources: Sequence[Path], fetched: bool) -> None:
+def prepare(
+    name: str, root: Path | None, split: Split, sources: Sequence[Path], fetched: bool
+) -> None:
     """Make, unpack or find the data set NAME and check that its images are there."""
     from dmlray import api
     from dmlray.reporting.display import Display
 
     with Display() as display:
-        found = api.prepare_data(name, root, sources, fetched=fetched, display=display)
+        found = api.prepare_data(name, root, sources, split, fetched=fetched, display=display)
     train_images = int((found.labels < found.train_classes).sum())
     echo(
         f"{found.name}: {len(found.classes)} classes, {len(found.files)} images; "
@@ -62,7 +76,8 @@ def prepare(name: str, root: Path | None, sources: Sequence[Path], fetched: bool
 @data.command()
 @click.argument("name")
 @ROOT
-def verify(name: str, root: Path | None) -> None:
+@SPLIT
+def verify(name: str, root: Path | None, split: Split) -> None:
     """Check the data set NAME: layout, counts, order of classes, every file; 1 if it is not well.
 
     Exit status 2 if no layout fits.
@@ -71,7 +86,7 @@ def verify(name: str, root: Path | None) -> None:
     from dmlray.reporting.display import Display
 
     with Display() as display:
-        found = api.verify_data(name, root, display)
+        found = api.verify_data(name, root, display, split)
     echo(f"{'layout':<12} {found.layout}, in {found.root}")
     for what, has, wanted in (
         ("classes", found.classes, found.expected_classes),
@@ -84,6 +99,8 @@ def verify(name: str, root: Path | None) -> None:
     for files in (found.missing, found.unreadable):
         for file in files[:20]:
             echo(f"  {'missing' if files is found.missing else 'unreadable'}: {file}")
+    for note in found.notes:
+        echo(f"note: {note}")
     for problem in found.problems:
         echo(f"problem: {problem}")
     echo("well" if found.well else "NOT well")

@@ -12,7 +12,8 @@ import numpy as np
 from dmlray.data import layouts
 from dmlray.data.benchmarks import CARS, foreign
 from dmlray.data.dataset import Dataset
-from dmlray.data.layouts import Found, Group
+from dmlray.data.found import Found, complete
+from dmlray.data.layouts import Group
 from dmlray.errors import DataError
 
 ANNOTATIONS, IMAGES = "cars_annos.mat", "car_ims"
@@ -26,7 +27,7 @@ KIT = (".", "devkit", "car_devkit/devkit", "car_devkit")  # where the developmen
 
 def load(root: Path | None) -> Dataset:
     """List the data set `cars`."""
-    return layouts.complete(find(root))
+    return complete(find(root))
 
 
 def find(root: Path | None) -> Found:

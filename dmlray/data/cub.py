@@ -7,7 +7,8 @@ from pathlib import Path
 from dmlray.data import layouts
 from dmlray.data.benchmarks import CUB
 from dmlray.data.dataset import Dataset
-from dmlray.data.layouts import Found, Group
+from dmlray.data.found import Found, complete
+from dmlray.data.layouts import Group
 from dmlray.errors import DataError
 
 IMAGES, LABELS = "images.txt", "image_class_labels.txt"
@@ -17,7 +18,7 @@ ORDER = "official class numbers"
 
 def load(root: Path | None) -> Dataset:
     """List the data set `cub`."""
-    return layouts.complete(find(root))
+    return complete(find(root))
 
 
 def find(root: Path | None) -> Found:
