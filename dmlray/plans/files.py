@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from dmlray import methods
+from dmlray.data import catalogue
 from dmlray.errors import ConfigError
 from dmlray.knobs import Knobs
 from dmlray.plans.experiment import Experiment, Method
@@ -46,7 +47,12 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     Raises:
         ConfigError: Lists all problems at once, with line, nearest spelling and allowed values.
     """
-    return resolve(str(path), [read_file(path), read_overrides(overrides)])
+    resolved = resolve(str(path), [read_file(path), read_overrides(overrides)])
+    name, known = resolved.experiment.data.name, catalogue.names()
+    if name not in known:
+        problem = f"unknown data set {shortened(name)}. Allowed: {', '.join(known)}"
+        raise ConfigError(str(path), [_line(resolved.said, "data.name", problem)])
+    return resolved
 
 
 def resolve(source: str, voices: Sequence[Voice]) -> Resolved:

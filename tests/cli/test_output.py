@@ -53,7 +53,7 @@ def test_names_of_strangers_are_shown_escaped(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "key.yaml").write_text('method: {name: dreml}\n"\\e]0;title\\a": 1\n')
-    (tmp_path / "list.csv").write_text(f"path,label\n{EVIL}.png,a\n")
+    (tmp_path / "list.csv").write_text(f"path,label\n{EVIL}.png,a\nb.png,b\nc.png,b\n")
     draw_images(tmp_path / "images", 4, 2)
     (tmp_path / "images" / "class00" / f"{EVIL}.png").write_bytes(b"no image")
     assert_clean(run(*words))

@@ -106,6 +106,8 @@ def test_a_group_on_the_command_line_takes_the_place_of_the_group() -> None:
         (["data=1", "data.name=demo"], "data.name: unknown key: data is 1, no group of keys"),
         (["method=x"], "method.name: is missing"),
         (["method=null"], "method.name: is missing"),
+        (["data.name=[1]"], "command line  data.name: unknown data set '[1]'. Allowed: cars"),
+        (["data.name={a: 1}"], "data.name: unknown data set '{a: 1}'"),
         (["method.name.x=1"], "method.name.x: unknown key: method.name is"),
         (["seed.x=1"], "seed.x: unknown key: seed is 0, no group"),
         (["optimizer.lr=[1"], "optimizer.lr: '[1' is not allowed. Allowed: a number"),
