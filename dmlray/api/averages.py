@@ -1,6 +1,7 @@
 """The functions behind `dmlray cv` and `dmlray repeat`: one setting, trained several times."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dmlray.api.begin import RUNS, needed, prepare, resumable, resumed, run_name
@@ -34,10 +35,12 @@ def cross_validate(
             resume, "cross_validation", {"file": file, "overrides": overrides, "--out": out}
         )
         plan = read_ensemble(folder.plan("cross_validation"))
+        prepare(plan.experiment, display, folds=True)
     else:
-        plan = cross_validation(read_experiment(needed(file), overrides).experiment)
+        experiment = read_experiment(needed(file), overrides).experiment
         folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_cv")
         folder.must_be_new()
+        plan = cross_validation(prepare(experiment, display, folds=True)[0])
     scores = _averaged("cross_validation", "cv", plan, folder, members_per_gpu, address, display)
     return scores, folder
 
@@ -71,6 +74,7 @@ def repeat(
         plan = repeats(read_experiment(needed(file), overrides).experiment, size)
         folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_repeat")
         folder.must_be_new()
+    plan = replace(plan, experiment=prepare(plan.experiment, display)[0])
     scores = _averaged("repeat", "repeat", plan, folder, members_per_gpu, address, display)
     return scores, folder
 
@@ -85,7 +89,6 @@ def _averaged(
     display: Display,
 ) -> Scores:
     """Train the members that are missing and average all."""
-    prepare(plan.experiment, display)
     if not folder.plan(kind).exists():
         folder.claim()
         plan.write(folder.plan(kind))

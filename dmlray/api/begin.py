@@ -10,6 +10,7 @@ from dmlray.data.cache import images_folder
 from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, Interrupted
 from dmlray.learn.preflight import preflight
+from dmlray.learn.training import with_folds
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.problems import nearest
@@ -70,13 +71,17 @@ def experiment_of(method: str | None, display: Display) -> Path:
     return file
 
 
-def prepare(plan: Experiment, display: Display, folds: bool = False) -> Dataset:
-    """Check the plan and fill the image cache, in the driver, before anything runs."""
+def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Experiment, Dataset]:
+    """Check the plan and fill the image cache, in the driver, before anything runs.
+
+    The plan comes back with its number of folds, which depends on the data set where it is open.
+    """
 
     def announce(size: int) -> None:
         display.say(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
 
-    return preflight(plan, folds, display.counting("decoding images"), announce)
+    dataset = preflight(plan, folds, display.counting("decoding images"), announce)
+    return with_folds(plan, dataset), dataset
 
 
 @contextmanager

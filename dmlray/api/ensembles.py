@@ -49,8 +49,9 @@ def ensemble(
         plan = _ensemble_of(files, overrides, method, size, vary)
         folder = RunFolder(out or RUNS / f"{run_name(files[0])}_x{plan.size}")
         folder.must_be_new()
-    for setting in (plan.experiment, *plan.others):
-        prepare(setting, display)
+    settings = (plan.experiment, *plan.others)
+    first, *others = [prepare(each, display, plan.vary == "fold")[0] for each in settings]
+    plan = replace(plan, experiment=first, others=tuple(others))
     if not resume:
         folder.claim()
         plan.write(folder.plan("ensemble"))

@@ -1,7 +1,7 @@
 """Search, train, forecast, look: the functions behind most commands."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmlray.api.averages import repeat
@@ -56,7 +56,7 @@ def train(
         plan = read_experiment(needed(file), overrides).experiment
         folder = RunFolder(out or RUNS / run_name(needed(file)))
         folder.must_be_new()
-    prepare(plan, display)
+    plan, _ = prepare(plan, display)
     if not resume:
         folder.claim()
         write_experiment(folder.plan("experiment"), plan)
@@ -86,7 +86,8 @@ def tune(
         plan = read_search(needed(file), overrides)
         folder = RunFolder(out or RUNS / run_name(needed(file)))
         folder.must_be_new()
-    prepare(plan.experiment, display, folds=True)
+    experiment, _ = prepare(plan.experiment, display, folds=True)
+    plan = replace(plan, experiment=experiment)
     with resumable("dmlray tune --resume", folder), session(address) as cluster:
         resources = searching.resources_of(plan, cluster)
         if not resume:
@@ -116,12 +117,13 @@ def forecast(
     probing = "probing a few steps, in a process of its own"
     if is_search(file):
         search = read_search(file, overrides)
-        dataset = prepare(search.experiment, display, folds=True)
+        experiment, dataset = prepare(search.experiment, display, folds=True)
+        search = replace(search, experiment=experiment)
         with session(address) as cluster:
             display.say(probing)
             return forecasting.of_search(search, dataset, cluster)
     plan = read_experiment(file, overrides).experiment
-    dataset = prepare(plan, display)
+    plan, dataset = prepare(plan, display)
     with session(address) as cluster:
         display.say(probing)
         return forecasting.of_experiment(plan, dataset, cluster)

@@ -91,7 +91,7 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
     if rank == 0:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
     set_threads(config["threads"])
-    for own in _steps(plan, folder, range(rank, plan.protocol.folds, workers)):
+    for own in _steps(plan, folder, range(rank, plan.protocol.fold_count, workers)):
         gathered: list[Any] = [None] * workers
         dist.all_gather_object(gathered, own)  # a failure too: nobody waits for who has failed
         if failures := [theirs for theirs in gathered if isinstance(theirs, DmlrayError)]:
@@ -115,6 +115,6 @@ def _steps(
 def _mean(plan: Experiment, gathered: list[list[Epoch]], clock: Clock) -> Epoch:
     """The mean over the folds of all workers, the same on each."""
     workers, number = len(gathered), gathered[0][0].number
-    folds = [gathered[n % workers][n // workers].metrics for n in range(plan.protocol.folds)]
+    folds = [gathered[n % workers][n // workers].metrics for n in range(plan.protocol.fold_count)]
     means = together(folds, plan.protocol.metric)
     return Epoch(number, {**means, "seconds": clock.at(number)})

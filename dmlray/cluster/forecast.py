@@ -49,7 +49,7 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
     """
     resources, settings = resources_of(plan, cluster), plan.settings
     found = _probe(plan.experiment, resources, folds=True)
-    folds = plan.experiment.protocol.folds
+    folds = plan.experiment.protocol.fold_count
     in_turn = ceil(folds / resources.workers)  # folds of one process
     trial = in_turn * _training(plan.experiment, found)
     trial += _TRAIN_START if resources.gpus else 0.0

@@ -84,7 +84,7 @@ def _run(
     display: Display,
     job: Job,
 ) -> None:
-    missing, folds = study.missing, plan.experiment.protocol.folds
+    missing, folds = study.missing, plan.experiment.protocol.fold_count
     display.start(f"{missing} trials of {folds} folds, epochs", missing * plan.most_epochs)
     watcher = Watcher(plan, folder, study, display)
     past = [
@@ -155,7 +155,7 @@ def resources_of(plan: Search, cluster: Cluster) -> Resources:
     Raises:
         ResourceError: If the cluster can never give what one trial asks for.
     """
-    settings, folds = plan.settings, plan.experiment.protocol.folds
+    settings, folds = plan.settings, plan.experiment.protocol.fold_count
     gpus = settings.gpus if settings.gpus is not None else float(cluster.gpus >= 1)
     cpus = settings.cpus or 1.0
     wanted = settings.folds_at_once or (folds if gpus else 1)

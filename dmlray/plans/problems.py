@@ -55,7 +55,7 @@ def _kind(part: Any, field: FieldInfo) -> str:
         return "null"
     if get_origin(part) is Literal:
         return "one of " + ", ".join(map(str, get_args(part)))
-    if get_origin(part) is tuple:
+    if get_origin(part) in (tuple, list):
         return "a list of " + _NUMBERS.get(get_args(part)[0], "value").split(" ", 1)[-1] + "s"
     if part in _NUMBERS:
         return _NUMBERS[part] + _range(field)

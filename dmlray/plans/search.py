@@ -73,7 +73,7 @@ class Search:
     def write(self, path: Path) -> None:
         """Write a legal search file."""
         settings = self.settings.model_dump(mode="json")
-        settings |= {"metric": list(self.metrics), "folds": self.experiment.protocol.folds}
+        settings |= {"metric": list(self.metrics), "folds": self.experiment.protocol.fold_count}
         document = {
             "experiment": self.experiment.document(),
             "space": self.ranges.document(),
@@ -94,7 +94,7 @@ class Search:
         """Write trial `number` of `trials` as an experiment that trains on all training classes."""
         protocol = self.experiment.protocol
         how = (
-            f"validation: {protocol.metric}, mean of {protocol.folds} {protocol.split} folds, "
+            f"validation: {protocol.metric}, mean of {protocol.fold_count} {protocol.split} folds, "
             f"best of {trials} trials"
         )
         last = {"protocol.selection": "last", "protocol.tuned_by": how}

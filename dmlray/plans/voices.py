@@ -10,7 +10,7 @@ import yaml
 
 import dmlray
 from dmlray.errors import ConfigError
-from dmlray.file_reading import read_bytes
+from dmlray.file_reading import read_bytes, reason
 from dmlray.plans.problems import nearest
 from dmlray.plans.yaml_reader import compose, key_of, plain
 from dmlray.printable import shortened
@@ -88,10 +88,8 @@ def read_file(path: Path) -> Voice:
         root = compose(text)
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["is not YAML: not UTF-8"]) from None
-    except OSError as error:
-        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
-    except ValueError as error:
-        raise ConfigError(str(path), [str(error)]) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(path), [reason(error)]) from None
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(str(path), ["must be a mapping of keys to values"])
     voice = Voice(str(path), {})
@@ -115,16 +113,16 @@ def read_overrides(words: Sequence[str]) -> Voice:
     problems = []
     for word in words:
         key, equals, text = word.partition("=")
-        reason = "" if equals and all(key.split(".")) else ". Allowed: key=value"
+        why = "" if equals and all(key.split(".")) else ". Allowed: key=value"
         inside: dict[str, str] = {}
         try:
             voice.values[key], inside = _value(text)
         except ValueError as error:
             voice.values[key] = text
             if "." not in key:  # settings of text are all in groups
-                reason = reason or f": {str(error).removeprefix('line 1  ')}. Allowed: key=value"
-        if reason:
-            problems.append(f"{shortened(word)} is not allowed{reason}")
+                why = why or f": {str(error).removeprefix('line 1  ')}. Allowed: key=value"
+        if why:
+            problems.append(f"{shortened(word)} is not allowed{why}")
         voice.texts.pop(key, None)
         voice.texts.update({f"{key}.{below}": written for below, written in inside.items()})
         if text not in ("", "null"):

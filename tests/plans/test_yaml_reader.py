@@ -97,7 +97,7 @@ def test_a_file_that_is_no_text_of_legal_size_is_refused(tmp_path: Path) -> None
     file = tmp_path / "f.yaml"
     for content, complaint in (
         (b"a: \xff", "not UTF-8"),
-        (b"a: " + b"x" * (1 << 20), "more than 1"),
+        (b"a: " + b"x" * (1 << 20), "Allowed: 1 MiB"),
     ):
         file.write_bytes(content)
         with pytest.raises(ConfigError, match=complaint):
