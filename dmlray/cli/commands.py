@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,16 +15,35 @@ from dmlray import __version__
 from dmlray.cli.data import data
 from dmlray.cli.local_path import PATH, read_path
 from dmlray.cli.look import doctor, methods, plan, show
-from dmlray.cli.output import echo, echo_error, echo_wrapped, guarded_output
+from dmlray.cli.output import echo, echo_error, echo_wrapped, exit_interrupted, guarded_output
 from dmlray.cli.scores import curve_rows, print_averages, print_folder, print_scores, stage_rows
-from dmlray.errors import DmlrayError, Interrupted
+from dmlray.errors import DmlrayError, Interrupted, RunError
+from dmlray.interrupts import interruptible
 
 SIZES = click.IntRange(min=1)
 MEMBERS = click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
 
 
 class Main(click.Group):
-    """Turns errors into one sentence and an exit status."""
+    """Turns errors and signals into one sentence and an exit status."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with interruptible(command=Path(__file__).parent):
+            try:
+                with guarded_output():
+                    sys.exit(self._status(*args, **extra))
+            except Interrupted as error:
+                exit_interrupted(error)
+
+    def _status(self, *args: Any, **extra: Any) -> Any:
+        extra["standalone_mode"] = False  # click would print names as they are
+        try:
+            return super().main(*args, **extra)
+        except click.ClickException as error:
+            echo_error(error)
+            return error.exit_code
+        except click.Abort:
+            raise Interrupted(signal.SIGINT) from None
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -32,23 +51,8 @@ class Main(click.Group):
         except DmlrayError as error:
             echo_error(error)
             sys.exit(error.exit_status)
-        except (Interrupted, KeyboardInterrupt) as error:
-            resume = getattr(error, "resume", None)
-            echo(f"interrupted. Go on with: {resume}" if resume else "interrupted", err=True)
-            sys.exit(getattr(error, "exit_status", 130))
-
-    def main(self, *args: Any, **extra: Any) -> Any:
-        extra["standalone_mode"] = False  # click would print names as they are
-        with guarded_output():
-            try:
-                status = super().main(*args, **extra)
-            except click.ClickException as error:
-                echo_error(error)
-                status = error.exit_code
-            except click.Abort:
-                echo("interrupted", err=True)
-                status = 130
-            sys.exit(status)
+        except KeyboardInterrupt:
+            raise Interrupted(signal.SIGINT) from None
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -100,12 +104,14 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
         findings, folder = api.tune(file, overrides, display=display, **options)
     for line in findings.lines():
         echo_wrapped(line)
-    echo(f"train it with:  dmlray train {shlex.quote(f'{folder}/best.yaml')}")
+    echo(f"train it with:  dmlray train {folder.typed}/{folder.best.name}")
     if folder.repeat.scores.exists():
         from dmlray.learn.scores import read_scores
 
         print_averages(read_scores(folder.repeat.scores))
     print_folder(folder)
+    if findings.failure:
+        raise RunError(f"{findings.failure}. See {folder}/trials.json")
 
 
 @main.command()

@@ -7,11 +7,11 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import click
 
-from dmlray.errors import DmlrayError
+from dmlray.errors import DmlrayError, Interrupted
 from dmlray.printable import printable, wrapped
 
 
@@ -37,6 +37,14 @@ def echo_error(error: DmlrayError | click.ClickException) -> None:
         echo(line, err=True)
 
 
+def exit_interrupted(error: Interrupted) -> NoReturn:
+    """Say how to go on, and end with the signal's status."""
+    go_on = f". Go on with: {error.resume}" if error.resume else ""
+    with suppress(OSError):  # a closed terminal
+        echo(f"interrupted{go_on}", err=True)
+    sys.exit(error.exit_status)
+
+
 @contextmanager
 def guarded_output() -> Iterator[None]:
     """Escape what is logged; end with status 1 where standard output or error takes no more.
@@ -57,6 +65,9 @@ def guarded_output() -> Iterator[None]:
     except SystemExit as end:
         if _is_broken(*streams):
             sys.exit(end.code or 1)
+        raise
+    except Interrupted:
+        _is_broken(*streams)
         raise
     if _is_broken(*streams):
         sys.exit(1)

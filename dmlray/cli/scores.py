@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from dmlray.cli.output import echo
@@ -41,4 +40,4 @@ def print_scores(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> No
 
 def print_folder(folder: RunFolder) -> None:
     echo(f"run folder:   {folder}")
-    echo(f"TensorBoard:  tensorboard --logdir {shlex.quote(str(folder))}")
+    echo(f"TensorBoard:  tensorboard --logdir {folder.typed}")
