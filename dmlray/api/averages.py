@@ -16,6 +16,8 @@ from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display, Silent
 
+_SIZE = 5  # trainings of `repeat`, where no number is given
+
 
 def cross_validate(
     file: Path | None = None,
@@ -30,7 +32,9 @@ def cross_validate(
     """Train the folds of one setting side by side; score them on the test classes."""
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "cross_validation", overrides)
+        folder = resumed(
+            resume, "cross_validation", {"file": file, "overrides": overrides, "--out": out}
+        )
         plan = read_ensemble(folder.plan("cross_validation"))
         prepare(plan.experiment, display, folds=True)
     else:
@@ -46,7 +50,7 @@ def repeat(
     file: Path | None = None,
     overrides: Sequence[str] = (),
     *,
-    size: int = 5,
+    size: int | None = None,
     members_per_gpu: int = 1,
     out: Path | None = None,
     resume: Path | None = None,
@@ -60,9 +64,14 @@ def repeat(
     """
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "repeat", overrides)
+        folder = resumed(
+            resume,
+            "repeat",
+            {"file": file, "overrides": overrides, "--repeats": size, "--out": out},
+        )
         plan = read_ensemble(folder.plan("repeat"))
     else:
+        size = _SIZE if size is None else size
         plan = repeats(read_experiment(needed(file), overrides).experiment, size)
         folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_repeat")
         folder.must_be_new()

@@ -1,6 +1,6 @@
 """How a command begins: its file, its folder, what can be known to be wrong, and how to go on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,34 @@ def needed(file: Path | None) -> Path:
     return file
 
 
-def resumed(run: Path, kind: str, overrides: Sequence[str]) -> RunFolder:
+def resumed(run: Path, kind: str, beside: Mapping[str, object]) -> RunFolder:
+    """The folder of a run of this kind, which goes on with its own plan.
+
+    Args:
+        beside: What the command takes for a new run, by its name; none of it may be given.
+
+    Raises:
+        ConfigError: If there is no such run, or something is given beside it.
+    """
     folder = RunFolder(run)
-    if overrides:
-        raise ConfigError("--resume", [f"goes on with the plan in {run}; it takes no overrides"])
+    given = [
+        name
+        for name, value in beside.items()
+        if value is not None and value is not False and value not in ((), [])
+    ]
+    if given:
+        refused = f"it takes no {' and no '.join(given)}"
+        raise ConfigError("--resume", [f"goes on with the plan in {run}; {refused}"])
     if folder.kind() != kind:
         what = kind.replace("_", " ")
         raise ConfigError(str(run), [f"is no {what}: it holds {folder.kind()}.yaml"])
     return folder
 
 
-def go_on(path: Path, *overrides: str) -> dict[str, Any]:
-    """Options of a stage: resume what was begun, else begin with `overrides`."""
+def go_on(path: Path, **new: Any) -> dict[str, Any]:
+    """Options of a stage: resume what was begun, else begin with the options `new`."""
     begun = path.exists() and any(path.iterdir())
-    return {"resume": path} if begun else {"out": path, "overrides": overrides}
+    return {"resume": path} if begun else {"out": path, **new}
 
 
 def run_name(file: Path) -> str:

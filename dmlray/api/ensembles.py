@@ -41,7 +41,7 @@ def ensemble(
     """Train the members that are missing, merge them, and score every ensemble size."""
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "ensemble", ())
+        folder = resumed(resume, "ensemble", {"--out": out})
         plan = read_ensemble(folder.plan("ensemble"))
         _must_agree(folder, plan, experiments, overrides, method, size, vary)
     else:
@@ -78,7 +78,18 @@ def merge(
     """Merge finished runs of any methods that were scored on the same images, in this process."""
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "merge", [str(run) for run in runs])
+        folder = resumed(
+            resume,
+            "merge",
+            {
+                "RUN": runs,
+                "--weights": weights,
+                "--pca": pca is not None,
+                "--whiten": whiten,
+                "--greedy": greedy,
+                "--out": out,
+            },
+        )
         plan = read_merge(folder.plan("merge"))
     else:
         plan = Merge(tuple(runs), tuple(weights), pca, whiten, greedy)

@@ -51,7 +51,7 @@ def train(
     """Train one experiment on Ray Train and score it on the classes never seen."""
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "experiment", overrides)
+        folder = resumed(resume, "experiment", {"file": file, "overrides": overrides, "--out": out})
         plan = read_experiment(folder.plan("experiment")).experiment
     else:
         plan = read_experiment(needed(file), overrides).experiment
@@ -83,7 +83,7 @@ def tune(
     """
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "search", overrides)
+        folder = resumed(resume, "search", {"file": file, "overrides": overrides, "--out": out})
         plan = read_search(folder.plan("search"))
         read_study(plan, folder)
     else:
@@ -105,12 +105,8 @@ def tune(
         score, trials = best.metrics[plan.metrics[0]], len(findings.trained)
         plan.write_winner(folder.best, best.number, best.values, score, trials)
         if plan.settings.repeats and not findings.failure:
-            repeat(
-                folder.best,
-                size=plan.settings.repeats,
-                **go_on(folder.repeat.path),
-                display=display,
-            )
+            new = {"file": folder.best, "size": plan.settings.repeats}
+            repeat(**go_on(folder.repeat.path, **new), display=display)
     return findings, folder
 
 
@@ -174,16 +170,15 @@ def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
     with resumable("dmlray demo --out", root), session():
         search = root / "search"
         display.say("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
-        _, found = tune(Path("searches/proxy_anchor_demo.yaml"), **go_on(search), display=display)
-        display.say("2/3  train: the winner, on all training classes, on Ray Train")
-        trained, _ = train(found.best, **go_on(root / "winner"), display=display)
-        display.say("3/3  ensemble: DREML, one actor per core, merged")
-        merged, _ = ensemble(
-            [Path("experiments/dreml_demo.yaml")],
-            size=8,
-            **go_on(root / "dreml", "budget.epochs=2"),
-            display=display,
+        _, found = tune(
+            **go_on(search, file=Path("searches/proxy_anchor_demo.yaml")), display=display
         )
+        display.say("2/3  train: the winner, on all training classes, on Ray Train")
+        trained, _ = train(**go_on(root / "winner", file=found.best), display=display)
+        display.say("3/3  ensemble: DREML, one actor per core, merged")
+        dreml = Path("experiments/dreml_demo.yaml")
+        new = {"experiments": [dreml], "overrides": ["budget.epochs=2"], "size": 8}
+        merged, _ = ensemble(**go_on(root / "dreml", **new), display=display)
     return Demo(trained, merged, RunFolder(root))
 
 

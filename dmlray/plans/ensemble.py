@@ -10,8 +10,8 @@ import yaml
 from dmlray.errors import ConfigError
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override, resolve
-from dmlray.plans.problems import short
 from dmlray.plans.voices import Voice, differences, flatten, read_file
+from dmlray.printable import shortened
 from dmlray.storage import write_text
 
 Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]
@@ -163,13 +163,13 @@ def _wrong(values: Mapping[str, Any]) -> Iterator[str]:
     size, vary, others = (values.get(key) for key in ("size", "vary", "others"))
     if type(size) is not int or not 1 <= size <= MOST_MEMBERS:
         allowed = f"a whole number in [1, {MOST_MEMBERS}]"
-        yield f"size: {short(size)} is not allowed. Allowed: {allowed}"
+        yield f"size: {shortened(size)} is not allowed. Allowed: {allowed}"
     if vary not in get_args(Vary):
-        yield f"vary: {short(vary)} is not allowed. Allowed: {', '.join(get_args(Vary))}"
+        yield f"vary: {shortened(vary)} is not allowed. Allowed: {', '.join(get_args(Vary))}"
     if others is not None and not (
         isinstance(others, list) and all(isinstance(other, dict) for other in others)
     ):
-        yield f"others: {short(others)} is not allowed. Allowed: a list of experiments"
+        yield f"others: {shortened(others)} is not allowed. Allowed: a list of experiments"
     known = ("size", "vary", "others", "experiment")
     for key in dict.fromkeys(key.partition(".")[0] for key in values):
         if key not in known:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmlray.errors import ConfigError
+from dmlray.local_paths import refuse_address
 
 KINDS = ("search", "ensemble", "cross_validation", "repeat", "merge", "experiment")
 
@@ -17,6 +18,10 @@ class RunFolder:
     path: Path
 
     def __post_init__(self) -> None:
+        try:
+            refuse_address(self.path)
+        except ValueError as error:
+            raise ConfigError("run folder", [str(error)]) from None
         object.__setattr__(self, "path", self.path.absolute())  # workers stand in other folders
 
     def __str__(self) -> str:

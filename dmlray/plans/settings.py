@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from dmlray.knobs import Knobs
+from dmlray.printable import shortened
 
 SCORES = ("map_at_r", "recall_at_1", "r_precision")  # of each epoch, on validation classes
 COSTS = ("embedding_size", "seconds")  # that a second metric may save
@@ -62,9 +63,10 @@ class Settings(Knobs):
         names = [said] if isinstance(said, str) else said
         if names is None:
             return None
-        if not isinstance(names, list | tuple) or not names or len(set(names)) < len(names):
+        listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        if not listed or not names or len(set(names)) < len(names):
             raise ValueError(
-                f"{said!r} is not allowed. Allowed: a name, or a list of different ones"
+                f"{shortened(said)} is not allowed. Allowed: a name, or a list of different ones"
             )
         if names[0] not in SCORES:
             raise ValueError(f"{names[0]!r} is no score. Allowed first: {', '.join(SCORES)}")

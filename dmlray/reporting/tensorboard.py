@@ -11,6 +11,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
+from dmlray.printable import printable
+
 
 class TensorBoard:
     """Scalars per epoch of one run. Metric names hold no "@": TensorBoard would rename them.
@@ -34,7 +36,10 @@ class TensorBoard:
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fill this run's row of the HParams table, which shows the last of each of `metrics`."""
-        settings = {k: v if isinstance(v, int | float | str) else str(v) for k, v in values.items()}
+        settings = {
+            key: value if isinstance(value, int | float) else printable(str(value))
+            for key, value in values.items()
+        }  # its files are UTF-8, which names need not be
         self._write(summary.hparams(settings, dict(metrics)))
 
     def close(self) -> None:
