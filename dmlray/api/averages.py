@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmlray.api.begin import RUNS, needed, prepare, resumable, resumed, run_name
+from dmlray.api.begin import RUNS, Run, needed, open_run, prepare, resumed, run_name
 from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.session import session
+from dmlray.cluster.slots import share_of
 from dmlray.learn.averages import score_members
 from dmlray.learn.scores import Scores
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
@@ -33,9 +34,13 @@ def cross_validate(
     else:
         plan = cross_validation(read_experiment(needed(file), overrides).experiment)
         folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_cv")
-        folder.must_be_new()
-    scores = _averaged("cross_validation", "cv", plan, folder, members_per_gpu, address, display)
-    return scores, folder
+    with open_run(
+        folder,
+        "dmlray cv --resume",
+        lambda: plan.write(folder.plan("cross_validation")),
+        resumed=bool(resume),
+    ) as run:
+        return _averaged(run, plan, members_per_gpu, address, display), folder
 
 
 def repeat(
@@ -61,26 +66,23 @@ def repeat(
     else:
         plan = repeats(read_experiment(needed(file), overrides).experiment, size)
         folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_repeat")
-        folder.must_be_new()
-    scores = _averaged("repeat", "repeat", plan, folder, members_per_gpu, address, display)
-    return scores, folder
+    with open_run(
+        folder,
+        "dmlray repeat --resume",
+        lambda: plan.write(folder.plan("repeat")),
+        resumed=bool(resume),
+    ) as run:
+        return _averaged(run, plan, members_per_gpu, address, display), folder
 
 
 def _averaged(
-    kind: str,
-    command: str,
-    plan: Ensemble,
-    folder: RunFolder,
-    members_per_gpu: int,
-    address: str | None,
-    display: Display,
+    run: Run, plan: Ensemble, members_per_gpu: int, address: str | None, display: Display
 ) -> Scores:
     """Train the members that are missing and average all."""
-    prepare(plan.experiment, display)
-    if not folder.plan(kind).exists():
-        folder.claim()
-        plan.write(folder.plan(kind))
-    with resumable(f"dmlray {command} --resume", folder), session(address) as cluster:
+    dataset = prepare(plan.experiment, display)
+    with session(address) as cluster:
         fill_caches(plan.experiment, display)
-        members.train_members(plan, folder, cluster, members_per_gpu, display)
-        return score_members(plan, folder)
+        share_of(cluster, members_per_gpu)
+        run.begin(dataset, plan.experiment.seed)
+        members.train_members(plan, run.folder, cluster, members_per_gpu, display)
+        return score_members(plan, run.folder)

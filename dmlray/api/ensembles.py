@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dmlray.api.begin import RUNS, experiment_of, prepare, resumable, resumed, run_name
+from dmlray.api.begin import RUNS, experiment_of, open_run, prepare, resumed, run_name
 from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.merging import Merging
 from dmlray.cluster.session import session
+from dmlray.cluster.slots import share_of
 from dmlray.errors import ConfigError
 from dmlray.learn import merging
 from dmlray.learn.device import default_device
@@ -48,18 +49,22 @@ def ensemble(
         files = experiments or [experiment_of(method, display)]
         plan = _ensemble_of(files, overrides, method, size, vary)
         folder = RunFolder(out or RUNS / f"{run_name(files[0])}_x{plan.size}")
-        folder.must_be_new()
-    for setting in (plan.experiment, *plan.others):
-        prepare(setting, display)
-    if not resume:
-        folder.claim()
-        plan.write(folder.plan("ensemble"))
-    with resumable("dmlray ensemble --resume", folder), session(address) as cluster:
-        for setting in (plan.experiment, *plan.others):
-            fill_caches(setting, display)
-        merger = Merging(plan, folder, cluster)
-        members.train_members(plan, folder, cluster, members_per_gpu, display, merger.over)
-        return merger.finish(), folder
+    with open_run(
+        folder,
+        "dmlray ensemble --resume",
+        lambda: plan.write(folder.plan("ensemble")),
+        resumed=bool(resume),
+    ) as run:
+        settings = (plan.experiment, *plan.others)  # all of one data set
+        dataset, *_ = [prepare(setting, display) for setting in settings]
+        with session(address) as cluster:
+            for setting in settings:
+                fill_caches(setting, display)
+            share_of(cluster, members_per_gpu)
+            run.begin(dataset, plan.experiment.seed)
+            merger = Merging(plan, run.folder, cluster)
+            members.train_members(plan, run.folder, cluster, members_per_gpu, display, merger.over)
+            return merger.finish(), folder
 
 
 def merge(
@@ -82,14 +87,17 @@ def merge(
         plan = Merge(tuple(runs), tuple(weights), pca, whiten, greedy)
         name = "+".join(run.name for run in plan.runs[:3])
         folder = RunFolder(out or RUNS / f"merge_{name}")
-        folder.must_be_new()
-    merging.check(plan)
-    if not resume:
-        folder.claim()
-        plan.write(folder.plan("merge"))
-    scores = merging.merge(plan, folder, Place(default_device()), display.counting)
-    write_ensemble(folder, scores)
-    return scores, folder
+    with open_run(
+        folder,
+        "dmlray merge --resume",
+        lambda: plan.write(folder.plan("merge")),
+        resumed=bool(resume),
+    ) as run:
+        merging.check(plan)
+        run.begin()
+        scores = merging.merge(plan, run.folder, Place(default_device()), display.counting)
+        write_ensemble(run.folder, scores)
+        return scores, folder
 
 
 def _ensemble_of(

@@ -7,10 +7,11 @@ from pathlib import Path
 from dmlray.api.averages import repeat
 from dmlray.api.begin import (
     RUNS,
+    Run,
     go_on,
     needed,
+    open_run,
     prepare,
-    resumable,
     resumed,
     run_name,
 )
@@ -28,12 +29,13 @@ from dmlray.evaluation import clustering
 from dmlray.learn import job
 from dmlray.learn.averages import score_members
 from dmlray.learn.device import default_device
+from dmlray.learn.environment import check_images
 from dmlray.learn.scores import Scores
-from dmlray.learn.training import Place
-from dmlray.plans.ensemble import read_ensemble
+from dmlray.learn.training import Place, load_dataset
+from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.files import Resolved, read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
-from dmlray.plans.search import is_search, read_search
+from dmlray.plans.search import Search, is_search, read_search
 from dmlray.reporting.display import Display, Silent
 from dmlray.reporting.findings import Findings
 
@@ -55,14 +57,18 @@ def train(
     else:
         plan = read_experiment(needed(file), overrides).experiment
         folder = RunFolder(out or RUNS / run_name(needed(file)))
-        folder.must_be_new()
-    prepare(plan, display)
-    if not resume:
-        folder.claim()
-        write_experiment(folder.plan("experiment"), plan)
-    with resumable("dmlray train --resume", folder), session(address) as cluster:
-        fill_caches(plan, display)
-        return training.train(plan, folder, cluster, display), folder
+    with open_run(
+        folder,
+        "dmlray train --resume",
+        lambda: write_experiment(folder.plan("experiment"), plan),
+        resumed=bool(resume),
+    ) as run:
+        dataset = prepare(plan, display)
+        with session(address) as cluster:
+            fill_caches(plan, display)
+            training.resources_of(plan, cluster)
+            run.begin(dataset, plan.seed)
+            return training.train(plan, run.folder, cluster, display), folder
 
 
 def tune(
@@ -85,14 +91,22 @@ def tune(
     else:
         plan = read_search(needed(file), overrides)
         folder = RunFolder(out or RUNS / run_name(needed(file)))
-        folder.must_be_new()
-    prepare(plan.experiment, display, folds=True)
-    with resumable("dmlray tune --resume", folder), session(address) as cluster:
+    with open_run(
+        folder,
+        "dmlray tune --resume",
+        lambda: plan.write(folder.plan("search")),
+        resumed=bool(resume),
+    ) as run:
+        return _search(run, plan, address, display), folder
+
+
+def _search(run: Run, plan: Search, address: str | None, display: Display) -> Findings:
+    """Run the trials that are missing, and train the winner as often as the search asks for."""
+    folder, dataset = run.folder, prepare(plan.experiment, display, folds=True)
+    with session(address) as cluster:
         resources = searching.resources_of(plan, cluster)
-        if not resume:
-            folder.claim()
-            plan.write(folder.plan("search"))
         fill_caches(plan.experiment, display)
+        run.begin(dataset, plan.experiment.seed)
         findings = searching.search(plan, folder, resources, display)
         best = findings.best
         assert best is not None  # else the search has said so
@@ -105,7 +119,7 @@ def tune(
                 **go_on(folder.repeat.path),
                 display=display,
             )
-    return findings, folder
+    return findings
 
 
 def forecast(
@@ -139,15 +153,22 @@ def evaluate(run: Path, display: Display | None = None) -> Scores:
         case "experiment":
             plan = read_experiment(folder.plan("experiment")).experiment
             return job.evaluate(plan, folder, Place(default_device()), counting)
-        case "ensemble":
-            with session() as cluster:
-                return merge_members(read_ensemble(folder.plan("ensemble")), folder, cluster)
-        case "cross_validation" | "repeat" as kind:
-            return score_members(read_ensemble(folder.plan(kind)), folder)
         case "merge":
             return merge(resume=run)[0]
+        case "ensemble" | "cross_validation" | "repeat" as kind:
+            with open_run(folder, "dmlray evaluate", resumed=True) as opened:
+                return _score(read_ensemble(folder.plan(kind)), kind, opened)
         case _:
             raise ConfigError(str(run), [f"is a search. Allowed: dmlray train {folder.best}"])
+
+
+def _score(plan: Ensemble, kind: str, run: Run) -> Scores:
+    """Score finished members from their files."""
+    check_images(run.folder, load_dataset(plan.experiment))
+    if kind != "ensemble":
+        return score_members(plan, run.folder)
+    with session() as cluster:
+        return merge_members(plan, run.folder, cluster)
 
 
 @dataclass(frozen=True)
@@ -162,8 +183,10 @@ class Demo:
 def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
     """Search, train the winner and merge an ensemble on the demo set; goes on where it was."""
     display = display or Silent()
-    root = out or RUNS / "demo"
-    with resumable("dmlray demo --out", root), session():
+    folder = RunFolder(out or RUNS / "demo")
+    root, begun = folder.path, folder.begun()
+    with open_run(folder, "dmlray demo --out", resumed=begun) as run, session():
+        run.begin()
         search = root / "search"
         display.say("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
         _, found = tune(Path("searches/proxy_anchor_demo.yaml"), **go_on(search), display=display)
@@ -176,7 +199,7 @@ def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
             **go_on(root / "dreml", "budget.epochs=2"),
             display=display,
         )
-    return Demo(trained, merged, RunFolder(root))
+    return Demo(trained, merged, folder)
 
 
 def show(file: Path, overrides: Sequence[str] = ()) -> Resolved:

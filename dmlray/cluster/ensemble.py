@@ -19,11 +19,12 @@ from dmlray.cluster.failures import DIED
 from dmlray.cluster.remains import begin_anew, take_up
 from dmlray.cluster.session import Cluster
 from dmlray.cluster.slots import Hired, Memory, Share, Slot, Slots, share_of
-from dmlray.errors import DamagedCheckpoint, DmlrayError, ResourceError, RunError
+from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
 from dmlray.learn import journal
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
+from dmlray.storage import storage_error
 
 _TRIES = 3  # of one member without an epoch gained, before the ensemble gives up on it
 _LOOK = 0.5  # seconds between looks at the cluster and the journals
@@ -146,6 +147,8 @@ class Pool:
             )
 
     def _error(self, index: int, share: Share, cause: BaseException, display: Display) -> None:
+        if isinstance(full := storage_error(cause), DiskFull):
+            raise full  # no member could write anything
         if isinstance(cause, torch.cuda.OutOfMemoryError):
             self._out_of_memory(index, share, display)
         elif isinstance(cause, DamagedCheckpoint):

@@ -1,10 +1,9 @@
 """What a trial or a member met, in one sentence."""
 
-import errno
-
 import torch
 
-from dmlray.errors import DiskFull, DmlrayError, RunError
+from dmlray.errors import DmlrayError, RunError
+from dmlray.storage import storage_error
 
 DIED = "its process or node died"
 _NO_MEMORY = RunError(
@@ -16,8 +15,8 @@ def told(error: Exception) -> DmlrayError:
     """The error as a sentence; one that nobody foresaw keeps its first line."""
     if isinstance(error, DmlrayError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("the disk is full: make room")
+    if storage := storage_error(error):
+        return storage
     full = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if full or "can't allocate memory" in str(error):  # torch's RuntimeError on a CPU
         return _NO_MEMORY

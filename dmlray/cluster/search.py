@@ -18,7 +18,7 @@ from dmlray.cluster.session import Cluster
 from dmlray.cluster.study import Study
 from dmlray.cluster.watch import watch
 from dmlray.cluster.watcher import Watcher
-from dmlray.errors import DiskFull, DmlrayError, RunError
+from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
 from dmlray.learn.lockstep import lockstep
@@ -143,7 +143,7 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
                 train(plan.point(values), place, report)
         except (DmlrayError, OSError) as error:
             failure = told(error)
-            kind = "unfinished" if isinstance(failure, DiskFull) else "error"
+            kind = "unfinished" if isinstance(failure, StorageError) else "error"
             tune.report({kind: str(failure), "epoch": 0})
 
     return trial

@@ -22,6 +22,7 @@ from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
+from dmlray.storage import storage_error
 
 _MAX_RESTARTS = 2  # of a dead worker
 
@@ -83,24 +84,29 @@ def ray_name(folder: RunFolder) -> str:
 
 def _loop(config: dict[str, Any]) -> DmlrayError | None:
     """Runs on each worker; a user's mistake is returned, for a restart would not mend it."""
-    folder, cpus = config["folder"], config["cpus"]
+    cpus = config["cpus"]
     device, team = default_device(), Team(dist.get_rank(), dist.get_world_size())
     set_threads(cpus)
-    board = ToTensorBoard(folder) if team.leads else None
+    place = Place(device, cpus - 1 if device.type == "cuda" else 0, team)
+    try:
+        _train(config["plan"], config["folder"], place)
+    except (DmlrayError, OSError) as error:
+        failure = storage_error(error) or error
+        if team.size > 1 or isinstance(failure, OSError):
+            raise failure from None  # the others wait for this worker, and only its end ends them
+        return failure
+    return None
+
+
+def _train(plan: Experiment, folder: RunFolder, place: Place) -> None:
+    board = ToTensorBoard(folder) if place.team.leads else None
 
     def report(epoch: Epoch) -> None:
         if board:
             board(epoch)
         to_train(epoch)
 
-    place = Place(device, cpus - 1 if device.type == "cuda" else 0, team)
-    try:
-        job(config["plan"], folder, report, place)
-    except DmlrayError as error:
-        if team.size > 1:
-            raise  # the others wait for this worker, and only its end ends them
-        return error
-    return None
+    job(plan, folder, report, place)
 
 
 class Shown:

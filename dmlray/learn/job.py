@@ -12,7 +12,7 @@ from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
-from dmlray.learn.environment import write_environment
+from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.scores import Scores, read_scores
 from dmlray.learn.training import (
@@ -26,7 +26,7 @@ from dmlray.learn.training import (
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import write_experiment
 from dmlray.plans.folder import RunFolder
-from dmlray.storage import whole_file, write_json
+from dmlray.storage import write_array, write_json
 
 
 def job(
@@ -42,8 +42,9 @@ def job(
         plan, task(plan), folder, place, keep_best=plan.protocol.selection != "last"
     )
     if place.team.leads:
+        folder.make()
+        record_environment(folder, plan.seed, training.task.dataset, place)
         write_experiment(folder.plan("experiment"), plan)
-        write_environment(folder.environment, plan, training.task.dataset, place)
     if with_zero_shot and not folder.last_checkpoint.exists():
         zero_shot = _zero_shot(training)
         if place.team.leads:
@@ -75,8 +76,7 @@ def _finish(training: Training) -> Scores:
     embeddings, metrics = _score(training, progress)
     scores = _scores(training, metrics, embeddings.shape[1])
     if team.leads:
-        with whole_file(folder.embeddings) as temporary, temporary.open("wb") as file:
-            np.save(file, embeddings.cpu().numpy().astype(np.float32))
+        write_array(folder.embeddings, embeddings.cpu().numpy().astype(np.float32))
         scores.write(folder.scores)
         folder.counting.unlink(missing_ok=True)
     return scores
@@ -94,6 +94,7 @@ def evaluate(
 def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
     """The learner of a finished run, as it was scored."""
     training = Training(plan, task(plan), folder, place)
+    check_images(folder, training.task.dataset)
     chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
     checkpoint.load(chosen, training.learner, None)
     return training

@@ -21,7 +21,7 @@ from dmlray.learn.scores import Scores
 from dmlray.learn.training import Place, fold_task, load_dataset
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge
-from dmlray.storage import whole_file
+from dmlray.storage import write_array
 
 Counting = Callable[[str], Callable[[int, int], None]]
 
@@ -33,6 +33,7 @@ def merge(plan: Merge, folder: RunFolder, place: Place, counting: Counting) -> S
         DmlrayError: As `check` says.
     """
     members, labels = check(plan)
+    folder.make()
     remarks = []
     if plan.greedy:
         members, remark = _chosen(members, folder, place, counting)
@@ -109,8 +110,7 @@ def _projected(
     projection = fit_projection(weighted, plan.pca, plan.whiten)
     tests = [member.embeddings() * f for member, f in zip(members, factors, strict=True)]
     merged = projection(tests)
-    with whole_file(folder.embeddings) as temporary, temporary.open("wb") as file:
-        np.save(file, merged.numpy())
+    write_array(folder.embeddings, merged.numpy())
     metrics = retrieval_scores(merged, labels, members[0].plan.protocol.depths(len(labels)))
     whitened = ", whitened" if plan.whiten else ""
     remark = f"PCA to {merged.shape[1]} dimensions{whitened}, fitted on the training classes"
@@ -152,8 +152,8 @@ class _Embedder:
         if not file.exists():
             training = finished(member.plan, member.folder, self.place)
             rows = training.embed(training.learner.embed, subset).cpu().numpy()
-            with whole_file(file) as temporary, temporary.open("wb") as open_file:
-                np.save(open_file, rows.astype(np.float32))
+            file.parent.mkdir(exist_ok=True)
+            write_array(file, rows.astype(np.float32))
         return torch.from_numpy(np.load(file))
 
     def _file(self, member: Member, name: str) -> Path:

@@ -6,11 +6,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dmlray.errors import ConfigError
+from dmlray.plans.files import write_plan
 from dmlray.plans.voices import read_file
-from dmlray.storage import write_text
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Merge:
             "whiten": self.whiten,
             "greedy": self.greedy,
         }
-        write_text(path, yaml.safe_dump(document, sort_keys=False))
+        write_plan(path, document)
 
 
 def read_merge(path: Path) -> Merge:

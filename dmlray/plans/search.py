@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from dmlray import methods
@@ -19,7 +18,6 @@ from dmlray.plans.settings import COSTS, Settings
 from dmlray.plans.space import Ranges, as_text, read_ranges
 from dmlray.plans.space_checks import mistakes
 from dmlray.plans.voices import Voice, flatten, read_file, read_overrides
-from dmlray.storage import write_text
 
 _SECTIONS = ("experiment", "space", "set")
 _EPOCHS = "budget.epochs"
@@ -78,7 +76,7 @@ class Search:
             **settings,
             "use_method_space": False,
         }
-        write_text(path, yaml.safe_dump(document, sort_keys=False))
+        write_plan(path, document)
 
     def identity(self) -> dict[str, str]:
         """What may not change while a study goes on; images may move, and trials be added."""
