@@ -8,7 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dmlray.errors import DataError
+from dmlray.errors import DataError, DiskFull
+from dmlray.storage import storage_error
 
 PART = ".partial-"  # then the host and the process that makes it
 
@@ -29,7 +30,8 @@ def make_whole(
     wins and the others take what it made; nobody ever sees half of it.
 
     Raises:
-        DataError: If the disk is full or may not be written.
+        DataError: If the disk may not be written.
+        DiskFull: If it has no room.
     """
     if is_whole(target):
         return
@@ -39,6 +41,9 @@ def make_whole(
             if not is_whole(target):
                 _replace(target, is_whole, make)
     except OSError as error:
+        failure = storage_error(error)
+        if isinstance(failure, DiskFull):
+            raise failure from error
         raise DataError(f"{target}: cannot be written: {error.strerror or error}.") from error
 
 

@@ -12,7 +12,7 @@ from dmlray import methods
 from dmlray.errors import ConfigError
 from dmlray.knobs import Choice
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, resolve, write_experiment
+from dmlray.plans.files import override, resolve, write_experiment, write_plan
 from dmlray.plans.problems import problems
 from dmlray.plans.settings import COSTS, Settings
 from dmlray.plans.space import Ranges, as_text, read_ranges
