@@ -32,6 +32,14 @@ class Main(click.Group):
         except DmlrayError as error:
             click.echo(str(error), err=True)
             sys.exit(error.exit_status)
+        except OSError as error:
+            from dmlray.storage import storage_error
+
+            failure = storage_error(error)
+            if failure is None:
+                raise
+            click.echo(str(failure), err=True)
+            sys.exit(failure.exit_status)
         except (Interrupted, KeyboardInterrupt) as error:
             resume = getattr(error, "resume", None)
             click.echo(f"interrupted. Go on with: {resume}" if resume else "interrupted", err=True)

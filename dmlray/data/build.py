@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dmlray.data.decode import decode, decoded_size
 from dmlray.errors import DataError, ResourceError
+from dmlray.storage import write_array
 
 IMAGES, INDEX, JOB = "images.bin", "index.npy", "job.json"
 FEW = 2000  # images below which more processes cost more time than they save
@@ -60,7 +62,7 @@ def write(
         ResourceError: If one of the processes is killed.
     """
     (folder / IMAGES).touch()
-    np.save(folder / INDEX, index)
+    write_array(folder / INDEX, index)
     done, processes = 0, processes if len(job.files) > FEW else 1
     for step in _share(_write, job, folder, processes):
         done += step
@@ -72,7 +74,7 @@ def _measure(job: Job, folder: Path, first: int, processes: int) -> Iterator[int
     """Read the headers of every `processes`-th image and leave (n, 2) height, width behind."""
     rows = range(first, len(job.files), processes)
     sizes = [decoded_size(job.path(row), job.short_side) for row in rows]
-    np.save(_sizes_file(folder, first), np.array(sizes, dtype=np.int64).reshape(-1, 2))
+    write_array(_sizes_file(folder, first), np.array(sizes, dtype=np.int64).reshape(-1, 2))
     yield len(sizes)
 
 
@@ -132,6 +134,8 @@ def _listen(task: str, folder: Path, processes: int) -> Iterator[int]:
 
 def _heard(line: str) -> int:
     word = json.loads(line)
+    if isinstance(word, list):
+        raise OSError(*word)
     if isinstance(word, str):
         raise DataError(word)
     return int(word)
@@ -155,10 +159,10 @@ def _work(task: str, folder: Path, processes: int, first: int) -> None:
     except BrokenPipeError:  # the process that asked is gone
         return
     except OSError as error:
-        _say(f"{folder}: cannot be written: {error.strerror}.")
+        _say([error.errno, error.strerror, str(error.filename or folder)])
 
 
-def _say(word: int | str) -> None:
+def _say(word: int | str | list[Any]) -> None:
     sys.stdout.write(json.dumps(word) + "\n")
     sys.stdout.flush()  # line by line: short writes to one pipe never mix
 
