@@ -99,7 +99,7 @@ class Run:
             record_environment(self.folder, seed, dataset)
 
     def _claim(self, dataset: Dataset | None, seed: int) -> None:
-        """Make the folder, its lock and, last, its plan; leave nothing behind if one fails."""
+        """Make the folder, its lock and its plan; leave nothing behind if one fails."""
         path = self.folder.path
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
@@ -107,11 +107,12 @@ class Run:
             self.lock.take()
             self.folder.must_be_new()
             try:
+                self._write_plan()
                 if dataset:
                     record_environment(self.folder, seed, dataset)
-                self._write_plan()
             except BaseException:
-                self.folder.environment.unlink(missing_ok=True)
+                for file in {*path.iterdir()} - {self.folder.lock}:
+                    file.unlink()
                 raise
         except BaseException:
             self.lock.release()
@@ -125,6 +126,7 @@ class Run:
         try:
             self.lock.check()
         except StorageError as gone:
+            self.folder.remove_shell()
             return gone
         failure = storage_error(error) or error
         if isinstance(failure, KeyboardInterrupt):

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -170,8 +171,13 @@ class RunLock:
             if holder and not holder.is_this_process and _is_alive(path, holder):
                 raise _refused(path.parent, holder)
 
-    def _above(self) -> list[Path]:
-        return [parent / self._folder.lock.name for parent in self._folder.path.parents]
+    def _above(self) -> Iterator[Path]:
+        """Locks around this run; another user's could keep anybody from working below it."""
+        for parent in self._folder.path.parents:
+            lock = parent / self._folder.lock.name
+            with suppress(OSError):
+                if lock.stat().st_uid == os.getuid():
+                    yield lock
 
     def _is_ours(self) -> bool:
         """Whether the lock is there, or cannot be looked at now."""
@@ -197,8 +203,8 @@ class RunLock:
 def _read(path: Path) -> Holder | None:
     """Who holds a lock; None if there is none, or its file is just being written."""
     try:
-        return Holder(**json.loads(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return Holder(**json.loads(path.read_bytes())) if path.is_file() else None
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError, TypeError):
         return None
 
 
@@ -210,9 +216,15 @@ def _is_alive(path: Path, holder: Holder | None) -> bool:
 
 def _silence(path: Path) -> float:
     """Seconds since a lock was touched, by the clock of the file system that keeps it."""
-    with tempfile.TemporaryFile(dir=path.parent) as now, suppress(FileNotFoundError):
-        return os.fstat(now.fileno()).st_mtime - path.stat().st_mtime
-    return float("inf")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            now = os.fstat(file.fileno()).st_mtime
+    except OSError:  # nothing may be written there
+        now = time.time()
+    try:
+        return now - path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
 
 
 def _refused(folder: Path, holder: Holder | None) -> ConfigError:

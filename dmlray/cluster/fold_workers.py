@@ -61,7 +61,7 @@ def train_folds(
         ),
         run_config=RunConfig(
             name="folds",
-            storage_path=str(folder.path / ".ray"),
+            storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=0),  # Tune restarts the whole trial
         ),
     )

@@ -102,7 +102,7 @@ def _run(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder.path / ".ray"),
+            storage_path=str(folder.ray),
             failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
             callbacks=[watcher],
             verbose=0,
@@ -117,7 +117,7 @@ def _run(
         raise RunError(f"{folder.study}: {problem}. See to it and --resume {folder}") from error
     if resources.spread:
         watcher.release_all()
-    shutil.rmtree(folder.path / ".ray", ignore_errors=True)
+    shutil.rmtree(folder.ray, ignore_errors=True)
 
 
 def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) -> Any:

@@ -44,7 +44,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
         ),
         run_config=RunConfig(
             name=ray_name(folder),
-            storage_path=str(folder.path / ".ray"),
+            storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
         ),
     )

@@ -1,6 +1,7 @@
 """The names inside a run folder."""
 
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,11 @@ class RunFolder:
     def lock(self) -> Path:
         """The process that writes this run now."""
         return self.path / "lock.json"
+
+    @property
+    def ray(self) -> Path:
+        """What Ray keeps for itself."""
+        return self.path / ".ray"
 
     @property
     def environment(self) -> Path:
@@ -180,11 +186,17 @@ class RunFolder:
         """
         with suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(self.path / _LONGEST)
-        there = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
+        parents = (self.path, *self.path.parents)
+        there = next(parent for parent in parents if os.path.lexists(parent))
         with tempfile.TemporaryDirectory(prefix=".dmlray-", dir=there) as temporary:
             folder = Path(temporary) / self.path.relative_to(there)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "written").write_bytes(b"1")
+
+    def remove_shell(self) -> None:
+        """Remove what Ray, which makes its folders anew, has left under a moved run's old name."""
+        if self.path.is_dir() and list(self.path.iterdir()) == [self.ray]:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def make(self) -> None:
         """Make this folder.
