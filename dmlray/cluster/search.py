@@ -1,5 +1,6 @@
 """A search on Ray Tune and Optuna: one trial is all folds of one suggestion."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -108,6 +109,8 @@ def _run(
             verbose=0,
         ),
     )
+    # Of files that only Tune needs; the study says that the disk is full.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     try:
         watch(tuner.fit, stop=watcher.stop)
         study.settle()

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from dmlray.cluster.failures import of_worker
 from dmlray.cluster.reporters import ToTensorBoard, to_train
 from dmlray.cluster.session import Cluster
 from dmlray.cluster.watch import watch
@@ -72,6 +73,9 @@ def fit(trainer: TorchTrainer) -> Result:
     try:
         return trainer.fit()
     except Exception as error:
+        met = of_worker(error)
+        if isinstance(met, DmlrayError):
+            raise met from error
         lines = [line.strip() for line in str(error).strip().split("\n") if line.strip()]
         reason = lines[-1] if lines else type(error).__name__
         raise RunError(f"the training failed: {reason}") from error

@@ -6,18 +6,19 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dmlray.api import run_lock
-from dmlray.api.run_lock import Holder, RunLock
+from dmlray.api import lock_holder, run_lock
+from dmlray.api.lock_holder import Holder
+from dmlray.api.run_lock import RunLock
 from dmlray.errors import ConfigError, StorageError
 from dmlray.plans.folder import RunFolder
+from tests.api.commands import another_process
 
 FORK = multiprocessing.get_context("fork")
 
@@ -26,25 +27,6 @@ FORK = multiprocessing.get_context("fork")
 def run(tmp_path: Path) -> RunFolder:
     (tmp_path / "run").mkdir()
     return RunFolder(tmp_path / "run")
-
-
-@contextmanager
-def another_process(folder: RunFolder) -> Iterator[Any]:
-    """It holds the lock of `folder`."""
-    ready = FORK.Event()
-    process = FORK.Process(target=_hold, args=(folder, ready))
-    process.start()
-    assert ready.wait(60)
-    yield process
-    process.kill()
-    process.join()
-
-
-def _hold(folder: RunFolder, ready: Any) -> None:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    RunLock(folder).take()
-    ready.set()
-    time.sleep(600)
 
 
 def held(folder: RunFolder) -> Holder:
@@ -108,7 +90,7 @@ def test_parts_of_a_run_are_opened_by_its_own_process(run: RunFolder) -> None:
 def test_a_killed_holder_is_known_to_be_dead_at_once(run: RunFolder) -> None:
     with another_process(run) as first:
         os.kill(first.pid, signal.SIGKILL)
-        while run_lock._started(first.pid):  # a zombie, for its parent has not looked yet
+        while lock_holder._started(first.pid):  # a zombie, for its parent has not looked yet
             time.sleep(0.01)
         lock = RunLock(run)
         lock.take()
@@ -144,7 +126,7 @@ def test_a_holder_that_cannot_be_looked_at_is_dead_once_it_is_silent(
     who = "process 7 on far" if content == "another machine" else "another process"
     with pytest.raises(ConfigError, match=f"is being trained by {who}"):
         RunLock(run).take()
-    silent = run.lock.stat().st_mtime - run_lock._SILENCE - 5
+    silent = run.lock.stat().st_mtime - lock_holder.HEARTBEAT_TIMEOUT - 5
     os.utime(run.lock, (silent, silent))
     lock = RunLock(run)
     lock.take()
@@ -157,7 +139,7 @@ def test_the_clock_of_this_host_does_not_matter(
 ) -> None:
     elsewhere(run)
     monkeypatch.setattr(time, "time", lambda: 4e9)
-    with pytest.raises(ConfigError, match="without a sign of it for 120 seconds it counts as dead"):
+    with pytest.raises(ConfigError, match="without a heartbeat for 120 seconds it counts as dead"):
         RunLock(run).take()
 
 
@@ -262,5 +244,5 @@ def test_where_there_is_no_proc_ps_finds_living_and_dead_processes(
 ) -> None:
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: "/proc" not in str(path) and exists(path))
-    assert run_lock._started(os.getpid())
-    assert run_lock._started(2**22 - 1) is None
+    assert lock_holder._started(os.getpid())
+    assert lock_holder._started(2**22 - 1) is None
