@@ -220,6 +220,28 @@ def test_data_are_unpacked_found_and_verified(images: Path, tmp_path: Path) -> N
     assert "unreadable: class03/1.png" in result.output
 
 
+@pytest.mark.parametrize("command", ["verify", "prepare"])
+def test_a_given_split_is_checked_and_remarks_are_notes(images: Path, command: str) -> None:
+    lines = [
+        f"{path},{path.parent.name},{'test' if path.parent.name > 'class05' else 'train'},"
+        for path in sorted(images.glob("*/*.png"))
+    ]
+    Path("images.csv").write_text("\n".join(["path,label,split,is_query", *lines]))
+    shutil.copytree(images, "sides/train")
+    Path("sides/test").mkdir()
+    for number in range(6, 12):
+        shutil.move(f"sides/train/class{number:02d}", "sides/test")
+    Path("sides/train/class00/notes.txt").touch()
+    for name, root in (("csv", "images.csv"), ("folder", "sides")):
+        result = run("data", command, name, "--root", root, "--split=given")
+        assert result.exit_code == 0, result.output
+        assert "\nnote: " in result.output and "problem:" not in result.output
+    result = run("data", command, "csv", "--root", "images.csv")
+    assert result.exit_code == 0 and "--split=given" in result.output
+    assert "--split=given" in refused("data", command, "folder", "--root", "sides")
+    assert "given is not for demo" in refused("data", command, "demo", "--split", "given")
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

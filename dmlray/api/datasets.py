@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dmlray.data import archive, catalogue, download
 from dmlray.data.dataset import Dataset
+from dmlray.data.sides import Split
 from dmlray.data.verify import Verification, verify
 from dmlray.errors import ConfigError
 from dmlray.reporting.display import Display, Silent
@@ -14,6 +15,7 @@ def prepare_data(
     name: str,
     root: Path | None,
     sources: Sequence[Path] = (),
+    split: Split = "classes",
     *,
     fetched: bool = False,
     display: Display | None = None,
@@ -33,10 +35,15 @@ def prepare_data(
             sources = [*sources, download.fetch(source, root, progress)]
         for file in sources:
             archive.bring(file, root, display.counting(f"unpacking {file.name}"))
-    return catalogue.load(name, root)
+    return catalogue.load(name, root, split)
 
 
-def verify_data(name: str, root: Path | None, display: Display | None = None) -> Verification:
+def verify_data(
+    name: str,
+    root: Path | None,
+    display: Display | None = None,
+    split: Split = "classes",
+) -> Verification:
     """Check a data set's layout, counts, order of classes and every file."""
     display = display or Silent()
-    return verify(name, root, display.counting("opening images"))
+    return verify(name, root, display.counting("opening images"), split)

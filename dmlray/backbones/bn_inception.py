@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmlray.backbones.download import fetched
+from dmlray.backbones.state_dicts import State
 from dmlray.backbones.trunk import InputStatistics, Network
-from dmlray.backbones.weights import is_file, load_tensors, read_tensors
+from dmlray.backbones.weights import is_file, load_file
 
 ADDRESS = "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth"
 STATISTICS = InputStatistics((104.0, 117.0, 128.0), (1.0, 1.0, 1.0), scale=1.0, bgr=True)
@@ -58,8 +59,7 @@ def network(name: str, weights: str) -> Network:
     module = BNInception()
     if weights != "none":
         path = Path(weights) if is_file(weights) else fetched(name, ADDRESS)
-        state = {key: _as_vector(tensor) for key, tensor in read_tensors(path).items()}
-        load_tensors(module, state, str(path), spare=("last_linear.",))
+        load_file(module, path, spare=("last_linear.",), renames=[_with_vectors])
     return Network(module, module.width, STATISTICS)
 
 
@@ -136,6 +136,6 @@ def _halved(maps: Tensor) -> Tensor:
     return F.max_pool2d(maps, 3, stride=2, ceil_mode=True)
 
 
-def _as_vector(tensor: Tensor) -> Tensor:
+def _with_vectors(state: State) -> State:
     # The public file keeps what belongs to BatchNorm as (1, C).
-    return tensor[0] if tensor.dim() == 2 and len(tensor) == 1 else tensor
+    return {k: t[0] if t.dim() == 2 and len(t) == 1 else t for k, t in state.items()}

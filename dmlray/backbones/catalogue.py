@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 from dmlray.backbones import bn_inception, efficientnet_lite0, from_timm, from_torchvision
 from dmlray.backbones.trunk import BatchNorm, Network, Pooling, Trunk
@@ -32,6 +33,8 @@ def build(
         DataError: If the weights cannot be had or do not fit.
     """
     build_network, own_name = _source(name)
+    if pooling == "native" and build_network is from_timm.network:
+        build_network = partial(from_timm.network, native=True)
     return Trunk(build_network(own_name, weights), pooling, batchnorm)
 
 

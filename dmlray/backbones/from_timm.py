@@ -1,16 +1,22 @@
 """timm's networks by their timm names, feature maps and tokens alike."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from dmlray.backbones.download import fetched, unreachable
+from dmlray.backbones.state_dicts import State
 from dmlray.backbones.trunk import InputStatistics, Network
-from dmlray.backbones.weights import is_file, load_tensors, read_tensors, silenced
+from dmlray.backbones.weights import Rename, is_file, load_file, silenced
 from dmlray.errors import ConfigError, DataError
 
+_TRAINING_ONLY = ("mask_token", "head.", "head_dist.", "fc_norm.")
+_AFTER_THE_MAP = ("head.", "fc_norm.", "attn_pool.")
+"""What timm applies to pooled features: not part of the trunk, see `FeatureMap`."""
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -33,6 +39,24 @@ class FeatureMap(nn.Module):
         return maps.permute(0, 3, 1, 2) if self.channels_last else maps
 
 
+class Pooled(nn.Module):
+    """A timm model without its classifier: images -> its own pooled features (B, F).
+
+    These are what its classifier would get: after attention pooling, norms and the like.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.model.forward_head(  # type: ignore[operator]
+            self.model.forward_features(images),  # type: ignore[operator]
+            pre_logits=True,
+        )
+        return features.flatten(1)
+
+
 def names() -> list[str]:
     """Names of all networks that `network` can build."""
     import timm
@@ -47,8 +71,8 @@ def is_name(name: str) -> bool:
     return bool(timm.is_model(name))
 
 
-def network(name: str, weights: str) -> Network:
-    """The network up to its last feature map or tokens.
+def network(name: str, weights: str, native: bool = False) -> Network:
+    """The network up to its last feature map or tokens, or with `native` to its pooled features.
 
     Raises:
         ConfigError: If there are no weights of that tag.
@@ -61,10 +85,15 @@ def network(name: str, weights: str) -> Network:
         model = _created(name, pretrained=False)
     settings = model.pretrained_cfg
     if is_file(weights):
-        load_tensors(model, read_tensors(Path(weights)), weights, _classifiers(settings))
+        spare = (*_classifiers(settings), *_TRAINING_ONLY)
+        absent = () if native else _AFTER_THE_MAP
+        load_file(model, Path(weights), spare, _renames(model), absent)
     statistics = InputStatistics(
         tuple(settings["mean"]), tuple(settings["std"]), size=settings["input_size"][-1]
     )
+    if native:
+        width = getattr(model, "head_hidden_size", model.num_features)
+        return Network(Pooled(model), width, statistics, native=True)
     has_class_token = getattr(model, "cls_token", None) is not None
     prefix = int(getattr(model, "num_prefix_tokens", has_class_token))
     return Network(FeatureMap(model), model.num_features, statistics, prefix, has_class_token)
@@ -84,6 +113,18 @@ def _loaded(name: str, path: Path) -> Any:
             f"{path}: does not hold the weights of backbone {name} ({type(error).__name__}); "
             "delete it, and it will be fetched anew"
         ) from error
+
+
+def _renames(model: Any) -> list[Rename]:
+    """The translation of public files that the model's module in timm has, then none."""
+    module = sys.modules[type(model).__module__]
+    translate = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
+    return [partial(_translated, translate, model), dict] if translate else [dict]
+
+
+def _translated(translate: Callable[..., State], model: Any, state: State) -> State:
+    with silenced():
+        return translate(state, model)
 
 
 def _created(name: str, **options: Any) -> Any:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from dmlray.backbones.download import fetched
+from dmlray.backbones.state_dicts import State
 from dmlray.backbones.trunk import InputStatistics, Network
-from dmlray.backbones.weights import is_file, load_tensors, read_tensors, silenced
+from dmlray.backbones.weights import is_file, load_file, silenced
 
 _CLASSIFIERS = ("fc.", "classifier.", "aux1.", "aux2.")
 _FAMILIES = (
@@ -41,9 +42,7 @@ def network(name: str, weights: str) -> Network:
         module = _feature_map(models.get_model(name, weights=None))
     if weights != "none":
         path = Path(weights) if is_file(weights) else fetched(name, published.url)
-        tensors = read_tensors(path).items()
-        state = {_OLD_DENSE_LAYER.sub(r"\1\2", key): tensor for key, tensor in tensors}
-        load_tensors(module, state, str(path), spare=_CLASSIFIERS)
+        load_file(module, path, spare=_CLASSIFIERS, renames=[_with_new_names])
     return Network(module, _width(module), _statistics(name, published.transforms()))
 
 
@@ -57,6 +56,10 @@ def _feature_map(whole: nn.Module) -> nn.Module:
         return nn.Sequential(parts)
     beyond = ("avgpool", "dropout", "fc", "aux1", "aux2")
     return nn.Sequential(OrderedDict((k, v) for k, v in children.items() if k not in beyond))
+
+
+def _with_new_names(state: State) -> State:
+    return {_OLD_DENSE_LAYER.sub(r"\1\2", key): tensor for key, tensor in state.items()}
 
 
 @torch.no_grad()

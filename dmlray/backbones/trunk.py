@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dmlray.errors import ConfigError
 
-Pooling = Literal["avg", "max", "avg+max", "cls"]
+Pooling = Literal["avg", "max", "avg+max", "cls", "native"]
 BatchNorm = Literal["train", "frozen_statistics", "frozen"]
 
 
@@ -33,6 +33,7 @@ class Network(NamedTuple):
     """A module that maps images to (B, F, H, W) or to tokens (B, T, F), and what it wants.
 
     The first `prefix_tokens` tokens are no positions; the first of all may be a class token.
+    With `native` the module pools by itself, to (B, F): what its own classifier would get.
     """
 
     module: nn.Module
@@ -40,13 +41,15 @@ class Network(NamedTuple):
     statistics: InputStatistics
     prefix_tokens: int = 0
     class_token: bool = False
+    native: bool = False
 
 
 class Trunk(nn.Module):
     """A network, its pooling, and BatchNorm layers that rest where they are told to.
 
     Args:
-        pooling: `avg+max` adds both; `cls` takes the class token.
+        pooling: `avg+max` adds both; `cls` takes the class token; `native` is for networks that
+            pool by themselves, as the features then come.
         batchnorm: `frozen_statistics` never moves the running statistics, also not after
             `.train()`, and still trains the affine weights; `frozen` rests these too.
     """
@@ -60,6 +63,9 @@ class Trunk(nn.Module):
         if pooling == "cls" and not network.class_token:
             problem = "cls needs a network with a class token. Allowed here: avg, max, avg+max"
             raise ConfigError("backbone.pooling", [problem])
+        if (pooling == "native") != network.native:
+            problem = "native needs a network of timm. Allowed here: avg, max, avg+max"
+            raise ConfigError("backbone.pooling", [problem])
         self.network = network.module
         self.width, self.statistics = network.width, network.statistics
         self.pooling, self.batchnorm = pooling, batchnorm
@@ -72,6 +78,8 @@ class Trunk(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to features (B, F)."""
         maps = self.network(images)
+        if self.pooling == "native":
+            return maps  # type: ignore[no-any-return]
         if self.pooling == "cls":
             return maps[:, 0]  # type: ignore[no-any-return]
         if maps.dim() == 3:

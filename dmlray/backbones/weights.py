@@ -4,14 +4,32 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dmlray import tensor_files
+from dmlray.backbones.state_dicts import Candidate, State, candidates
 from dmlray.errors import DataError
+
+_logger = logging.getLogger(__name__)
+Rename = Callable[[State], Mapping[str, Tensor]]
+
+# Written by some versions of a network and computed by others; nothing learns or reads them.
+_COMPUTED = ("num_batches_tracked", "relative_position_index", "relative_coords_table", "attn_mask")
+
+
+class Fit(NamedTuple):
+    """A state dict held against a network: `problems` are none where it can be loaded."""
+
+    candidate: Candidate
+    state: Mapping[str, Tensor]
+    problems: list[str]
+    unused: list[str]
 
 
 def is_file(weights: str) -> bool:
@@ -19,46 +37,107 @@ def is_file(weights: str) -> bool:
     return weights not in ("pretrained", "none")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, written by `torch.save` or as `.safetensors`.
+def read_weights(path: Path) -> Any:
+    """Read a file of tensors, whatever structure it has.
 
     Raises:
         DataError: If there is no such file or it holds something else.
     """
-    if not path.is_file():
-        raise DataError(
-            f"backbone.weights: {path}: no such file. Allowed: pretrained, none, or a file"
-        )
     try:
-        state = _load(path)
-    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        raise DataError(f"{path}: is not a file of tensors ({type(error).__name__})") from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{path}: does not hold a plain mapping of names to tensors")
-    return dict(state)
+        return tensor_files.read_tensors(path)
+    except FileNotFoundError:
+        allowed = "Allowed: pretrained, none, or a file"
+        raise DataError(f"backbone.weights: {path}: no such file. {allowed}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
-def load_tensors(
-    module: nn.Module, state: Mapping[str, Tensor], source: str, spare: Sequence[str]
+def load_file(
+    module: nn.Module,
+    path: Path,
+    spare: Sequence[str],
+    renames: Sequence[Rename] = (dict,),
+    absent: Sequence[str] = (),
 ) -> None:
-    """Copy `state` into `module`; keys that begin with one of `spare` may be extra.
+    """Load the weights of `module` from a file, whichever usual wrapping they have: all or none.
+
+    A state dict is found below the keys of training checkpoints and without the prefixes of
+    wrapping modules; what was chosen is logged in one line where it is not the plain file.
+
+    Args:
+        spare: Beginnings of names that the file may have in addition, such as a classifier's.
+        renames: Ways to the names and shapes of `module`, tried in turn; they may raise.
+        absent: Beginnings of names in `module` that the file may lack, as nothing reads them.
 
     Raises:
-        DataError: If names or shapes differ.
+        DataError: If there is no such file, it holds something else or does not fit.
     """
-    own = module.state_dict()
-    # Files from before PyTorch 0.4.1 have no counters, and nothing reads them.
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own and not k.startswith(tuple(spare))]
-    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
-    problems = [
-        f"{label} {_first(keys)}"
-        for label, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", shapes))
-        if keys
+    fits = [
+        fit
+        for candidate in candidates(read_weights(path))
+        for rename in renames
+        if (fit := _fit(module, candidate, rename, spare, absent))
     ]
-    if problems:
-        raise DataError(f"{source}: does not fit this backbone: {'; '.join(problems)}")
-    module.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+    if not fits:
+        raise DataError(f"{path}: holds no mapping of names to tensors, as a state dict is")
+    fit = next((fit for fit in fits if not fit.problems), None)
+    if fit is None:
+        nearest = max(fits, key=lambda fit: len(module.state_dict().keys() & fit.state.keys()))
+        raise DataError(f"{path}: does not fit this backbone: {'; '.join(nearest.problems)}")
+    _check_finite(path, fit.state)
+    own = module.state_dict()
+    module.load_state_dict({k: v for k, v in fit.state.items() if k in own}, strict=False)
+    _log_choice(path, fit)
+
+
+def _fit(
+    module: nn.Module,
+    candidate: Candidate,
+    rename: Rename,
+    spare: Sequence[str],
+    absent: Sequence[str],
+) -> Fit | None:
+    """Hold a candidate against `module`; None where it cannot be renamed or is nothing dense."""
+    if any(tensor_files.unusable(tensor) for tensor in candidate.state.values()):
+        return None
+    try:
+        state = rename(dict(candidate.state))
+    except Exception:  # a file of another network may miss anything that a renaming looks for
+        return None
+    own = module.state_dict()
+    parts = {key.partition(".")[0] for key in own}
+    extra = [key for key in state if key not in own and not key.endswith(_COMPUTED)]
+    # A whole part that the network does not have belongs to a head; a piece of one of its parts
+    # shows that the file is of a larger network.
+    unused = [k for k in extra if k.startswith(tuple(spare)) or k.partition(".")[0] not in parts]
+    lacking = [key for key in own if key not in state and not key.endswith(_COMPUTED)]
+    problems = {
+        "missing": [key for key in lacking if not key.startswith(tuple(absent))],
+        "unexpected": [key for key in extra if key not in unused],
+        "misshapen": [key for key in own if key in state and own[key].shape != state[key].shape],
+    }
+    listed = [f"{label} {_first(keys)}" for label, keys in problems.items() if keys]
+    return Fit(candidate, state, listed, unused)
+
+
+def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise DataError(f"{path}: {name} holds NaN or infinite numbers")
+
+
+def _log_choice(path: Path, fit: Fit) -> None:
+    """Log which tensors of the file were taken, where that is not plain."""
+    candidate, unused = fit.candidate, fit.unused
+    if not (candidate.container or candidate.prefix or candidate.others):
+        return
+    left = f"; {candidate.others} others are not used" if candidate.others else ""
+    left += f"; not used: {_first(unused)}" if unused else ""
+    _logger.warning(
+        "backbone.weights: %s: %d tensors taken, %s%s", path, len(fit.state), candidate, left
+    )
 
 
 @contextmanager
@@ -79,14 +158,6 @@ def silenced(progress: bool = False) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _load(path: Path) -> object:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _first(keys: Sequence[str], limit: int = 3) -> str:

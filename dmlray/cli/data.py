@@ -6,13 +6,24 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dmlray.errors import ConfigError
 
+if TYPE_CHECKING:
+    from dmlray.data.sides import Split
+
 PATH = click.Path(path_type=Path)
 ROOT = click.option("--root", type=PATH, help="Folder (csv: file) that holds the images.")
+SPLIT = click.option(
+    "--split",
+    type=click.Choice(["classes", "given"]),
+    default="classes",
+    show_default=True,
+    help="Which classes train, as data.split does: the first half, or what folder or csv says.",
+)
 
 
 @click.group()
@@ -32,6 +43,7 @@ def list_data() -> None:
 @data.command()
 @click.argument("name")
 @ROOT
+@SPLIT
 @click.option(
     "--from",
     "sources",
@@ -40,13 +52,15 @@ def list_data() -> None:
     help="Official archive to unpack below --root; may be given again, also for cars_annos.mat.",
 )
 @click.option("--download", "fetched", is_flag=True, help="Fetch it from its public address.")
-def prepare(name: str, root: Path | None, sources: Sequence[Path], fetched: bool) -> None:
+def prepare(
+    name: str, root: Path | None, split: Split, sources: Sequence[Path], fetched: bool
+) -> None:
     """Make, unpack or find the data set NAME and check that its images are there."""
     from dmlray import api
     from dmlray.reporting.display import Display
 
     with Display() as display:
-        found = api.prepare_data(name, root, sources, fetched=fetched, display=display)
+        found = api.prepare_data(name, root, sources, split, fetched=fetched, display=display)
     train_images = int((found.labels < found.train_classes).sum())
     click.echo(
         f"{found.name}: {len(found.classes)} classes, {len(found.files)} images; "
@@ -61,7 +75,8 @@ def prepare(name: str, root: Path | None, sources: Sequence[Path], fetched: bool
 @data.command()
 @click.argument("name")
 @ROOT
-def verify(name: str, root: Path | None) -> None:
+@SPLIT
+def verify(name: str, root: Path | None, split: Split) -> None:
     """Check the data set NAME: layout, counts, order of classes, every file; 1 if it is not well.
 
     Exit status 2 if no layout fits.
@@ -70,7 +85,7 @@ def verify(name: str, root: Path | None) -> None:
     from dmlray.reporting.display import Display
 
     with Display() as display:
-        found = api.verify_data(name, root, display)
+        found = api.verify_data(name, root, display, split)
     click.echo(f"{'layout':<12} {found.layout}, in {found.root}")
     for what, has, wanted in (
         ("classes", found.classes, found.expected_classes),
@@ -83,6 +98,8 @@ def verify(name: str, root: Path | None) -> None:
     for files in (found.missing, found.unreadable):
         for file in files[:20]:
             click.echo(f"  {'missing' if files is found.missing else 'unreadable'}: {file}")
+    for note in found.notes:
+        click.echo(f"note: {note}")
     for problem in found.problems:
         click.echo(f"problem: {problem}")
     click.echo("well" if found.well else "NOT well")

@@ -39,9 +39,10 @@ CUB = Benchmark(
 CARS = Benchmark(
     "cars",
     "Cars196",
-    ("cars196", "cars", "car"),
-    ("cars_annos.mat", "car_ims"),
-    "cars_annos.mat with car_ims/, or images/CLASS NAME/, or train/ and test/",
+    ("cars196", "cars", "car", "stanford_cars", "stanford-cars-dataset", "car_data"),
+    ("cars_annos.mat", "car_ims", "cars_train", "cars_test", "devkit/cars_meta.mat"),
+    "cars_annos.mat with car_ims/, or cars_train/ and cars_test/ with their annotations, or"
+    " images/CLASS NAME/, or train/ and test/",
     (98, 98),
     (8054, 8131),
 )

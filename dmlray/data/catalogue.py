@@ -1,26 +1,35 @@
-"""The data sets that have a name; each is one file of this room with a `load(root)`."""
+"""Data sets by name; each is one module with `load(root)` and `find(root)`."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from dmlray.data import cars, csv_file, cub, demo, folder, sop
 from dmlray.data.dataset import Dataset
+from dmlray.data.found import Found
 from dmlray.data.sides import Split
 from dmlray.errors import ConfigError
 
 __all__ = ["Dataset", "load", "names"]
 
-_OFFICIAL: dict[str, Callable[[Path | None], Dataset]] = {
-    "cars": cars.load,
-    "cub": cub.load,
-    "demo": demo.load,
-    "sop": sop.load,
-}
-_OWN: dict[str, Callable[[Path | None, Split], Dataset]] = {
-    "csv": csv_file.load,
-    "folder": folder.load,
-}
+
+class _Official(Protocol):
+    """A module of a data set that has its own split."""
+
+    def load(self, root: Path | None) -> Dataset: ...
+
+    def find(self, root: Path | None) -> Found: ...
+
+
+class _Own(Protocol):
+    """A module of a user's own images."""
+
+    def load(self, root: Path | None, split: Split) -> Dataset: ...
+
+    def find(self, root: Path | None, split: Split) -> Found: ...
+
+
+_OFFICIAL: dict[str, _Official] = {"cars": cars, "cub": cub, "demo": demo, "sop": sop}
+_OWN: dict[str, _Own] = {"csv": csv_file, "folder": folder}
 
 
 def names() -> list[str]:
@@ -30,20 +39,35 @@ def names() -> list[str]:
 
 def about(name: str) -> str:
     """One line on the data set `name`: the first of its module."""
-    module = sys.modules[(_OFFICIAL | _OWN)[name].__module__]
-    return (module.__doc__ or "").split("\n")[0]
+    return ((_OFFICIAL | _OWN)[name].__doc__ or "").split("\n")[0]
 
 
 def load(name: str, root: Path | None, split: Split = "classes") -> Dataset:
     """List the images of the data set `name`, which lie below `root`.
 
     Raises:
-        ConfigError: If there is no such data set, it wants a root and has none, or its split is
-            not the user's to give.
-        DataError: If its images are missing.
+        ConfigError: As `find` does.
+        DataError: If its images are missing, or something else forbids to use it.
     """
     if name in _OWN:
-        return _OWN[name](root, split)
+        return _OWN[name].load(root, split)
+    return _official(name, split).load(root)
+
+
+def find(name: str, root: Path | None, split: Split = "classes") -> Found:
+    """List it whether or not all images are there; `Found.problems` has what else is wrong.
+
+    Raises:
+        ConfigError: If there is no such data set, it wants a root and has none, or its split is
+            not the user's to give.
+        DataError: If no layout fits or lists contradict each other.
+    """
+    if name in _OWN:
+        return _OWN[name].find(root, split)
+    return _official(name, split).find(root)
+
+
+def _official(name: str, split: Split) -> _Official:
     if name not in _OFFICIAL:
         allowed = ", ".join(names())
         raise ConfigError("data.name", [f"unknown data set {name!r}. Allowed: {allowed}."])
@@ -52,4 +76,4 @@ def load(name: str, root: Path | None, split: Split = "classes") -> Dataset:
         raise ConfigError(
             "data.split", [f"{split} is not for {name}, which has its own. {allowed}."]
         )
-    return _OFFICIAL[name](root)
+    return _OFFICIAL[name]

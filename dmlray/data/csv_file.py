@@ -3,26 +3,34 @@
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmlray.data import sides
 from dmlray.data.dataset import Dataset
+from dmlray.data.found import Found, sound
 from dmlray.data.sides import Split
+from dmlray.data.written_paths import Fault, Finder, fault_of
 from dmlray.errors import ConfigError, DataError
+from dmlray.file_reading import read_bytes
+
+LARGEST = 256 << 20  # bytes: millions of images
+OTHER_SEPARATORS = (";", "\t", "|")
+ROLES = ("is_query", "is_gallery", "role")  # columns of other libraries
 
 Cells = tuple[int, list[str]]  # the number of a line and what stands on it
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of the file; `side` is train or test, and None where no split is asked for."""
+    """One image of the file; `split` is as written, and None where it is not asked for."""
 
     line: int
     file: str
     label: str
-    side: str | None
+    split: str | None
+    fault: Fault | None = None
 
 
 def load(root: Path | None, split: Split = "classes") -> Dataset:
@@ -32,52 +40,97 @@ def load(root: Path | None, split: Split = "classes") -> Dataset:
         ConfigError: If there is no root.
         DataError: If the file is damaged, or images are missing, alone or contradict each other.
     """
+    source, header, entries = _table(root, split)
+    if missing := _missing(source, entries, lambda fault: True):
+        raise DataError(missing)
+    return sound(_found(source, header, entries, split))
+
+
+def find(root: Path | None, split: Split = "classes") -> Found:
+    """List them whether or not all are there and sound: `Found.problems` says what is not.
+
+    What is no file is left out, for a pipe must not be opened.
+    """
+    source, header, entries = _table(root, split)
+    listed = [entry for entry in entries if not entry.fault or entry.fault.gone]
+    found = _found(source, header, listed, split)
+    unusable = _missing(source, entries, lambda fault: not fault.gone)
+    return replace(found, problems=(*filter(None, [unusable]), *found.problems))
+
+
+def _table(root: Path | None, split: Split) -> tuple[Path, list[str], list[Entry]]:
+    """The file's path, header and lines, with the names that the images have on this disk."""
     if root is None:
         problem = "data set 'csv' needs a CSV file with the columns path and label. Set data.root."
         raise ConfigError("data.root", [problem])
-    source = root.expanduser().absolute()
+    source = Path(os.path.expanduser(root)).absolute()
     header, entries = _read(source, split)
-    _check_paths(source, entries)
+    return source, header, _on_disk(source, entries)
+
+
+def _found(source: Path, header: Sequence[str], entries: Sequence[Entry], split: Split) -> Found:
     dataset = _dataset(source, entries, split)
-    if split == "classes" and "split" in header:
-        dataset = replace(dataset, remarks=("the file's column split is not used",))
+    dataset = replace(dataset, remarks=(*_unused(header, split), *dataset.remarks))
     lines = {entry.file: entry.line for entry in entries}
-    return sides.checked(
+    dataset, problems = sides.examine(
         dataset, lambda row: f"{source}: line {lines[dataset.files[row]]} ({dataset.files[row]})"
     )
+    return Found("csv file", "as listed", dataset, problems)
 
 
 def _read(source: Path, split: Split) -> tuple[list[str], list[Entry]]:
     rows = _rows(source)
     line, header = next(rows, (1, []))
     wanted = ("path", "label", "split")[: 3 if split == "given" else 2]
-    for column in wanted:
-        if header.count(column) != 1:
+    places = {column: _places(header, column) for column in wanted}
+    for column, found in places.items():
+        if len(found) != 1:
+            other = next((mark for mark in OTHER_SEPARATORS if mark in "".join(header)), None)
+            reason = f", {other!r} separates it" if other and len(header) == 1 else ""
             raise DataError(
-                f"{source}: line {line}: {header.count(column)} columns named {column!r}."
+                f"{source}: line {line}: {len(found)} columns named {column!r}{reason}."
                 f" Expected a header of {', '.join(wanted)}, comma-separated and each once."
             )
-    return header, [_entry(source, row, header, wanted) for row in rows]
+    columns = {column: found[0] for column, found in places.items()}
+    return header, [_entry(source, row, len(header), columns) for row in rows]
 
 
-def _entry(source: Path, row: Cells, header: Sequence[str], wanted: Sequence[str]) -> Entry:
+def _places(header: Sequence[str], column: str) -> list[int]:
+    """Where a column stands: as it is written, otherwise in capital letters too."""
+    exact = [at for at, name in enumerate(header) if name == column]
+    return exact or [at for at, name in enumerate(header) if name.lower() == column]
+
+
+def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> Entry:
     line, cells = row
-    if len(cells) != len(header):
+    if len(cells) != width:
         raise DataError(
-            f"{source}: line {line}: {len(cells)} values for {len(header)} columns."
+            f"{source}: line {line}: {len(cells)} values for {width} columns."
             " Expected one each; a value that holds a comma stands in double quotes."
         )
-    values = {column: cells[header.index(column)] for column in wanted}
+    values = {column: cells[at] for column, at in columns.items()}
     for column, value in values.items():
         if not value:
             raise DataError(f"{source}: line {line}: {column} is empty. Expected a value.")
-    side = values.get("split")
-    if side not in (None, "train", "test"):
+    split = values.get("split")
+    if split is not None and sides.side(split) is None:
         raise DataError(
-            f"{source}: line {line}: split {side!r} is not allowed. Allowed: train, test;"
-            " validation folds are cut from train."
+            f"{source}: line {line}: split {split!r} is not allowed."
+            " Allowed: train, test, validation."
         )
-    return Entry(line, os.path.normpath(values["path"]), values["label"], side)
+    return Entry(line, values["path"], values["label"], split)
+
+
+def _unused(header: Sequence[str], split: Split) -> Iterator[str]:
+    """Remarks on columns that mean something which is not done."""
+    if split == "classes" and _places(header, "split"):
+        yield f"the file's column split is not used; {sides.GIVEN} follows it"
+    roles = [name for role in ROLES for name in header if name.lower() == role]
+    if roles:
+        yield (
+            f"the file's columns {', '.join(roles)} are not used: every image is a query, and all"
+            " others are searched"
+        )
 
 
 def _rows(source: Path) -> Iterator[Cells]:
@@ -102,10 +155,10 @@ def _rows(source: Path) -> Iterator[Cells]:
 
 def _text(source: Path) -> str:
     try:
-        content = source.read_bytes()
-    except OSError as error:
-        problem = f"cannot be read: {error.strerror}. Expected a CSV file."
-        raise DataError(f"{source}: {problem}") from error
+        content = read_bytes(source, LARGEST)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{source}: cannot be read: {reason}. Expected a CSV file.") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -113,41 +166,65 @@ def _text(source: Path) -> str:
         raise DataError(f"{source}: line {line}: not UTF-8. Save it as CSV in UTF-8.") from error
 
 
-def _check_paths(source: Path, entries: Sequence[Entry]) -> None:
+def _on_disk(source: Path, entries: Sequence[Entry]) -> list[Entry]:
+    """Entries with the names that their files have on this disk, or why there are none."""
+    finder = Finder(source.parent)
     lines: dict[Path, int] = {}
+    there = []
     for entry in entries:
-        first = lines.setdefault(source.parent / entry.file, entry.line)
+        files = finder.find(entry.file)
+        if len(files) > 1:
+            raise DataError(
+                f"{source}: line {entry.line}: {entry.file} may be {len(files)} files:"
+                f" {', '.join(map(ascii, files))}. Expected a path in the Unicode form of one."
+            )
+        file = files[0] if files else os.path.normpath(entry.file)
+        first = lines.setdefault(source.parent / file, entry.line)
         if first != entry.line:
             raise DataError(
-                f"{source}: line {entry.line}: {entry.file} is on line {first} already."
+                f"{source}: line {entry.line}: {file} is on line {first} already."
                 " Expected each image once."
             )
-    missing = [entry for entry in entries if not os.path.isfile(source.parent / entry.file)]
-    if missing:
-        raise DataError(
-            f"{source}: line {missing[0].line}: there is no file {source.parent / missing[0].file};"
-            f" {len(missing)} of {len(entries)} are missing."
-            " Expected paths that are absolute or relative to the folder of the CSV file."
-        )
+        fault = None if files else fault_of(source.parent / file, entry.file)
+        there.append(replace(entry, file=file, fault=fault))
+    return there
+
+
+def _missing(source: Path, entries: Sequence[Entry], such: Callable[[Fault], bool]) -> str | None:
+    """One sentence on the entries with such a fault."""
+    missing = [(entry, entry.fault) for entry in entries if entry.fault and such(entry.fault)]
+    if not missing:
+        return None
+    entry, fault = missing[0]
+    reason = f" ({fault.reason})" if fault.reason else ""
+    return (
+        f"{source}: line {entry.line}: there is no file {source.parent / entry.file}{reason};"
+        f" {len(missing)} of {len(entries)} are missing."
+        " Expected paths that are absolute or relative to the folder of the CSV file."
+    )
 
 
 def _dataset(source: Path, entries: Sequence[Entry], split: Split) -> Dataset:
+    remarks: list[str] = []
     if split == "classes":
-        train, test = sides.halves(_images(entries, None))
+        train, test = sides.halves(_images(entries))
     else:
-        train, test = (_images(entries, side) for side in ("train", "test"))
+        values = dict.fromkeys(str(entry.split) for entry in entries)
+        train, test, remarks = sides.assign(
+            {value: _images(entries, value) for value in values}, "split {!r}"
+        )
     if not (train and test):
         raise DataError(
             f"{source}: {len(train)} classes to train and {len(test)} to test."
             " Expected at least 1 of each."
         )
-    return sides.join("csv", source.parent, train, test)
+    return replace(sides.join("csv", source.parent, train, test), remarks=tuple(remarks))
 
 
-def _images(entries: Sequence[Entry], side: str | None) -> dict[str, list[str]]:
-    """Class -> files of one side."""
+def _images(entries: Sequence[Entry], split: str | None = None) -> dict[str, list[str]]:
+    """Class -> files, of one value of the column split if there is one."""
     images: dict[str, list[str]] = {}
     for entry in entries:
-        if entry.side == side:
+        if entry.split == split:
             images.setdefault(entry.label, []).append(entry.file)
     return images

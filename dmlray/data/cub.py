@@ -7,7 +7,8 @@ from pathlib import Path
 from dmlray.data import layouts
 from dmlray.data.benchmarks import CUB
 from dmlray.data.dataset import Dataset
-from dmlray.data.layouts import Found, Group
+from dmlray.data.found import Found, complete
+from dmlray.data.layouts import Group
 from dmlray.errors import DataError
 
 IMAGES, LABELS = "images.txt", "image_class_labels.txt"
@@ -17,12 +18,13 @@ ORDER = "official class numbers"
 
 def load(root: Path | None) -> Dataset:
     """List the data set `cub`."""
-    return layouts.complete(find(root))
+    return complete(find(root))
 
 
 def find(root: Path | None) -> Found:
     """List it as its layout does, whether or not the files are there."""
-    return layouts.search(CUB, root, (_listed, _folders, partial(layouts.train_and_test, CUB)))
+    by_sides = partial(layouts.train_and_test, CUB)
+    return layouts.search(CUB, root, (_listed, _folders, _same_classes, by_sides))
 
 
 def _listed(folder: Path) -> Found | None:
@@ -45,6 +47,21 @@ def _folders(folder: Path) -> Found | None:
         if classes:
             return _arrange("class folders", root, classes)
     return None
+
+
+def _same_classes(folder: Path) -> Found | None:
+    """Read {train,test}/NNN.Name/ where both hold all classes, which their numbers split."""
+    return layouts.same_classes(CUB, folder, lambda label: _trains(folder, label))
+
+
+def _trains(folder: Path, label: str) -> bool:
+    number = re.search(r"[0-9]+", label)
+    if number is None:
+        raise DataError(
+            f"{folder}: class {label!r} has no official number, by which the first"
+            f" {CUB.classes[0]} train. Expected folders named NNN.Name."
+        )
+    return int(number[0]) <= CUB.classes[0]
 
 
 def _read_lists(folder: Path) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,8 @@ def _alike(
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for row in rows:
         path = dataset.root / dataset.files[row]
-        try:
+        with suppress(OSError):  # a file that cannot be read is no copy: who decodes it says so
             groups[trait(path)].append(row)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
     # Size 0: an empty file is no copy but damaged, and whoever decodes it says so.
     return [group for key, group in groups.items() if key and len(group) > 1]
 

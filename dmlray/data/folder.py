@@ -1,13 +1,14 @@
 """Anybody's own images: one sub-folder per class."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from dmlray.data import sides
+from dmlray.data import listing, sides
 from dmlray.data.dataset import Dataset
-from dmlray.data.sides import Split
+from dmlray.data.found import Found, complete
+from dmlray.data.listing import Tree
+from dmlray.data.sides import Images, Split
 from dmlray.errors import ConfigError, DataError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 def load(root: Path | None, split: Split = "classes") -> Dataset:
@@ -17,59 +18,91 @@ def load(root: Path | None, split: Split = "classes") -> Dataset:
         ConfigError: If there is no root.
         DataError: If images are missing, alone in a test class or contradict each other.
     """
+    return complete(find(root, split))
+
+
+def find(root: Path | None, split: Split = "classes") -> Found:
+    """List it whether or not all of it is there and sound: `Found.problems` says what is not."""
     if root is None:
         problem = "data set 'folder' needs a folder with one sub-folder per class. Set data.root."
         raise ConfigError("data.root", [problem])
-    dataset = read("folder", root) if split == "classes" else _read_given(root)
-    return sides.checked(dataset, lambda row: str(dataset.root / dataset.files[row]))
+    found = _read("folder", root) if split == "classes" else _read_given(root)
+    dataset, problems = sides.examine(
+        found.dataset, lambda row: str(found.dataset.root / found.dataset.files[row])
+    )
+    return replace(found, dataset=dataset, problems=(*found.problems, *problems))
 
 
 def read(name: str, root: Path) -> Dataset:
-    """List JPEG, PNG and WebP images in the sub-folders of `root`; hidden names are passed over."""
-    root = root.expanduser().resolve()
-    images = _classes(root)
-    if len(images) < 2:
-        found = sum(folder.is_dir() for folder in _visible(root))
-        given = all((root / side).is_dir() for side in ("train", "test"))
-        hint = " For train/<class>/ and test/<class>/ set data.split=given." if given else ""
+    """List the images in the sub-folders of `root` and below them; their content is not compared.
+
+    Raises:
+        DataError: If images are missing or cannot be reached.
+    """
+    return complete(_read(name, root))
+
+
+def _read(name: str, root: Path) -> Found:
+    root = listing.real_path(root)
+    tree = listing.read(root)
+    if _are_sides(tree.classes):
         raise DataError(
-            f"{root}: {found} sub-folders, {len(images)} of them with JPEG, PNG or WebP images."
-            f" Expected at least 2, one per class.{hint}"
+            f"{root}: the sub-folders {', '.join(tree.classes)} are named as sides of a split, not"
+            f" as classes. For train/<class>/ and test/<class>/ set {sides.GIVEN}."
         )
-    return sides.join(name, root, *sides.halves(images))
+    if len(tree.classes) < 2:
+        below = next((name for name in tree.classes if _is_deep(tree.classes, name)), None)
+        _refuse(
+            f"{root}: {len(tree.images)} sub-folders, {len(tree.classes)} of them with images."
+            " Expected at least 2, one per class"
+            f"{f', as {root / below} may have' if below else ''}.",
+            tree,
+        )
+    return _found(name, root, *sides.halves(tree.classes), [], [tree])
 
 
-def _read_given(root: Path) -> Dataset:
-    root = root.expanduser().resolve()
-    train, test = (_classes(root / side, f"{side}/") for side in ("train", "test"))
+def _read_given(root: Path) -> Found:
+    root = listing.real_path(root)
+    top, trees = listing.read_sides(root)
+    parts = {name: tree.classes for name, tree in trees.items()}
+    train, test, remarks = sides.assign(parts, "{}/")
     for side, images in (("train", train), ("test", test)):
-        if not images:
-            raise DataError(
-                f"{root / side}: no sub-folder with JPEG, PNG or WebP images."
-                " Expected at least 1, one per class."
-            )
-    return sides.join("folder", root, train, test)
+        if images:
+            continue
+        if not any(sides.side(name) == side for name in trees):
+            raise DataError(f"{root / side}: no such folder. Expected one sub-folder per class.")
+        _refuse(
+            f"{root / side}: no sub-folder with images. Expected at least 1, one per class.",
+            *trees.values(),
+        )
+    return _found("folder", root, train, test, remarks, [top, *trees.values()])
 
 
-def _classes(root: Path, prefix: str = "") -> dict[str, list[str]]:
-    """Class -> images in the sub-folders of `root` that have any, each named after `prefix`."""
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder. Expected one sub-folder of images per class.")
-    folders = [folder for folder in _visible(root) if folder.is_dir()]
-    found = {folder.name: _images(folder, prefix) for folder in folders}
-    return {label: images for label, images in found.items() if images}
+def _found(
+    name: str, root: Path, train: Images, test: Images, remarks: list[str], trees: list[Tree]
+) -> Found:
+    dataset = sides.join(name, root, train, test)
+    listed = tuple(filter(None, [*remarks, listing.passed_over(*trees)]))
+    return Found(
+        "class folders", "as listed", replace(dataset, remarks=listed), listing.unreadable(*trees)
+    )
 
 
-def _images(folder: Path, prefix: str) -> list[str]:
-    return [
-        f"{prefix}{folder.name}/{path.name}"
-        for path in _visible(folder)
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
+def _are_sides(images: Images) -> bool:
+    """Whether these folders are train, test or val and hold class folders, or nothing else is."""
+    named = [name for name in images if sides.side(name)]
+    deep = all(_is_deep(images, name) for name in named)
+    return len(named) > 1 and (deep or len(named) == len(images))
 
 
-def _visible(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}.") from error
+def _is_deep(images: Images, name: str) -> bool:
+    """Whether all images of a folder lie in sub-folders of it."""
+    return all(file.count("/") > 1 for file in images[name])
+
+
+def _refuse(problem: str, *trees: Tree) -> None:
+    """Raise a DataError that also says what was found instead."""
+    remark = listing.passed_over(*trees)
+    raise DataError(
+        " ".join([problem, *listing.unreadable(*trees), *([f"{remark}."] if remark else [])])
+    )

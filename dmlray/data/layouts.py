@@ -4,10 +4,10 @@ A layout is a function folder -> `Found`; None where it is another, and a DataEr
 nearly this one.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from dmlray.data.benchmarks import (
@@ -18,8 +18,10 @@ from dmlray.data.benchmarks import (
     shortcomings,
     what_is_wrong,
 )
-from dmlray.data.dataset import Dataset, from_ordered, half
-from dmlray.data.folder import SUFFIXES
+from dmlray.data.dataset import from_ordered, half
+from dmlray.data.formats import SUFFIXES
+from dmlray.data.found import Found
+from dmlray.data.listing import real_path
 from dmlray.data.sides import natural
 from dmlray.errors import ConfigError, DataError
 
@@ -31,15 +33,6 @@ class Group:
     label: str
     files: Sequence[str]
     trains: bool | None = None
-
-
-@dataclass(frozen=True)
-class Found:
-    """A data set as a layout lists it, its files not looked at; `order` says who orders classes."""
-
-    layout: str
-    order: str
-    dataset: Dataset
 
 
 Layout = Callable[[Path], Found | None]
@@ -55,7 +48,7 @@ def search(benchmark: Benchmark, root: Path | None, layouts: Sequence[Layout]) -
     if root is None:
         problem = f"data set {benchmark.name!r} needs the folder of {benchmark.title}"
         raise ConfigError("data.root", [f"{problem}. Set data.root."])
-    root = root.expanduser().resolve()
+    root = real_path(root)
     try:
         return _first_that_fits(benchmark, root, layouts)
     except OSError as error:
@@ -92,23 +85,6 @@ def arrange(
     return Found(layout, order, from_ordered(benchmark.name, root, classes, train, remarks))
 
 
-def complete(found: Found) -> Dataset:
-    """Give the data set, all of whose files are there.
-
-    Raises:
-        DataError: If not; it names the first and counts the rest.
-    """
-    dataset = found.dataset
-    names = {parent: _names(dataset.root / parent) for parent in set(map(_parent, dataset.files))}
-    missing = [file for file in dataset.files if Path(file).name not in names[_parent(file)]]
-    if missing:
-        raise DataError(
-            f"{dataset.root}: {len(missing)} of {len(dataset)} listed images are missing,"
-            f" first {missing[0]}."
-        )
-    return dataset
-
-
 def train_and_test(benchmark: Benchmark, folder: Path) -> Found | None:
     """Read {train,test}/class*/.
 
@@ -132,11 +108,41 @@ def train_and_test(benchmark: Benchmark, folder: Path) -> Found | None:
     return arrange(benchmark, "train and test folders", "numbers in folder names", folder, groups)
 
 
+def same_classes(
+    benchmark: Benchmark,
+    folder: Path,
+    trains: Callable[[str], bool | None] = lambda label: None,
+) -> Found | None:
+    """Read {train,test}/CLASS/ where both hold all classes, as copies for classifiers do.
+
+    The images of both are put together and the classes are split as published: `trains` decides
+    by a folder's name, by default the first half in the order of names trains.
+    """
+    train, test = (class_folders(folder, f"{side}/*") for side in ("train", "test"))
+    if not train or train.keys() != test.keys() or foreign(benchmark, folder):
+        return None
+    for other in BENCHMARKS:
+        if other is not benchmark and len(train) == sum(other.classes):
+            raise DataError(
+                f"{folder}: {len(train)} classes in both train/ and test/ are those of"
+                f" {other.title}, not of {benchmark.title}."
+            )
+    groups = [
+        Group(label, [*train[label], *test[label]], trains(label))
+        for label in sorted(train, key=natural)
+    ]
+    order = "names of the folders; train/ and test/ hold the same classes and are put together"
+    return arrange(benchmark, "class folders of a classifier", order, folder, groups)
+
+
 def class_folders(root: Path, pattern: str = "*") -> dict[str, list[str]]:
     """Map the names of folders to their images relative to `root`; hidden ones are passed over."""
+    parent, _, name = pattern.rpartition("/")
+    if not (root / parent).is_dir():
+        return {}
     found = {}
-    for folder in _visible(root.glob(pattern)):
-        if folder.is_dir():
+    for folder in _visible((root / parent).iterdir()):  # not glob, which hides a refusal
+        if fnmatchcase(folder.name, name) and folder.is_dir():
             images = [path for path in _visible(folder.iterdir()) if _is_image(path)]
             found[folder.name] = [path.relative_to(root).as_posix() for path in images]
     return {name: files for name, files in found.items() if files}
@@ -194,22 +200,12 @@ def _check_sides(
             )
 
 
-def _parent(file: str) -> str:
-    return file.rpartition("/")[0]
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}.") from error
-
-
 def _visible(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if not path.name.startswith(".")]
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """Whether it is an image or a link to a missing one, which must not be left out in silence."""
+    if path.suffix.lower() not in SUFFIXES:
+        return False
+    return path.is_file() or (path.is_symlink() and not path.exists())

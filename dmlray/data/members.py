@@ -36,6 +36,14 @@ DAMAGE = (
     zipfile.BadZipFile,
 )
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_FOREIGN = {  # how files that are often given in place of a tar or zip begin
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
+    b"\x04\x22\x4d\x18": "compressed by LZ4",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself (git lfs pull)",
+    b"<": "a web page, saved in its place",
+}
 _COMPRESSIONS: dict[bytes, Callable[[Path], BufferedIOBase]] = {
     b"\x1f\x8b": gzip.GzipFile,
     b"BZh": bz2.BZ2File,
@@ -116,10 +124,18 @@ def _opener(archive: Path, head: bytes) -> Callable[[Path], BufferedIOBase]:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.TarError as error:
         raise DataError(
-            f"{archive}: is neither tar nor zip; it begins with {head[:16]!r}."
-            " Perhaps a web page was saved in its place."
+            f"{archive}: is {_kind(head)}. Expected a tar (plain, gz, bz2 or xz) or a zip; other"
+            " archives can be unpacked by their own program."
         ) from error
     return _plain
+
+
+def _kind(head: bytes) -> str:
+    """What a file that is no archive of ours begins like, in words."""
+    if not head:
+        return "empty"
+    known = (kind for magic, kind in _FOREIGN.items() if head.lstrip().startswith(magic))
+    return next(known, f"neither tar nor zip: it begins with {head[:16]!r}")
 
 
 def _plain(archive: Path) -> BufferedReader:
@@ -131,7 +147,8 @@ def _of_zip(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     oddity = None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "a link or a device"
     if info.flag_bits & 1:
         oddity = "encrypted"
-    return Member(info.filename, info.file_size, info.is_dir(), oddity, partial(zipped.open, info))
+    name = info.filename.replace("\\", "/")  # some Windows programs write these, against the format
+    return Member(name, info.file_size, name.endswith("/"), oddity, partial(zipped.open, info))
 
 
 def _of_tar(tar: tarfile.TarFile, stream: _Stream) -> Iterator[Member]:

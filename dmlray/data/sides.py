@@ -14,6 +14,9 @@ from dmlray.errors import DataError
 
 Split = Literal["classes", "given"]  # the first half of the classes trains, or as the user laid out
 Images = Mapping[str, Sequence[str]]  # class -> files relative to the root
+GIVEN = "data.split=given (dmlray data: --split=given)"
+
+_SIDES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation"), "val")
 
 
 def halves(images: Images) -> tuple[Images, Images]:
@@ -31,17 +34,50 @@ def join(name: str, root: Path, train: Images, test: Images) -> Dataset:
     return from_ordered(name, root, classes, len(train))
 
 
-def checked(dataset: Dataset, where: Callable[[int], str]) -> Dataset:
+def side(name: str) -> str | None:
+    """Side that a folder or a value of a column split names: train, test, val, or none."""
+    return _SIDES.get(name.lower())
+
+
+def assign(parts: Mapping[str, Images], shown: str) -> tuple[Images, Images, list[str]]:
+    """Let the parts named train and test be what they say; without a test, val is tested.
+
+    Args:
+        parts: Images by the name that the user gave them.
+        shown: Format of such a name in a remark.
+
+    Returns:
+        Images that train, images that test, and remarks on what is otherwise.
+    """
+    tested = "test" if any(side(name) == "test" for name in parts) else "val"
+    train, test = (_merged(parts, wanted) for wanted in ("train", tested))
+    remarks = []
+    for name, images in parts.items():
+        if side(name) == tested == "val":
+            remarks.append(f"{shown.format(name)} is the test side, as there is no other")
+        elif side(name) not in ("train", tested) and images:
+            count = f"{sum(map(len, images.values()))} images of {len(images)} classes"
+            remarks.append(f"{shown.format(name)}: {count} are not used")
+    return train, test, remarks
+
+
+def examine(dataset: Dataset, where: Callable[[int], str]) -> tuple[Dataset, tuple[str, ...]]:
     """Add the remarks that every score of these images must carry.
 
     Args:
         where: Tells where the user finds a row of the data set.
 
-    Raises:
-        DataError: If a score would mean nothing: images that contradict each other or are alone.
+    Returns:
+        The data set, and why a score of it would mean nothing: images that contradict each other
+        or are alone.
     """
-    found = [_closed_set(dataset), _lone(dataset, where), duplicates.check(dataset, where)]
-    return replace(dataset, remarks=(*dataset.remarks, *filter(None, found)))
+    remarks, problems = list(dataset.remarks), []
+    for check in (_closed_set, _lone, duplicates.check):
+        try:
+            remarks += filter(None, [check(dataset, where)])
+        except DataError as problem:
+            problems.append(str(problem))
+    return replace(dataset, remarks=tuple(remarks)), tuple(problems)
 
 
 def natural(label: str) -> tuple[list[str | tuple[int, str]], str]:
@@ -51,7 +87,16 @@ def natural(label: str) -> tuple[list[str | tuple[int, str]], str]:
     return numbers, label
 
 
-def _closed_set(dataset: Dataset) -> str | None:
+def _merged(parts: Mapping[str, Images], wanted: str) -> Images:
+    images: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        if side(name) == wanted:
+            for label, files in part.items():
+                images.setdefault(label, []).extend(files)
+    return images
+
+
+def _closed_set(dataset: Dataset, where: Callable[[int], str]) -> str | None:
     """Keep the score of classes that were learned from passing for one of unseen classes."""
     train, test = dataset.classes[: dataset.train_classes], dataset.classes[dataset.train_classes :]
     known = len(set(train) & set(test))

@@ -5,7 +5,8 @@ from pathlib import Path
 from dmlray.data import layouts
 from dmlray.data.benchmarks import SOP
 from dmlray.data.dataset import Dataset
-from dmlray.data.layouts import Found, Group
+from dmlray.data.found import Found, complete
+from dmlray.data.layouts import Group
 from dmlray.errors import DataError
 
 TRAIN, TEST = "Ebay_train.txt", "Ebay_test.txt"
@@ -15,7 +16,7 @@ ORDER = "class ids of the lists"
 
 def load(root: Path | None) -> Dataset:
     """List the data set `sop`."""
-    return layouts.complete(find(root))
+    return complete(find(root))
 
 
 def find(root: Path | None) -> Found:

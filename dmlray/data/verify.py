@@ -8,10 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from dmlray.data import cars, catalogue, cub, sop
+from dmlray.data import catalogue
 from dmlray.data.benchmarks import BENCHMARKS
 from dmlray.data.dataset import Dataset
-from dmlray.data.layouts import Found
+from dmlray.data.found import Found
+from dmlray.data.sides import Split
 from dmlray.errors import DataError
 
 BATCH = 64  # files between two words of progress
@@ -21,13 +22,12 @@ THREADS = 8  # they wait for the disk, not for a core
 Progress = Callable[[int, int], None]
 Pair = tuple[int, int]
 
-_FIND = {"cub": cub.find, "cars": cars.find, "sop": sop.find}
-
 
 @dataclass(frozen=True)
 class Verification:
     """What was found in `root` and what was expected; pairs are (train, test), files relative.
 
+    `problems` forbid its use, `notes` go with every score of it.
     `fingerprint` is None where a file cannot be reached, `expected_*` where nothing was published.
     """
 
@@ -43,22 +43,23 @@ class Verification:
     class_order: str
     fingerprint: str | None
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def well(self) -> bool:
         return not self.problems
 
 
-def verify(name: str, root: Path | None, progress: Progress | None = None) -> Verification:
+def verify(
+    name: str, root: Path | None, progress: Progress | None = None, split: Split = "classes"
+) -> Verification:
     """Check the data set `name` below `root`; `progress` hears (files done, files in all).
 
     Raises:
         ConfigError: If there is no such data set, or if it wants a root and has none.
         DataError: If no layout fits or its lists contradict each other.
     """
-    if name in _FIND:
-        return _verify(_FIND[name](root), progress)
-    return verify_dataset(catalogue.load(name, root), progress)
+    return _verify(catalogue.find(name, root, split), progress)
 
 
 def verify_dataset(dataset: Dataset, progress: Progress | None = None) -> Verification:
@@ -83,7 +84,13 @@ def _verify(found: Found, progress: Progress | None) -> Verification:
         unreadable=unreadable,
         class_order=found.order,
         fingerprint=_fingerprint(dataset),
-        problems=(*dataset.remarks, *_said("missing", missing), *_said("unreadable", unreadable)),
+        problems=(
+            *(dataset.remarks if published else ()),  # not what was published
+            *found.problems,
+            *_said("missing", missing),
+            *_said("unreadable", unreadable),
+        ),
+        notes=() if published else dataset.remarks,
     )
 
 

@@ -1,4 +1,4 @@
-"""Float32 products by the fastest kernel that is exact here."""
+"""Float32 products by the fastest kernel that is exact here, or that rounds where it may."""
 
 import functools
 from collections.abc import Iterator
@@ -12,12 +12,26 @@ MOST_ERROR = 1e-5  # cosine; true bfloat16 is off by 1e-3, every float32 kernel 
 
 
 def add_product(
-    block: Tensor, rows: Tensor, gallery: Tensor, *, beta: float = 0.0, weight: float = 1.0
+    block: Tensor,
+    rows: Tensor,
+    gallery: Tensor,
+    *,
+    beta: float = 0.0,
+    weight: float = 1.0,
+    rounded: bool = False,
 ) -> Tensor:
-    """In place, block (B, N) = beta * block + weight * rows (B, D) @ gallery (N, D).T."""
-    fast = block.device.type == "cpu" and onednn_is_exact()
+    """In place, block (B, N) = beta * block + weight * rows (B, D) @ gallery (N, D).T.
+
+    `rounded` allows a kernel that rounds rows and gallery to bfloat16 and adds up in float32.
+    """
+    fast = block.device.type == "cpu" and (rounded or onednn_is_exact())
     with _precision(block.device.type, "bf16" if fast else "ieee"):
         return block.addmm_(rows, gallery.T, beta=beta, alpha=weight)
+
+
+def may_round(rows: Tensor) -> bool:
+    """Whether a kernel that rounds float32 rows is there, and so is several times as fast."""
+    return rows.device.type == "cpu" and rows.dtype == torch.float32 and not onednn_is_exact()
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from torch import Tensor
 from dmlray.evaluation.checks import check_depths, check_finite, check_pairs, check_shapes
 from dmlray.evaluation.gemm import add_product
 from dmlray.evaluation.neighbours import ROWS, hide_self
+from dmlray.evaluation.products import Part, Similarity, grown
 from dmlray.evaluation.ranking import SelfRetrieval
 
 MOST_IMAGES = 10_000  # 400 MB of similarities; beyond that use `merge.prefix_scores`
@@ -20,6 +21,7 @@ class Growing:
         self._labels = labels
         self._scores = SelfRetrieval(labels, recall_at)
         self._similarities = torch.zeros(len(labels), len(labels))
+        self._exact: Similarity | None = None  # of the members so far
 
     def add(self, member: Tensor, weight: float = 1.0) -> dict[str, float]:
         """Scores with this member, unit rows (N, D), which stays; `weight` is of its cosines."""
@@ -32,6 +34,9 @@ class Growing:
     def _score(self, member: Tensor, weight: float, keep: bool) -> dict[str, float]:
         check_shapes("ensemble member", member, self._labels)
         check_finite("ensemble member", member)
+        exact = grown(self._exact, Part(member, member, weight), torch.float32)
+        if keep:
+            self._exact = exact
         member = member.float()
         sums = []
         for numbers in torch.arange(len(member)).split(ROWS):
@@ -40,5 +45,5 @@ class Growing:
             rows = member[numbers[0] : numbers[-1] + 1]
             add_product(block, rows, member, beta=1.0, weight=weight)
             hide_self(block, numbers)
-            sums.append(self._scores.sums(block, numbers))
+            sums.append(self._scores.sums(block, numbers, exact))
         return self._scores.means(sum(sums[1:], sums[0]))

@@ -16,6 +16,7 @@ from dmlray.errors import ConfigError
 from dmlray.evaluation.checks import check_depths, check_finite, check_pairs, check_shapes
 from dmlray.evaluation.gemm import add_product
 from dmlray.evaluation.neighbours import free_memory, hide_self, new_block
+from dmlray.evaluation.products import Part, Similarity, grown
 from dmlray.evaluation.ranking import SelfRetrieval
 from dmlray.evaluation.retrieval import RECALL_AT
 
@@ -53,27 +54,34 @@ def prefix_scores(
         tensors = [tensor.to(device) for tensor in tensors]  # once, and not for each block
     block = new_block(torch.empty(len(labels), 0, dtype=dtype, device=device))
     sums = torch.zeros(len(tensors), len(recall_at) + 2, dtype=torch.float64, device=device)
+    exact = _prefixes(tensors, weights, block)
     for numbers in torch.arange(len(labels), device=device).split(len(block)):
-        sums += _prefix_sums(tensors, weights, scores, numbers, block[: len(numbers)])
+        sums += _prefix_sums(exact, scores, numbers, block[: len(numbers)])
     return [scores.means(prefix) for prefix in sums]
 
 
+def _prefixes(members: list[Tensor], weights: list[float], block: Tensor) -> list[Similarity]:
+    """The similarities of the first 1, 2, ..., L members, computed where and as the block is."""
+    found: list[Similarity] = []
+    for member, weight in zip(members, weights, strict=True):
+        part = Part(member, member, weight)
+        grows = grown(found[-1] if found else None, part, block.dtype)
+        found.append(grows._replace(error=grows.error.to(block.device)))
+    return found
+
+
 def _prefix_sums(
-    members: list[Tensor],
-    weights: list[float],
-    scores: SelfRetrieval,
-    numbers: Tensor,
-    similarities: Tensor,
+    exact: list[Similarity], scores: SelfRetrieval, numbers: Tensor, similarities: Tensor
 ) -> Tensor:
     """Sums of the metrics over the queries numbers (B,), for every prefix: (L, M)."""
     sums = []
-    for index, (member, weight) in enumerate(zip(members, weights, strict=True)):
-        gallery = member.to(similarities)
+    for index, prefix in enumerate(exact):
+        gallery, weight = prefix.parts[-1].gallery.to(similarities), prefix.parts[-1].weight
         rows = gallery[numbers[0] : numbers[-1] + 1]
         add_product(similarities, rows, gallery, beta=float(index > 0), weight=weight)
         if index == 0:
             hide_self(similarities, numbers)  # -inf stays whatever is added
-        sums.append(scores.sums(similarities, numbers))
+        sums.append(scores.sums(similarities, numbers, prefix))
     return torch.stack(sums)
 
 

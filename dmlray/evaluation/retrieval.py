@@ -11,10 +11,13 @@ from dmlray.evaluation.checks import (
     check_pairs,
     check_shapes,
 )
+from dmlray.evaluation.gemm import may_round
 from dmlray.evaluation.neighbours import tiles
+from dmlray.evaluation.products import self_similarity, similarity
 from dmlray.evaluation.ranking import SelfRetrieval, classes_of, first_hits
 
 RECALL_AT = (1, 2, 4, 8)
+FEW_OTHERS = 16  # of a class: the order of more would mostly need exact similarities
 
 
 def retrieval_scores(
@@ -39,9 +42,13 @@ def retrieval_scores(
     check_depths("recall_at", recall_at, len(labels) - 1)
     embeddings = as_float(embeddings)
     scores = SelfRetrieval(labels.to(embeddings.device), recall_at)
+    rounded = scores.most <= FEW_OTHERS and may_round(embeddings)
+    exact = self_similarity(embeddings, rounded)
     sums = [
-        scores.sums(similarities, numbers)
-        for numbers, similarities in tiles(embeddings, embeddings, exclude_self=True)
+        scores.sums(similarities, numbers, exact)
+        for numbers, similarities in tiles(
+            embeddings, embeddings, exclude_self=True, rounded=rounded
+        )
     ]
     return scores.means(sum(sums[1:], sums[0]))
 
@@ -66,8 +73,8 @@ def recall_between(
     check_depths("recall_at", recall_at, len(gallery))
     queries, gallery = as_float(queries), as_float(gallery)
     classes = classes_of(query_labels.to(gallery.device), gallery_labels.to(gallery.device))
-    found = dict.fromkeys(recall_at, 0)
+    found, exact = dict.fromkeys(recall_at, 0), similarity(queries, gallery)
     for numbers, similarities in tiles(queries, gallery, exclude_self=False):
-        first = first_hits(similarities, classes, numbers)
+        first = first_hits(similarities, classes, numbers, exact)
         found = {k: count + int((first < k).sum()) for k, count in found.items()}
     return {f"recall_at_{k}": count / len(queries) for k, count in found.items()}

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from dmlray.backbones.trunk import BatchNorm, Pooling
 from dmlray.data.augment import Transform
 from dmlray.data.folds import Kind
 from dmlray.data.samplers import Replacement
@@ -56,8 +57,10 @@ class Backbone(Knobs):
 
     name: str = Field("resnet50", description="torchvision's or timm's name")
     weights: str = Field("pretrained", description="pretrained, none, or a file of tensors")
-    pooling: Literal["avg", "max", "avg+max", "cls"] = Field("avg", description="map -> feature")
-    batchnorm: Literal["train", "frozen_statistics", "frozen"] = Field(
+    pooling: Pooling = Field(
+        "avg", description="map -> feature; native: as the network's own classifier has it (timm)"
+    )
+    batchnorm: BatchNorm = Field(
         "train", description="frozen_statistics trains the affine weights, as IDML and RCDML do"
     )
 

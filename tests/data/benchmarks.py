@@ -89,6 +89,28 @@ def cars_folders(folder: Path, cars: Mapping[int, str] = CARS) -> None:
     place(folder, (f"images/{name}/{i}.jpg" for name in names for i in range(2)))
 
 
+def cars_kit(folder: Path, kit: str = "devkit", nested: bool = False) -> None:
+    """The halves of a classifier with their annotations, as torchvision and Kaggle have them."""
+    for half, labels in (
+        ("cars_train", f"{kit}/cars_train_annos.mat"),
+        ("cars_test", "cars_test_annos_withlabels.mat"),
+    ):
+        files = {f"{i:05d}.jpg": n for i, n in enumerate(sorted(CARS, key=str), 1)}
+        fields = [(field, object) for field in ("bbox_x1", "class", "fname")]
+        rows = np.array([[(1, n, name) for name, n in files.items()]], dtype=fields)
+        (folder / labels).parent.mkdir(parents=True, exist_ok=True)
+        savemat(folder / labels, {"annotations": rows})
+        place(folder / half / (half if nested else "."), files)
+    names = np.array([[CARS.get(n, f"Unused {n}") for n in range(1, 197)]], dtype=object)
+    savemat(folder / kit / "cars_meta.mat", {"class_names": names})
+
+
+def classifier(folder: Path, names: Iterable[str]) -> None:
+    """{train,test}/CLASS/ with all classes on both sides."""
+    names = list(names)
+    sides(folder, names, names, images=1)
+
+
 def product_rows(numbers: Iterable[int]) -> list[str]:
     return [
         f"{2 * n + i} {n} 1 {PRODUCTS[n]}_final/{n:05d}_{i}.JPG" for n in numbers for i in (0, 1)

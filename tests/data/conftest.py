@@ -1,6 +1,9 @@
 """Drawn images in a folder of their own, and a cache of their own for every test."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -24,3 +27,11 @@ def photos(tmp_path: Path) -> Path:
             image = picture(40 + 7 * number, 50 - 6 * number, seed=ord(label) + 10 * number)
             image.save(root / label / f"{number}.png")
     return root
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """Return an empty folder that every user of this machine may enter."""
+    with TemporaryDirectory(dir="/tmp") as root:
+        os.chmod(root, 0o755)
+        yield Path(root)

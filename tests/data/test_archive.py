@@ -3,7 +3,6 @@
 import io
 import os
 import random
-import re
 import signal
 import stat
 import subprocess
@@ -167,7 +166,7 @@ def test_names_outside_are_refused_before_anything_is_written(
     tmp_path: Path, root: Path, form: str, name: str
 ) -> None:
     file = pack(tmp_path / "a", {"good": b"good", name: b"evil"}, form)
-    with pytest.raises(DataError, match=f"{re.escape(repr(name))} is no path inside"):
+    with pytest.raises(DataError, match="is no path inside the archive"):
         unpack(file, root)
     assert not root.exists()
     assert os.listdir(tmp_path) == ["a"]
@@ -298,10 +297,9 @@ def test_damage_inside_a_zip_names_the_member_and_keeps_the_rest(
     assert unpacked(root) == {"CUB_200_2011/images.txt": CUB["CUB_200_2011/images.txt"]}
 
 
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><title>Log in</title>", bytes(10_240)])
-def test_what_is_no_archive_says_so(tmp_path: Path, root: Path, content: bytes) -> None:
-    (tmp_path / "CUB_200_2011.tgz").write_bytes(content)
-    with pytest.raises(DataError, match=r"2011\.tgz: is neither tar nor zip; it begins with b'"):
+def test_what_is_no_archive_says_so(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "CUB_200_2011.tgz").write_bytes(bytes(10_240))
+    with pytest.raises(DataError, match=r"2011\.tgz: is neither tar nor zip: it begins with b'"):
         unpack(tmp_path / "CUB_200_2011.tgz", root)
 
 
@@ -333,3 +331,43 @@ def test_annotations_beside_an_archive_are_copied(tmp_path: Path, root: Path) ->
     assert unpacked(root) == {"car_ims/000001.jpg": b"car", "cars_annos.mat": b"MATLAB"}
     with pytest.raises(DataError, match=r"nowhere\.mat: no such file"):
         bring(tmp_path / "nowhere.mat", root)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"Rar!\x1a\x07\x01\x00", "is a RAR archive"),
+        (b"7z\xbc\xaf\x27\x1c\x00\x04", "is a 7z archive"),
+        (b"\x28\xb5\x2f\xfd", "is compressed by Zstandard"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>", "is a web page"),
+        (b"", "is empty"),
+    ],
+)
+def test_other_files_are_named_as_what_they_are(tmp_path: Path, head: bytes, kind: str) -> None:
+    (tmp_path / "x.zip").write_bytes(head)
+    with pytest.raises(DataError, match=f"{kind}.* Expected a tar .* or a zip"):
+        unpack(tmp_path / "x.zip", tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+def test_zips_with_backslashes_unpack_into_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as zipped:
+        for name, content in {"CUB\\images\\": b"", **CUB}.items():
+            info = zipfile.ZipInfo("x")
+            info.filename = name.replace("/", "\\")  # ZipInfo's own check is the reader's, too
+            zipped.writestr(info, content)
+    unpack(tmp_path / "x.zip", tmp_path / "root")
+    for name, content in CUB.items():
+        assert (tmp_path / "root" / name).read_bytes() == content
+    assert not list((tmp_path / "root").glob("*\\*"))
+
+
+@pytest.mark.parametrize("name", ["..\\out.txt", "\\out.txt", "C:\\out.txt", "a\\..\\..\\out"])
+def test_backslashes_do_not_lead_out_of_the_root(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as zipped:
+        info = zipfile.ZipInfo("x")
+        info.filename = name
+        zipped.writestr(info, b"x")
+    with pytest.raises(DataError, match="is no path inside the archive"):
+        unpack(tmp_path / "x.zip", tmp_path / "root")

@@ -157,3 +157,42 @@ def test_remarks_do_not_change_the_fingerprint(tmp_path: Path) -> None:
     silent = Dataset(dataset.name, dataset.root, dataset.files, dataset.labels, dataset.classes, 4)
     assert dataset.remarks and not silent.remarks
     assert dataset.fingerprint == silent.fingerprint
+
+
+@pytest.mark.parametrize("kit", [".", "devkit", "car_devkit/devkit"])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("parent", [".", "stanford_cars"])
+def test_halves_with_a_development_kit_are_split_by_class(
+    tmp_path: Path, kit: str, nested: bool, parent: str
+) -> None:
+    benchmarks.cars_kit(tmp_path / parent, kit, nested)
+    dataset = cars.load(tmp_path)
+    assert dataset.classes == tuple(benchmarks.CARS.values())
+    assert dataset.train_classes == 4
+    assert np.bincount(dataset.labels).tolist() == [2] * 6
+    number = {name: n for n, name in benchmarks.CARS.items()}
+    rank = {n: i for i, n in enumerate(sorted(number.values(), key=str), 1)}
+    for label, files in by_class(dataset).items():
+        assert {Path(file).name for file in files} == {f"{rank[number[label]]:05d}.jpg"}
+        assert {file.split("/")[0] for file in files} == {"cars_train", "cars_test"}
+
+
+def test_annotated_images_in_a_folder_of_the_same_name_are_found(tmp_path: Path) -> None:
+    benchmarks.cars_annotated(tmp_path / "a")
+    benchmarks.write_annotations(tmp_path / "b")
+    (tmp_path / "b" / "car_ims").mkdir()
+    (tmp_path / "a" / "car_ims").rename(tmp_path / "b" / "car_ims" / "car_ims")
+    assert len(cars.load(tmp_path / "b")) == 12
+
+
+def test_copies_of_a_classifier_are_split_by_class(tmp_path: Path) -> None:
+    benchmarks.classifier(tmp_path / "cub", benchmarks.BIRDS.values())
+    birds = cub.load(tmp_path / "cub")
+    assert (birds.classes, birds.train_classes) == (CLASSES["cub"], 4)
+    names = [f"Car {n:03d}" for n in range(1, 197)]
+    benchmarks.classifier(tmp_path / "car_data" / "car_data", names)
+    models = cars.load(tmp_path)
+    assert (models.classes, models.train_classes) == (tuple(names), 98)
+    for dataset in (birds, models):
+        assert {tuple(sorted(f.split("/")[0] for f in files)) for files in
+                by_class(dataset).values()} == {("test", "train")}  # fmt: skip

@@ -10,6 +10,7 @@ from dmlray.data import cars, cub, sop
 from dmlray.errors import ConfigError, DataError
 from tests.data import benchmarks
 from tests.data.benchmarks import LAYOUTS, Row, place, write
+from tests.data.rights import without_rights
 
 LOAD = {"cub": cub.load, "cars": cars.load, "sop": sop.load}
 
@@ -74,6 +75,54 @@ def test_near_misses_say_what_is_missing(
     gone = folder / lost
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     assert message in refusal(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("devkit/cars_train_annos.mat", "found cars_train/ but cars_train_annos.mat is missing"),
+        ("cars_test_annos_withlabels.mat", "but cars_test_annos_withlabels.mat is missing"),
+        ("cars_test", "found cars_train/ but cars_test/ is missing"),
+        ("cars_train/00003.jpg", "1 of 12 listed images are missing, first cars_train/00003.jpg"),
+    ],
+)
+def test_halves_of_cars_say_what_is_missing(tmp_path: Path, lost: str, message: str) -> None:
+    benchmarks.cars_kit(tmp_path)
+    benchmarks.write_annotations(tmp_path)  # numbers other files and so replaces nothing
+    gone = tmp_path / lost
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    assert message in refusal("cars", tmp_path)
+
+
+def test_copies_of_a_classifier_that_cannot_be_split_are_refused(tmp_path: Path) -> None:
+    benchmarks.classifier(tmp_path / "birds", ["Albatross", "Auklet"])
+    assert "class 'Albatross' has no official number" in refusal("cub", tmp_path / "birds")
+    benchmarks.classifier(tmp_path / "cars", [f"Car {n:03d}" for n in range(196)])
+    assert "those of Cars196, not of CUB-200-2011" in refusal("cub", tmp_path / "cars")
+
+
+@pytest.mark.parametrize("target", ["nowhere.jpg", "self.jpg"])
+@pytest.mark.parametrize("build", ["cub_lists", "cub_folders"])
+def test_links_to_nothing_are_missing(tmp_path: Path, build: str, target: str) -> None:
+    getattr(benchmarks, build)(tmp_path)
+    file = cub.load(tmp_path).files[3]
+    path = tmp_path / "images" / file
+    path.unlink()
+    path.symlink_to(path.name if target == "self.jpg" else target)
+    message = f"1 of 12 listed images are missing, first {file} (a link to nothing)"
+    assert message in refusal("cub", tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0, 0o111, 0o444])
+@pytest.mark.parametrize("name", ["", "train", "test", "train/a"])
+def test_folders_that_cannot_be_read_are_named(shared: Path, name: str, mode: int) -> None:
+    benchmarks.sides(shared, ["a", "b"], ["c", "d"])
+    path = shared / name
+    path.chmod(mode)
+    with without_rights():
+        message = refusal("cub", shared)
+    path.chmod(0o755)
+    assert re.fullmatch(rf"{path}(/.*)?: cannot be (read|listed): Permission denied\.", message)
 
 
 @pytest.mark.parametrize("side", ["train", "test"])

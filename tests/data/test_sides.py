@@ -7,7 +7,6 @@ import pytest
 
 from dmlray.data import folds, sides, unseen
 from dmlray.data.dataset import Dataset
-from dmlray.errors import DataError
 
 
 def data(root: Path, train: dict[str, int], test: dict[str, int]) -> Dataset:
@@ -46,7 +45,7 @@ def test_class_names_sort_as_people_count() -> None:
 
 
 def test_class_on_both_sides_is_two_classes_and_never_passes_for_unseen(tmp_path: Path) -> None:
-    dataset = sides.checked(data(tmp_path, {"a": 2, "b": 3}, {"c": 2, "b": 4}), named)
+    dataset, _ = sides.examine(data(tmp_path, {"a": 2, "b": 3}, {"c": 2, "b": 4}), named)
     assert dataset.classes == ("a", "b", "b", "c")
     np.testing.assert_array_equal(np.bincount(dataset.labels), [2, 3, 4, 2])
     assert dataset.remarks == ("closed set: 1 of 2 test classes also train",)
@@ -56,17 +55,25 @@ def test_class_on_both_sides_is_two_classes_and_never_passes_for_unseen(tmp_path
 
 
 def test_lone_training_images_are_remarked(tmp_path: Path) -> None:
-    dataset = sides.checked(data(tmp_path, {"a": 1, "b": 3, "c": 1}, {"d": 2}), named)
+    dataset, _ = sides.examine(data(tmp_path, {"a": 1, "b": 3, "c": 1}, {"d": 2}), named)
     assert dataset.remarks == ("2 of 3 training classes have one image, never a query",)
     np.testing.assert_array_equal(folds.train_subset(dataset).labels, [0, 1, 1, 1, 2])
 
 
 def test_lone_test_images_are_refused(tmp_path: Path) -> None:
     dataset = data(tmp_path, {"a": 1, "b": 1}, {"b": 2, "c": 1, "d": 1})
-    message = r"^row 4: the only image of test class 'c'.* at least 2 .*; 2 of 3 have one\.$"
-    with pytest.raises(DataError, match=message):
-        sides.checked(dataset, named)
+    _, (problem,) = sides.examine(dataset, named)
+    assert problem.startswith("row 4: the only image of test class 'c'")
+    assert problem.endswith("at least 2 images of each test class; 2 of 3 have one.")
 
 
 def test_images_without_fault_get_no_remark(tmp_path: Path) -> None:
-    assert sides.checked(data(tmp_path, {"a": 2}, {"b": 2}), named).remarks == ()
+    dataset, problems = sides.examine(data(tmp_path, {"a": 2}, {"b": 2}), named)
+    assert (dataset.remarks, problems) == ((), ())
+
+
+def test_all_faults_are_found_at_once(tmp_path: Path) -> None:
+    dataset = data(tmp_path, {"a": 2}, {"b": 2, "c": 1})
+    (tmp_path / "test-b-0").write_text("train-a-0")
+    _, problems = sides.examine(dataset, named)
+    assert [problem.partition(":")[0] for problem in problems] == ["row 4", "row 0 and row 2"]

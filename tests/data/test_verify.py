@@ -80,9 +80,21 @@ def test_any_data_set_is_verified_without_expectations(plain: Path) -> None:
     assert (found.classes, found.images, found.name) == ((2, 2), (4, 4), "folder")
 
 
-def test_remarks_are_problems(plain: Path) -> None:
+def test_remarks_on_own_images_are_notes(plain: Path) -> None:
     dataset = replace(catalogue.load("folder", plain), remarks=("drawn by hand",))
-    assert verify_dataset(dataset).problems == ("drawn by hand",)
+    found = verify_dataset(dataset)
+    assert (found.notes, found.problems, found.well) == (("drawn by hand",), (), True)
+
+
+def test_a_given_split_is_verified(plain: Path) -> None:
+    for side, labels in (("train", "ab"), ("test", "cd"), ("val", "")):
+        (plain / side).mkdir()
+        for label in labels:
+            (plain / label).rename(plain / side / label)
+    found = verify("folder", plain, split="given")
+    assert found.well and (found.classes, found.images) == ((2, 2), (4, 4))
+    with pytest.raises(ConfigError, match=r"^data\.split: given is not for cub"):
+        verify("cub", plain, split="given")
 
 
 def test_what_cannot_be_listed_is_an_error(tmp_path: Path) -> None:

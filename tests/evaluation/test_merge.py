@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation import neighbours as module
 from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation.products import self_similarity
 from dmlray.evaluation.ranking import classes_of, first_hits
 from dmlray.evaluation.retrieval import recall_between, retrieval_scores
 from tests.evaluation import slow
@@ -114,7 +115,8 @@ def test_equals_dreml_at_every_size_once_its_mask_of_minus_one_is_put_back(path)
         joined = torch.cat(members[:size], 1)
         similarities = (joined @ joined.T).fill_diagonal_(-torch.inf)
         numbers = torch.arange(len(labels))
-        first = first_hits(similarities, classes_of(labels, labels), numbers)
+        exact = self_similarity(joined)
+        first = first_hits(similarities, classes_of(labels, labels), numbers, exact)
         itself = (similarities > -1).sum(1)
         has_mate = (labels[:, None] == labels).sum(1) > 1
         correct = [float((first[has_mate] < k).double().mean()) for k in depths]

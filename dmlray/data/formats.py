@@ -1,0 +1,34 @@
+"""Image files: which suffixes are listed, and which of Pillow's formats are opened.
+
+Raster formats only. Pillow's others start programs (EPS: Ghostscript), draw vectors or hold videos.
+"""
+
+import re
+from pathlib import PurePath
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")  # MPO: phones' JPEGs
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
+    }
+)
+HEAD = 16  # bytes that show the format
+
+_SUFFIX = re.compile(r"\.[A-Za-z]\w{0,9}~?")  # no match: ".30" of "10.20.30", ".jpg?size=2"
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*"
+    rb"|II\+\0|MM\0\+|P[1-6][ \t\r\n][\s#0-9]|....ftypavi[fs]",
+    re.DOTALL,
+)
+
+
+def suffix(name: str) -> str:
+    """Suffix of a file name in lower case, empty if what follows the last dot is none."""
+    end = PurePath(name).suffix
+    return end.lower() if _SUFFIX.fullmatch(end) else ""
+
+
+def is_raster(head: bytes) -> bool:
+    """Whether a file that begins with `head` (its first `HEAD` bytes) is of one of `FORMATS`."""
+    return _MAGIC.match(head) is not None

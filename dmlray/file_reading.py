@@ -1,0 +1,70 @@
+"""Read regular files of bounded size: never a folder, a pipe or a device, and never without end."""
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+_MIB = 1 << 20
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """Read a regular file of at most `most` bytes.
+
+    Raises:
+        OSError: If there is no such file, it cannot be read, or it is no regular file.
+        ValueError: If it is larger than `most`.
+    """
+    # Opening a pipe would wait for a writer; what is opened is what is examined.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "Is a pipe or a device, not a regular file", str(path))
+        if most is not None and status.st_size > most:
+            raise ValueError(f"has {status.st_size / _MIB:,.0f} MiB, more than {most / _MIB:g}")
+        return file.read()
+
+
+def read_json(path: Path, most: int = 64 * _MIB) -> Any:
+    """Read strict JSON in UTF-8: no duplicate keys, no NaN or infinity.
+
+    Raises:
+        OSError: If there is no such file, it cannot be read, or it is no regular file.
+        ValueError: If it is something else; the text is the reason, in one line.
+    """
+    return parse_json(read_bytes(path, most))
+
+
+def parse_json(text: bytes) -> Any:
+    """Parse strict JSON in UTF-8, as `read_json` does.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    try:
+        return json.loads(
+            text.decode("utf-8"), object_pairs_hook=_mapping, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise ValueError(f"is not JSON: {error.msg} at {place}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        raise ValueError("has a duplicate key")
+    return mapping
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")

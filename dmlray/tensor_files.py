@@ -1,0 +1,113 @@
+"""Read files of tensors (.safetensors, .pt, .pth): checked, on the CPU, nothing executed."""
+
+import pickle
+import warnings
+from argparse import Namespace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+import torch
+from torch import Tensor, nn
+
+from dmlray.file_reading import read_bytes
+
+_TORCH_ZIP = b"PK\x03\x04"  # how `torch.load` recognises its own format
+_FOREIGN = {  # how files that lie in the place of weights begin
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: run `git lfs pull`",
+    b"<": "is a web page, saved in the place of the file",
+    b"{": "is JSON, not a file of tensors",
+}
+
+
+def read_tensors(path: Path) -> Any:
+    """Read what `torch.save` wrote, or the state dict of a `.safetensors` file.
+
+    Whether the content has the right structure is for the caller to check; see `unusable`.
+
+    Raises:
+        OSError: If there is no such file, it cannot be read, or it is no regular file.
+        ValueError: If it is damaged or holds more than plain data; the text is the reason.
+    """
+    packed = read_bytes(path)
+    if not packed:
+        raise ValueError("is empty")
+    for magic, kind in _FOREIGN.items():
+        if packed[:64].lstrip().startswith(magic):
+            raise ValueError(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice for authors of torch programs
+        if _is_safetensors(path, packed):
+            return _from_safetensors(packed)
+        return _from_torch(packed)
+
+
+def unusable(value: object) -> str | None:
+    """Why `value` is no dense tensor on the CPU, such as a state dict of weights holds."""
+    if type(value) not in (Tensor, nn.Parameter):
+        return f"is no tensor ({type(value).__name__})"
+    assert isinstance(value, Tensor)
+    if value.is_nested or value.layout != torch.strided:
+        return "is not dense"
+    if value.is_quantized:
+        return "is quantized"
+    if value.device.type != "cpu":
+        return f"has no data (device {value.device.type})"
+    return None
+
+
+def _is_safetensors(path: Path, packed: bytes) -> bool:
+    """Tell the format by the content, for such files go by many names: a header's size, then it."""
+    if packed[8:9] == b"{" and int.from_bytes(packed[:8], "little") <= len(packed) - 8:
+        return True
+    return path.suffix == ".safetensors" and not packed.startswith(_TORCH_ZIP)
+
+
+def _from_safetensors(packed: bytes) -> Any:
+    from safetensors.torch import load
+
+    try:
+        return load(packed)
+    except Exception as error:  # safetensors and torch raise many kinds for a damaged file
+        raise ValueError(f"is no safetensors file or is damaged ({_first_line(error)})") from None
+
+
+def _from_torch(packed: bytes) -> Any:
+    if packed.startswith(_TORCH_ZIP):
+        _check_zip(packed)
+    try:
+        with torch.serialization.safe_globals([Namespace]):  # the arguments of many trainings
+            return torch.load(BytesIO(packed), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # whose text advises to load it without the safe reader
+        reason = (
+            "is no file of tensors, or holds objects other than tensors, numbers and text: of a"
+            " model of PyTorch save its state_dict()"
+        )
+    except MemoryError:
+        reason = "needs more memory than there is"
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = f"is no file of tensors or is damaged ({type(error).__name__})"
+    raise ValueError(reason)
+
+
+def _check_zip(packed: bytes) -> None:
+    """Check what torch does not: checksums, and that nothing unpacks to more than the file."""
+    try:
+        with ZipFile(BytesIO(packed)) as archive:
+            entries = archive.infolist()
+            names = {entry.filename for entry in entries}
+            stored = all(entry.compress_type == ZIP_STORED for entry in entries)
+            if not stored or sum(entry.file_size for entry in entries) > len(packed):
+                raise ValueError("is not packed as torch.save packs tensors")
+            if len(names) < len(entries):
+                raise ValueError("is damaged (an entry is there twice)")
+            torn = archive.testzip()
+    except (BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError) as error:
+        raise ValueError(f"is cut short or damaged ({_first_line(error)})") from None
+    if torn:
+        raise ValueError(f"is damaged ({torn} does not have its checksum)")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
