@@ -1,6 +1,5 @@
 """Who holds a run's lock, and whether that process still lives."""
 
-import json
 import os
 import shlex
 import socket
@@ -12,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from dmlray.file_reading import read_json
 
 HEARTBEAT_TIMEOUT = 120.0  # seconds after which a holder on another machine counts as dead
 
@@ -59,8 +60,10 @@ class Holder:
 def read(path: Path) -> Holder | None:
     """Who holds a lock; None if there is none, or its file is just being written."""
     try:
-        return Holder(**json.loads(path.read_bytes())) if path.is_file() else None
-    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError, TypeError):
+        return Holder(**read_json(path))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+        return None
+    except (ValueError, TypeError):
         return None
 
 

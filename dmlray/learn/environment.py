@@ -1,6 +1,5 @@
 """environment.json: what a number may depend on besides its plan."""
 
-import json
 import logging
 import platform
 import subprocess
@@ -12,6 +11,7 @@ import torch
 
 from dmlray.data.dataset import FINGERPRINT_FORMAT, Dataset
 from dmlray.errors import DataError
+from dmlray.file_reading import read_json
 from dmlray.learn.training import Place
 from dmlray.plans.folder import RunFolder
 from dmlray.storage import write_json
@@ -98,14 +98,15 @@ def _begun(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
     try:
-        content = json.loads(path.read_bytes())
-        if not (isinstance(content, dict) and isinstance(content.get("resumed", []), list)):
-            raise ValueError("it holds something else")
-    except (OSError, ValueError) as error:
-        problem = f"is damaged ({error}). Delete it to go on without comparing the images"
+        content: dict[str, Any] = read_json(path)
+        if not all(isinstance(part, dict) for part in (content, *content.get("resumed", []))):
+            raise TypeError("holds something else")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        problem = f"is damaged ({reason}). Delete it to go on without comparing the images"
         raise DataError(f"{path}: {problem}") from None
     return content
 
