@@ -1,5 +1,6 @@
 """Who holds a run's lock, and whether that process still lives."""
 
+import logging
 import os
 import shlex
 import socket
@@ -15,6 +16,8 @@ from pathlib import Path
 from dmlray.file_reading import read_json
 
 HEARTBEAT_TIMEOUT = 120.0  # seconds after which a holder on another machine counts as dead
+_LOOK = 1.0  # seconds between looks at another machine's heartbeat
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,32 @@ def read(path: Path) -> Holder | None:
         return None
 
 
-def is_alive(path: Path, holder: Holder | None) -> bool:
-    """Whether the holder may still write, as far as can be known here."""
-    dead = holder.is_dead if holder else None
-    return _heartbeat_age(path) <= HEARTBEAT_TIMEOUT if dead is None else not dead
+def is_alive(path: Path) -> bool:
+    """Whether the holder of a lock may still write.
+
+    Where its process cannot be seen, wait for its next heartbeat or until that is overdue.
+    """
+    first, announced = _heartbeat(path), False
+    while True:
+        holder = read(path)
+        if holder and holder.is_dead is not None:
+            return not holder.is_dead
+        if _heartbeat_age(path) > HEARTBEAT_TIMEOUT:
+            return False
+        if _heartbeat(path) != first:
+            return True
+        if not announced:
+            announced, who = True, holder or "another process"
+            _logger.warning("%s: held by %s; waiting for its heartbeat", path, who)
+        time.sleep(_LOOK)
+
+
+def _heartbeat(path: Path) -> float:
+    """The time of the last one, by the clock of the file system; of none where there is no lock."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("-inf")
 
 
 def _heartbeat_age(path: Path) -> float:
@@ -80,10 +105,7 @@ def _heartbeat_age(path: Path) -> float:
             now = os.fstat(file.fileno()).st_mtime
     except OSError:  # nothing may be written there
         now = time.time()
-    try:
-        return now - path.stat().st_mtime
-    except FileNotFoundError:
-        return float("inf")
+    return now - _heartbeat(path)
 
 
 def _machine() -> str:

@@ -115,8 +115,8 @@ class RunLock:
         """Remove the lock of a dead holder, and no other one that came in its place meanwhile."""
         path = self._folder.lock
         holder = read(path)
-        if is_alive(path, holder):
-            raise _refused(self._folder.path, holder)
+        if is_alive(path):
+            raise _refused(path)
         aside = path.with_name(f".lock.{self._nonce}")
         with suppress(FileNotFoundError):  # another process was quicker
             path.rename(aside)
@@ -130,8 +130,8 @@ class RunLock:
         below = [*self._folder.path.glob("*/lock.json"), *self._folder.path.glob("*/*/lock.json")]
         for path in (*self._above(), *below):
             holder = read(path)
-            if holder and not holder.is_this_process and is_alive(path, holder):
-                raise _refused(path.parent, holder)
+            if holder and not holder.is_this_process and is_alive(path):
+                raise _refused(path)
 
     def _above(self) -> Iterator[Path]:
         """Locks around this run; another user's could keep anybody from working below it."""
@@ -162,9 +162,10 @@ class RunLock:
                     os.utime(self._folder.lock)
 
 
-def _refused(folder: Path, holder: Holder | None) -> ConfigError:
+def _refused(lock: Path) -> ConfigError:
+    holder = read(lock)
     who = str(holder) if holder else "another process, which has just begun"
     problem = f"is being trained by {who}. Allowed: wait until it ends, or end it"
     if holder and holder.is_dead is None:
         problem += f"; without a heartbeat for {HEARTBEAT_TIMEOUT:g} seconds it counts as dead"
-    return ConfigError(str(RunFolder(folder)), [problem])
+    return ConfigError(str(RunFolder(lock.parent)), [problem])

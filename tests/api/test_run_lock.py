@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,22 @@ def held(folder: RunFolder) -> Holder:
 def rewrite(folder: RunFolder, **changes: Any) -> None:
     """As another process, machine or time would have written it."""
     folder.lock.write_text(json.dumps({**asdict(held(folder)), **changes}))
+
+
+@contextmanager
+def heartbeats(folder: RunFolder) -> Iterator[None]:
+    """The holder gives them."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.05):
+            os.utime(folder.lock)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
 
 
 def elsewhere(folder: RunFolder) -> None:
@@ -116,18 +134,32 @@ def test_a_stopped_holder_is_alive_however_long_it_is_silent(run: RunFolder) -> 
 
 @pytest.mark.parametrize("content", ["another machine", "half of a file", "another format"])
 def test_a_holder_that_cannot_be_looked_at_is_dead_once_it_is_silent(
-    run: RunFolder, content: str
+    run: RunFolder, content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lock_holder, "_LOOK", 0.01)
     elsewhere(run)
     if content == "half of a file":
         run.lock.write_bytes(run.lock.read_bytes()[:20])
     elif content == "another format":
         run.lock.write_text('{"pid": 7}')
     who = "process 7 on far" if content == "another machine" else "another process"
-    with pytest.raises(ConfigError, match=f"is being trained by {who}"):
+    with heartbeats(run), pytest.raises(ConfigError, match=f"is being trained by {who}"):
         RunLock(run).take()
+    monkeypatch.setattr(lock_holder, "_LOOK", 1000.0)
     silent = run.lock.stat().st_mtime - lock_holder.HEARTBEAT_TIMEOUT - 5
     os.utime(run.lock, (silent, silent))
+    lock = RunLock(run)
+    lock.take()
+    assert held(run).process == os.getpid()
+    lock.release()
+
+
+def test_a_command_that_is_started_again_elsewhere_waits_for_the_end_of_the_first(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_holder, "_LOOK", 0.01)
+    monkeypatch.setattr(lock_holder, "HEARTBEAT_TIMEOUT", 0.2)
+    elsewhere(run)
     lock = RunLock(run)
     lock.take()
     assert held(run).process == os.getpid()
@@ -139,7 +171,9 @@ def test_the_clock_of_this_host_does_not_matter(
 ) -> None:
     elsewhere(run)
     monkeypatch.setattr(time, "time", lambda: 4e9)
-    with pytest.raises(ConfigError, match="without a heartbeat for 120 seconds it counts as dead"):
+    monkeypatch.setattr(lock_holder, "_LOOK", 0.01)
+    said = "without a heartbeat for 120 seconds it counts as dead"
+    with heartbeats(run), pytest.raises(ConfigError, match=said):
         RunLock(run).take()
 
 
