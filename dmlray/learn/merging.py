@@ -12,7 +12,7 @@ from dmlray.data import folds
 from dmlray.data.folds import Subset
 from dmlray.errors import ConfigError
 from dmlray.evaluation.merge import prefix_scores
-from dmlray.evaluation.projection import fit_projection
+from dmlray.evaluation.projection import check_size, fit_projection
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.evaluation.selection import greedy
 from dmlray.learn.job import finished
@@ -58,6 +58,8 @@ def check(plan: Merge) -> tuple[list[Member], Tensor]:
     members = [member for run, weight in pairs for member in members_of(run, weight)]
     if plan.greedy:
         _check_held_out(members)
+    elif plan.projects:
+        check_size(sum(member.scores.embedding_size for member in members), plan.pca)
     return members, test_labels(members)
 
 

@@ -125,6 +125,12 @@ def test_nothing_is_left_behind_when_the_machine_is_too_small(
     assert (result.exit_code, Path("deep").exists()) == (2, False), result.output
 
 
+def test_nothing_is_left_behind_when_runs_cannot_be_merged(finished: list[str]) -> None:
+    for words in (["--pca", "1000"], ["--whiten", "--pca", "1000"], ["--greedy"], ["nowhere"]):
+        result = run("merge", *finished, *words, "--out", "merged")
+        assert (result.exit_code, Path("merged").exists()) == (2, False), result.output
+
+
 def test_of_two_new_runs_at_the_same_time_one_is_refused(images: Path) -> None:
     plan = read_experiment(EXPERIMENT, toy_words(images)).experiment
     dataset = load_dataset(plan)
