@@ -1,33 +1,65 @@
 """Read regular files of bounded size: never a folder, a pipe or a device, and never without end."""
 
 import errno
+import hashlib
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _MIB = 1 << 20
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: If there is no such file, it cannot be read, or it is no regular file.
+    """
+    # Opening a pipe would wait for a writer; what is opened is what is examined.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "Is a pipe or a device, not a regular file", str(path))
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:
     """Read a regular file of at most `most` bytes.
 
     Raises:
-        OSError: If there is no such file, it cannot be read, or it is no regular file.
+        OSError: As `open_regular`.
         ValueError: If it is larger than `most`.
     """
-    # Opening a pipe would wait for a writer; what is opened is what is examined.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "Is a pipe or a device, not a regular file", str(path))
-        if most is not None and status.st_size > most:
-            raise ValueError(f"has {status.st_size / _MIB:,.0f} MiB, more than {most / _MIB:g}")
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise ValueError(f"has {size / _MIB:,.0f} MiB. Allowed: {most / _MIB:g} MiB")
         return file.read()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a regular file, hexadecimal, as `sha256sum` prints it.
+
+    Raises:
+        OSError: As `open_regular`.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while block := file.read(_MIB):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file cannot be used, to follow its path in a message."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    return str(error)
 
 
 def read_json(path: Path, most: int = 64 * _MIB) -> Any:

@@ -50,7 +50,7 @@ def write_json(path: Path, content: Any) -> None:
 def write_array(path: Path, rows: np.ndarray) -> None:
     """Write an array as .npy, whole or not at all."""
     packed = BytesIO()  # numpy's own writer does not say that the disk is full
-    np.save(packed, rows)
+    np.save(packed, rows, allow_pickle=False)
     with whole_file(path) as temporary:
         temporary.write_bytes(packed.getbuffer())
 

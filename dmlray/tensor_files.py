@@ -86,8 +86,8 @@ def _from_torch(packed: bytes) -> Any:
         )
     except MemoryError:
         reason = "needs more memory than there is"
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = f"is no file of tensors or is damaged ({type(error).__name__})"
+    except Exception:  # torch raises many kinds for a damaged file
+        reason = "is no file of tensors or is damaged"
     raise ValueError(reason)
 
 
@@ -101,12 +101,12 @@ def _check_zip(packed: bytes) -> None:
             if not stored or sum(entry.file_size for entry in entries) > len(packed):
                 raise ValueError("is not packed as torch.save packs tensors")
             if len(names) < len(entries):
-                raise ValueError("is damaged (an entry is there twice)")
+                raise ValueError("is damaged: an entry is there twice")
             torn = archive.testzip()
-    except (BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError) as error:
-        raise ValueError(f"is cut short or damaged ({_first_line(error)})") from None
+    except (BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError):
+        raise ValueError("is cut short, or its zip archive is damaged") from None
     if torn:
-        raise ValueError(f"is damaged ({torn} does not have its checksum)")
+        raise ValueError(f"is damaged: {torn} does not have its checksum")
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from dmlray.cli import main
 from dmlray.learn.job import job
 from dmlray.learn.preflight import preflight
 from dmlray.learn.training import Place
-from dmlray.plans.ensemble import Ensemble
+from dmlray.plans.ensemble import Ensemble, cross_validation
 from dmlray.plans.files import read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
@@ -21,6 +21,7 @@ from tests.toys import draw_images, toy_words
 
 SEARCH = ["searches/proxy_anchor_demo.yaml"]
 TRAIN = ["train", "experiments/proxy_anchor_demo.yaml"]
+OPEN = "{method: {name: proxy_anchor}, data: {transform: {crop: random}}}"  # number of folds
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,33 @@ def test_a_mistake_of_an_average_is_told(images: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "repeat.yaml").write_text("{}")
     said = refused("cv", "--resume", "run")
     assert "run: is no cross validation: it holds repeat.yaml" in said
+
+
+@pytest.mark.parametrize(
+    "command", [["cv", TRAIN[1]], ["tune", *SEARCH], ["plan", *SEARCH], ["plan", "mine.yaml"],
+                ["ensemble", "--vary", "fold", "--experiment", TRAIN[1]], ["repeat", TRAIN[1]],
+                ["ensemble", "--experiment", TRAIN[1]], ["train", TRAIN[1]]],
+)  # fmt: skip
+def test_folds_that_cannot_be_scored_are_refused_whoever_trains(
+    images: Path, command: list[str]
+) -> None:
+    """6 training classes in 6 folds hold out one each; members of an ensemble hold out some."""
+    Path("mine.yaml").write_text(OPEN)
+    words = [*toy_words(images), "protocol.folds=6", "protocol.selection=validation"]
+    said = refused(*command, *words)
+    assert "protocol.folds: 6 folds of 6 classes (kfold): fold 0 has one class ('class00')" in said
+    assert "Allowed: 2 or 3 folds" in said
+
+
+def test_a_plan_comes_back_with_the_folds_that_its_classes_make(
+    images: Path, tmp_path: Path
+) -> None:
+    Path("mine.yaml").write_text(OPEN)
+    plan = read_experiment(Path("mine.yaml"), toy_words(images)).experiment
+    settled, _ = prepare(plan, Display(), folds=True)
+    assert (settled.protocol.folds, cross_validation(settled).size) == (3, 3)
+    asked = read_experiment(Path("mine.yaml"), [*toy_words(images), "protocol.folds=2"])
+    assert prepare(asked.experiment, Display())[0] == asked.experiment
 
 
 def test_repeats_without_test_classes_are_refused_before_anything_runs(images: Path) -> None:

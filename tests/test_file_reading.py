@@ -1,20 +1,26 @@
 """Regular files of bounded size and strict JSON; everything else is an error with a reason."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dmlray.file_reading import parse_json, read_bytes, read_json
+from dmlray.file_reading import parse_json, read_bytes, read_json, sha256
 
 
 def test_the_bytes_of_a_regular_file_and_of_a_link_to_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     assert read_bytes(tmp_path / "file", most=3) == b"abc" == read_bytes(tmp_path / "link")
-    with pytest.raises(ValueError, match="more than"):
+    with pytest.raises(ValueError, match="Allowed: "):
         read_bytes(tmp_path / "file", most=2)
+
+
+def test_the_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc" * 500_000)
+    assert sha256(tmp_path / "file") == hashlib.sha256(b"abc" * 500_000).hexdigest()
 
 
 @pytest.mark.parametrize(

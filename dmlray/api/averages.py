@@ -1,6 +1,7 @@
 """The functions behind `dmlray cv` and `dmlray repeat`: one setting, trained several times."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dmlray.api.begin import RUNS, Run, needed, open_run, prepare, resumed, run_name
@@ -8,6 +9,7 @@ from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.session import session
 from dmlray.cluster.slots import share_of
+from dmlray.data.dataset import Dataset
 from dmlray.learn.averages import score_members
 from dmlray.learn.scores import Scores
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
@@ -31,16 +33,17 @@ def cross_validate(
     if resume:
         folder = resumed(resume, "cross_validation", overrides)
         plan = read_ensemble(folder.plan("cross_validation"))
+        experiment = plan.experiment
     else:
-        plan = cross_validation(read_experiment(needed(file), overrides).experiment)
+        experiment = read_experiment(needed(file), overrides).experiment
         folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_cv")
-    with open_run(
-        folder,
-        "dmlray cv --resume",
-        lambda: plan.write(folder.plan("cross_validation")),
-        resumed=bool(resume),
-    ) as run:
-        return _averaged(run, plan, members_per_gpu, address, display), folder
+    with open_run(folder, "dmlray cv --resume", resumed=bool(resume)) as run:
+        experiment, dataset = prepare(experiment, display, folds=True)
+        if not resume:
+            plan = cross_validation(experiment)
+        path = folder.plan("cross_validation")
+        scores = _averaged(run, path, plan, dataset, members_per_gpu, address, display)
+    return scores, folder
 
 
 def repeat(
@@ -66,23 +69,26 @@ def repeat(
     else:
         plan = repeats(read_experiment(needed(file), overrides).experiment, size)
         folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_repeat")
-    with open_run(
-        folder,
-        "dmlray repeat --resume",
-        lambda: plan.write(folder.plan("repeat")),
-        resumed=bool(resume),
-    ) as run:
-        return _averaged(run, plan, members_per_gpu, address, display), folder
+    with open_run(folder, "dmlray repeat --resume", resumed=bool(resume)) as run:
+        experiment, dataset = prepare(plan.experiment, display)
+        plan, path = replace(plan, experiment=experiment), folder.plan("repeat")
+        scores = _averaged(run, path, plan, dataset, members_per_gpu, address, display)
+    return scores, folder
 
 
 def _averaged(
-    run: Run, plan: Ensemble, members_per_gpu: int, address: str | None, display: Display
+    run: Run,
+    path: Path,
+    plan: Ensemble,
+    dataset: Dataset,
+    members_per_gpu: int,
+    address: str | None,
+    display: Display,
 ) -> Scores:
-    """Train the members that are missing and average all."""
-    dataset = prepare(plan.experiment, display)
+    """Train the members that are missing and average all; a new run keeps its plan in `path`."""
     with session(address) as cluster:
         fill_caches(plan.experiment, display)
         share_of(cluster, members_per_gpu)
-        run.begin(dataset, plan.experiment.seed)
+        run.begin(lambda: plan.write(path), dataset, plan.experiment.seed)
         members.train_members(plan, run.folder, cluster, members_per_gpu, display)
         return score_members(plan, run.folder)

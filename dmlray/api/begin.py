@@ -1,7 +1,6 @@
 """How a command begins: its file, its folder, what can be known to be wrong, and how to go on."""
 
 import logging
-import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, Interrupted, StorageError
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
+from dmlray.learn.training import with_folds
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.problems import nearest
@@ -63,42 +63,51 @@ def experiment_of(method: str | None, display: Display) -> Path:
     return file
 
 
-def prepare(plan: Experiment, display: Display, folds: bool = False) -> Dataset:
-    """Check the plan and fill the image cache, in the driver, before anything runs."""
+def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Experiment, Dataset]:
+    """Check the plan and fill the image cache, in the driver, before anything runs.
+
+    The plan comes back with its number of folds, which depends on the data set where it is open.
+    """
 
     def announce(size: int) -> None:
         display.say(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
 
-    return preflight(plan, folds, display.counting("decoding images"), announce)
+    dataset = preflight(plan, folds, display.counting("decoding images"), announce)
+    return with_folds(plan, dataset), dataset
 
 
 class Run:
     """A run folder that this process alone writes: from `begin` on or, when resumed, at once."""
 
-    def __init__(self, folder: RunFolder, write_plan: Callable[[], None]) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self.folder = RunFolder(folder.path, root=folder.path)
         self.lock = RunLock(self.folder)
-        self._write_plan = write_plan
 
-    def begin(self, dataset: Dataset | None = None, seed: int = 0) -> None:
+    def begin(
+        self,
+        write_plan: Callable[[], None] = lambda: None,
+        dataset: Dataset | None = None,
+        seed: int = 0,
+    ) -> None:
         """Claim a new folder, once nothing can keep the run from beginning.
 
         Args:
-            dataset: What a resumed run must have begun with; None if the plan itself says so.
+            write_plan: Writes the plan into a new folder.
+            dataset: What a resumed run must have begun with; None if the plan itself names it.
 
         Raises:
             DataError: If the images have changed.
             ConfigError: If another process has claimed the folder meanwhile.
         """
         if not self.lock.held:
-            self._claim(dataset, seed)
+            self._claim(write_plan, dataset, seed)
         elif dataset:
             if not self.folder.environment.exists():
                 problem = "without environment.json its images cannot be compared with those now"
                 _logger.warning("%s: %s", self.folder, problem)
             record_environment(self.folder, seed, dataset)
 
-    def _claim(self, dataset: Dataset | None, seed: int) -> None:
+    def _claim(self, write_plan: Callable[[], None], dataset: Dataset | None, seed: int) -> None:
         """Make the folder, its lock and its plan; leave nothing behind if one fails."""
         path = self.folder.path
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -107,7 +116,7 @@ class Run:
             self.lock.take()
             self.folder.must_be_new()
             try:
-                self._write_plan()
+                write_plan()
                 if dataset:
                     record_environment(self.folder, seed, dataset)
             except BaseException:
@@ -137,13 +146,7 @@ class Run:
 
 
 @contextmanager
-def open_run(
-    folder: RunFolder,
-    command: str,
-    write_plan: Callable[[], None] = lambda: None,
-    *,
-    resumed: bool,
-) -> Iterator[Run]:
+def open_run(folder: RunFolder, command: str, *, resumed: bool) -> Iterator[Run]:
     """Check a run's folder before anything slow, and lock it: at once if it is `resumed`, else in
     `Run.begin`.
 
@@ -154,7 +157,7 @@ def open_run(
         ConfigError: If the folder cannot be used, or another process writes it.
         StorageError: If the disk is full or the folder moved away while it was written.
     """
-    run = Run(folder, write_plan)
+    run = Run(folder)
     try:
         if resumed:
             folder.must_be_writable()
@@ -164,7 +167,7 @@ def open_run(
         yield run
         run.lock.check()
     except BaseException as error:
-        failure = run.failure(error, f"{command} {shlex.quote(str(folder))}")
+        failure = run.failure(error, f"{command} {folder.typed}")
         if failure is error:
             raise
         raise failure from error

@@ -49,19 +49,17 @@ def ensemble(
         files = experiments or [experiment_of(method, display)]
         plan = _ensemble_of(files, overrides, method, size, vary)
         folder = RunFolder(out or RUNS / f"{run_name(files[0])}_x{plan.size}")
-    with open_run(
-        folder,
-        "dmlray ensemble --resume",
-        lambda: plan.write(folder.plan("ensemble")),
-        resumed=bool(resume),
-    ) as run:
-        settings = (plan.experiment, *plan.others)  # all of one data set
-        dataset, *_ = [prepare(setting, display) for setting in settings]
+    with open_run(folder, "dmlray ensemble --resume", resumed=bool(resume)) as run:
+        settings = [
+            prepare(each, display, plan.vary == "fold") for each in (plan.experiment, *plan.others)
+        ]
+        (first, dataset), *others = settings  # all of one data set
+        plan = replace(plan, experiment=first, others=tuple(other for other, _ in others))
         with session(address) as cluster:
-            for setting in settings:
+            for setting, _ in settings:
                 fill_caches(setting, display)
             share_of(cluster, members_per_gpu)
-            run.begin(dataset, plan.experiment.seed)
+            run.begin(lambda: plan.write(folder.plan("ensemble")), dataset, first.seed)
             merger = Merging(plan, run.folder, cluster)
             members.train_members(plan, run.folder, cluster, members_per_gpu, display, merger.over)
             return merger.finish(), folder
@@ -87,14 +85,9 @@ def merge(
         plan = Merge(tuple(runs), tuple(weights), pca, whiten, greedy)
         name = "+".join(run.name for run in plan.runs[:3])
         folder = RunFolder(out or RUNS / f"merge_{name}")
-    with open_run(
-        folder,
-        "dmlray merge --resume",
-        lambda: plan.write(folder.plan("merge")),
-        resumed=bool(resume),
-    ) as run:
+    with open_run(folder, "dmlray merge --resume", resumed=bool(resume)) as run:
         merging.check(plan)
-        run.begin()
+        run.begin(lambda: plan.write(folder.plan("merge")))
         scores = merging.merge(plan, run.folder, Place(default_device()), display.counting)
         write_ensemble(run.folder, scores)
         return scores, folder

@@ -1,7 +1,7 @@
 """Search, train, forecast, look: the functions behind most commands."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmlray.api.averages import repeat
@@ -24,6 +24,7 @@ from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.forecast import Forecast
 from dmlray.cluster.merging import merge_members
 from dmlray.cluster.session import session
+from dmlray.cluster.study_checks import read_study
 from dmlray.errors import ConfigError
 from dmlray.evaluation import clustering
 from dmlray.learn import job
@@ -31,6 +32,7 @@ from dmlray.learn.averages import score_members
 from dmlray.learn.device import default_device
 from dmlray.learn.environment import check_images
 from dmlray.learn.scores import Scores
+from dmlray.learn.space_preflight import preflight_space
 from dmlray.learn.training import Place, load_dataset
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.files import Resolved, read_experiment, write_experiment
@@ -57,17 +59,13 @@ def train(
     else:
         plan = read_experiment(needed(file), overrides).experiment
         folder = RunFolder(out or RUNS / run_name(needed(file)))
-    with open_run(
-        folder,
-        "dmlray train --resume",
-        lambda: write_experiment(folder.plan("experiment"), plan),
-        resumed=bool(resume),
-    ) as run:
-        dataset = prepare(plan, display)
+    with open_run(folder, "dmlray train --resume", resumed=bool(resume)) as run:
+        plan, dataset = prepare(plan, display)
         with session(address) as cluster:
             fill_caches(plan, display)
             training.resources_of(plan, cluster)
-            run.begin(dataset, plan.seed)
+            path = folder.plan("experiment")
+            run.begin(lambda: write_experiment(path, plan), dataset, plan.seed)
             return training.train(plan, run.folder, cluster, display), folder
 
 
@@ -82,7 +80,8 @@ def tune(
 ) -> tuple[Findings, RunFolder]:
     """Search hyperparameters; write the winner as `best.yaml`, a legal experiment, and repeat it.
 
-    Only the repeats, where the search asks for some, open the test classes: after the search.
+    Only the repeats, where the search asks for some, open the test classes: after the search, and
+    not where `Findings.failure` says that most of its trials failed.
     """
     display = display or Silent()
     if resume:
@@ -91,28 +90,28 @@ def tune(
     else:
         plan = read_search(needed(file), overrides)
         folder = RunFolder(out or RUNS / run_name(needed(file)))
-    with open_run(
-        folder,
-        "dmlray tune --resume",
-        lambda: plan.write(folder.plan("search")),
-        resumed=bool(resume),
-    ) as run:
+    with open_run(folder, "dmlray tune --resume", resumed=bool(resume)) as run:
+        if resume:
+            read_study(plan, folder)
         return _search(run, plan, address, display), folder
 
 
 def _search(run: Run, plan: Search, address: str | None, display: Display) -> Findings:
     """Run the trials that are missing, and train the winner as often as the search asks for."""
-    folder, dataset = run.folder, prepare(plan.experiment, display, folds=True)
+    folder = run.folder
+    experiment, dataset = prepare(plan.experiment, display, folds=True)
+    plan = replace(plan, experiment=experiment)
+    preflight_space(plan, dataset)
     with session(address) as cluster:
         resources = searching.resources_of(plan, cluster)
         fill_caches(plan.experiment, display)
-        run.begin(dataset, plan.experiment.seed)
+        run.begin(lambda: plan.write(folder.plan("search")), dataset, plan.experiment.seed)
         findings = searching.search(plan, folder, resources, display)
         best = findings.best
         assert best is not None  # else the search has said so
-        score, trials = best.metrics[plan.metrics[0]], len(findings.rows)
+        score, trials = best.metrics[plan.metrics[0]], len(findings.trained)
         plan.write_winner(folder.best, best.number, best.values, score, trials)
-        if plan.settings.repeats:
+        if plan.settings.repeats and not findings.failure:
             repeat(
                 folder.best,
                 size=plan.settings.repeats,
@@ -134,12 +133,14 @@ def forecast(
     probing = "probing a few steps, in a process of its own"
     if is_search(file):
         search = read_search(file, overrides)
-        dataset = prepare(search.experiment, display, folds=True)
+        experiment, dataset = prepare(search.experiment, display, folds=True)
+        search = replace(search, experiment=experiment)
+        preflight_space(search, dataset)
         with session(address) as cluster:
             display.say(probing)
             return forecasting.of_search(search, dataset, cluster)
     plan = read_experiment(file, overrides).experiment
-    dataset = prepare(plan, display)
+    plan, dataset = prepare(plan, display)
     with session(address) as cluster:
         display.say(probing)
         return forecasting.of_experiment(plan, dataset, cluster)

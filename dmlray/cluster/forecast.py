@@ -49,21 +49,21 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
     """
     resources, settings = resources_of(plan, cluster), plan.settings
     found = _probe(plan.experiment, resources, folds=True)
-    folds = plan.experiment.protocol.folds
+    folds = plan.experiment.protocol.fold_count
     in_turn = ceil(folds / resources.workers)  # folds of one process
     trial = in_turn * _training(plan.experiment, found)
     trial += _TRAIN_START if resources.gpus else 0.0
     slots = max(1, int(cluster.gpus or cluster.cpus))
     repeat = _training(plan.experiment, found, dataset)
     return Forecast(
-        trials=settings.trials,
+        trials=plan.trials,
         folds=folds,
         epochs=plan.experiment.budget.epochs,
         repeats=settings.repeats,
         stops_early=settings.scheduler != "none",
         resources=resources,
         probe=found,
-        seconds=ceil(settings.trials / resources.at_once) * trial
+        seconds=ceil(plan.trials / resources.at_once) * trial
         + ceil(settings.repeats / slots) * repeat,
         **_memory(found, in_turn),
     )

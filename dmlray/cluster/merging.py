@@ -4,15 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from torch import Tensor
 
+from dmlray.cluster.failures import told
 from dmlray.cluster.session import Cluster
 from dmlray.errors import RunError
 from dmlray.evaluation.growing import MOST_IMAGES, Growing
 from dmlray.evaluation.merge import prefix_scores
 from dmlray.learn.device import default_device, set_threads
-from dmlray.learn.members import Member, joined, members_of, test_labels
+from dmlray.learn.members import Member, joined, member_of, test_labels
 from dmlray.learn.scores import Scores
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
@@ -85,7 +86,7 @@ class Merging:
             member = self._folder.member(len(self._members))
             if not (member.scores.exists() and member.embeddings.exists()):
                 return
-            self._members += members_of(member.path)
+            self._members.append(member_of(self._plan, self._folder, len(self._members)))
 
     def _curve(self) -> Curve:
         test_labels(self._members)  # of one test set all the same, whoever wrote these folders
@@ -97,6 +98,8 @@ class Merging:
                 return curve
             except RayActorError:
                 self._merger = None  # the files are still there
+            except RayTaskError as error:
+                raise told(error.cause) from None
         raise RunError("the merging actor died again and again")
 
     def _start(self) -> Any:

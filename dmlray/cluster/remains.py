@@ -1,11 +1,11 @@
 """What an earlier session left of a member: kept, scored again, or begun anew."""
 
-import json
 import shutil
 from pathlib import Path
 
 from dmlray.errors import ConfigError, DataError, RunError
-from dmlray.learn.members import members_of
+from dmlray.learn.members import training_of
+from dmlray.learn.scores import read_zero_shot
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
@@ -22,11 +22,13 @@ def take_up(plan: Ensemble, folder: RunFolder, display: Display) -> None:
     """
     for index in range(plan.size):
         member = folder.member(index)
+        if member.path.exists() and not member.path.is_dir():
+            raise ConfigError(str(member), ["is no folder. Allowed: delete it and --resume"])
         if not any(map(Path.exists, _record(member))):
             continue  # nothing was begun
         try:
             begun = read_experiment(member.plan("experiment")).experiment
-            _read_zero_shot(member)
+            read_zero_shot(member.zero_shot)  # only a training's start can make it again
         except (ConfigError, DataError) as error:
             begin_anew(member)
             reason = " ".join(str(error).split())
@@ -38,21 +40,12 @@ def take_up(plan: Ensemble, folder: RunFolder, display: Display) -> None:
 
 def begin_anew(member: RunFolder) -> None:
     """Forget all of a member; nothing is there that its training would not make again."""
-    shutil.rmtree(member.path)
+    _delete(member.path)
 
 
 def _record(member: RunFolder) -> tuple[Path, ...]:
     """What a begun member has one of, at least."""
     return member.plan("experiment"), member.last_checkpoint, member.scores
-
-
-def _read_zero_shot(member: RunFolder) -> None:
-    """Only a training's start can make it again."""
-    try:
-        if member.zero_shot.exists():
-            json.loads(member.zero_shot.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{member.zero_shot}: is damaged ({error})") from None
 
 
 def _check_begun(member: RunFolder, begun: Experiment, plan: Experiment) -> None:
@@ -68,7 +61,16 @@ def _drop_damaged_results(member: RunFolder, display: Display) -> None:
     if not member.scores.exists():
         return
     try:
-        members_of(member.path)[0].embeddings()
+        training_of(member).embeddings()
     except (RunError, DataError):
         display.say(f"{member.path}: its results are damaged; made again")
-        member.scores.unlink()
+        _delete(member.scores)
+        _delete(member.embeddings)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, a link, or a folder that stands in the place of either."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

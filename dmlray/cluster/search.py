@@ -68,12 +68,15 @@ def search(
     findings = find(plan, folder, study)
     findings.write(folder)
     if study.stopped_by:
-        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder}")
+        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder.typed}")
     if findings.best is None:
         reasons = sorted({row.reason for row in findings.rows if row.reason})
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
     if study.out_of_time and study.missing:
         display.say(f"the time budget is used up; {study.missing} trials were not begun")
+    elif study.missing or plan.trials < plan.settings.trials:
+        points = len(findings.trained)
+        display.say(f"the space is used up: each of its {points} points was trained once")
     return findings
 
 
@@ -85,7 +88,7 @@ def _run(
     display: Display,
     job: Job,
 ) -> None:
-    missing, folds = study.missing, plan.experiment.protocol.folds
+    missing, folds = study.missing, plan.experiment.protocol.fold_count
     display.start(f"{missing} trials of {folds} folds, epochs", missing * plan.most_epochs)
     watcher = Watcher(plan, folder, study, display)
     past = [
@@ -116,8 +119,8 @@ def _run(
         study.settle()
     except StorageInternalError as error:  # what was begun can go on in the next session
         reason = str(error.__cause__ or error).split("\n")[0]
-        problem = f"cannot be written or read ({reason})"
-        raise RunError(f"{folder.study}: {problem}. See to it and --resume {folder}") from error
+        problem = f"{folder}/{folder.study.name}: cannot be written or read ({reason})"
+        raise RunError(f"{problem}. See to it and --resume {folder.typed}") from error
     if resources.spread:
         watcher.release_all()
     shutil.rmtree(folder.ray, ignore_errors=True)
@@ -158,13 +161,13 @@ def resources_of(plan: Search, cluster: Cluster) -> Resources:
     Raises:
         ResourceError: If the cluster can never give what one trial asks for.
     """
-    settings, folds = plan.settings, plan.experiment.protocol.folds
+    settings, folds = plan.settings, plan.experiment.protocol.fold_count
     gpus = settings.gpus if settings.gpus is not None else float(cluster.gpus >= 1)
     cpus = settings.cpus or 1.0
     wanted = settings.folds_at_once or (folds if gpus else 1)
     workers = min(folds, wanted, cluster.fit(cpus, gpus))
     fits = cluster.fit(cpus * workers, gpus * workers)
-    at_once = min(fits, settings.trials_at_once or fits, settings.trials)
+    at_once = min(fits, settings.trials_at_once or fits, plan.trials)
     return Resources(cpus, gpus, workers, at_once)
 
 

@@ -1,7 +1,7 @@
 """Which classes a learner may see: class-disjoint parts of the training classes."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError
 
 Kind = Literal["kfold", "mlrc", "seeded"]
+MIN_CLASSES = 2  # of what is scored or learned: among images of one class every rank is right
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,71 @@ def split(dataset: Dataset, kind: Kind, folds: int, seed: int = 0) -> list[tuple
         (select(dataset, np.setdiff1d(everything, held_out)), select(dataset, held_out))
         for held_out in _KINDS[kind](classes, folds, seed)
     ]
+
+
+def check(
+    dataset: Dataset, kind: Kind, folds: int, seed: int = 0, used: Iterable[int] | None = None
+) -> None:
+    """Refuse folds on which scores would mean nothing.
+
+    Args:
+        used: Numbers of the folds that will be held out; None: all of them.
+
+    Raises:
+        ConfigError: If such a fold has one class, or lone images only, or leaves one class to
+            train; names the numbers of folds that would do.
+    """
+    classes = dataset.train_classes
+    cut = _KINDS[kind](classes, folds, seed)
+    for number in range(folds) if used is None else used:
+        if problem := _problem(dataset, cut[number]):
+            text = f"{folds} folds of {classes} classes ({kind}): fold {number} {problem}"
+            allowed = _listed(suitable(dataset, kind, seed))
+            raise ConfigError("protocol.folds", [f"{text}. Allowed: {allowed}"])
+
+
+def suitable(dataset: Dataset, kind: Kind, seed: int = 0, most: int = 1000) -> list[int]:
+    """Numbers of folds up to `most` with 2 classes in each part, and 2 images of one of them."""
+    classes = dataset.train_classes
+    several = np.bincount(dataset.labels, minlength=classes)[:classes] > 1
+    return [
+        folds
+        for folds in range(2, min(most, classes // MIN_CLASSES) + 1)
+        if all(several[held_out].any() for held_out in _KINDS[kind](classes, folds, seed))
+    ]
+
+
+def flaw(dataset: Dataset, class_ids: np.ndarray) -> str | None:
+    """Why retrieval scores of the classes `class_ids` (C,) would mean nothing, if they would."""
+    names = [repr(dataset.classes[class_id]) for class_id in class_ids]
+    listed = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+    if not names:
+        return "has no class"
+    if np.bincount(dataset.labels)[class_ids].max() < 2:
+        return f"has one image of each class ({listed}), so that no image has another to find"
+    if len(names) < MIN_CLASSES:
+        return f"has one class ({listed}), which scores 100 % whatever is learned"
+    return None
+
+
+def _problem(dataset: Dataset, held_out: np.ndarray) -> str | None:
+    rest = dataset.train_classes - len(held_out)
+    few = f"leaves {rest} class to train" if rest < MIN_CLASSES else None
+    return flaw(dataset, held_out) or few
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Numbers of folds in words."""
+    if not numbers:
+        return (
+            "no number of folds of these classes: each fold needs 2 classes, and 2 images of one "
+            "of them. protocol.selection=last trains without folds"
+        )
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) > 2 and last - first + 1 == len(numbers):
+        return f"{first} to {last} folds"
+    more = " ..." if len(numbers) > 6 else ""
+    return f"{' or '.join(map(str, numbers[:6]))}{more} folds"
 
 
 def kfold(classes: int, folds: int, seed: int = 0) -> list[np.ndarray]:

@@ -73,6 +73,12 @@ class Feed:
     def batches_per_epoch(self) -> int:
         return len(self._plan(0))
 
+    def steps_without_pairs(self, number: int) -> int:
+        """Batches of epoch `number` without two images of a class: known before any is cut."""
+        if (self._images_per_class or 1) > 1:
+            return 0
+        return samplers.without_pairs(self._subset.labels, self._plan(number))
+
     def epoch(self, number: int) -> Iterator[Pair]:
         """Yield the training batches of epoch `number`."""
 
@@ -116,12 +122,10 @@ class Feed:
 
     def _plan(self, number: int) -> list[np.ndarray]:
         """Positions (B,) in the subset of each batch of an epoch."""
-        rng = np.random.default_rng([self._seed, number])
-        if self._images_per_class is None:
-            return samplers.shuffled(len(self._subset), self._batch_size, rng)
-        return samplers.per_class(
-            self._subset.labels, self._batch_size, self._images_per_class, rng, self._replacement
-        )
+        return samplers.epoch_batches(
+            self._subset.labels, self._batch_size, self._images_per_class,
+            self._replacement, self._seed, number,
+        )  # fmt: skip
 
     def _staged(self, images: Tensor, positions: np.ndarray) -> Pair:
         labels = torch.from_numpy(self._subset.labels[positions])

@@ -1,5 +1,6 @@
 """Which images make a batch: lists of positions (B,) int64 into a subset."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -7,6 +8,35 @@ import numpy as np
 from dmlray.errors import ConfigError
 
 Replacement = Literal["none", "images", "classes"]  # what a batch may hold twice
+
+
+def epoch_batches(
+    labels: np.ndarray,
+    batch_size: int,
+    images_per_class: int | None,
+    replacement: Replacement,
+    seed: int,
+    epoch: int,
+) -> list[np.ndarray]:
+    """The batches of an epoch of a subset with these labels (N,): a function of (seed, epoch)."""
+    rng = np.random.default_rng([seed, epoch])
+    if images_per_class is None:
+        return shuffled(len(labels), batch_size, rng)
+    return per_class(labels, batch_size, images_per_class, rng, replacement)
+
+
+def can_pair(
+    labels: np.ndarray, batch_size: int, images_per_class: int | None, replacement: Replacement
+) -> bool:
+    """Whether any batch of these labels (N,) can hold two images of a class."""
+    if images_per_class is None:
+        return batch_size > 1 and bool(np.bincount(labels).max() > 1)
+    return images_per_class > 1 or (replacement == "classes" and batch_size > 1)
+
+
+def without_pairs(labels: np.ndarray, batches: Iterable[np.ndarray]) -> int:
+    """How many of the batches have no two images of a class."""
+    return sum(len(np.unique(labels[batch])) == len(batch) for batch in batches)
 
 
 def shuffled(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -10,12 +9,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from dmlray.data import folds
+from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
-from dmlray.errors import RunError
+from dmlray.errors import DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn import journal
-from dmlray.learn.members import joint_fingerprint
-from dmlray.learn.scores import Part, Scores, half_width, read_scores
+from dmlray.file_reading import reason
+from dmlray.learn import job, journal
+from dmlray.learn.embedding_files import read_embeddings
+from dmlray.learn.members import Member, check_one_test_set, joint_fingerprint, member_of
+from dmlray.learn.scores import Part, Scores, half_width
 from dmlray.learn.training import load_dataset
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
@@ -30,16 +33,15 @@ def score_members(plan: Ensemble, folder: RunFolder) -> Scores:
 
     Raises:
         RunError: If a member's results are missing or damaged.
+        DataError: If the members were not scored on the same images.
     """
-    members = [folder.member(index) for index in range(plan.size)]
-    scores = [read_scores(member.scores) for member in members]
-    parts = [
-        _part(plan.member(index), member, part)
-        for index, (member, part) in enumerate(zip(members, scores, strict=True))
-    ]
-    result = average(joint(plan, scores), parts)
+    members = [member_of(plan, folder, index) for index in range(plan.size)]
+    _check_alike(members)
+    result = average(joint(plan, [member.scores for member in members]), list(map(_part, members)))
     if plan.vary == "fold":
-        result = replace(result, concatenated=_concatenated(plan, members))
+        dataset = load_dataset(plan.experiment)
+        _check_splits(dataset, members)
+        result = replace(result, concatenated=_concatenated(plan, dataset, members))
     result.write(folder.scores)
     return result
 
@@ -52,6 +54,7 @@ def joint(plan: Ensemble, scores: Sequence[Scores]) -> Scores:
         seed=plan.experiment.seed,
         split=protocol.cut() if plan.vary == "fold" else scores[0].split,
         split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
+        embeddings_sha256=None,  # of one member
     )
 
 
@@ -73,28 +76,63 @@ def concatenated(members: Sequence[np.ndarray]) -> torch.Tensor:
     return F.normalize(torch.from_numpy(np.concatenate(members, axis=1)))
 
 
-def _concatenated(plan: Ensemble, members: Sequence[RunFolder]) -> dict[str, float]:
-    labels = torch.as_tensor(test_subset(load_dataset(plan.experiment)).labels)
-    embeddings = concatenated([_load(member.embeddings) for member in members])
+def _check_alike(members: Sequence[Member]) -> None:
+    """Only like may be averaged: scores of one test set, in the same metrics."""
+    check_one_test_set(members)
+    for member in members:
+        if member.scores.metrics.keys() != members[0].scores.metrics.keys():
+            problem = "holds other metrics than the first member"
+            mend = "delete it and --resume the run"
+            raise RunError(f"{member.folder.scores}: {problem}; {mend}")
+
+
+def _check_splits(dataset: Dataset, members: Sequence[Member]) -> None:
+    """Each member trained on the classes that its plan and today's images give it."""
+    before = members[0].scores.dataset_fingerprint
+    if dataset.fingerprint != before:
+        problem = f"the members were scored on {before}, the images are now {dataset.fingerprint}"
+        allowed = "Allowed: the images that they were scored on"
+        raise DataError(f"{dataset.name}: {problem}. {allowed}")
+    for member in members:
+        train = job.task(member.plan, dataset).train
+        if member.scores.split_fingerprint != folds.fingerprint(dataset, train):
+            problem = "are scores of other training classes than its plan has"
+            mend = "delete it and --resume the run"
+            raise RunError(f"{member.folder.scores}: {problem}; {mend}")
+
+
+def _concatenated(plan: Ensemble, dataset: Dataset, members: Sequence[Member]) -> dict[str, float]:
+    labels = torch.as_tensor(test_subset(dataset).labels)
+    embeddings = concatenated([_load(member) for member in members])
     return retrieval_scores(embeddings, labels, plan.experiment.protocol.depths(len(labels)))
 
 
-def _load(path: Path) -> np.ndarray:
+def _load(member: Member) -> np.ndarray:
+    file, scores = member.folder.embeddings, member.scores
+    shape = (scores.test_images, scores.embedding_size)
     try:
-        rows: np.ndarray = np.load(path)
+        return read_embeddings(file, shape, scores.embeddings_sha256)
     except (OSError, ValueError) as error:
-        raise RunError(f"{path}: is damaged ({error}); --resume the run to make it again") from None
-    return rows
+        mend = "delete it and --resume the run to make it again"
+        raise RunError(f"{file}: is damaged ({reason(error)}); {mend}") from None
 
 
-def _part(plan: Experiment, member: RunFolder, scores: Scores) -> Part:
-    lines = journal.read(member.metrics)
-    if [line["epoch"] for line in lines] != list(range(1, plan.budget.epochs + 1)):
-        raise RunError(f"{member.metrics}: is missing or damaged; delete {member} and --resume")
+def _part(member: Member) -> Part:
+    plan, scores, file = member.plan, member.scores, member.folder.metrics
+    lines = journal.read(file)
+    whole = [line["epoch"] for line in lines] == list(range(1, plan.budget.epochs + 1))
+    if not whole or not all(plan.protocol.metric in line for line in _choice(plan, lines)):
+        mend = f"delete {member.folder} and --resume"
+        raise RunError(f"{file}: is missing or damaged; {mend}")
     line = _scored_epoch(plan, lines)
     held_out = plan.protocol.selection == "validation"
     validation = {name: line[name] for name in scores.metrics if held_out and name in line}
     return Part(plan.seed, scores.split_fingerprint, line["epoch"], scores.metrics, validation)
+
+
+def _choice(plan: Experiment, lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The lines among which the epoch that was scored is the best."""
+    return [] if plan.protocol.selection == "last" else lines
 
 
 def _scored_epoch(plan: Experiment, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

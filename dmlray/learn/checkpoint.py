@@ -1,31 +1,69 @@
 """Everything that a learner needs to go on or to be used: saved atomically, tensors only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
-from zipfile import ZipFile
+from typing import Annotated, Any
 
 import torch
-from torch import nn
+from pydantic import AfterValidator, Field, TypeAdapter
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from dmlray.errors import DamagedCheckpoint, DataError
+from dmlray.file_reading import reason
+from dmlray.learn.optimizer_state import load_state, state_problem
+from dmlray.learn.run_files import checked
 from dmlray.storage import whole_file
+from dmlray.tensor_files import read_tensors, unusable
+
+
+def _score(value: float) -> float:
+    if not (value == -1 or 0 <= value <= 1 + 1e-9):
+        raise ValueError(f"{value:g} is no fraction in [0, 1]")
+    return value
+
+
+_Epoch = Annotated[int, Field(strict=True, ge=0, le=10_000)]  # as far as `budget.epochs` goes
 
 
 @dataclass
 class Progress:
-    """How far a learner has come. `best` is the best validation score, a fraction."""
+    """How far a learner has come. `best` is the best validation score, a fraction, -1 for none."""
 
-    epoch: int = 0
-    best: float = -1.0
-    best_epoch: int = 0
+    epoch: _Epoch = 0
+    best: Annotated[float, Field(strict=True), AfterValidator(_score)] = -1.0
+    best_epoch: _Epoch = 0
 
 
-def save(path: Path, learner: nn.Module, optimizer: Optimizer | None, progress: Progress) -> None:
-    """Write the learner, and the optimizer where training may go on."""
-    content: dict[str, Any] = {"learner": learner.state_dict(), "progress": vars(progress)}
+_PROGRESS = TypeAdapter(Progress)
+
+
+@dataclass(frozen=True)
+class _Content:
+    learner: dict[str, Tensor]
+    progress: Progress
+    optimizer: Any
+    training: str
+
+
+def save(
+    path: Path,
+    learner: nn.Module,
+    optimizer: Optimizer | None,
+    progress: Progress,
+    training: str = "",
+) -> None:
+    """Write the learner, and the optimizer where training may go on.
+
+    `training` identifies the training among those of one network, such as members of an ensemble.
+    """
+    content: dict[str, Any] = {
+        "learner": learner.state_dict(),
+        "progress": vars(progress),
+        "training": training,
+    }
     if optimizer is not None:
         content["optimizer"] = optimizer.state_dict()
     packed = BytesIO()  # torch's own writer does not say when the disk is full
@@ -35,52 +73,102 @@ def save(path: Path, learner: nn.Module, optimizer: Optimizer | None, progress: 
         temporary.write_bytes(packed.getbuffer())
 
 
-def load(path: Path, learner: nn.Module, optimizer: Optimizer | None) -> Progress:
-    """Fill the learner (and optimizer) from `path`, wherever they are.
+def load(
+    path: Path, learner: nn.Module, optimizer: Optimizer | None, training: str = ""
+) -> Progress:
+    """Fill the learner (and optimizer) from `path`, wherever they are; all of it or nothing.
 
     Raises:
         DamagedCheckpoint: If the file is missing or damaged.
-        DataError: If it is of another model.
+        DataError: If it is of another model or training, or its weights are not finite.
     """
     content = _read(path)
-    state, progress = content["learner"], Progress(**content["progress"])
-    problem = _difference(learner.state_dict(), state)
-    if problem:
-        raise DataError(f"{path}: is a checkpoint of another model: {problem}")
-    learner.load_state_dict(state)
+    if training and content.training not in ("", training):  # older checkpoints have none
+        other = f"{content.training}, not {training}"
+        raise DataError(f"{path}: is a checkpoint of another training: {other}")
+    if difference := _difference(learner.state_dict(), content.learner):
+        raise DataError(f"{path}: is a checkpoint of another model: {difference}")
+    _check_finite(path, content.learner)
     if optimizer is not None:
-        optimizer.load_state_dict(content["optimizer"])
-    return progress
+        if problem := state_problem(optimizer, content.optimizer):
+            raise _damaged(path, problem)
+        load_state(optimizer, content.optimizer)
+    learner.load_state_dict(content.learner)
+    return content.progress
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_progress(path: Path) -> Progress:
+    """How far the learner in `path` has come.
+
+    Raises:
+        DamagedCheckpoint: If the file is missing or damaged.
+    """
+    return _read(path).progress
+
+
+def _read(path: Path) -> _Content:
     """What `save` wrote, on the CPU: only damage fails here, no lack of a device's memory."""
     try:
-        packed = path.read_bytes()
+        return _content(read_tensors(path))
     except FileNotFoundError:
-        problem = "no such checkpoint; the run has not finished an epoch"
-        raise DamagedCheckpoint(f"{path}: {problem}") from None
+        problem = "no such checkpoint: the run has not finished an epoch, or it was deleted"
+        raise DamagedCheckpoint(f"{path}: {problem}; {_mend(path)}") from None
     except OSError as error:  # it may be readable tomorrow
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        torn = ZipFile(BytesIO(packed)).testzip()  # torch itself looks at no checksum
-        if torn:
-            raise ValueError(f"{torn} does not have its checksum")
-        content: dict[str, Any] = torch.load(BytesIO(packed), map_location="cpu", weights_only=True)
-        if not {"learner", "progress"} <= content.keys():
-            raise ValueError("it holds something else")
-    except Exception as error:
-        mend = f"delete {path.parent} and --resume the run to train it again from its start"
-        problem = f"is not a checkpoint of dmlray or is damaged ({error}); {mend}"
-        raise DamagedCheckpoint(f"{path}: {problem}") from None
-    return content
+        mend = f"Make it readable, or {_mend(path)}"
+        raise DataError(f"{path}: {reason(error)}. {mend}") from None
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
 
 
-def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
-    """The first key that only one side has, or whose shape differs."""
+def _damaged(path: Path, why: str) -> DamagedCheckpoint:
+    problem = f"is not a checkpoint of dmlray or is damaged ({why})"
+    return DamagedCheckpoint(f"{path}: {problem}; {_mend(path)}")
+
+
+def _mend(path: Path) -> str:
+    return f"delete {path.parent} and --resume the run to train it again from its start"
+
+
+def _content(content: object) -> _Content:
+    """The parts of a checkpoint, each of the kind that it has to be.
+
+    Raises:
+        ValueError: If one is missing or of another kind.
+    """
+    if not isinstance(content, dict) or not {"learner", "progress"} <= content.keys():
+        raise ValueError("it holds something else")
+    learner, training = content["learner"], content.get("training", "")
+    if not isinstance(learner, Mapping) or not all(isinstance(key, str) for key in learner):
+        raise ValueError("learner: is no mapping of names to tensors")
+    for name, value in learner.items():
+        if problem := unusable(value):
+            raise ValueError(f"learner: {name} {problem}")
+    if not isinstance(content["progress"], dict) or not isinstance(training, str):
+        raise ValueError("progress or training: is of another kind")
+    unknown = content["progress"].keys() - vars(Progress()).keys()
+    if unknown:
+        raise ValueError(f"progress: unknown key {sorted(map(str, unknown))[0]}")
+    progress = checked(_PROGRESS, content["progress"])
+    if progress.best_epoch > progress.epoch:
+        raise ValueError(f"progress: best_epoch {progress.best_epoch} of {progress.epoch} epochs")
+    return _Content(dict(learner), progress, content.get("optimizer"), training)
+
+
+def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str | None:
+    """The first key that only one side has, or whose shape or type differs."""
     for key in sorted(ours.keys() ^ theirs.keys()):
         return f"{key} is only in the {'experiment' if key in ours else 'checkpoint'}"
     for key, tensor in ours.items():
         if tensor.shape != theirs[key].shape:
             return f"{key} is {tuple(theirs[key].shape)}, expected {tuple(tensor.shape)}"
+        if tensor.dtype != theirs[key].dtype:
+            return f"{key} is {theirs[key].dtype}, expected {tensor.dtype}"
     return None
+
+
+def _check_finite(path: Path, learner: Mapping[str, Tensor]) -> None:
+    for name, tensor in learner.items():
+        if not tensor.isfinite().all():
+            why = f"{name} holds NaN or infinity: the training diverged or the file was changed"
+            mend = f"Try a smaller optimizer.lr in a new run, or delete {path.parent} and --resume"
+            raise DataError(f"{path}: {why}. {mend}")

@@ -1,32 +1,37 @@
 """Plan -> Scores: train, then open the test classes once. The plain function that runs anywhere."""
 
-import json
+from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from dmlray.data import folds
+from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
+from dmlray.errors import DataError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
+from dmlray.learn.embedding_files import write_embeddings
 from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.loop import Report
-from dmlray.learn.scores import Scores, read_scores
+from dmlray.learn.members import scores_of
+from dmlray.learn.scores import Scores, read_zero_shot
 from dmlray.learn.training import (
+    WITHOUT_PAIRS,
     Place,
     Task,
     Training,
     fold_task,
     full_task,
     load_dataset,
+    with_folds,
 )
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import write_experiment
 from dmlray.plans.folder import RunFolder
-from dmlray.storage import write_array, write_json
+from dmlray.storage import write_json
 
 
 def job(
@@ -37,13 +42,17 @@ def job(
     Goes on from the folder's last checkpoint; a finished folder is only read.
     """
     if folder.scores.exists():
-        return read_scores(folder.scores)
-    training = Training(
-        plan, task(plan), folder, place, keep_best=plan.protocol.selection != "last"
-    )
+        scores = scores_of(folder, plan)
+        if folder.embeddings.exists() or not folder.last_checkpoint.exists():
+            return scores  # else the embeddings are made again
+    read_zero_shot(folder.zero_shot)  # damage is known before anything is trained
+    dataset = load_dataset(plan)
+    plan = with_folds(plan, dataset)
+    keep_best = plan.protocol.selection != "last"
+    training = Training(plan, task(plan, dataset), folder, place, keep_best)
     if place.team.leads:
         folder.make()
-        record_environment(folder, plan.seed, training.task.dataset, place)
+        record_environment(folder, plan.seed, dataset, place)
         write_experiment(folder.plan("experiment"), plan)
     if with_zero_shot and not folder.last_checkpoint.exists():
         zero_shot = _zero_shot(training)
@@ -54,9 +63,8 @@ def job(
     return _finish(training)
 
 
-def task(plan: Experiment) -> Task:
+def task(plan: Experiment, dataset: Dataset) -> Task:
     """What the plan's selection rule trains on and chooses by."""
-    dataset = load_dataset(plan)
     match plan.protocol.selection:
         case "validation":
             return fold_task(plan, dataset, plan.protocol.fold)
@@ -71,12 +79,14 @@ def _finish(training: Training) -> Scores:
     plan, folder, team = training.plan, training.folder, training.place.team
     team.wait()  # for the one that writes
     if plan.protocol.selection != "last":
-        checkpoint.load(folder.best_checkpoint, training.learner, None)
+        _load_chosen(training)
     progress = journal.count(folder.counting, clustering.COUNTED) if team.leads else None
     embeddings, metrics = _score(training, progress)
     scores = _scores(training, metrics, embeddings.shape[1])
     if team.leads:
-        write_array(folder.embeddings, embeddings.cpu().numpy().astype(np.float32))
+        folder.scores.unlink(missing_ok=True)  # where they stand, their embeddings do
+        digest = write_embeddings(folder.embeddings, embeddings)
+        scores = replace(scores, embeddings_sha256=digest)
         scores.write(folder.scores)
         folder.counting.unlink(missing_ok=True)
     return scores
@@ -92,12 +102,42 @@ def evaluate(
 
 
 def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
-    """The learner of a finished run, as it was scored."""
-    training = Training(plan, task(plan), folder, place)
-    check_images(folder, training.task.dataset)
-    chosen = folder.last_checkpoint if plan.protocol.selection == "last" else folder.best_checkpoint
-    checkpoint.load(chosen, training.learner, None)
+    """The learner of a finished run, as it was scored.
+
+    Raises:
+        DataError: If the run is not finished, or a checkpoint is damaged or of another training,
+            or the images have changed since.
+    """
+    dataset = load_dataset(plan)
+    check_images(folder, dataset)
+    plan = with_folds(plan, dataset)
+    training = Training(plan, task(plan, dataset), folder, place)
+    _load_chosen(training)
     return training
+
+
+def _load_chosen(training: Training) -> None:
+    """Load the epoch that the selection rule chose, once all epochs are done."""
+    plan, folder = training.plan, training.folder
+    if plan.protocol.selection == "last":
+        _check_over(training, training.load(folder.last_checkpoint))
+        return
+    best = training.load(folder.best_checkpoint)
+    if not folder.last_checkpoint.exists():
+        return  # deleted to save space: nothing needs it any more
+    last = checkpoint.read_progress(folder.last_checkpoint)
+    _check_over(training, last)
+    if best.epoch != last.best_epoch:
+        problem = f"is of epoch {best.epoch}, the best one was {last.best_epoch}"
+        mend = f"delete {folder.last_checkpoint.parent} and --resume the run to train it again"
+        raise DataError(f"{folder.best_checkpoint}: {problem}; {mend}")
+
+
+def _check_over(training: Training, last: checkpoint.Progress) -> None:
+    if last.epoch != training.plan.budget.epochs:
+        problem = f"is of epoch {last.epoch}, its plan has {training.plan.budget.epochs}"
+        path = training.folder.last_checkpoint
+        raise DataError(f"{path}: {problem}; --resume the run to finish it")
 
 
 def _score(
@@ -119,14 +159,21 @@ def _zero_shot(training: Training) -> dict[str, float]:
     return retrieval_scores(features, labels, training.plan.protocol.depths(len(subset)))
 
 
+def _idle(training: Training) -> str | None:
+    """Say that some steps had no pair to learn from; the journal counts them."""
+    if not any(WITHOUT_PAIRS in line for line in journal.read(training.folder.metrics)):
+        return None
+    return f"some training steps had no two images of a class: {WITHOUT_PAIRS} in metrics.jsonl"
+
+
 def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
     plan, dataset = training.plan, training.task.dataset
-    subset, zero_shot = test_subset(dataset), training.folder.zero_shot
+    subset = test_subset(dataset)
     return Scores(
         metrics=metrics,
         dataset=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
-        remarks=[*dataset.remarks, *filter(None, [plan.data.transform.remark])],
+        remarks=[*dataset.remarks, *filter(None, [plan.data.transform.remark, _idle(training)])],
         split=plan.protocol.classes(),
         split_fingerprint=folds.fingerprint(dataset, training.task.train),
         test_classes=len(subset.classes),
@@ -138,5 +185,5 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         tuned_by=plan.protocol.tuned_by,
         seed=plan.seed,
         clustering=clustering.NAME if plan.protocol.nmi else None,
-        zero_shot=json.loads(zero_shot.read_text()) if zero_shot.exists() else {},
+        zero_shot=read_zero_shot(training.folder.zero_shot),
     )

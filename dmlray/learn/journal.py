@@ -1,33 +1,68 @@
 """metrics.jsonl: one line per epoch, the memory of a run; and how far it is between epochs."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
+
+from dmlray.errors import DataError
+from dmlray.file_reading import parse_json, read_bytes, reason
+from dmlray.learn.run_files import FromOne, FromZero, Text, read_checked
 from dmlray.storage import write_json, write_text
+
+_MOST = 256 << 20  # bytes of a journal: 10,000 epochs of many metrics take a few MB
 
 
 class Count(NamedTuple):
     """So many steps are done, of so many in all."""
 
-    title: str
-    done: int
-    total: int
+    title: Text
+    done: FromZero
+    total: FromOne
+
+
+_COUNT = TypeAdapter(Count)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines that can be read; a killed process leaves half a line, a broken disk worse."""
-    content = path.read_bytes() if path.exists() else b""
+    """All lines that can be read; a killed process leaves half a line, a broken disk worse.
+
+    Epochs may lack or stand twice: who needs all of them has to look.
+
+    Raises:
+        DataError: If the file is no regular file or cannot be read.
+    """
+    try:
+        content = read_bytes(path, _MOST)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {reason(error)}; delete it and --resume the run") from None
     return [line for text in content.split(b"\n")[:-1] if (line := _line(text))]
 
 
 def _line(text: bytes) -> dict[str, Any] | None:
+    """The epoch and its metrics, None if they are not whole."""
     try:
-        line = json.loads(text)
+        line = parse_json(text)
     except ValueError:
         return None
-    return line if isinstance(line, dict) and isinstance(line.get("epoch"), int) else None
+    if not isinstance(line, dict) or not all(map(_is_finite, line.values())):
+        return None
+    epoch = line.get("epoch")
+    return line if isinstance(epoch, int) and epoch >= 1 else None
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def rewind(path: Path, epoch: int) -> None:
@@ -50,6 +85,6 @@ def count(path: Path, title: str) -> Callable[[int, int], None]:
 def counted(path: Path) -> Count | None:
     """What is being counted, if anything is."""
     try:
-        return Count(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read_checked(path, _COUNT)
+    except (OSError, ValueError):
         return None

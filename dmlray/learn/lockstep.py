@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from statistics import fmean, pstdev
 from typing import Any
 
+from dmlray.errors import DataError
 from dmlray.learn import journal
 from dmlray.learn.loop import Epoch
 from dmlray.learn.training import Place, Training, fold_task, load_dataset
@@ -15,19 +17,33 @@ from dmlray.plans.folder import RunFolder
 def fold_epochs(
     plan: Experiment, folder: RunFolder, place: Place, numbers: Sequence[int]
 ) -> Iterator[list[Epoch]]:
-    """Train the folds `numbers`, epoch by epoch in turn; yield their epochs together."""
+    """Train the folds `numbers`, epoch by epoch in turn; yield their epochs together.
+
+    Raises:
+        DataError: If the folds' journals do not hold the same epochs.
+    """
     dataset = load_dataset(plan)
     trainings = [
         Training(plan, fold_task(plan, dataset, number), folder.fold(number), place)
         for number in numbers
     ]
-    for epochs in zip(*(training.epochs() for training in trainings), strict=True):
+    together = zip_longest(*(training.epochs() for training in trainings))
+    for number, epochs in enumerate(together, 1):
+        for epoch, training in zip(epochs, trainings, strict=True):
+            if epoch is None or epoch.number != number:
+                problem = f"lacks epoch {number} or has it twice"
+                mend = f"delete {training.folder} and go on with --resume to train it again"
+                raise DataError(f"{training.folder.metrics}: {problem}; {mend}")
         yield list(epochs)
 
 
 def together(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
-    """Mean of every metric over folds; of `metric` also each fold and the standard deviation."""
-    means = {name: fmean(fold[name] for fold in folds) for name in folds[0]}
+    """Mean of every metric over folds; of `metric` also each fold and the standard deviation.
+
+    A count that a fold lacks is 0 there.
+    """
+    names = dict.fromkeys(name for fold in folds for name in fold)
+    means = {name: fmean(fold.get(name, 0) for fold in folds) for name in names}
     each = {f"fold{number}/{metric}": fold[metric] for number, fold in enumerate(folds)}
     return {**means, f"{metric}_std": pstdev(fold[metric] for fold in folds), **each}
 
@@ -55,7 +71,7 @@ def lockstep(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoc
     folder.make()
     clock = Clock(journal.read(folder.metrics))
     journal.rewind(folder.metrics, 0)
-    for epochs in fold_epochs(plan, folder, place, range(plan.protocol.folds)):
+    for epochs in fold_epochs(plan, folder, place, range(plan.protocol.fold_count)):
         number = epochs[0].number
         means = together([epoch.metrics for epoch in epochs], plan.protocol.metric)
         metrics = {**means, "seconds": clock.at(number)}

@@ -1,6 +1,5 @@
 """The epoch loop: one screen, a generator that yields after each epoch."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from dmlray.data.loader import Pair
-from dmlray.errors import RunError
+from dmlray.learn.divergence import StepNorms, check_epoch, check_weights
 from dmlray.learn.optimizer import lr_factor, set_lr
 from dmlray.learn.step import call, step
 from dmlray.learn.team import ALONE, Team
@@ -51,31 +50,30 @@ def fit(
     Each epoch draws from its own seed, so that a resumed run repeats what it would have been.
 
     Raises:
-        RunError: If the loss of an epoch is not finite.
+        RunError: If a loss, a gradient or a weight is not finite; says what that comes from.
     """
+    check_weights(learner, plan, done + 1)
     epochs, per_epoch = plan.budget.epochs, feed.batches_per_epoch
     for epoch in range(done, epochs):
         torch.manual_seed(plan.seed * 1_000_003 + epoch)
         learner.train()
         call(learner, "start_epoch", epoch)
         sums: dict[str, Tensor] = {}
+        norms = StepNorms()
         for number, (images, labels) in enumerate(feed.epoch(epoch)):
             set_lr(
                 optimizer,
                 lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
             )
             rests = epoch < plan.budget.warmup_epochs
-            terms = step(learner, images, labels, optimizer, plan, team, rests)
+            terms = step(learner, images, labels, optimizer, plan, team, rests, norms)
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(term)) + term
-        yield Epoch(epoch + 1, _means(sums, per_epoch, epoch + 1))
+        check_epoch(norms, learner, epoch + 1)
+        yield Epoch(epoch + 1, _means(sums, per_epoch))
 
 
-def _means(sums: dict[str, Tensor], steps: int, epoch: int) -> dict[str, float]:
+def _means(sums: dict[str, Tensor], steps: int) -> dict[str, float]:
     means = {f"loss_{name}": total.item() / steps for name, total in sums.items()}
     means["loss"] = sum(means.values())
-    if not math.isfinite(means["loss"]):
-        raise RunError(
-            f"epoch {epoch}: the loss is not finite: {means}; try a smaller optimizer.lr"
-        )
     return means

@@ -5,17 +5,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dmlray.data.unseen import test_subset
-from dmlray.errors import ConfigError, DataError
+from dmlray.errors import ConfigError, DataError, RunError
+from dmlray.file_reading import reason
+from dmlray.learn.embedding_files import read_embeddings
 from dmlray.learn.scores import Scores, read_scores
 from dmlray.learn.training import load_dataset
+from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.plans.voices import differences
+
+_MAY_MOVE = (("data", "root"), ("backbone", "weights"))  # paths of a member's plan
 
 
 @dataclass(frozen=True)
@@ -31,17 +36,14 @@ class Member:
         """Unit rows (N, D) of the test images, read from the file as they are needed.
 
         Raises:
-            DataError: If the file is missing or damaged.
+            DataError: If the file is missing or damaged, or no longer what was scored.
         """
-        expected = (self.scores.test_images, self.scores.embedding_size)
+        file, shape = self.folder.embeddings, (self.scores.test_images, self.scores.embedding_size)
         try:
-            rows = np.load(self.folder.embeddings, mmap_mode="c")
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{self.folder.embeddings}: cannot be read: {error}") from None
-        if rows.shape != expected:
-            problem = f"holds {rows.shape} numbers, its scores say {expected}"
-            raise DataError(f"{self.folder.embeddings}: {problem}")
-        return torch.from_numpy(rows)
+            return torch.from_numpy(read_embeddings(file, shape, self.scores.embeddings_sha256))
+        except (OSError, ValueError) as error:
+            mend = "delete it and --resume the run to make it again from the checkpoint"
+            raise DataError(f"{file}: {reason(error)}; {mend}") from None
 
 
 def members_of(run: Path, weight: float = 1.0) -> list[Member]:
@@ -49,20 +51,70 @@ def members_of(run: Path, weight: float = 1.0) -> list[Member]:
 
     Raises:
         ConfigError: If it is something else.
-        RunError: If it is not finished.
+        RunError: If it is not finished, or its scores are those of another run.
     """
     folder = RunFolder(run)
     match folder.kind():
         case "experiment":
-            plan = read_experiment(folder.plan("experiment")).experiment
-            return [Member(folder, plan, read_scores(folder.scores), weight)]
+            return [training_of(folder, weight)]
         case "ensemble":
-            size = len(read_scores(folder.scores).curve)
-            parts = [members_of(folder.member(index).path, weight) for index in range(size)]
-            return [member for part in parts for member in part]
+            plan, scores = read_ensemble(folder.plan("ensemble")), read_scores(folder.scores)
+            if len(scores.curve) != plan.size:
+                problem = f"has a curve of {len(scores.curve)} sizes, its plan {plan.size} members"
+                raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
+            return [member_of(plan, folder, index, weight) for index in range(plan.size)]
         case kind:
             problem = f"is a {kind}. Allowed: runs of dmlray train and dmlray ensemble"
             raise ConfigError(str(folder), [problem])
+
+
+def member_of(plan: Ensemble, folder: RunFolder, index: int, weight: float = 1.0) -> Member:
+    """The finished member `index` of the ensemble in `folder`.
+
+    Raises:
+        ConfigError: If another run lies in its place.
+        RunError: If it is not finished, or its scores are those of another run.
+    """
+    read_scores(folder.member(index).scores)  # what has not begun has no plan either
+    member, expected = training_of(folder.member(index), weight), plan.member(index)
+    theirs, ours = member.plan.document(), expected.document()
+    for section, path in _MAY_MOVE:
+        theirs[section][path] = ours[section][path]
+    folds = ours["protocol"]["folds"] or theirs["protocol"]["folds"]  # open until it trains
+    ours["protocol"]["folds"] = folds
+    changed = differences(theirs, ours)
+    if changed:
+        problem = f"is not member {index} of the ensemble: it has {', '.join(changed)}"
+        raise ConfigError(str(member.folder), [f"{problem}. Allowed: the ensemble's own members"])
+    return member
+
+
+def training_of(folder: RunFolder, weight: float = 1.0) -> Member:
+    """The finished training in `folder`.
+
+    Raises:
+        ConfigError: If it is something else.
+        RunError: If it is not finished, or its scores are those of another run.
+    """
+    if (kind := folder.kind()) != "experiment":
+        raise ConfigError(str(folder), [f"is a {kind}. Allowed: a run of dmlray train"])
+    plan = read_experiment(folder.plan("experiment")).experiment
+    return Member(folder, plan, scores_of(folder, plan), weight)
+
+
+def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
+    """The scores of the finished training of `plan` in `folder`.
+
+    Raises:
+        RunError: If there are none yet, or they are damaged or those of another run.
+    """
+    scores = read_scores(folder.scores)
+    theirs = f"{scores.method}, seed {scores.seed}"
+    ours = f"{plan.method.name}, seed {plan.seed}"
+    if theirs != ours:
+        problem = f"are scores of another run ({theirs}), its plan is {ours}"
+        raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
+    return scores
 
 
 def test_labels(members: Sequence[Member]) -> Tensor:
@@ -72,12 +124,7 @@ def test_labels(members: Sequence[Member]) -> Tensor:
         DataError: If members were scored on other images, or the images have changed since.
     """
     first = members[0]
-    for other in members[1:]:
-        if _test_set(other.scores) != _test_set(first.scores):
-            raise DataError(
-                f"{other.folder}: was scored on {_test_set(other.scores)}, "
-                f"{first.folder} on {_test_set(first.scores)}. Allowed: runs of one test set"
-            )
+    check_one_test_set(members)
     dataset = load_dataset(first.plan)
     if dataset.fingerprint != first.scores.dataset_fingerprint:
         raise DataError(
@@ -85,6 +132,21 @@ def test_labels(members: Sequence[Member]) -> Tensor:
             f"now {dataset.fingerprint}. Allowed: the images that the runs were scored on"
         )
     return torch.as_tensor(test_subset(dataset).labels)
+
+
+def check_one_test_set(members: Sequence[Member]) -> None:
+    """Demand that all members were scored on the same images.
+
+    Raises:
+        DataError: If one was scored on others than the first.
+    """
+    first = members[0]
+    for other in members[1:]:
+        if _test_set(other.scores) != _test_set(first.scores):
+            raise DataError(
+                f"{other.folder}: was scored on {_test_set(other.scores)}, "
+                f"{first.folder} on {_test_set(first.scores)}. Allowed: runs of one test set"
+            )
 
 
 def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[str]) -> Scores:
@@ -109,6 +171,7 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         n=1,
         half_width={},
         curve=[],
+        embeddings_sha256=None,  # of one member
     )
 
 

@@ -1,27 +1,30 @@
 """Merge finished runs of any methods and sizes: concatenation of unit embeddings, or more."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 
-import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from dmlray.data import folds
 from dmlray.data.folds import Subset
-from dmlray.errors import ConfigError
+from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation.merge import prefix_scores
 from dmlray.evaluation.projection import check_size, fit_projection
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.evaluation.selection import greedy
+from dmlray.file_reading import reason
+from dmlray.learn.embedding_files import read_embeddings, write_embeddings
 from dmlray.learn.job import finished
 from dmlray.learn.members import Member, joined, members_of, test_labels
+from dmlray.learn.run_files import Sha256, read_checked
 from dmlray.learn.scores import Scores
 from dmlray.learn.training import Place, fold_task, load_dataset
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge
-from dmlray.storage import write_array
+from dmlray.storage import write_json
 
 Counting = Callable[[str], Callable[[int, int], None]]
 
@@ -73,6 +76,9 @@ def _check_held_out(members: Sequence[Member]) -> None:
     if len({member.scores.split_fingerprint for member in members}) > 1:
         problem = "the runs held out different classes. Allowed: runs of one protocol.fold"
         raise ConfigError("--greedy", [problem])
+    plan = members[0].plan
+    cut = plan.protocol
+    folds.check(load_dataset(plan), cut.split, cut.fold_count, cut.split_seed, [cut.fold])
 
 
 def _chosen(
@@ -112,12 +118,12 @@ def _projected(
     projection = fit_projection(weighted, plan.pca, plan.whiten)
     tests = [member.embeddings() * f for member, f in zip(members, factors, strict=True)]
     merged = projection(tests)
-    write_array(folder.embeddings, merged.numpy())
+    digest = write_embeddings(folder.embeddings, merged)
     metrics = retrieval_scores(merged, labels, members[0].plan.protocol.depths(len(labels)))
     whitened = ", whitened" if plan.whiten else ""
     remark = f"PCA to {merged.shape[1]} dimensions{whitened}, fitted on the training classes"
     scores = joined(members, metrics, [*remarks, *_weights(plan), remark])
-    return replace(scores, embedding_size=merged.shape[1])
+    return replace(scores, embedding_size=merged.shape[1], embeddings_sha256=digest)
 
 
 def _weights(plan: Merge) -> list[str]:
@@ -129,6 +135,17 @@ def _validation(member: Member) -> Subset:
     task = fold_task(member.plan, load_dataset(member.plan), member.plan.protocol.fold)
     assert task.validation is not None
     return task.validation
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """What a file of embeddings was made from, by the SHA-256 of the member's, and its own."""
+
+    member: Sha256 | None
+    sha256: Sha256
+
+
+_EMBEDDED = TypeAdapter(_Embedded)
 
 
 @dataclass(frozen=True)
@@ -150,14 +167,21 @@ class _Embedder:
         return found
 
     def _one(self, member: Member, subset: Subset, name: str) -> Tensor:
-        file = self._file(member, name)
-        if not file.exists():
-            training = finished(member.plan, member.folder, self.place)
-            rows = training.embed(training.learner.embed, subset).cpu().numpy()
-            file.parent.mkdir(exist_ok=True)
-            write_array(file, rows.astype(np.float32))
-        return torch.from_numpy(np.load(file))
-
-    def _file(self, member: Member, name: str) -> Path:
-        place = member.folder.path.as_posix().strip("/").replace("/", "_")
-        return self.folder.path / "embeddings" / f"{place}_{name}.npy"
+        folder = self.folder.path / "embeddings"
+        place = hashlib.sha256(str(member.folder.path).encode("utf-8", "surrogateescape"))
+        file = folder / f"{member.folder.path.name[:40]}_{place.hexdigest()[:12]}_{name}.npy"
+        shape = (len(subset), member.scores.embedding_size)
+        try:
+            known = read_checked(file.with_suffix(".json"), _EMBEDDED)
+            if known == _Embedded(member.scores.embeddings_sha256, known.sha256):
+                return torch.from_numpy(read_embeddings(file, shape, known.sha256))
+        except (FileNotFoundError, ValueError):
+            pass  # not there, or damaged: made again
+        except OSError as error:
+            raise DataError(f"{file}: {reason(error)}; delete {folder} and --resume") from None
+        training = finished(member.plan, member.folder, self.place)
+        rows = training.embed(training.learner.embed, subset)
+        folder.mkdir(exist_ok=True)
+        made = _Embedded(member.scores.embeddings_sha256, write_embeddings(file, rows))
+        write_json(file.with_suffix(".json"), asdict(made))
+        return torch.from_numpy(read_embeddings(file, shape, made.sha256))

@@ -3,16 +3,19 @@
 import logging
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from dmlray import backbones
+from dmlray.data import folds
 from dmlray.data.cache import open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.folds import train_subset
+from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
-from dmlray.errors import ConfigError, ResourceError
+from dmlray.errors import ConfigError, DataError, ResourceError
+from dmlray.learn import batch_checks
 from dmlray.learn.device import default_device
-from dmlray.learn.training import load_dataset, split
+from dmlray.learn.training import load_dataset, split, with_folds
 from dmlray.plans.experiment import Experiment
 
 _logger = logging.getLogger(__name__)
@@ -35,11 +38,17 @@ def preflight(
     if plan.budget.compile:
         _check_compiler()
     dataset = load_dataset(plan)
-    _check_counts(plan, dataset, folds or plan.protocol.selection == "validation")
+    test = test_subset(dataset)
+    fitted = with_folds(plan, dataset)
+    parts = _parts(fitted, dataset, in_folds=folds)
+    if folds or plan.protocol.selection == "validation":
+        _warn_of_folds(plan, fitted, dataset)
+    _warn_of_depths(plan, min(len(test), *(len(scored) for _, scored in parts)))
     backbone = plan.backbone
     trunk = backbones.build(backbone.name, backbone.weights, backbone.pooling, backbone.batchnorm)
     transform = plan.data.transform
     trunk.check_size(transform.size)
+    batch_checks.check_batchnorm(plan, [train for train, _ in parts], trunk)
     for side in {transform.train_short_side, transform.eval_short_side}:
         open_cache(dataset, side, progress, announce=announce)
     return dataset
@@ -54,17 +63,52 @@ def _check_compiler() -> None:
         raise ResourceError(f"budget.compile: {reason}. Allowed here: false") from error
 
 
-def _check_counts(plan: Experiment, dataset: Dataset, in_folds: bool) -> None:
-    parts = [(train_subset(dataset), test_subset(dataset))]
-    if in_folds:
-        parts += split(plan, dataset)
-    classes = min(len(train.classes) for train, _ in parts)
-    size, each = plan.data.batch_size, plan.data.images_per_class
-    if each and size // each > classes and plan.data.replacement != "classes":
-        needs = f"{size} images, {each} of each class, need {size // each} classes"
-        allowed = f"Allowed: at most {classes * each}"
-        raise ConfigError("data.batch_size", [f"{needs}, but there are {classes}. {allowed}"])
-    fewest = min(len(scored) for _, scored in parts)
+def _parts(plan: Experiment, dataset: Dataset, in_folds: bool) -> list[tuple[Subset, Subset]]:
+    """What is trained on, and what each epoch of that may be scored on.
+
+    Raises:
+        DmlrayError: If a side is too small, or lists all that is wrong with folds and batches.
+    """
+    _check_sides(plan, dataset)
+    parts, found = [(train_subset(dataset), test_subset(dataset))], []
+    if in_folds or plan.protocol.selection == "validation":
+        try:
+            parts = _checked_folds(plan, dataset, in_folds)
+        except ConfigError as error:
+            found.append(error)
+    found += batch_checks.problems(plan, [train for train, _ in parts])
+    if len(found) > 1:
+        lines = [f"{error.source}: {text}" for error in found for text in error.problems]
+        raise ConfigError("experiment", lines)
+    if found:
+        raise found[0]
+    return parts
+
+
+def _checked_folds(
+    plan: Experiment, dataset: Dataset, in_folds: bool
+) -> list[tuple[Subset, Subset]]:
+    protocol = plan.protocol
+    used = range(protocol.fold_count) if in_folds else [protocol.fold]
+    folds.check(dataset, protocol.split, protocol.fold_count, protocol.split_seed, used)
+    pairs = split(plan, dataset)
+    return [pairs[number] for number in used]
+
+
+def _check_sides(plan: Experiment, dataset: Dataset) -> None:
+    """Refuse a side of one class: it teaches nothing, or scores 100 % whatever is learned."""
+    train, classes = dataset.train_classes, len(dataset.classes)
+    flaw = folds.flaw(dataset, np.arange(train, classes))
+    problem = f"the test side {flaw}" if flaw else None
+    if train < folds.MIN_CLASSES:
+        problem = f"the training side has {train or 'no'} class"
+    if problem:
+        allowed = f"at least {folds.MIN_CLASSES} classes on each side"
+        half = "; the first half of them trains" if plan.data.split == "classes" else ""
+        raise DataError(f"{dataset.root}: {problem}. Allowed: {allowed}{half}")
+
+
+def _warn_of_depths(plan: Experiment, fewest: int) -> None:
     beyond = set(plan.protocol.recall_at) - set(plan.protocol.depths(fewest))
     if beyond:
         listed = ", ".join(map(str, sorted(beyond)))
@@ -72,4 +116,16 @@ def _check_counts(plan: Experiment, dataset: Dataset, in_folds: bool) -> None:
             "protocol.recall_at: Recall@%s is left out where only %d images are scored",
             listed,
             fewest,
+        )
+
+
+def _warn_of_folds(plan: Experiment, fitted: Experiment, dataset: Dataset) -> None:
+    """Say that fewer folds are taken than a plan has that leaves their number open."""
+    if plan.protocol.folds is None and fitted.protocol.folds != plan.protocol.fold_count:
+        _logger.warning(
+            "protocol.folds: taking %d, because %d folds of %d classes leave one that cannot be "
+            "scored",
+            fitted.protocol.folds,
+            plan.protocol.fold_count,
+            dataset.train_classes,
         )

@@ -52,7 +52,7 @@ def probe(plan: Experiment, place: Place, folds: bool) -> Probe:
     """
     started = _now(place)
     dataset = load_dataset(plan)
-    what = fold_task(plan, dataset, 0) if folds else task(plan)
+    what = fold_task(plan, dataset, 0) if folds else task(plan, dataset)
     with TemporaryDirectory() as nowhere:
         training = Training(plan, what, RunFolder(Path(nowhere)), place)
     optimizer = build(plan.optimizer, training.learner.groups())

@@ -1,14 +1,27 @@
 """A score and all that it depends on: no number travels without its protocol."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from dmlray.errors import RunError
+from pydantic import ConfigDict, TypeAdapter
+
+from dmlray.errors import DataError, RunError
+from dmlray.file_reading import reason
+from dmlray.learn.run_files import (
+    FromOne,
+    FromZero,
+    Metrics,
+    Sha256,
+    Spread,
+    Text,
+    read_checked,
+)
 from dmlray.storage import write_json
+
+Selection = Literal["validation", "last", "best_on_test", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -18,11 +31,13 @@ class Part:
     `epoch` is the one scored, `validation` its scores on the classes held out, where some are.
     """
 
-    seed: int
-    split_fingerprint: str
-    epoch: int
-    metrics: dict[str, float]
-    validation: dict[str, float] = field(default_factory=dict)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    seed: FromZero
+    split_fingerprint: Text
+    epoch: FromOne
+    metrics: Metrics
+    validation: Metrics = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,48 +51,87 @@ class Scores:
     `split` names the training classes that `split_fingerprint` hashes.
     `half_width` is that of the 95 % interval of each mean over `n` runs, the `parts` (Student t);
     empty for n = 1. `concatenated` scores the parts' unit embeddings side by side.
+    `embeddings_sha256` is that of the file `embeddings.npy`, None where there is none or the run
+    is older; the same scores may come from embeddings that differ in rounding.
     """
 
-    metrics: dict[str, float]
-    dataset: str
-    dataset_fingerprint: str
-    split_fingerprint: str
-    test_classes: int
-    test_images: int
-    method: str
-    backbone: str
-    embedding_size: int
-    selection: str
-    tuned_by: str | None
-    seed: int
-    remarks: list[str] = field(default_factory=list)
-    clustering: str | None = None
-    zero_shot: dict[str, float] = field(default_factory=dict)
-    n: int = 1
-    half_width: dict[str, float] = field(default_factory=dict)
-    curve: list[dict[str, float]] = field(default_factory=list)
-    split: str = ""
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    metrics: Metrics
+    dataset: Text
+    dataset_fingerprint: Text
+    split_fingerprint: Text
+    test_classes: FromOne
+    test_images: FromOne
+    method: Text
+    backbone: Text
+    embedding_size: FromOne
+    selection: Selection
+    tuned_by: Text | None
+    seed: FromZero
+    remarks: list[Text] = field(default_factory=list)
+    clustering: Text | None = None
+    zero_shot: Metrics = field(default_factory=dict)
+    n: FromOne = 1
+    half_width: dict[Text, Spread] = field(default_factory=dict)
+    curve: list[Metrics] = field(default_factory=list)
+    split: Text = ""
     parts: list[Part] = field(default_factory=list)
-    concatenated: dict[str, float] = field(default_factory=dict)
+    concatenated: Metrics = field(default_factory=dict)
+    embeddings_sha256: Sha256 | None = field(default=None, compare=False)
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
 
 
+_SCORES, _METRICS = TypeAdapter(Scores), TypeAdapter(Metrics)
+
+
 def read_scores(path: Path) -> Scores:
-    """Read scores.json.
+    """Read scores.json; its schema, its ranges and what must agree within it are checked.
 
     Raises:
         RunError: If there is none yet, or it is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["parts"] = [Part(**part) for part in content.get("parts", [])]
-        return Scores(**content)
+        scores = read_checked(path, _SCORES)
+        _check_agreement(scores)
     except FileNotFoundError:
         raise RunError(f"{path}: no scores yet; finish the run with --resume") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{path}: is damaged ({error}); delete it and --resume the run") from None
+    except (OSError, ValueError) as error:
+        problem = f"is damaged ({reason(error)}); delete it and --resume the run"
+        raise RunError(f"{path}: {problem}") from None
+    return scores
+
+
+def read_zero_shot(path: Path) -> dict[str, float]:
+    """Read zero_shot.json; a run that began without one has no such scores.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    try:
+        return read_checked(path, _METRICS)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        mend = "delete it, and the scores do without those before training"
+        raise DataError(f"{path}: is damaged ({reason(error)}); {mend}") from None
+
+
+def _check_agreement(scores: Scores) -> None:
+    """Numbers that stand in several places are the same there."""
+    names = scores.metrics.keys()
+    if not names:
+        raise ValueError("metrics: holds no metric")
+    if scores.curve and scores.curve[-1] != scores.metrics:
+        raise ValueError("curve: its last entry differs from metrics")
+    if any(entry.keys() != names for entry in [*scores.curve, *(p.metrics for p in scores.parts)]):
+        raise ValueError("curve and parts: some hold other metrics than the whole")
+    if scores.n != max(1, len(scores.parts)):
+        raise ValueError(f"n: {scores.n} for {len(scores.parts)} parts")
+    if scores.half_width and scores.half_width.keys() != names:
+        raise ValueError("half_width: holds other metrics than the whole")
 
 
 def half_width(values: Sequence[float]) -> float:

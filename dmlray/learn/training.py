@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import Optimizer
 
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
@@ -13,6 +16,7 @@ from dmlray.data.cache import open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed
+from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.checkpoint import Progress
@@ -22,8 +26,10 @@ from dmlray.learn.optimizer import build
 from dmlray.learn.team import ALONE, Team
 from dmlray.learn.warmup import warm_up_heads
 from dmlray.methods import Learner
-from dmlray.plans.experiment import Experiment
+from dmlray.plans.experiment import FOLDS, Experiment
 from dmlray.plans.folder import RunFolder
+
+WITHOUT_PAIRS = "steps_without_pairs"  # metric of an epoch, where there are any
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,25 @@ def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:
 def split(plan: Experiment, dataset: Dataset) -> list[tuple[Subset, Subset]]:
     """The (train, validation) subsets of each fold; the same for every seed of the plan."""
     protocol = plan.protocol
-    return folds.split(dataset, protocol.split, protocol.folds, protocol.split_seed)
+    return folds.split(dataset, protocol.split, protocol.fold_count, protocol.split_seed)
+
+
+def with_folds(plan: Experiment, dataset: Dataset) -> Experiment:
+    """The plan with a number of folds: where it leaves that open, 4, or as many as can be scored.
+
+    Raises:
+        ConfigError: If so few folds lack the one that the plan holds out.
+    """
+    protocol = plan.protocol
+    if protocol.folds is not None:
+        return plan
+    possible = folds.suitable(dataset, protocol.split, protocol.split_seed, FOLDS)
+    count = possible[-1] if possible else FOLDS
+    if protocol.fold >= count:
+        problem = f"{protocol.fold} does not exist: these classes make {count} folds"
+        raise ConfigError("protocol.fold", [f"{problem}. Allowed: 0 to {count - 1}"])
+    changed = protocol.model_copy(update={"folds": count})
+    return plan.model_copy(update={"protocol": changed})
 
 
 def full_task(dataset: Dataset) -> Task:
@@ -98,7 +122,7 @@ class Training:
         optimizer = build(plan.optimizer, self.learner.groups())
         progress = Progress()
         if folder.last_checkpoint.exists():
-            progress = checkpoint.load(folder.last_checkpoint, self.learner, optimizer)
+            progress = self.load(folder.last_checkpoint, optimizer)
         elif plan.budget.head_warmup_steps:
             every_image, labels = self.eval_feed(self.task.train), self.task.train.labels
             warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
@@ -110,13 +134,39 @@ class Training:
             if line["epoch"] <= progress.epoch:
                 yield Epoch(line.pop("epoch"), line)
         for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, self.place.team):
-            metrics = {**epoch.metrics, **self._validate(), **self.learner_metrics()}
+            metrics = {
+                **epoch.metrics,
+                **self._validate(),
+                **self.learner_metrics(),
+                **self._idle_steps(feed, epoch.number),
+            }
             progress.epoch = epoch.number
             self._keep_best(metrics, progress)
             if self.place.team.leads:
                 journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
-                checkpoint.save(folder.last_checkpoint, self.learner, optimizer, progress)
+                self._save(folder.last_checkpoint, optimizer, progress)
             yield Epoch(epoch.number, metrics)
+
+    def load(self, path: Path, optimizer: Optimizer | None = None) -> Progress:
+        """Fill the learner (and optimizer) from a checkpoint of this training.
+
+        Raises:
+            DataError: If it is missing, damaged, or of another training.
+        """
+        progress = checkpoint.load(path, self.learner, optimizer, self._identity)
+        epochs = self.plan.budget.epochs
+        if progress.epoch > epochs:
+            raise DataError(f"{path}: is of epoch {progress.epoch}, its plan has {epochs}")
+        return progress
+
+    def _save(self, path: Path, optimizer: Optimizer | None, progress: Progress) -> None:
+        checkpoint.save(path, self.learner, optimizer, progress, self._identity)
+
+    @cached_property
+    def _identity(self) -> str:
+        """What members of an ensemble differ in, though their networks may be of one shape."""
+        classes = folds.fingerprint(self.task.dataset, self.task.train)
+        return f"seed {self.plan.seed}, training images {classes}"
 
     def learner_metrics(self) -> dict[str, float]:
         """What a method wants to be watched, such as the share of samples per branch."""
@@ -139,6 +189,10 @@ class Training:
     def score(self, subset: Subset) -> tuple[Tensor, dict[str, float]]:
         """Unit embeddings (N, D) of `subset` and their retrieval scores."""
         embeddings = self.embed(self.learner.embed, subset)
+        if broken := int((~embeddings.isfinite().all(1)).sum()):
+            problem = f"{broken} of {len(embeddings)} embeddings are not finite"
+            cause = "weights or BatchNorm's statistics have grown too large"
+            raise RunError(f"{self.folder}: {problem}: {cause}; try a smaller optimizer.lr")
         labels = torch.as_tensor(subset.labels, device=embeddings.device)
         depths = self.plan.protocol.depths(len(subset))
         return embeddings, retrieval_scores(embeddings, labels, depths)
@@ -149,12 +203,18 @@ class Training:
         embeddings, scores = self.score(self.task.validation)
         return {**scores, "embedding_size": embeddings.shape[1]}
 
+    def _idle_steps(self, feed: Feed, epoch: int) -> dict[str, float]:
+        """Count the steps that had no pair to learn from, where the method needs pairs."""
+        needed = methods.needs_pairs(self.plan.method.config)
+        idle = feed.steps_without_pairs(epoch - 1) if needed else 0
+        return {WITHOUT_PAIRS: idle} if idle else {}
+
     def _keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
         score = metrics.get(self.plan.protocol.metric)
         if score is not None and score > progress.best:
             progress.best, progress.best_epoch = score, progress.epoch
             if self.keep_best and self.place.team.leads:
-                checkpoint.save(self.folder.best_checkpoint, self.learner, None, progress)
+                self._save(self.folder.best_checkpoint, None, progress)
 
     def _feed(self, subset: Subset, short_side: int | None, views: int = 1) -> Feed:
         data, network = self.plan.data, self.trunk.statistics

@@ -13,17 +13,19 @@ from torch import nn
 
 from dmlray.errors import ConfigError
 from dmlray.knobs import Knobs, Space
-from dmlray.methods._contract import Batch, Group, Learner, Outputs, Published
+from dmlray.methods._contract import Batch, Group, Learner, LibraryLoss, Outputs, Published
 
 __all__ = [
     "Batch",
     "Group",
     "Learner",
+    "LibraryLoss",
     "Method",
     "Outputs",
     "Published",
     "load",
     "names",
+    "needs_pairs",
     "published",
 ]
 
@@ -54,6 +56,11 @@ def load(name: str) -> Method:
             "method.name", [f"unknown method {name!r}. Allowed: {', '.join(names())}"]
         )
     return cast(Method, importlib.import_module(f"{__name__}.{name}"))
+
+
+def needs_pairs(config: Knobs) -> bool:
+    """Whether a method with these settings learns nothing from a class alone in its batch."""
+    return bool(getattr(config, "needs_pairs", False))
 
 
 def published(name: str, dataset: Any, values: Iterable[Any] = ()) -> Published | None:

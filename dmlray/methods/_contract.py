@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -49,6 +49,18 @@ class Published:
     source: str = ""
 
 
+@runtime_checkable
+class LibraryLoss(Protocol):
+    """A `Config` whose loss comes from a library, and may fail on some batches."""
+
+    @property
+    def names(self) -> str:
+        """Of the loss and what belongs to it."""
+
+    def attempt(self, labels: Tensor, equal: bool = False) -> str | None:
+        """Why the loss fails on a batch of these labels (B,), where it does."""
+
+
 class Learner(nn.Module):
     """What the loop may rely on; a method's own `Learner` is a plain `nn.Module` of this shape.
 
@@ -56,6 +68,8 @@ class Learner(nn.Module):
     so that a run on several devices can gather the samples in between. Images are touched only
     through `trunk`, which steps aside while heads warm up. `views` crops of each image are given,
     as images (B, V, 3, H, W) where there is more than one.
+    A `Config` whose loss learns nothing about a class that is alone in its batch has
+    `needs_pairs` true.
     Optional hooks: `initialise_head(features)`, `start_epoch(epoch)`, `after_step()`, `watch()`.
     """
 

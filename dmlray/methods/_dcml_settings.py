@@ -60,6 +60,10 @@ class Config(Knobs):
         0.5, ge=0, le=10, description="diva: of the discriminative head in tests, others have 1"
     )
 
+    @property
+    def needs_pairs(self) -> bool:
+        return self.mode != "diva"  # whose other heads compare classes and views
+
     @model_validator(mode="after")
     def _four_heads(self) -> "Config":
         if self.mode == "diva" and self.composites % 4:

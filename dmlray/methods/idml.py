@@ -64,6 +64,10 @@ class Config(Knobs):
         description="learning rate of the proxies / the run's; margin's boundaries: 1",
     )
 
+    @property
+    def needs_pairs(self) -> bool:
+        return self.loss != "proxy_anchor"
+
 
 # The batches are near the specification's, and divisible by each images_per_class.
 SPACE: Space = {

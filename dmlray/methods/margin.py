@@ -6,7 +6,7 @@ Departs: all draws stay on the device, one triplet per image; those that cannot 
 B batch, C classes, D embedding.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -28,6 +28,8 @@ _SMOOTHING = {"distance": 1e-8, "hard": 0.0}  # under the root, as in each autho
 
 class Config(Knobs):
     """What can be set."""
+
+    needs_pairs: ClassVar[bool] = True
 
     dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
     loss: Literal["margin", "triplet"] = Field(

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
+from dmlray.errors import RunError
 from dmlray.knobs import Float, Knobs, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.methods._contract import Batch, Group, Outputs, Published
@@ -30,6 +31,9 @@ _UNFIT = {
     "ManifoldLoss", "VICRegLoss", "EmbeddingsAlreadyPackagedAsTriplets",  # know no labels
     "DynamicSoftMarginLoss",  # its histogram overflows, and ties each step to the one before
 }  # fmt: skip
+_CLASSIFIES_IMAGES = {"InstanceLoss"}  # each image is a class of its own
+_ATTEMPTS, _ATTEMPT_DIM = 5, 8  # random batches, and numbers per embedding, of `attempt`
+_MISUSE = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 _FROM_RUN = {"num_classes", "embedding_size", "descriptors_dim"}
 _NO_PLAIN_VALUE = {
     "reducer", "embedding_regularizer", "embedding_reg_weight", "weight_regularizer",
@@ -80,17 +84,53 @@ class Config(Knobs):
     @model_validator(mode="after")
     def _works(self) -> "Config":
         """Try loss and miner on four images: the library checks most values only when it runs."""
-        embeddings, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
-        with torch.random.fork_rng(devices=[]):
+        if problem := self._failure(torch.eye(4), torch.tensor([0, 0, 1, 1])):
+            raise ValueError(f"{self.names} does not work so: {problem}")
+        return self
+
+    @property
+    def names(self) -> str:
+        return " with ".join(filter(None, (self.loss, self.miner)))
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the loss compares images with images, and not with a row per class."""
+        return self.loss not in _CLASSIFIES_IMAGES and not any(
+            name == "num_classes" and parameter.default is parameter.empty
+            for name, parameter in _parameters(_class("losses", self.loss)).items()
+        )
+
+    def attempt(self, labels: Tensor, equal: bool = False) -> str | None:
+        """Try loss and miner, and their gradient, on a few random batches.
+
+        Args:
+            labels: Of the images of each batch, (B,) in [0, C).
+            equal: Give the images of a class one embedding.
+
+        Returns:
+            What fails, with the library's whole message; None if nothing does.
+        """
+        for seed in range(_ATTEMPTS):
+            random = torch.Generator().manual_seed(seed)
+            rows = torch.randn(len(labels), _ATTEMPT_DIM, generator=random)
+            embeddings = rows[labels] if equal else rows
+            if problem := self._failure(embeddings, labels):
+                return problem
+        return None
+
+    def _failure(self, embeddings: Tensor, labels: Tensor) -> str | None:
+        embeddings = embeddings.clone().requires_grad_()
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
             try:
                 pairs = _miner(self)(embeddings, labels) if self.miner else None
-                loss = _loss(self, classes=2, dim=4)(embeddings, labels, pairs)
-                if not loss.isfinite().all():
-                    raise ValueError("the loss is not finite")
+                classes = max(2, int(labels.max()) + 1)
+                loss = _loss(self, classes, embeddings.shape[1])(embeddings, labels, pairs).sum()
+                if not loss.isfinite():
+                    return "the loss is not finite"
+                (gradient,) = torch.autograd.grad(loss, embeddings)
             except Exception as error:  # the library raises whatever it meets
-                names = " with ".join(filter(None, (self.loss, self.miner)))
-                raise ValueError(f"{names} does not work so: {error}") from None
-        return self
+                return " ".join(str(error).split()) or type(error).__name__
+        return None if gradient.isfinite().all() else "the gradient of the loss is not finite"
 
 
 SPACE: Space = {
@@ -125,8 +165,14 @@ class Learner(nn.Module):
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         embeddings = at_least_float32(outputs["embeddings"])
         with torch.autocast(labels.device.type, enabled=False):
-            pairs = self.miner(embeddings, labels) if self.miner else None
-            loss = self.objective(embeddings, labels, pairs)
+            try:
+                pairs = self.miner(embeddings, labels) if self.miner else None
+                loss = self.objective(embeddings, labels, pairs)
+            except _MISUSE as error:
+                if "memory" in str(error):  # no fault of the batch
+                    raise
+                problem = " ".join(str(error).split())
+                raise RunError(f"{self.config.names} fails on a batch: {problem}") from error
         return {self.config.loss: loss.sum()}  # MarginLoss with learn_beta gives (1,)
 
     def embed(self, images: Tensor) -> Tensor:

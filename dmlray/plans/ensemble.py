@@ -1,6 +1,6 @@
 """An ensemble: an experiment, how many members, and what differs between them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -8,9 +8,11 @@ from typing import Any, Literal, get_args
 from dmlray.errors import ConfigError
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override, resolve, write_plan
+from dmlray.plans.problems import short
 from dmlray.plans.voices import Voice, differences, flatten, read_file
 
 Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]
+MOST_MEMBERS = 10_000
 _SEED_STRIDE = 100_003  # prime: seeds of two ensembles meet only after so many members
 
 
@@ -30,9 +32,10 @@ class Ensemble:
     others: tuple[Experiment, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.size < 1:
+        if not 1 <= self.size <= MOST_MEMBERS:
+            allowed = f"at least 1 and at most {MOST_MEMBERS}"
             raise ConfigError(
-                "--ensemble-size", [f"{self.size} is not allowed. Allowed: at least 1"]
+                "--ensemble-size", [f"{self.size} is not allowed. Allowed: {allowed}"]
             )
         if self.vary not in get_args(Vary):
             allowed = ", ".join(get_args(Vary))
@@ -50,15 +53,18 @@ class Ensemble:
         if self.vary == "meta_classes":
             changes["method.draw_seed"] = seed
         if self.vary == "fold":
-            turn, changes["protocol.fold"] = divmod(index, protocol.folds)
+            turn, changes["protocol.fold"] = divmod(index, protocol.fold_count)
             changes["seed"] = seed if turn else self.experiment.seed
         if self.vary == "new_seed":
             changes["seed"] = (self.experiment.seed + 1 + index) % 2**31
         return override(own, f"member {index}", changes)
 
     def differences(self, other: "Ensemble") -> list[str]:
-        """In what `other` is not this plan, one sentence each."""
-        return differences(self._numbered(), other._numbered())
+        """In what `other` is not this plan, one sentence each; folds left open are as here."""
+        ours, theirs = flatten(self._numbered()), flatten(other._numbered())
+        for key in [key for key in theirs if key.endswith("protocol.folds")]:
+            theirs[key] = theirs[key] or ours.get(key)
+        return differences(ours, theirs)
 
     def document(self) -> dict[str, Any]:
         """The plain form that `ensemble.yaml` holds."""
@@ -112,7 +118,7 @@ def default_vary(experiment: Experiment) -> Vary:
 def cross_validation(experiment: Experiment) -> Ensemble:
     """One member per fold, each at the epoch that its held-out classes choose."""
     chosen = override(experiment, "cv", {"protocol.selection": "validation"})
-    return Ensemble(chosen, chosen.protocol.folds, "fold")
+    return Ensemble(chosen, chosen.protocol.fold_count, "fold")
 
 
 def repeats(experiment: Experiment, size: int) -> Ensemble:
@@ -133,11 +139,33 @@ def read_ensemble(path: Path, overrides: Sequence[Voice] = ()) -> Ensemble:
         ConfigError: If it is damaged.
     """
     voice = read_file(path)
+    problems = [f"is no plan of an ensemble: {problem}" for problem in _wrong(voice.values)]
+    if problems:
+        raise ConfigError(str(path), problems)
     experiment = resolve(str(path), [voice.below("experiment"), *overrides]).experiment
+    documents = [Voice(str(path), flatten(other)) for other in voice.values.get("others", [])]
+    others = tuple(resolve(str(path), [other, *overrides]).experiment for other in documents)
     try:
-        said = [Voice(str(path), flatten(other)) for other in voice.values.get("others", [])]
-        size, vary = int(voice.values["size"]), voice.values["vary"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(str(path), [f"is no plan of an ensemble: {error!r}"]) from None
-    others = tuple(resolve(str(path), [other, *overrides]).experiment for other in said)
-    return Ensemble(experiment, size, vary, others)
+        return Ensemble(experiment, voice.values["size"], voice.values["vary"], others)
+    except ConfigError as error:  # which names an option
+        raise ConfigError(str(path), error.problems) from None
+
+
+def _wrong(values: Mapping[str, Any]) -> Iterator[str]:
+    """What a plan must not hold, one sentence each."""
+    size, vary, others = (values.get(key) for key in ("size", "vary", "others"))
+    if type(size) is not int or not 1 <= size <= MOST_MEMBERS:
+        allowed = f"a whole number in [1, {MOST_MEMBERS}]"
+        yield f"size: {short(size)} is not allowed. Allowed: {allowed}"
+    if vary not in get_args(Vary):
+        yield f"vary: {short(vary)} is not allowed. Allowed: {', '.join(get_args(Vary))}"
+    if others is not None and not (
+        isinstance(others, list) and all(isinstance(other, dict) for other in others)
+    ):
+        yield f"others: {short(others)} is not allowed. Allowed: a list of experiments"
+    known = ("size", "vary", "others", "experiment")
+    for key in dict.fromkeys(key.partition(".")[0] for key in values):
+        if key not in known:
+            yield f"{key}: unknown key. Allowed: {', '.join(known)}"
+        elif key not in values and key != "experiment":
+            yield f"{key}: is a group of keys, not a value"

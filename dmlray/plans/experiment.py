@@ -12,6 +12,8 @@ from dmlray.data.samplers import Replacement
 from dmlray.data.sides import Split
 from dmlray.knobs import Knobs
 
+FOLDS = 4  # where the plan leaves their number open and the data set has classes enough
+
 
 class Method(Knobs):
     """Which method, and its own knobs; in a file both stand side by side below `method`."""
@@ -117,7 +119,12 @@ class Budget(Knobs):
 class Protocol(Knobs):
     """How a score is won: see `dmlray show` for the rule that a run used."""
 
-    folds: int = Field(4, ge=2, le=1000, description="class-disjoint parts of the train classes")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=1000,
+        description="class-disjoint parts of the train classes; null: 4, or as many as can do",
+    )
     split: Kind = Field(
         "kfold", description="how train classes become folds: runs, as MLRC cuts, or shuffled"
     )
@@ -137,16 +144,23 @@ class Protocol(Knobs):
 
     @model_validator(mode="after")
     def _possible(self) -> "Protocol":
-        if self.fold >= self.folds:
-            raise ValueError(f"fold {self.fold} does not exist. Allowed: 0 to {self.folds - 1}")
+        if self.fold >= self.fold_count:
+            raise ValueError(
+                f"fold {self.fold} does not exist. Allowed: 0 to {self.fold_count - 1}"
+            )
         if not self.recall_at or min(self.recall_at) < 1:
             raise ValueError("recall_at: K must be whole numbers of at least 1")
         return self
 
+    @property
+    def fold_count(self) -> int:
+        """The number of folds; `training.with_folds` fits one that is left open to the data set."""
+        return self.folds or FOLDS
+
     def cut(self) -> str:
         """How the training classes become folds, in words."""
         seed = f" of seed {self.split_seed}" if self.split == "seeded" else ""
-        return f"{self.folds} {self.split} folds{seed}"
+        return f"{self.fold_count} {self.split} folds{seed}"
 
     def classes(self) -> str:
         """Which classes are trained on, in words."""

@@ -1,13 +1,18 @@
 """A merge: finished runs whose embeddings are laid side by side, and how."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, ValidationError
 
 from dmlray.errors import ConfigError
+from dmlray.knobs import Knobs
 from dmlray.plans.files import write_plan
+from dmlray.plans.problems import problems
 from dmlray.plans.voices import read_file
 
 
@@ -29,9 +34,12 @@ class Merge:
     def __post_init__(self) -> None:
         runs = tuple(run.absolute() for run in self.runs)
         object.__setattr__(self, "runs", runs)
+        places = [os.path.realpath(run) for run in runs]
         if not runs:
             raise ConfigError("merge", ["names no run. Allowed: folders of finished runs"])
-        twice = next((run for run in runs if runs.count(run) > 1), None)
+        twice = next(
+            (r for r, place in zip(runs, places, strict=True) if places.count(place) > 1), None
+        )
         if twice:
             raise ConfigError(str(twice), ["is named twice. Allowed: once, with --weights"])
         wrong = len(self.weights) not in (0, len(runs))
@@ -58,18 +66,45 @@ class Merge:
         write_plan(path, document)
 
 
+class _Document(Knobs):
+    """What `merge.yaml` holds."""
+
+    model_config = ConfigDict(strict=True)
+
+    runs: list[Annotated[str, Field(pattern=r"^[^\x00]+$")]] = Field(
+        min_length=1, max_length=10_000
+    )
+    weights: list[float] = Field(default_factory=list)
+    pca: int | None = None
+    whiten: bool = False
+    greedy: bool = False
+
+
 def read_merge(path: Path) -> Merge:
     """Read the plan of a run folder.
 
     Raises:
         ConfigError: If it is damaged.
     """
-    said = dict(read_file(path).values)
     try:
-        runs = tuple(map(Path, said.pop("runs")))
-        return Merge(runs, tuple(map(float, said.pop("weights"))), **said)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(str(path), [f"is no plan of a merge: {error!r}"]) from None
+        document = _Document.model_validate(read_file(path).values)
+        return Merge(
+            tuple(map(Path, document.runs)),
+            tuple(document.weights),
+            document.pca,
+            document.whiten,
+            document.greedy,
+        )
+    except ValidationError as error:
+        found = problems(error, _Document, "")
+        sentences = [f"is no plan of a merge: {key}: {text}" for key, text in found]
+        raise ConfigError(str(path), sentences) from None
+    except ConfigError as error:  # of a value, which names an option
+        if error.source == str(path):
+            raise
+        raise ConfigError(
+            str(path), [f"{error.source}: {text}" for text in error.problems]
+        ) from None
 
 
 def read_weights(text: str | None) -> Sequence[float]:

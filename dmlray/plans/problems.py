@@ -31,6 +31,12 @@ def problems(error: ValidationError, model: type[Knobs], prefix: str) -> Iterato
             yield key, f"{item['input']!r} is not allowed.{allowed}"
 
 
+def short(value: object, most: int = 80) -> str:
+    """A value as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def nearest(word: str, known: Any) -> str:
     """Did you mean ...? or what there is, as the end of a sentence."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -54,7 +60,7 @@ def _kind(part: Any, field: FieldInfo) -> str:
         return "null"
     if get_origin(part) is Literal:
         return "one of " + ", ".join(map(str, get_args(part)))
-    if get_origin(part) is tuple:
+    if get_origin(part) in (tuple, list):
         return "a list of " + _NUMBERS.get(get_args(part)[0], "value").split(" ", 1)[-1] + "s"
     if part in _NUMBERS:
         return _NUMBERS[part] + _range(field)

@@ -12,7 +12,9 @@ WIDTH, HEIGHT = 640, 360  # pixels
 LEFT, RIGHT, TOP, BOTTOM = 48, WIDTH - 18, 34, HEIGHT - 44  # of the area that holds the lines
 COLOURS = {"recall_at_1": "#0b6e99", "map_at_r": "#7a3e9d"}
 ZERO_SHOT = "zero-shot"
-_OF_OTHERS = ("metrics", "half_width", "curve", "parts", "concatenated", "zero_shot")
+_OF_OTHERS = (
+    "metrics", "half_width", "curve", "parts", "concatenated", "zero_shot", "embeddings_sha256",
+)  # fmt: skip
 
 
 class Axis(NamedTuple):

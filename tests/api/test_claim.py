@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from dmlray.api import averages, begin, ensembles, runs
-from dmlray.api.begin import open_run
 from dmlray.errors import ConfigError, ResourceError
 from dmlray.learn.training import load_dataset
 from dmlray.plans.files import read_experiment
@@ -126,8 +125,8 @@ def test_nothing_is_left_behind_when_the_machine_is_too_small(
 
 
 def test_nothing_is_left_behind_when_runs_cannot_be_merged(finished: list[str]) -> None:
-    for words in (["--pca", "1000"], ["--whiten", "--pca", "1000"], ["--greedy"], ["nowhere"]):
-        result = run("merge", *finished, *words, "--out", "merged")
+    for wrong in (["--pca", "1000"], ["--whiten", "--pca", "1000"], ["--greedy"], ["nowhere"]):
+        result = run("merge", *finished, *wrong, "--out", "merged")
         assert (result.exit_code, Path("merged").exists()) == (2, False), result.output
 
 
@@ -140,9 +139,9 @@ def test_of_two_new_runs_at_the_same_time_one_is_refused(images: Path) -> None:
         folder = RunFolder(Path("deep/run"))
         try:
             write = lambda: folder.plan("experiment").write_text("plan")  # noqa: E731
-            with open_run(folder, "dmlray train --resume", write, resumed=False) as opened:
+            with new_run(folder) as opened:
                 all_checked.wait()
-                opened.begin(dataset)
+                opened.begin(write, dataset)
                 begun.put("begun")
                 time.sleep(600)
         except ConfigError as error:

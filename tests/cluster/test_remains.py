@@ -101,3 +101,20 @@ def test_a_member_that_was_begun_by_another_plan_is_refused_and_left_alone(
         taken_up(folder)
     assert asdict(read_scores(folder.member(0).scores)) == asdict(SCORES)
     assert folder.member(1).plan("experiment").exists()
+
+
+def test_what_is_no_folder_in_the_place_of_a_member_is_refused(folder: RunFolder) -> None:
+    folder.member(1).path.write_bytes(b"")
+    with pytest.raises(ConfigError, match="001: is no folder"):
+        taken_up(folder)
+    assert folder.member(1).path.exists()
+
+
+def test_a_member_that_lies_elsewhere_is_forgotten_here_alone(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    elsewhere = folder.member(0).path.rename(tmp_path / "elsewhere")
+    folder.member(0).path.symlink_to(elsewhere)
+    (elsewhere / "experiment.yaml").write_bytes(b"")
+    assert "trained again from its start" in taken_up(folder)
+    assert not folder.member(0).path.exists() and (elsewhere / "scores.json").exists()

@@ -11,6 +11,8 @@ from torch import nn
 from dmlray.errors import DamagedCheckpoint, DataError
 from dmlray.learn import checkpoint
 from dmlray.learn.checkpoint import Progress
+from tests.learn.checkpoint_mutants import CHECKPOINTS, OPTIMIZERS
+from tests.learn.run_mutants import Change
 
 
 def saved(path: Path) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -69,3 +71,71 @@ def test_a_missing_checkpoint_and_one_that_cannot_be_opened_are_two_things(tmp_p
     with pytest.raises(DataError, match="cannot be read: Is a directory") as caught:
         checkpoint.load(tmp_path, learner, None)
     assert not isinstance(caught.value, DamagedCheckpoint)  # nothing may be deleted for this
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change
+        for kind, change in {**CHECKPOINTS, **OPTIMIZERS}.items()
+        if kind not in ("epoch too many", "epoch not the last")  # which the plan has to know
+    ],
+    ids=[
+        k
+        for k in {**CHECKPOINTS, **OPTIMIZERS}
+        if k not in ("epoch too many", "epoch not the last")
+    ],
+)
+def test_a_sound_file_of_tensors_of_another_kind_is_one_sentence_and_changes_nothing(
+    tmp_path: Path, change: Change
+) -> None:
+    saved(tmp_path / "last.pt")
+    change(tmp_path / "last.pt")
+    fresh = nn.Linear(40, 40)
+    before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
+    with pytest.raises(DataError) as caught:
+        checkpoint.load(
+            tmp_path / "last.pt", fresh, torch.optim.AdamW(fresh.parameters()), training="seed 0"
+        )
+    assert "last.pt: is " in str(caught.value) or "NaN" in str(caught.value)
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+    torch.testing.assert_close(fresh.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_an_older_run_names_no_training(tmp_path: Path) -> None:
+    learner, optimizer = saved(tmp_path / "last.pt")
+    assert checkpoint.load(tmp_path / "last.pt", learner, optimizer, "seed 5").epoch == 3
+
+
+def test_the_settings_of_an_optimizer_are_those_of_the_plan(tmp_path: Path) -> None:
+    learner, _ = saved(tmp_path / "last.pt")
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=0.5, weight_decay=0.25)
+    checkpoint.load(tmp_path / "last.pt", learner, optimizer)
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (
+        0.5,
+        0.25,
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        lambda parameters: torch.optim.Adam(parameters),
+        lambda parameters: torch.optim.RMSprop(parameters),
+        lambda parameters: torch.optim.RMSprop(parameters, momentum=0.9),
+    ],
+)
+def test_every_optimizer_goes_on(
+    tmp_path: Path, make: Callable[..., torch.optim.Optimizer]
+) -> None:
+    learner, frozen = nn.Linear(4, 4), nn.Linear(4, 4).requires_grad_(False)
+    parameters = [*learner.parameters(), *frozen.parameters()]
+    optimizer, again = make(parameters), make(parameters)
+    learner(torch.randn(2, 4)).sum().backward()
+    optimizer.step()
+    checkpoint.save(tmp_path / "last.pt", learner, optimizer, Progress(1))
+    checkpoint.load(tmp_path / "last.pt", learner, again)
+    ours, theirs = again.state_dict()["state"], optimizer.state_dict()["state"]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dmlray import methods
+from dmlray.learn.divergence import StepNorms
 from dmlray.learn.optimizer import build
 from dmlray.learn.step import step
 from dmlray.plans.experiment import Experiment, Method, Optimizer
@@ -70,9 +71,10 @@ def take_steps(device: str, name: str, knobs: dict[str, Any]) -> None:
     labels = torch.arange(BATCH, device=device) % CLASSES
     if hasattr(learner, "start_epoch"):
         learner.start_epoch(0)
+    norms = StepNorms()
     with waiting_fails(device):
         for _ in range(2):
-            terms = step(learner, images, labels, optimizer, plan)
+            terms = step(learner, images, labels, optimizer, plan, norms=norms)
     assert all(term.device.type == device and not term.dim() for term in terms.values())
 
 

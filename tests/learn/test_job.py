@@ -1,5 +1,6 @@
 """One learner from plan to scores: resumable, honest about its selection, the same each time."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,14 @@ import torch
 
 from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset as unseen
-from dmlray.errors import RunError
+from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
 from dmlray.learn import journal
 from dmlray.learn.job import evaluate, job
 from dmlray.learn.lockstep import Clock, lockstep, together
 from dmlray.learn.loop import Epoch
-from dmlray.learn.scores import Scores
+from dmlray.learn.scores import Scores, read_scores
 from dmlray.learn.training import Place, Training, fold_task, full_task, load_dataset
 from dmlray.learn.warmup import warm_up_heads
 from dmlray.plans.experiment import Experiment
@@ -195,3 +196,33 @@ def test_seconds_of_an_earlier_session_count_and_its_resting_time_does_not() -> 
     clock = Clock([{"epoch": 1, "seconds": 100.0}, {"epoch": 2, "seconds": 250.0}])
     assert [clock.at(1), clock.at(2)] == [100.0, 250.0]
     assert 250.0 < clock.at(3) < 260.0
+
+
+@pytest.mark.parametrize("lines", [slice(1, None), slice(0, 1)])
+def test_folds_whose_metrics_lack_an_epoch_are_not_averaged(
+    plan: Experiment, tmp_path: Path, lines: slice
+) -> None:
+    """Else the mean would be over different epochs."""
+    short, folder = override(plan, "test", {"budget.epochs": 2}), RunFolder(tmp_path / "trial")
+    list(lockstep(short, folder, PLACE))
+    metrics = folder.fold(1).metrics
+    metrics.write_bytes(b"".join(metrics.read_bytes().splitlines(keepends=True)[lines]))
+    with pytest.raises(DataError, match=r"fold1/metrics\.jsonl: lacks epoch"):
+        list(lockstep(short, folder, PLACE))
+
+
+def test_a_run_that_is_not_finished_is_not_evaluated(plan: Experiment, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(Killed):
+        train(plan, folder, killed_after=2)
+    with pytest.raises(DataError, match="is of epoch 2, its plan has 4; --resume"):
+        evaluate(plan, folder, PLACE)
+
+
+def test_the_hash_of_the_embeddings_stands_beside_the_scores(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    scores = train(override(plan, "test", {"budget.epochs": 1}), folder)
+    assert scores.embeddings_sha256 == sha256(folder.embeddings.read_bytes()).hexdigest()
+    assert read_scores(folder.scores).embeddings_sha256 == scores.embeddings_sha256

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from dmlray.errors import DataError
 from dmlray.learn import journal
+from tests.learn.run_mutants import GENERIC
 
 
 def test_a_line_cut_short_by_a_kill_is_not_read(tmp_path: Path) -> None:
@@ -31,3 +33,24 @@ def test_rewinding_forgets_what_a_resumed_run_will_say_again(tmp_path: Path) -> 
 
 def test_a_run_that_never_began_has_no_lines(tmp_path: Path) -> None:
     assert journal.read(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"epoch": true}', b'{"epoch": 0}', b'{"epoch": 1, "loss": NaN}',
+     b'{"epoch": 1, "loss": "x"}', b'{"epoch": 1, "loss": 1e999}', b'{"epoch": 1, "epoch": 2}',
+     b'{"epoch": 1, "loss": [1]}',
+     b'{"epoch": 1, "loss": ' + b"9" * 400 + b"}", b"[" * 100_000],
+    ids=lambda line: line[:30].decode(),
+)  # fmt: skip
+def test_a_line_of_metrics_of_another_kind_is_not_read(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(line + b'\n{"epoch": 2, "loss": 1}\n')
+    assert journal.read(tmp_path / "metrics.jsonl") == [{"epoch": 2, "loss": 1}]
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "a link to itself"])
+def test_metrics_that_are_no_file_are_one_sentence(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b"")
+    GENERIC[kind](tmp_path / "metrics.jsonl")
+    with pytest.raises(DataError, match=r"metrics\.jsonl: cannot be read"):
+        journal.read(tmp_path / "metrics.jsonl")

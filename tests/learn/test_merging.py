@@ -1,5 +1,6 @@
 """Finished runs of any method are merged if they were scored on the same images."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def silent(title: str) -> Callable[[int, int], None]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods of two sizes that held out the same classes, one that held out none."""
+    """Two methods of two sizes that held out the same classes, one that held out one, one none."""
     root = tmp_path_factory.mktemp("merging")
     images = draw_images(root / "images")
     other = draw_images(root / "other", classes=10)
@@ -37,6 +38,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         held = ["protocol.selection=validation", "protocol.folds=3"]
         _train(root / "a", "proxy_anchor", [*toy_words(images, 1), *held, "method.dim=8"])
         _train(root / "b", "dreml", [*toy_words(images, 1), *held, "method.meta_classes=3"])
+        one = [*held[:1], "protocol.folds=6"]
+        _train(root / "one", "proxy_anchor", [*toy_words(images, 1), *one, "method.dim=8"])
         _train(root / "last", "dreml", [*toy_words(images, 1), "method.meta_classes=3"])
         _train(root / "other_images", "dreml", [*toy_words(other, 1), "method.meta_classes=3"])
     return root
@@ -111,6 +114,7 @@ def test_greedy_chooses_on_the_classes_held_out(
     [
         (("a", "other_images"), {}, DataError, r"other_images: was scored on folder .*10 cl|5 cl"),
         (("a", "last"), {"greedy": True}, ConfigError, "last held out nothing"),
+        (("one",), {"greedy": True}, ConfigError, "fold 0 has one class .*Allowed: 2 or 3 folds"),
         (("a", "a"), {}, ConfigError, "a: is named twice"),
         ((), {}, ConfigError, "names no run"),
         (("a", "b"), {"weights": (1.0,)}, ConfigError, "Allowed: 2 numbers above 0"),
@@ -157,3 +161,48 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     assert read_weights("1,0.5") == [1.0, 0.5]
     with pytest.raises(ConfigError, match="--weights: '1;2' is not allowed"):
         read_weights("1;2")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["runs: 3", "runs: []", "runs: [a]\nweights: [true]", "runs: [a]\nweights: [1, 2]",
+     "runs: [a]\nweights: [.inf]", "runs: [a]\nweights: [-1]", "runs: [a, ./a]",
+     "runs: [a]\npca: 1.5", "runs: [a]\npca: true", "runs: [a]\npca: 0", "runs: [a]\nwhiten: 1",
+     "runs: [a]\nunknown: 1", "runs: {a: 1}", "weights: [1]", 'runs: ["a\\0b"]'],
+)  # fmt: skip
+def test_a_plan_of_a_merge_with_unfit_values_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "merge.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"merge\.yaml: "):
+        read_merge(tmp_path / "merge.yaml")
+
+
+def test_a_merge_that_names_itself_is_refused(runs: Path, tmp_path: Path) -> None:
+    plan = Merge((tmp_path / "merge",))
+    (tmp_path / "merge").mkdir()
+    plan.write(tmp_path / "merge" / "merge.yaml")
+    with pytest.raises(ConfigError, match="is a merge"):
+        merge(plan, RunFolder(tmp_path / "merge"), HERE, lambda title: lambda done, total: None)
+
+
+@pytest.mark.parametrize("damage", [b"torn", None])
+def test_embeddings_of_a_merge_that_were_changed_are_made_again(
+    tmp_path: Path, merged: Callable[..., Scores], damage: bytes | None
+) -> None:
+    scores = merged("a", "b", pca=3)
+    file = next((tmp_path / "out" / "embeddings").glob("a_*_train.npy"))
+    sound = file.read_bytes()
+    if damage:
+        file.write_bytes(damage)
+    else:
+        np.save(file, np.load(file)[::-1])
+    assert merged("a", "b", pca=3) == scores
+    assert file.read_bytes() == sound
+
+
+def test_the_embeddings_of_a_merge_have_their_hash(
+    tmp_path: Path, merged: Callable[..., Scores]
+) -> None:
+    scores = merged("a", "b", pca=3)
+    whole = (tmp_path / "out" / "embeddings.npy").read_bytes()
+    assert scores.embeddings_sha256 == hashlib.sha256(whole).hexdigest()
+    assert merged("a", "b").embeddings_sha256 is None

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from dmlray.errors import RunError
-from dmlray.learn.scores import Scores, half_width, read_scores
+from dmlray.errors import DataError, RunError
+from dmlray.learn.scores import Scores, half_width, read_scores, read_zero_shot
 
 
 def example() -> Scores:
@@ -32,3 +32,11 @@ def test_the_half_width_is_that_of_scipy_s_interval() -> None:
     values = [0.61, 0.64, 0.62, 0.66]
     low, high = stats.t.interval(0.95, 3, loc=sum(values) / 4, scale=stats.sem(values))
     assert half_width(values) == pytest.approx((high - low) / 2)
+
+
+def test_scores_before_training_that_are_damaged_say_how_to_do_without_them(tmp_path: Path) -> None:
+    assert read_zero_shot(tmp_path / "zero_shot.json") == {}
+    for text in ("", '{"recall_at_1": 0.', "[]", '{"recall_at_1": "x"}', '{"recall_at_1": 7.5}'):
+        (tmp_path / "zero_shot.json").write_text(text)
+        with pytest.raises(DataError, match=r"is damaged .*; delete it, and the scores do"):
+            read_zero_shot(tmp_path / "zero_shot.json")

@@ -137,6 +137,31 @@ def test_the_loss_is_float32_under_autocast(name: str) -> None:
     torch.testing.assert_close(loss, total_loss(learner, batch), rtol=0.1, atol=0.1)
 
 
+PAIRS = {
+    "dcml": [{}, {"mode": "paper"}, {"mode": "diva"}],
+    "idml": [{"loss": "proxy_anchor"}, {"loss": "triplet"}, {"loss": "margin"}],
+    "margin": [{}, {"loss": "triplet"}, {"sampling": "hard"}],
+    "pml": [{"loss": loss} for loss in ("ArcFaceLoss", "InstanceLoss", "TripletMarginLoss")],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [(name, knobs) for name in methods.names() for knobs in PAIRS.get(name, [{}])],
+)
+def test_a_method_that_needs_no_pairs_learns_without_them(name: str, knobs: dict[str, Any]) -> None:
+    """And one that needs them learns nothing but what is no matter of classes."""
+    config = methods.load(name).Config(**knobs)
+    learner = methods.load(name).Learner(config, ToyTrunk(), WIDTH, CLASSES)
+    labels, size = torch.arange(8), (8, *(2,) * (getattr(learner, "views", 1) - 1), 3, SIDE, SIDE)
+    batch = Batch(torch.randn(size, generator=torch.Generator().manual_seed(0)), labels)
+    terms = learner.loss(learner(batch), labels)
+    terms.pop("reinf", None)  # of DCML, which knows no labels
+    torch.stack(list(terms.values())).sum().backward()
+    learned = any(p.grad is not None and p.grad.any() for p in learner.trunk.parameters())
+    assert learned != methods.needs_pairs(config)
+
+
 def ends(distribution: Distribution) -> tuple[Value, ...]:
     if isinstance(distribution, Choice):
         return distribution.values

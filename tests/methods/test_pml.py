@@ -9,6 +9,7 @@ from pytorch_metric_learning import losses, miners
 from pytorch_metric_learning.distances import CosineSimilarity
 from torch import Tensor, nn
 
+from dmlray.errors import RunError
 from dmlray.methods import Batch
 from dmlray.methods.pml import Config, Learner, available
 
@@ -182,3 +183,41 @@ def test_the_library_is_imported_only_when_a_config_is_made() -> None:
     code = "import sys, dmlray.methods.pml; print('pytorch_metric_learning' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "False\n"
+
+
+def test_a_batch_that_the_library_refuses_is_a_failed_run_with_its_whole_message() -> None:
+    learner, features, _ = toy(loss="SmoothAPLoss")
+    with pytest.raises(RunError, match=r"^SmoothAPLoss fails on a batch: All .* batch_size and m"):
+        total(learner, features[:3], torch.tensor([0, 0, 1]))
+
+
+def test_running_out_of_memory_is_not_blamed_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    learner, features, labels = toy()
+    monkeypatch.setattr(learner.objective, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        total(learner, features, labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "sizes", "equal", "problem"),
+    [
+        ("NCALoss", (1, 1, 1), False, "the loss is not finite"),
+        ("TupletMarginLoss", (2, 2), True, "is not finite"),
+        ("HistogramLoss", (2, 2), True, "out of bounds"),
+        ("SmoothAPLoss", (3, 2), False, "[3, 2]. You can achieve this using"),
+    ],
+)
+def test_an_attempt_gives_the_reason_and_draws_no_random_numbers(
+    loss: str, sizes: tuple[int, ...], equal: bool, problem: str
+) -> None:
+    config = Config(loss=loss)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    said = config.attempt(labels, equal)
+    assert said is not None and problem in said and "\n" not in said
+    assert config.attempt(torch.tensor([0, 0, 1, 1])) is None
+    assert torch.equal(before, torch.get_rng_state())

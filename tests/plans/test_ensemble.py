@@ -79,6 +79,17 @@ def test_a_cross_validation_chooses_epochs_on_each_fold_whatever_the_experiment_
     assert read_ensemble(tmp_path / "cross_validation.yaml") == plan
 
 
+def test_a_number_of_folds_left_open_is_no_difference_to_the_one_that_was_taken() -> None:
+    open_ = read_experiment(Path("experiments/dreml_cub.yaml")).experiment
+    assert open_.protocol.folds is None
+    taken, other = (override(open_, "test", {"protocol.folds": folds}) for folds in (2, 3))
+    begun = Ensemble(taken, 2, "settings", (taken,))
+    assert not begun.differences(Ensemble(open_, 2, "settings", (open_,)))
+    assert begun.differences(Ensemble(open_, 2, "settings", (other,))) == [
+        "others.1.protocol.folds 2, not 3"
+    ]
+
+
 def test_folds_take_turns_and_then_new_seeds() -> None:
     held_out = override(PROXY_ANCHOR, "test", {"protocol.selection": "validation"})
     members = [Ensemble(held_out, 6, "fold").member(index) for index in range(6)]
@@ -118,3 +129,25 @@ def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("size: 2\n", ""))
     with pytest.raises(ConfigError, match="is no plan of an ensemble"):
         read_ensemble(file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("size: 2", f"size: {size}") for size in ("1000000000", "-1", "'2'", "true", "2.5", "[2]")]
+    + [("vary: seed", f"vary: {vary}") for vary in ("luck", "[seed]", "{a: b}", "fold")]
+    + [("size: 2", f"size: 2\nothers: {others}") for others in ("3", "[3]", "[{}]")]
+    + [
+        ("size: 2", "size: 2\nunknown: 1"),
+        ("size: 2", "size: 2\nothers: {a: 1}"),
+        ("experiment:", "experimen:"),
+    ],
+)
+def test_a_plan_of_an_ensemble_with_unfit_values_is_refused(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    file = tmp_path / "ensemble.yaml"
+    Ensemble(DREML, 2, "seed").write(file)
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        read_ensemble(tmp_path / "ensemble.yaml")
+    assert "ensemble.yaml: " in str(caught.value) and len(str(caught.value)) < 500

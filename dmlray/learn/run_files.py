@@ -1,0 +1,67 @@
+"""Schemas of the JSON files of a run, checked when they are read: each fault is one reason."""
+
+import math
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from dmlray.file_reading import read_json
+
+T = TypeVar("T")
+
+
+def _fraction(value: float) -> float:
+    if not 0 <= value <= 1 + 1e-9:  # NMI exceeds 1 by rounding
+        raise ValueError(f"{value:g} is no fraction in [0, 1]")
+    return value
+
+
+def _spread(value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{value:g} is not allowed. Allowed: at least 0, finite")
+    return value
+
+
+Text = Annotated[str, Field(strict=True, max_length=1_000_000)]
+Fraction = Annotated[float, Field(strict=True), AfterValidator(_fraction)]
+Spread = Annotated[float, Field(strict=True), AfterValidator(_spread)]
+Metrics = dict[Text, Fraction]
+FromZero = Annotated[int, Field(strict=True, ge=0)]
+FromOne = Annotated[int, Field(strict=True, ge=1)]
+Sha256 = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]
+
+
+_OWN_WORDS = {
+    "missing": "is missing",
+    "unexpected_keyword_argument": "unknown key, as of another version of dmlray",
+    "dataclass_type": "holds something else",
+    "dict_type": "holds something else",
+}
+
+
+def checked(schema: TypeAdapter[T], content: object) -> T:
+    """`content` as `schema` has it.
+
+    Raises:
+        ValueError: If it does not fit; the text names the first fault, in one line.
+    """
+    try:
+        return schema.validate_python(content)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False, include_input=False)
+        key = ".".join(map(str, first["loc"]))
+        more = f" (and {len(others)} more)" if others else ""
+        text = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        text = _OWN_WORDS.get(first["type"], text)
+        raise ValueError((f"{key}: {text}" if key else text) + more) from None
+
+
+def read_checked(path: Path, schema: TypeAdapter[T]) -> T:
+    """Read a JSON file that fits `schema`.
+
+    Raises:
+        OSError: If there is no such file, it cannot be read, or it is no regular file.
+        ValueError: If it is something else; the text is the reason, in one line.
+    """
+    return checked(schema, read_json(path))

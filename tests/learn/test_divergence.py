@@ -1,0 +1,142 @@
+"""A training that is not finite ends with status 1 and the cause: data, weights, loss or lr."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dmlray.errors import RunError
+from dmlray.learn.job import job
+from dmlray.learn.loop import Epoch, fit
+from dmlray.learn.optimizer import build
+from dmlray.learn.training import Place, Training
+from dmlray.methods import Batch, Group, Outputs
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.files import override, read_experiment
+from dmlray.plans.folder import RunFolder
+from tests.toys import draw_images, toy_words
+
+PLAN = read_experiment(
+    Path("experiments/proxy_anchor_demo.yaml"),
+    ["budget.head_warmup_steps=0", "optimizer.name=sgd", "optimizer.momentum=0", "optimizer.lr=1"],
+).experiment
+LR = "try a smaller optimizer.lr"
+Loss = Callable[[Tensor], Tensor]
+
+
+class Toy(nn.Module):
+    """Two features, and a loss of choice on them."""
+
+    def __init__(self, loss: Loss, factor: float = 1.0) -> None:
+        super().__init__()
+        self._factor = factor
+        self.trunk = nn.Linear(2, 2, bias=False)
+        nn.init.eye_(self.trunk.weight)
+        self._loss = loss
+
+    def forward(self, batch: Batch) -> Outputs:
+        return {"embeddings": self.trunk(batch.images)}
+
+    def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        return {"toy": self._loss(outputs["embeddings"])}
+
+    def groups(self) -> list[Group]:
+        return [Group("trunk", list(self.trunk.parameters()), self._factor)]
+
+
+class Feed:
+    """Some batches of ones."""
+
+    def __init__(self, steps: int, value: float = 1.0) -> None:
+        self.batches_per_epoch, self._value = steps, value
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(self.batches_per_epoch):
+            yield torch.full((4, 2), self._value), torch.tensor([0, 0, 1, 1])
+
+
+def failure(loss: Loss, steps: int = 3, value: float = 1.0, factor: float = 1.0) -> str:
+    return failure_of(Toy(loss, factor), steps, value)
+
+
+def failure_of(learner: Toy, steps: int = 3, value: float = 1.0) -> str:
+    optimizer = build(PLAN.optimizer, learner.groups())
+    with pytest.raises(RunError) as caught:
+        list(fit(learner, Feed(steps, value), optimizer, PLAN))  # type: ignore[arg-type]
+    assert caught.value.exit_status == 1
+    return str(caught.value)
+
+
+def square_root_at_zero(rows: Tensor) -> Tensor:
+    """Finite, with a gradient that is not."""
+    return (rows - rows.detach()).square().sum().sqrt()
+
+
+def test_a_learning_rate_that_is_too_large_is_blamed() -> None:
+    said = failure(lambda rows: 50 * rows.square().sum(), steps=60)
+    assert LR in said and "epoch 1: the loss is not finite from step" in said
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda rows: (rows.sum() - rows.sum() - 1).log(), "step 1 of 3 on, though"),
+        (square_root_at_zero, "step 1 of 3 on, its gradient first, though"),
+    ],
+)
+def test_a_loss_that_no_learning_rate_mends_is_blamed(loss: Loss, words: str) -> None:
+    said = failure(loss)
+    assert words in said and "not from optimizer.lr" in said and LR not in said
+
+
+def test_weights_and_inputs_are_blamed_before_any_step() -> None:
+    learner = Toy(lambda rows: rows.sum())
+    nn.init.constant_(learner.trunk.weight, float("nan"))
+    said = failure_of(learner)
+    assert "trunk.weight is not before the first step; see backbone.weights" in said
+    said = failure(lambda rows: rows.sum(), value=float("inf"))
+    assert "nor are the network's outputs; see backbone.weights" in said
+    assert LR not in said
+
+
+def test_a_last_step_that_breaks_the_weights_is_a_failure() -> None:
+    said = failure(lambda rows: 1e10 * rows.sum(), steps=1, factor=1e30)
+    assert said.startswith("epoch 1: ") and "trunk.weight is not finite after the last step" in said
+    assert LR in said
+    said = failure(square_root_at_zero, steps=1)
+    assert "its gradient first" in said and LR not in said
+
+
+def test_a_gradient_that_clipping_mends_is_no_failure() -> None:
+    plan = override(PLAN, "test", {"optimizer.clip_value": 1.0, "budget.epochs": 1})
+    learner = Toy(lambda rows: rows.sum() * 3e37)
+    optimizer = build(plan.optimizer, learner.groups())
+    [epoch] = fit(learner, Feed(1), optimizer, plan)  # type: ignore[arg-type]
+    assert learner.trunk.weight.isfinite().all() and epoch.metrics["loss"] > 1e38
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path / "cache"))
+    words = toy_words(draw_images(tmp_path / "images"), 1)
+    return read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
+
+
+@pytest.mark.parametrize("selection", ["last", "validation"])
+def test_embeddings_that_are_not_finite_are_never_scored(
+    toy: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: str
+) -> None:
+    plan = override(toy, "test", {"protocol.selection": selection})
+    embed = Training.embed
+
+    def overflowing(self: Training, function: Callable[[Tensor], Tensor], subset: object) -> Tensor:
+        rows = embed(self, function, subset)  # type: ignore[arg-type]
+        return rows if function == self.trunk else rows / 0
+
+    monkeypatch.setattr(Training, "embed", overflowing)
+    folder, seen = RunFolder(tmp_path / "run"), list[Epoch]()
+    with pytest.raises(RunError, match=r"48 of 48 embeddings|16 of 16 embeddings"):
+        job(plan, folder, seen.append, Place(torch.device("cpu")))
+    assert not folder.scores.exists() and (selection == "last") == bool(seen)
