@@ -57,8 +57,21 @@ class RunError(DmlrayError):
     exit_status = 1
 
 
-class DiskFull(RunError):
-    """No fault of what was being done: it goes on once there is room."""
+class StorageError(RunError):
+    """A file cannot be read or written: no fault of the run, which can go on once that is mended.
+
+    `resume` is the command that goes on from here, where there is one.
+    """
+
+    resume: str | None = None
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}. Go on with: {self.resume}" if self.resume else text
+
+
+class DiskFull(StorageError):
+    """The disk or the user's quota is used up: the same will happen to every other write."""
 
 
 class Interrupted(BaseException):

@@ -7,10 +7,11 @@ from pathlib import Path
 from dmlray.api.averages import repeat
 from dmlray.api.begin import (
     RUNS,
+    Run,
     go_on,
     needed,
+    open_run,
     prepare,
-    resumable,
     resumed,
     run_name,
 )
@@ -28,13 +29,14 @@ from dmlray.errors import ConfigError
 from dmlray.evaluation import clustering
 from dmlray.learn import job
 from dmlray.learn.averages import score_members
+from dmlray.learn.environment import check_images
 from dmlray.learn.scores import Scores
 from dmlray.learn.space_preflight import preflight_space
-from dmlray.learn.training import whole_process
-from dmlray.plans.ensemble import read_ensemble
+from dmlray.learn.training import load_dataset, whole_process
+from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.files import Resolved, read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
-from dmlray.plans.search import is_search, read_search
+from dmlray.plans.search import Search, is_search, read_search
 from dmlray.reporting.display import Display, Silent
 from dmlray.reporting.findings import Findings
 
@@ -56,15 +58,14 @@ def train(
     else:
         plan = read_experiment(needed(file), overrides).experiment
         folder = RunFolder(out or RUNS / run_name(needed(file)))
-        folder.must_be_new()
-    plan, _ = prepare(plan, display)
-    if not resume:
-        folder.claim()
-        write_experiment(folder.plan("experiment"), plan)
-    with resumable("dmlray train --resume", folder), session(address) as cluster:
-        cpus, gpu = training.resources_of(plan, cluster)  # before anything is decoded
-        fill_caches(plan, display, cpus, gpu)
-        return training.train(plan, folder, cluster, display), folder
+    with open_run(folder, "dmlray train --resume", resumed=bool(resume)) as run:
+        plan, dataset = prepare(plan, display)
+        with session(address) as cluster:
+            cpus, gpu = training.resources_of(plan, cluster)  # before anything is decoded
+            fill_caches(plan, display, cpus, gpu)
+            path = folder.plan("experiment")
+            run.begin(lambda: write_experiment(path, plan), dataset, plan.seed)
+            return training.train(plan, run.folder, cluster, display), folder
 
 
 def tune(
@@ -85,20 +86,25 @@ def tune(
     if resume:
         folder = resumed(resume, "search", {"file": file, "overrides": overrides, "--out": out})
         plan = read_search(folder.plan("search"))
-        read_study(plan, folder)
     else:
         plan = read_search(needed(file), overrides)
         folder = RunFolder(out or RUNS / run_name(needed(file)))
-        folder.must_be_new()
+    with open_run(folder, "dmlray tune --resume", resumed=bool(resume)) as run:
+        if resume:
+            read_study(plan, folder)
+        return _search(run, plan, address, display), folder
+
+
+def _search(run: Run, plan: Search, address: str | None, display: Display) -> Findings:
+    """Run the trials that are missing, and train the winner as often as the search asks for."""
+    folder = run.folder
     experiment, dataset = prepare(plan.experiment, display, folds=True)
     plan = replace(plan, experiment=experiment)
     preflight_space(plan, dataset)
-    with resumable("dmlray tune --resume", folder), session(address) as cluster:
+    with session(address) as cluster:
         resources = searching.resources_of(plan, cluster)
-        if not resume:
-            folder.claim()
-            plan.write(folder.plan("search"))
         fill_caches(plan.experiment, display, resources.cpus, resources.gpus)
+        run.begin(lambda: plan.write(folder.plan("search")), dataset, plan.experiment.seed)
         findings = searching.search(plan, folder, resources, display)
         best = findings.best
         assert best is not None  # else the search has said so
@@ -107,7 +113,7 @@ def tune(
         if plan.settings.repeats and not findings.failure:
             new = {"file": folder.best, "size": plan.settings.repeats}
             repeat(**go_on(folder.repeat.path, **new), display=display)
-    return findings, folder
+    return findings
 
 
 def forecast(
@@ -143,15 +149,22 @@ def evaluate(run: Path, display: Display | None = None) -> Scores:
         case "experiment":
             plan = read_experiment(folder.plan("experiment")).experiment
             return job.evaluate(plan, folder, whole_process(), counting)
-        case "ensemble":
-            with session():
-                return merge_members(read_ensemble(folder.plan("ensemble")), folder)
-        case "cross_validation" | "repeat" as kind:
-            return score_members(read_ensemble(folder.plan(kind)), folder)
         case "merge":
             return merge(resume=run)[0]
+        case "ensemble" | "cross_validation" | "repeat" as kind:
+            with open_run(folder, "dmlray evaluate", resumed=True) as opened:
+                return _score(read_ensemble(folder.plan(kind)), kind, opened)
         case _:
             raise ConfigError(str(run), [f"is a search. Allowed: dmlray train {folder.best}"])
+
+
+def _score(plan: Ensemble, kind: str, run: Run) -> Scores:
+    """Score finished members from their files."""
+    check_images(run.folder, load_dataset(plan.experiment))
+    if kind != "ensemble":
+        return score_members(plan, run.folder)
+    with session():
+        return merge_members(plan, run.folder)
 
 
 @dataclass(frozen=True)
@@ -166,8 +179,10 @@ class Demo:
 def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
     """Search, train the winner and merge an ensemble on the demo set; goes on where it was."""
     display = display or Silent()
-    root = out or RUNS / "demo"
-    with resumable("dmlray demo --out", root), session():
+    folder = RunFolder(out or RUNS / "demo")
+    root, begun = folder.path, folder.begun()
+    with open_run(folder, "dmlray demo --out", resumed=begun) as run, session():
+        run.begin()
         search = root / "search"
         display.say("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
         _, found = tune(
@@ -179,7 +194,7 @@ def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
         dreml = Path("experiments/dreml_demo.yaml")
         new = {"experiments": [dreml], "overrides": ["budget.epochs=2"], "size": 8}
         merged, _ = ensemble(**go_on(root / "dreml", **new), display=display)
-    return Demo(trained, merged, RunFolder(root))
+    return Demo(trained, merged, folder)
 
 
 def show(file: Path, overrides: Sequence[str] = ()) -> Resolved:

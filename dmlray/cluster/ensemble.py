@@ -19,11 +19,12 @@ from dmlray.cluster.remains import begin_anew, take_up
 from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, living
 from dmlray.cluster.slot_actor import Slot
 from dmlray.cluster.slots import Hired, Memory, Share, Slots, share_of
-from dmlray.errors import DamagedCheckpoint, DmlrayError, ResourceError, RunError
+from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
 from dmlray.learn import journal
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
+from dmlray.storage import storage_error
 
 _LOOK = 0.5  # seconds between looks at the cluster and the journals
 _GIB = 1 << 30
@@ -167,6 +168,8 @@ class Pool:
 
     def _error(self, index: int, slot: Hired, error: RayError, display: Display) -> None:
         cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(full := storage_error(cause), DiskFull):
+            raise full  # no member could write anything
         if isinstance(cause, DamagedCheckpoint):
             begin_anew(self.folder.member(index))
             reason = "its checkpoint cannot be read"

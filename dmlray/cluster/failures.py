@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from ray.exceptions import OutOfMemoryError, RayTaskError
 
-from dmlray.errors import DiskFull, DmlrayError, RunError
+from dmlray.errors import DmlrayError, RunError
+from dmlray.storage import storage_error
 
 DIED = "its process or node died"
 _NO_MEMORY = RunError(
@@ -26,8 +27,8 @@ def told(error: Exception) -> DmlrayError:
     error = of_worker(error)
     if isinstance(error, DmlrayError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("the disk is full: make room")
+    if storage := storage_error(error):
+        return storage
     if is_out_of_memory(error):
         return _NO_MEMORY
     return RunError(f"{type(error).__name__}: {error}".split("\n")[0])

@@ -12,7 +12,7 @@ from ray.util.placement_group import PlacementGroup
 from dmlray.cluster.failures import told
 from dmlray.cluster.process_group import ProcessGroup
 from dmlray.cluster.watch import watch
-from dmlray.errors import DiskFull, DmlrayError, RunError
+from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, loader_threads, set_threads
 from dmlray.learn.lockstep import Clock, fold_epochs, together
@@ -62,7 +62,7 @@ def train_folds(
         ),
         run_config=RunConfig(
             name="folds",
-            storage_path=str(folder.path / ".ray"),
+            storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=0),  # Tune restarts the whole trial
         ),
     )
@@ -114,12 +114,12 @@ def _steps(
             yield {"epoch": epochs[0].number, "folds": [epoch.metrics for epoch in epochs]}
     except Exception as error:  # a trial that fails is a row and not the end
         failure = told(error)
-        yield {"failure": str(failure), "disk_full": isinstance(failure, DiskFull)}
+        yield {"failure": str(failure), "of_storage": isinstance(failure, StorageError)}
 
 
-def _failure(failure: str, disk_full: bool) -> RunError:
+def _failure(failure: str, of_storage: bool) -> RunError:
     """A worker's failure; a trial without room on the disk is tried again."""
-    return DiskFull(failure) if disk_full else RunError(failure)
+    return StorageError(failure) if of_storage else RunError(failure)
 
 
 def _mean(

@@ -1,5 +1,6 @@
 """A search on Ray Tune and Optuna: one trial is all folds of one suggestion."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,7 +19,7 @@ from dmlray.cluster.schedulers import scheduler
 from dmlray.cluster.study import Study
 from dmlray.cluster.watch import watch
 from dmlray.cluster.watcher import Watcher
-from dmlray.errors import DiskFull, DmlrayError, RunError
+from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
 from dmlray.learn.lockstep import lockstep
@@ -105,12 +106,14 @@ def _run(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder.path / ".ray"),
+            storage_path=str(folder.ray),
             failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
             callbacks=[watcher],
             verbose=0,
         ),
     )
+    # Of files that only Tune needs; the study says that the disk is full.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     try:
         watch(tuner.fit, look=_RoomCheck(resources, folder), stop=watcher.stop)
         study.settle()
@@ -120,7 +123,7 @@ def _run(
         raise RunError(f"{problem}. See to it and --resume {folder.typed}") from error
     if resources.spread:
         watcher.release_all()
-    shutil.rmtree(folder.path / ".ray", ignore_errors=True)
+    shutil.rmtree(folder.ray, ignore_errors=True)
 
 
 def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) -> Any:
@@ -146,7 +149,7 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
                 train(plan.point(values), place, report)
         except (DmlrayError, OSError) as error:
             failure = told(error)
-            kind = "unfinished" if isinstance(failure, DiskFull) else "error"
+            kind = "unfinished" if isinstance(failure, StorageError) else "error"
             tune.report({kind: str(failure), "epoch": 0})
 
     return trial

@@ -24,6 +24,7 @@ from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
+from dmlray.storage import storage_error
 
 _MAX_RESTARTS = 2  # of a dead worker
 _NO_MEMORY = (
@@ -50,7 +51,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
         ),
         run_config=RunConfig(
             name=ray_name(folder),
-            storage_path=str(folder.path / ".ray"),
+            storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
             callbacks=[EndAtMistake(), EndWithoutRoom(workers, cpus, int(gpu))],
         ),
@@ -102,6 +103,8 @@ def _loop(config: dict[str, Any]) -> None:
     try:
         _train(config["plan"], config["folder"], Place(device, loader_threads(device, cpus), team))
     except Exception as error:
+        if storage := storage_error(error):
+            raise storage from None
         if is_out_of_memory(error):
             raise RunError(_NO_MEMORY) from error
         raise

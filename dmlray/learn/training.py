@@ -152,6 +152,7 @@ class Training:
             warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
         self.place.team.agree(self.learner)
         if self.place.team.leads:
+            folder.make()
             journal.rewind(folder.metrics, progress.epoch)
         for line in journal.read(folder.metrics):
             if line["epoch"] <= progress.epoch:

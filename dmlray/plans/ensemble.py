@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from dmlray.errors import ConfigError
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, resolve
+from dmlray.plans.files import override, resolve, write_plan
 from dmlray.plans.voices import Voice, differences, flatten, read_file
 from dmlray.printable import shortened
-from dmlray.storage import write_text
 
 Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]
 MOST_MEMBERS = 10_000
@@ -90,7 +87,7 @@ class Ensemble:
 
     def write(self, path: Path) -> None:
         """Write the plan, enough to run it again."""
-        write_text(path, yaml.safe_dump(self.document(), sort_keys=False))
+        write_plan(path, self.document())
 
     def _problem(self) -> str | None:
         """What `vary` asks of the experiments and does not find."""

@@ -80,7 +80,13 @@ def resolve(source: str, voices: Sequence[Voice]) -> Resolved:
 def write_experiment(path: Path, experiment: Experiment, comments: Sequence[str] = ()) -> None:
     """Write a legal experiment file, whole or not at all; comments become its first lines."""
     head = "".join(f"# {printable(comment)}\n" for comment in comments)
-    write_text(path, head + yaml.safe_dump(experiment.document(), sort_keys=False))
+    write_plan(path, experiment.document(), head)
+
+
+def write_plan(path: Path, document: dict[str, Any], head: str = "") -> None:
+    """Write a plan as YAML, whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, head + yaml.safe_dump(document, sort_keys=False))
 
 
 def override(experiment: Experiment, name: str, values: dict[str, Any]) -> Experiment:

@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from dmlray import methods
@@ -16,7 +15,7 @@ from dmlray.knobs import Choice
 from dmlray.local_paths import local_path
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import types_of
-from dmlray.plans.files import override, resolve, write_experiment
+from dmlray.plans.files import override, resolve, write_experiment, write_plan
 from dmlray.plans.problems import problems
 from dmlray.plans.settings import COSTS, Settings
 from dmlray.plans.space import Ranges, as_text, read_ranges
@@ -24,7 +23,6 @@ from dmlray.plans.space_checks import mistakes, sample_points
 from dmlray.plans.space_points import combinations, corners
 from dmlray.plans.voices import Voice, flatten, read_file, read_overrides
 from dmlray.printable import shortened
-from dmlray.storage import write_text
 
 _SECTIONS = ("experiment", "space", "set")
 _EPOCHS = "budget.epochs"
@@ -101,7 +99,7 @@ class Search:
             **settings,
             "use_method_space": False,
         }
-        write_text(path, yaml.safe_dump(document, sort_keys=False))
+        write_plan(path, document)
 
     def identity(self) -> dict[str, str]:
         """What may not change while a study goes on; images may move, and trials be added."""

@@ -34,6 +34,7 @@ def write_ensemble(folder: RunFolder, scores: Scores) -> None:
 
     dmlray itself reads the scores alone.
     """
+    folder.make()
     board = TensorBoard(folder.path)
     for size, metrics in enumerate(scores.curve, 1):
         board.epoch(size, {f"ensemble/{name}": value for name, value in metrics.items()})

@@ -22,7 +22,6 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()  # its epochs come again: a resumed run tells all of them
         self._writer = EventsWriter(str(folder / "events"))
