@@ -237,6 +237,17 @@ class Training:
         )
 
 
+def synchronise_batchnorm(learner: Learner) -> Learner:
+    """Let every BatchNorm normalise by the batch of all workers.
+
+    By timm's conversion: torch's own one drops the activation that timm's BatchNormAct2d holds.
+    """
+    from timm.layers import convert_sync_batchnorm  # slow to import, needed only here
+
+    converted: Learner = convert_sync_batchnorm(learner)
+    return converted
+
+
 def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = True) -> Learner:
     """The plan's learner on its device; weights are only fetched for a `fresh` one."""
     torch.manual_seed(plan.seed)
@@ -247,7 +258,7 @@ def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = Tr
     method = methods.load(plan.method.name)
     learner = method.Learner(plan.method.config, trunk, trunk.width, classes)
     if place.team.size > 1 and place.device.type == "cuda" and backbone.batchnorm == "train":
-        learner = torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # of the whole batch
+        learner = synchronise_batchnorm(learner)
     # Twice as fast on a CPU, and what a GPU's tensor cores want.
     learner = learner.to(device=place.device).to(memory_format=torch.channels_last)
     if plan.budget.compile:
