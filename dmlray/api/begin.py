@@ -80,5 +80,5 @@ def resumable(command: str, folder: Path | RunFolder) -> Iterator[None]:
         yield
     except Interrupted as interruption:
         if Path(str(folder)).exists():
-            interruption.resume = f"{command} {folder}"
+            interruption.resume = f"{command} {RunFolder(Path(str(folder))).typed}"
         raise

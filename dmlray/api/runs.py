@@ -23,12 +23,14 @@ from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.forecast import Forecast
 from dmlray.cluster.merging import merge_members
 from dmlray.cluster.session import session
+from dmlray.cluster.study_checks import read_study
 from dmlray.errors import ConfigError
 from dmlray.evaluation import clustering
 from dmlray.learn import job
 from dmlray.learn.averages import score_members
 from dmlray.learn.device import default_device
 from dmlray.learn.scores import Scores
+from dmlray.learn.space_preflight import preflight_space
 from dmlray.learn.training import Place
 from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.files import Resolved, read_experiment, write_experiment
@@ -76,18 +78,21 @@ def tune(
 ) -> tuple[Findings, RunFolder]:
     """Search hyperparameters; write the winner as `best.yaml`, a legal experiment, and repeat it.
 
-    Only the repeats, where the search asks for some, open the test classes: after the search.
+    Only the repeats, where the search asks for some, open the test classes: after the search, and
+    not where `Findings.failure` says that most of its trials failed.
     """
     display = display or Silent()
     if resume:
         folder = resumed(resume, "search", overrides)
         plan = read_search(folder.plan("search"))
+        read_study(plan, folder)
     else:
         plan = read_search(needed(file), overrides)
         folder = RunFolder(out or RUNS / run_name(needed(file)))
         folder.must_be_new()
-    experiment, _ = prepare(plan.experiment, display, folds=True)
+    experiment, dataset = prepare(plan.experiment, display, folds=True)
     plan = replace(plan, experiment=experiment)
+    preflight_space(plan, dataset)
     with resumable("dmlray tune --resume", folder), session(address) as cluster:
         resources = searching.resources_of(plan, cluster)
         if not resume:
@@ -97,9 +102,9 @@ def tune(
         findings = searching.search(plan, folder, resources, display)
         best = findings.best
         assert best is not None  # else the search has said so
-        score, trials = best.metrics[plan.metrics[0]], len(findings.rows)
+        score, trials = best.metrics[plan.metrics[0]], len(findings.trained)
         plan.write_winner(folder.best, best.number, best.values, score, trials)
-        if plan.settings.repeats:
+        if plan.settings.repeats and not findings.failure:
             repeat(
                 folder.best,
                 size=plan.settings.repeats,
@@ -123,6 +128,7 @@ def forecast(
         search = read_search(file, overrides)
         experiment, dataset = prepare(search.experiment, display, folds=True)
         search = replace(search, experiment=experiment)
+        preflight_space(search, dataset)
         with session(address) as cluster:
             display.say(probing)
             return forecasting.of_search(search, dataset, cluster)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from dmlray import __version__
 from dmlray.cli.data import data
 from dmlray.cli.look import doctor, methods, plan, show
-from dmlray.errors import DmlrayError, Interrupted
+from dmlray.errors import DmlrayError, Interrupted, RunError
+from dmlray.interrupts import interruptible
 
 if TYPE_CHECKING:
     from dmlray.learn.scores import Scores
@@ -24,7 +27,14 @@ MEMBERS = click.option("--members-per-gpu", type=SIZES, default=1, show_default=
 
 
 class Main(click.Group):
-    """Turns errors into one sentence and an exit status."""
+    """Turns errors and signals into one sentence and an exit status."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with interruptible(command=Path(__file__).parent):
+            try:
+                return super().main(*args, **kwargs)
+            except Interrupted as error:
+                _interrupted(error)
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -32,10 +42,15 @@ class Main(click.Group):
         except DmlrayError as error:
             click.echo(str(error), err=True)
             sys.exit(error.exit_status)
-        except (Interrupted, KeyboardInterrupt) as error:
-            resume = getattr(error, "resume", None)
-            click.echo(f"interrupted. Go on with: {resume}" if resume else "interrupted", err=True)
-            sys.exit(getattr(error, "exit_status", 130))
+        except KeyboardInterrupt:
+            raise Interrupted(signal.SIGINT) from None
+
+
+def _interrupted(error: Interrupted) -> NoReturn:
+    with suppress(OSError):  # a closed terminal
+        resume = error.resume
+        click.echo(f"interrupted. Go on with: {resume}" if resume else "interrupted", err=True)
+    sys.exit(error.exit_status)
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -87,12 +102,14 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
         findings, folder = api.tune(file, overrides, display=display, **options)
     for line in findings.lines():
         click.echo(line)
-    click.echo(f"train it with:  dmlray train {folder}/best.yaml")
+    click.echo(f"train it with:  dmlray train {folder.typed}/{folder.best.name}")
     if folder.repeat.scores.exists():
         from dmlray.learn.scores import read_scores
 
         _averages(read_scores(folder.repeat.scores))
     _where(folder)
+    if findings.failure:
+        raise RunError(f"{findings.failure}. See {folder}/trials.json")
 
 
 @main.command()
@@ -252,4 +269,4 @@ def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
 
 def _where(folder: RunFolder) -> None:
     click.echo(f"run folder:   {folder}")
-    click.echo(f"TensorBoard:  tensorboard --logdir {folder}")
+    click.echo(f"TensorBoard:  tensorboard --logdir {folder.typed}")

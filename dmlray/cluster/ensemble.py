@@ -100,7 +100,7 @@ class Pool:
         if room:
             self._room_seen = self._looked
         elif self._looked - self._room_seen > _PATIENCE:
-            resume = f"dmlray ensemble --resume {self.folder}"
+            resume = f"dmlray ensemble --resume {self.folder.typed}"
             raise RunError(f"no node is left that has room for a member. Go on with: {resume}")
         if self._probing:
             room = min(1, room)
@@ -142,7 +142,7 @@ class Pool:
             raise ResourceError(
                 f"--members-per-gpu: {self._asked} members of {memory.member / _GIB:.1f} GiB do "
                 f"not fit a GPU of {memory.device / _GIB:.1f} GiB. Allowed: at most "
-                f"{max(1, memory.fits())}, with --resume {self.folder}"
+                f"{max(1, memory.fits())}, with --resume {self.folder.typed}"
             )
 
     def _error(self, index: int, share: Share, cause: BaseException, display: Display) -> None:
@@ -174,7 +174,7 @@ class Pool:
         """What to give, where half of the members that were asked for are too many, too."""
         if share.members_per_gpu == 1:
             return "out of memory on a GPU of its own: give a smaller data.batch_size, in a new run"
-        fewer = f"--resume {self.folder} --members-per-gpu {share.members_per_gpu // 2}"
+        fewer = f"--resume {self.folder.typed} --members-per-gpu {share.members_per_gpu // 2}"
         return f"out of memory with {share.members_per_gpu} members per GPU as well: give {fewer}"
 
     def _failed(

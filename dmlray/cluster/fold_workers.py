@@ -4,19 +4,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-import torch.distributed as dist
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchTrainer
 from ray.util import get_current_placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from dmlray.cluster.failures import told
+from dmlray.cluster.process_group import ProcessGroup
 from dmlray.cluster.watch import watch
-from dmlray.errors import DmlrayError
+from dmlray.errors import DiskFull, DmlrayError, RunError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
 from dmlray.learn.lockstep import Clock, fold_epochs, together
 from dmlray.learn.loop import Epoch, Report
+from dmlray.learn.team import Team
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
@@ -53,7 +54,7 @@ def train_folds(
             "past": past,
             "threads": max(1, int(cpus)),
         },
-        torch_config=TorchConfig(backend="gloo"),  # folds may share a GPU, which NCCL refuses
+        torch_config=ProcessGroup(backend="gloo"),  # folds may share a GPU, which NCCL refuses
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpus > 0,
@@ -87,34 +88,40 @@ def release(folder: RunFolder) -> None:
 def _loop(config: dict[str, Any]) -> DmlrayError | None:
     """Runs on each worker: worker r of W takes folds r, r + W, ..., in step with the others."""
     plan, folder, clock = config["plan"], config["folder"], Clock(config["past"])
-    rank, workers = dist.get_rank(), dist.get_world_size()
-    if rank == 0:
+    team = Team(get_context().get_world_rank(), get_context().get_world_size())
+    if team.leads:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
     set_threads(config["threads"])
-    for own in _steps(plan, folder, range(rank, plan.protocol.fold_count, workers)):
-        gathered: list[Any] = [None] * workers
-        dist.all_gather_object(gathered, own)  # a failure too: nobody waits for who has failed
-        if failures := [theirs for theirs in gathered if isinstance(theirs, DmlrayError)]:
-            return failures[0]
-        epoch = _mean(plan, gathered, clock)
-        if rank == 0:
+    for own in _steps(plan, folder, range(team.rank, plan.protocol.fold_count, team.size)):
+        gathered = team.gather_json(own)  # a failure too: nobody waits for who has failed
+        if failures := [theirs for theirs in gathered if "failure" in theirs]:
+            return _failure(**failures[0])
+        epoch = _mean(plan, [theirs["folds"] for theirs in gathered], gathered[0]["epoch"], clock)
+        if team.leads:
             journal.append(folder.metrics, {"epoch": epoch.number, **epoch.metrics})
     return None
 
 
-def _steps(
-    plan: Experiment, folder: RunFolder, numbers: range
-) -> Iterator[list[Epoch] | DmlrayError]:
-    """Epochs of the folds `numbers`, or the failure that ends them."""
+def _steps(plan: Experiment, folder: RunFolder, numbers: range) -> Iterator[dict[str, Any]]:
+    """What each epoch of the folds `numbers` measured, or the failure that ends them."""
     try:
-        yield from fold_epochs(plan, folder, Place(default_device()), numbers)
+        for epochs in fold_epochs(plan, folder, Place(default_device()), numbers):
+            yield {"epoch": epochs[0].number, "folds": [epoch.metrics for epoch in epochs]}
     except Exception as error:  # a trial that fails is a row and not the end
-        yield told(error)
+        failure = told(error)
+        yield {"failure": str(failure), "disk_full": isinstance(failure, DiskFull)}
 
 
-def _mean(plan: Experiment, gathered: list[list[Epoch]], clock: Clock) -> Epoch:
+def _failure(failure: str, disk_full: bool) -> RunError:
+    """A worker's failure; a trial without room on the disk is tried again."""
+    return DiskFull(failure) if disk_full else RunError(failure)
+
+
+def _mean(
+    plan: Experiment, gathered: list[list[dict[str, float]]], number: int, clock: Clock
+) -> Epoch:
     """The mean over the folds of all workers, the same on each."""
-    workers, number = len(gathered), gathered[0][0].number
-    folds = [gathered[n % workers][n // workers].metrics for n in range(plan.protocol.fold_count)]
+    workers = len(gathered)
+    folds = [gathered[n % workers][n // workers] for n in range(plan.protocol.fold_count)]
     means = together(folds, plan.protocol.metric)
     return Epoch(number, {**means, "seconds": clock.at(number)})

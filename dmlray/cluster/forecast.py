@@ -56,14 +56,14 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
     slots = max(1, int(cluster.gpus or cluster.cpus))
     repeat = _training(plan.experiment, found, dataset)
     return Forecast(
-        trials=settings.trials,
+        trials=plan.trials,
         folds=folds,
         epochs=plan.experiment.budget.epochs,
         repeats=settings.repeats,
         stops_early=settings.scheduler != "none",
         resources=resources,
         probe=found,
-        seconds=ceil(settings.trials / resources.at_once) * trial
+        seconds=ceil(plan.trials / resources.at_once) * trial
         + ceil(settings.repeats / slots) * repeat,
         **_memory(found, in_turn),
     )

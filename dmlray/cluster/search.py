@@ -67,12 +67,15 @@ def search(
     findings = find(plan, folder, study)
     findings.write(folder)
     if study.stopped_by:
-        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder}")
+        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder.typed}")
     if findings.best is None:
         reasons = sorted({row.reason for row in findings.rows if row.reason})
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
     if study.out_of_time and study.missing:
         display.say(f"the time budget is used up; {study.missing} trials were not begun")
+    elif study.missing or plan.trials < plan.settings.trials:
+        points = len(findings.trained)
+        display.say(f"the space is used up: each of its {points} points was trained once")
     return findings
 
 
@@ -113,8 +116,8 @@ def _run(
         study.settle()
     except StorageInternalError as error:  # what was begun can go on in the next session
         reason = str(error.__cause__ or error).split("\n")[0]
-        problem = f"cannot be written or read ({reason})"
-        raise RunError(f"{folder.study}: {problem}. See to it and --resume {folder}") from error
+        problem = f"{folder}/{folder.study.name}: cannot be written or read ({reason})"
+        raise RunError(f"{problem}. See to it and --resume {folder.typed}") from error
     if resources.spread:
         watcher.release_all()
     shutil.rmtree(folder.path / ".ray", ignore_errors=True)
@@ -161,7 +164,7 @@ def resources_of(plan: Search, cluster: Cluster) -> Resources:
     wanted = settings.folds_at_once or (folds if gpus else 1)
     workers = min(folds, wanted, cluster.fit(cpus, gpus))
     fits = cluster.fit(cpus * workers, gpus * workers)
-    at_once = min(fits, settings.trials_at_once or fits, settings.trials)
+    at_once = min(fits, settings.trials_at_once or fits, plan.trials)
     return Resources(cpus, gpus, workers, at_once)
 
 

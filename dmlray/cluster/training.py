@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import torch.distributed as dist
-from ray.train import FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchTrainer
 
+from dmlray.cluster.process_group import ProcessGroup
 from dmlray.cluster.reporters import ToTensorBoard, to_train
 from dmlray.cluster.session import Cluster
 from dmlray.cluster.watch import watch
@@ -38,6 +38,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"plan": plan, "folder": folder, "cpus": cpus},
+        torch_config=ProcessGroup(),
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
         ),
@@ -84,7 +85,8 @@ def ray_name(folder: RunFolder) -> str:
 def _loop(config: dict[str, Any]) -> DmlrayError | None:
     """Runs on each worker; a user's mistake is returned, for a restart would not mend it."""
     folder, cpus = config["folder"], config["cpus"]
-    device, team = default_device(), Team(dist.get_rank(), dist.get_world_size())
+    device = default_device()
+    team = Team(get_context().get_world_rank(), get_context().get_world_size())
     set_threads(cpus)
     board = ToTensorBoard(folder) if team.leads else None
 

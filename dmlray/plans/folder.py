@@ -1,6 +1,7 @@
 """The names inside a run folder."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,12 @@ class RunFolder:
 
     def __str__(self) -> str:
         return os.path.relpath(self.path)
+
+    @property
+    def typed(self) -> str:
+        """The folder as one types it in a shell."""
+        path = str(self)
+        return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
     def plan(self, kind: str) -> Path:
         """The resolved plan, enough to run it again; `kind` is one of `KINDS`."""

@@ -1,8 +1,9 @@
 """A search: an experiment, the space around it, and how to walk through that space."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from dmlray import methods
 from dmlray.errors import ConfigError
 from dmlray.knobs import Choice
 from dmlray.plans.experiment import Experiment
+from dmlray.plans.fields import types_of
 from dmlray.plans.files import override, resolve, write_experiment
 from dmlray.plans.problems import problems
 from dmlray.plans.settings import COSTS, Settings
 from dmlray.plans.space import Ranges, as_text, read_ranges
-from dmlray.plans.space_checks import mistakes
+from dmlray.plans.space_checks import mistakes, sample_points
+from dmlray.plans.space_points import combinations, corners
 from dmlray.plans.voices import Voice, flatten, read_file, read_overrides
 from dmlray.storage import write_text
 
@@ -55,6 +58,24 @@ class Search:
         """The experiment's own values: the published or default point, which is trial 0."""
         flat = self.base()
         return self.ranges.walk(flat, lambda key, _: flat[key])
+
+    @cached_property
+    def size(self) -> float:
+        """How many points the space has."""
+        return combinations(self.ranges, self.base())
+
+    @property
+    def trials(self) -> int:
+        """How many points are trained: as many as asked for, but each once."""
+        return int(min(self.settings.trials, self.size))
+
+    def sample(self) -> Iterator[dict[str, Any]]:
+        """Points that stand for the space: all of a small one."""
+        return sample_points(self.ranges, self.base())
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """The values that may change the shape of things, one key at a time."""
+        return corners(self.ranges, self.base())
 
     def epochs(self, values: dict[str, Any]) -> int:
         """How many epochs the trial of these values has."""
@@ -127,7 +148,8 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     said = _joined(file, own).below("space")
     method = methods.load(experiment.method.name)
     inherited = method.SPACE if settings.use_method_space else {}
-    ranges, fixed = read_ranges(source, said, inherited)
+    kinds = partial(types_of, experiment.method.name)
+    ranges, fixed = read_ranges(source, said, inherited, kinds)
     if fixed.values:
         experiment = resolve(source, [Voice("", flatten(experiment.document())), fixed]).experiment
     if found := mistakes(experiment, ranges, settings, said):

@@ -21,7 +21,7 @@ class Settings(Knobs):
     folds: int | None = Field(
         None, ge=2, le=1000, description="class-disjoint parts; null: protocol.folds"
     )
-    trials: int = Field(20, ge=1, le=1_000_000, description="suggestions in all")
+    trials: int = Field(20, ge=1, le=1_000_000, description="different points in all")
     time_budget: float | None = Field(
         None, gt=0, description="seconds, or 90m, 2h, 1d, after which a session begins no trial"
     )

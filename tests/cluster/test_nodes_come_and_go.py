@@ -46,8 +46,8 @@ def test_doctor_says_who_is_let_in(tmp_path: Path, raylets: Raylets) -> None:
     older = {**known, "PYTHONPATH": f"{tmp_path}:{known.get('PYTHONPATH', '')}"}
     asked = {
         "have these versions and see ": known,
-        "The token here is not the head's": wrong,
-        "No token was found here": stranger,
+        "the token here is not the head's": wrong,
+        "auth_token: cannot be read: No such file or directory. The cluster wants": stranger,
         "Allowed: the same Ray and Python on every host": older,
     }
     commands = [Command(words, tmp_path, environment) for environment in asked.values()]

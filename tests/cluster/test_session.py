@@ -2,13 +2,18 @@
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from dmlray.cluster.search import resources_of
 from dmlray.cluster.session import Cluster, session
-from dmlray.errors import ConfigError, Interrupted, ResourceError
+from dmlray.errors import Interrupted, ResourceError
+from dmlray.interrupts import SIGNALS
 from dmlray.plans.search import Search, read_search
 
 SEARCH = Path("searches/proxy_anchor_demo.yaml")
@@ -45,43 +50,53 @@ def test_trials_fill_the_cluster_and_never_more(
     assert resources.at_once * resources.workers * resources.gpus <= cluster.gpus
 
 
-def test_an_address_where_nothing_answers_is_refused_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with (
-        pytest.raises(ResourceError, match=r"no Ray cluster answers at 127\.0"),
-        session("127.0.0.1:9"),
-    ):
-        pass
-    with pytest.raises(ConfigError, match="Allowed: HOST:PORT"), session("nonsense"):
-        pass
-    assert "RAY_AUTH_MODE" not in os.environ  # a Ray of our own would not start with it
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("early", [True, False], ids=["while Ray starts", "in the block"])
-def test_a_signal_ends_a_session_once_ray_is_up(
+def test_a_signal_ends_a_session_once_ray_is_up_and_later_ones_change_nothing(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals, early: bool
 ) -> None:
     done: list[str] = []
 
-    def connect(address: str | None) -> None:
+    @contextmanager
+    def started() -> Iterator[None]:
         if early:
             os.kill(os.getpid(), number)
         done.append("up")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray, too, leaves one of its own
+        try:
+            yield
+        finally:
+            for later in SIGNALS:
+                os.kill(os.getpid(), later)
+            done.append("down")
 
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
-    monkeypatch.setattr("ray.shutdown", lambda: done.append("down"))
-    monkeypatch.setattr("dmlray.cluster.session._connect", connect)
-    monkeypatch.setattr("dmlray.cluster.session.living", lambda: Cluster(2, 0, 1))
-    before = signal.getsignal(number)
+    alone(monkeypatch, started)
+    before = [signal.getsignal(n) for n in SIGNALS]
     with pytest.raises(Interrupted) as caught, session():
         done.append("in use")
         os.kill(os.getpid(), number)
         done.append("still in use")
     assert caught.value.exit_status == 128 + number
     assert done == ["up", *(["in use"] if not early else []), "down"]
-    assert signal.getsignal(number) == before
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_a_session_in_another_thread_leaves_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone(monkeypatch, lambda: nullcontext())
+    found: list[Cluster] = []
+
+    def use() -> None:
+        with session() as cluster:
+            found.append(cluster)
+
+    thread = Thread(target=use)
+    thread.start()
+    thread.join()
+    assert found == [Cluster(2, 0, 1)]
+
+
+def alone(monkeypatch: pytest.MonkeyPatch, started: Callable[[], Any]) -> None:
+    """No Ray runs, and `started` takes its place."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("dmlray.cluster.session.started", started)
+    monkeypatch.setattr("dmlray.cluster.session.living", lambda: Cluster(2, 0, 1))

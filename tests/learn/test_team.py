@@ -17,7 +17,7 @@ from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
-from tests.learn.workers import work
+from tests.learn.workers import gather, work
 from tests.toys import draw_images, toy_words
 
 pytestmark = pytest.mark.slow
@@ -104,3 +104,9 @@ def test_two_workers_tell_the_story_of_one(runs: Path, case: str) -> None:
 def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"budget\.workers 3 do not share a batch of 64 evenly"):
         read_experiment(Path("experiments/proxy_anchor_demo.yaml"), ["budget.workers=3"])
+
+
+def test_workers_gather_what_each_of_them_gives(tmp_path: Path) -> None:
+    spawn(gather, (2, tmp_path), nprocs=2)
+    expected = "[[{'loss': 0.30000000000000004, 'recall': nan}], {'failure': 'Größe: \\x1b'}]"
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == [expected, expected]

@@ -1,0 +1,102 @@
+"""torch's process group for the workers of one Ray Train run, out of strangers' reach.
+
+torch's store listens on every interface and lets everyone read, write and join. So there is no
+group where there is one worker; on one machine the store is a file in a private folder, and the
+group's sockets listen on loopback only; across machines the store listens on the address that the
+first worker's node has in Ray.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from ray._private.services import psutil  # Ray brings it along
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _TorchBackend
+from torch._C._distributed_c10d import FileStore, Store, TCPStore
+
+from dmlray.cluster.private_folder import private_folder
+
+_LOOPBACK = "127.0.0.1"
+
+
+class ProcessGroup(TorchConfig):  # type: ignore[misc]
+    """Give it to a TorchTrainer as its `torch_config`."""
+
+    @property
+    def backend_cls(self) -> type[Any]:
+        return _Backend
+
+
+class _Backend(_TorchBackend):  # type: ignore[misc]
+    def on_start(self, worker_group: Any, backend_config: ProcessGroup) -> None:
+        """Let the workers of a run join, if they are several."""
+        workers = worker_group.get_workers()
+        if len(workers) == 1:
+            return
+        hosts = [worker.metadata.node_ip for worker in workers]
+        if len({worker.metadata.node_id for worker in workers}) == 1:
+            hosts = len(workers) * [_LOOPBACK]
+        open_store = worker_group.execute_single(0, _offer, hosts[0], len(workers))
+        limit = timedelta(seconds=backend_config.timeout_s)
+        joining = [
+            worker_group.execute_single_async(
+                rank, _join, open_store, host, backend_config.backend, rank, len(workers), limit
+            )
+            for rank, host in enumerate(hosts)
+        ]
+        ray.get(joining)
+
+    def on_shutdown(self, worker_group: Any, backend_config: ProcessGroup) -> None:
+        """Leave the group and remove its store."""
+        super().on_shutdown(worker_group, backend_config)
+        worker_group.execute_single(0, _kept.close)
+
+
+_kept = ExitStack()  # the store that this process offers
+
+
+def _offer(host: str, size: int) -> Callable[[], Store]:
+    """Make the group's store, a file if `host` is loopback; return what opens it."""
+    if host == _LOOPBACK:
+        folder = _kept.enter_context(private_folder(Path(tempfile.gettempdir())))
+        return partial(FileStore, str(folder / "store"), size)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, 0), family=family)
+    client = partial(TCPStore, host, listening.getsockname()[1], size)
+    server = client(True, wait_for_workers=False, master_listen_fd=listening.detach())
+    _kept.enter_context(nullcontext(server))
+    return client
+
+
+def _join(
+    open_store: Callable[[], Store],
+    host: str,
+    backend: str,
+    rank: int,
+    size: int,
+    timeout: timedelta,
+) -> None:
+    if interface := _interface(host):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        if host == _LOOPBACK:  # else NCCL knows best which network is the fastest
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+    dist.init_process_group(
+        backend, store=open_store(), rank=rank, world_size=size, timeout=timeout
+    )
+
+
+def _interface(host: str) -> str | None:
+    """The network interface that has the address `host`."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(found.address.partition("%")[0] == host for found in addresses):
+            return str(name)
+    return None

@@ -1,0 +1,35 @@
+"""The types that a setting takes, by its dotted key."""
+
+import types
+from typing import Any, Union, get_args, get_origin
+
+from dmlray import methods
+from dmlray.knobs import Knobs
+from dmlray.plans.experiment import Experiment
+
+
+def types_of(method: str, key: str) -> frozenset[Any]:
+    """The parts of a setting's annotation; empty where no field is named `key`.
+
+    Args:
+        method: Whose `Config` the keys below `method.` belong to.
+    """
+    section, _, below = key.partition(".")
+    model, path = (methods.load(method).Config, below) if section == "method" else (Experiment, key)
+    parts: frozenset[Any] = frozenset({model})
+    for name in path.split("."):
+        field = next((part.model_fields.get(name) for part in parts if _is_group(part)), None)
+        if field is None:
+            return frozenset()
+        parts = frozenset(_parts(field.annotation))
+    return parts
+
+
+def _is_group(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, Knobs)
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
+    return (annotation,)
