@@ -78,12 +78,12 @@ def open_cache(
 
     def make(partial_folder: Path) -> None:
         job = build.Job(str(dataset.root), dataset.files, short_side)
-        index = build.measure(job, partial_folder, processes or _cores())
-        _check_space(partial_folder, _bytes(index))
+        index = build.measure(job, partial_folder, processes or cores())
+        check_space(partial_folder, size_of(index))
         if announce:
-            announce(_bytes(index))
-        build.write(job, index, partial_folder, processes or _cores(), progress)
-        _describe(partial_folder, about | {"bytes": _bytes(index)})
+            announce(size_of(index))
+        build.write(job, index, partial_folder, processes or cores(), progress)
+        _describe(partial_folder, about | {"bytes": size_of(index)})
 
     make_whole(folder, partial(_is_whole, about), make)
     with suppress(OSError):  # may be another user's
@@ -115,11 +115,17 @@ def _describe(folder: Path, about: dict[str, Any]) -> None:
     (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
 
-def _bytes(index: np.ndarray) -> int:
+def size_of(index: np.ndarray) -> int:
+    """Bytes of the images that `index` lists."""
     return int(3 * (index[:, 1] * index[:, 2]).sum())
 
 
-def _check_space(folder: Path, size: int) -> None:
+def check_space(folder: Path, size: int) -> None:
+    """Refuse a cache of `size` bytes that would fill the disk.
+
+    Raises:
+        DataError: If it does not fit.
+    """
     disk = shutil.disk_usage(folder)
     reserve = min(RESERVE, disk.total // 20)
     if size > disk.free - reserve:
@@ -135,12 +141,13 @@ def _is_whole(about: dict[str, Any], folder: Path) -> bool:
     try:
         found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         index = np.load(folder / build.INDEX)
-        size = _bytes(index)
+        size = size_of(index)
         stored = (folder / build.IMAGES).stat().st_size
     except (OSError, ValueError, EOFError, IndexError):
         return False
     return len(index) == about["images"] and size == stored and found == about | {"bytes": size}
 
 
-def _cores() -> int:
+def cores() -> int:
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

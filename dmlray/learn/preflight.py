@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from dmlray import backbones
 from dmlray.data import folds
 from dmlray.data.cache import open_cache
 from dmlray.data.dataset import Dataset
+from dmlray.data.eval_cache import open_eval_cache
 from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError, ResourceError
@@ -49,8 +51,9 @@ def preflight(
     transform = plan.data.transform
     trunk.check_size(transform.size)
     batch_checks.check_batchnorm(plan, [train for train, _ in parts], trunk)
-    for side in {transform.train_short_side, transform.eval_short_side}:
-        open_cache(dataset, side, progress, announce=announce)
+    opened = partial(open_cache, dataset, progress=progress, announce=announce)
+    opened(transform.train_short_side)
+    open_eval_cache(transform, opened, progress, announce)
     return dataset
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -12,8 +12,9 @@ from torch.optim.optimizer import Optimizer
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
 from dmlray.data import catalogue, folds
-from dmlray.data.cache import open_cache
+from dmlray.data.cache import Cache, open_cache
 from dmlray.data.dataset import Dataset
+from dmlray.data.eval_cache import open_eval_cache
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed
 from dmlray.errors import ConfigError, DataError, RunError
@@ -175,11 +176,13 @@ class Training:
     def train_feed(self) -> Feed:
         """The images to learn from, augmented, in as many views as the method wants."""
         views = getattr(self.learner, "views", 1)
-        return self._feed(self.task.train, self.plan.data.transform.train_short_side, views)
+        cache = open_cache(self.task.dataset, self.plan.data.transform.train_short_side)
+        return self._feed(cache, self.task.train, views)
 
     def eval_feed(self, subset: Subset) -> Feed:
         """The images of `subset` as tests see them: no augmentation."""
-        return self._feed(subset, self.plan.data.transform.eval_short_side)
+        opened = partial(open_cache, self.task.dataset)
+        return self._feed(open_eval_cache(self.plan.data.transform, opened), subset)
 
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
         """What `function` of the learner makes of the images of `subset`, in order: (N, D)."""
@@ -215,10 +218,10 @@ class Training:
             if self.keep_best and self.place.team.leads:
                 self._save(self.folder.best_checkpoint, None, progress)
 
-    def _feed(self, subset: Subset, short_side: int | None, views: int = 1) -> Feed:
+    def _feed(self, cache: Cache, subset: Subset, views: int = 1) -> Feed:
         data, network = self.plan.data, self.trunk.statistics
         return Feed(
-            open_cache(self.task.dataset, short_side),
+            cache,
             subset,
             data.transform,
             data.batch_size,
