@@ -152,7 +152,7 @@ def crop_eval(cache: Cache, rows: np.ndarray, transform: Transform) -> Tensor:
 def resize_short_side(image: np.ndarray, short_side: int | None) -> np.ndarray:
     """Resize (H, W, 3) uint8 to `short_side` pixels; None, or that very size, changes nothing."""
     size = image.shape[:2]
-    if short_side is None or (target := resized(*size, short_side)) == size:
+    if short_side is None or (target := resized(size[0], size[1], short_side)) == size:
         return image
     return _resized(image.copy(), *target)  # the cache is read-only, torch is not
 

@@ -48,6 +48,31 @@ class _Content:
     training: str
 
 
+def pack(
+    learner: nn.Module, optimizer: Optimizer | None, progress: Progress, training: str = ""
+) -> dict[str, Any]:
+    """What a checkpoint holds: the learner, and the optimizer where training may go on.
+
+    `training` identifies the training among those of one network, such as members of an ensemble.
+    """
+    content: dict[str, Any] = {
+        "learner": learner.state_dict(),
+        "progress": dict(vars(progress)),
+        "training": training,
+    }
+    if optimizer is not None:
+        content["optimizer"] = optimizer.state_dict()
+    return content
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write what `pack` gave, whole or not at all."""
+    packed = BytesIO()  # torch's own writer does not say when the disk is full
+    torch.save(content, packed)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(packed.getbuffer())
+
+
 def save(
     path: Path,
     learner: nn.Module,
@@ -55,21 +80,8 @@ def save(
     progress: Progress,
     training: str = "",
 ) -> None:
-    """Write the learner, and the optimizer where training may go on.
-
-    `training` identifies the training among those of one network, such as members of an ensemble.
-    """
-    content: dict[str, Any] = {
-        "learner": learner.state_dict(),
-        "progress": vars(progress),
-        "training": training,
-    }
-    if optimizer is not None:
-        content["optimizer"] = optimizer.state_dict()
-    packed = BytesIO()  # torch's own writer does not say when the disk is full
-    torch.save(content, packed)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(packed.getbuffer())
+    """Write a checkpoint and wait for it; see `pack`."""
+    write(path, pack(learner, optimizer, progress, training))
 
 
 def load(

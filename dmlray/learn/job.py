@@ -1,5 +1,6 @@
 """Plan -> Scores: train, then open the test classes once. The plain function that runs anywhere."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -57,8 +58,9 @@ def job(
         zero_shot = _zero_shot(training)
         if place.team.leads:
             write_json(folder.zero_shot, zero_shot)
-    for epoch in training.epochs():
-        report(epoch)
+    with closing(training.epochs()) as epochs:
+        for epoch in epochs:
+            report(epoch)
     return _finish(training)
 
 

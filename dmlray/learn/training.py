@@ -1,6 +1,6 @@
 """One learner on some classes: from a plan to epochs, resumable after each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.checkpoint import Progress
+from dmlray.learn.checkpoint_writer import CheckpointWriter
 from dmlray.learn.embed import embed
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build
@@ -113,7 +114,7 @@ class Training:
         assert isinstance(self.learner.trunk, Trunk)
         return self.learner.trunk
 
-    def epochs(self) -> Iterator[Epoch]:
+    def epochs(self) -> Generator[Epoch, None, None]:
         """Yield every epoch from the first: finished ones from the journal, the rest as learned.
 
         So whoever listens hears the same story after a kill as without one.
@@ -133,19 +134,22 @@ class Training:
         for line in journal.read(folder.metrics):
             if line["epoch"] <= progress.epoch:
                 yield Epoch(line.pop("epoch"), line)
-        for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, self.place.team):
-            metrics = {
-                **epoch.metrics,
-                **self._validate(),
-                **self.learner_metrics(),
-                **self._idle_steps(feed, epoch.number),
-            }
-            progress.epoch = epoch.number
-            self._keep_best(metrics, progress)
-            if self.place.team.leads:
-                journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
-                self._save(folder.last_checkpoint, optimizer, progress)
-            yield Epoch(epoch.number, metrics)
+        with CheckpointWriter() as writer:
+            for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, self.place.team):
+                metrics = {
+                    **epoch.metrics,
+                    **self._validate(),
+                    **self.learner_metrics(),
+                    **self._idle_steps(feed, epoch.number),
+                }
+                progress.epoch = epoch.number
+                best = folder.best_checkpoint if self._is_best(metrics, progress) else None
+                if self.place.team.leads:
+                    writer.flush()  # the log is never two epochs ahead of the checkpoint
+                    journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
+                    content = checkpoint.pack(self.learner, optimizer, progress, self._identity)
+                    writer.save(folder.last_checkpoint, best, content)
+                yield Epoch(epoch.number, metrics)
 
     def load(self, path: Path, optimizer: Optimizer | None = None) -> Progress:
         """Fill the learner (and optimizer) from a checkpoint of this training.
@@ -158,9 +162,6 @@ class Training:
         if progress.epoch > epochs:
             raise DataError(f"{path}: is of epoch {progress.epoch}, its plan has {epochs}")
         return progress
-
-    def _save(self, path: Path, optimizer: Optimizer | None, progress: Progress) -> None:
-        checkpoint.save(path, self.learner, optimizer, progress, self._identity)
 
     @cached_property
     def _identity(self) -> str:
@@ -211,12 +212,13 @@ class Training:
         idle = feed.steps_without_pairs(epoch - 1) if needed else 0
         return {WITHOUT_PAIRS: idle} if idle else {}
 
-    def _keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
+    def _is_best(self, metrics: dict[str, float], progress: Progress) -> bool:
+        """Note the best score so far in `progress`; whether this epoch is to be kept for it."""
         score = metrics.get(self.plan.protocol.metric)
-        if score is not None and score > progress.best:
-            progress.best, progress.best_epoch = score, progress.epoch
-            if self.keep_best and self.place.team.leads:
-                self._save(self.folder.best_checkpoint, None, progress)
+        if score is None or score <= progress.best:
+            return False
+        progress.best, progress.best_epoch = score, progress.epoch
+        return self.keep_best
 
     def _feed(self, cache: Cache, subset: Subset, views: int = 1) -> Feed:
         data, network = self.plan.data, self.trunk.statistics
@@ -245,9 +247,9 @@ def synchronise_batchnorm(learner: Learner) -> Learner:
 
     By timm's conversion: torch's own one drops the activation that timm's BatchNormAct2d holds.
     """
-    from timm.layers import convert_sync_batchnorm  # slow to import, needed only here
+    from timm import layers  # slow to import, needed only here
 
-    converted: Learner = convert_sync_batchnorm(learner)
+    converted: Learner = getattr(layers, "convert_sync_batchnorm")(learner)  # noqa: B009  # untyped
     return converted
 
 
