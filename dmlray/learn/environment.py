@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from dmlray.data.dataset import Dataset
+from dmlray.learn.device import driver
+from dmlray.learn.precision import arithmetic, float32_products
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.storage import write_json
@@ -44,11 +46,25 @@ def write_environment(path: Path, plan: Experiment, dataset: Dataset, place: Pla
         "git_commit": _commit(),
         "device": _device_name(place.device),
         "cpu_threads": torch.get_num_threads(),
+        **_computing(plan, place.device),
         "seed": plan.seed,
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
     }
     write_json(path, content)
+
+
+def _computing(plan: Experiment, device: torch.device) -> dict[str, Any]:
+    """In what precision, and on a GPU by which libraries, numbers are computed."""
+    how = arithmetic(plan.budget, device)
+    found: dict[str, Any] = {"training_precision": how.training}
+    found["evaluation_precision"] = how.evaluation
+    if device.type == "cuda":
+        with how.train():
+            found["float32_products"] = float32_products()
+        found |= {"cudnn_benchmark": how.benchmark, "cuda": torch.version.cuda}
+        found |= {"cudnn": torch.backends.cudnn.version(), "driver": driver()}
+    return found
 
 
 def _device_name(device: torch.device) -> str:

@@ -185,4 +185,5 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         seed=plan.seed,
         clustering=clustering.NAME if plan.protocol.nmi else None,
         zero_shot=read_zero_shot(training.folder.zero_shot),
+        precision=str(training.arithmetic),
     )

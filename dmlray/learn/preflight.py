@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import torch
 
 from dmlray import backbones
 from dmlray.data import folds
@@ -14,9 +13,8 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.eval_cache import open_eval_cache
 from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
-from dmlray.errors import ConfigError, DataError, ResourceError
+from dmlray.errors import ConfigError, DataError
 from dmlray.learn import batch_checks
-from dmlray.learn.device import default_device
 from dmlray.learn.training import load_dataset, split, with_folds
 from dmlray.plans.experiment import Experiment
 
@@ -37,8 +35,6 @@ def preflight(
     Raises:
         DmlrayError: The first thing that is wrong.
     """
-    if plan.budget.compile:
-        _check_compiler()
     dataset = load_dataset(plan)
     test = test_subset(dataset)
     fitted = with_folds(plan, dataset)
@@ -55,15 +51,6 @@ def preflight(
     opened(transform.train_short_side)
     open_eval_cache(transform, opened, progress, announce)
     return dataset
-
-
-def _check_compiler() -> None:
-    """Compile something small: torch needs a C++ compiler, or for a GPU Triton."""
-    try:
-        torch.compile(lambda numbers: numbers.sin() + 1)(torch.ones(4, device=default_device()))
-    except Exception as error:  # each of its parts has its own kinds
-        reason = f"torch.compile does not work here ({type(error).__name__})"
-        raise ResourceError(f"budget.compile: {reason}. Allowed here: false") from error
 
 
 def _parts(plan: Experiment, dataset: Dataset, in_folds: bool) -> list[tuple[Subset, Subset]]:

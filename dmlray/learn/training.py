@@ -22,9 +22,11 @@ from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.checkpoint import Progress
 from dmlray.learn.checkpoint_writer import CheckpointWriter
+from dmlray.learn.compiler import check_compiler
 from dmlray.learn.embed import embed
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build
+from dmlray.learn.precision import Arithmetic, arithmetic
 from dmlray.learn.team import ALONE, Team
 from dmlray.learn.warmup import warm_up_heads
 from dmlray.methods import Learner
@@ -114,6 +116,11 @@ class Training:
         assert isinstance(self.learner.trunk, Trunk)
         return self.learner.trunk
 
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """In what precision this training computes on its device."""
+        return arithmetic(self.plan.budget, self.place.device)
+
     def epochs(self) -> Generator[Epoch, None, None]:
         """Yield every epoch from the first: finished ones from the journal, the rest as learned.
 
@@ -122,20 +129,23 @@ class Training:
         plan, folder = self.plan, self.folder
         feed = self.train_feed()
         optimizer = build(plan.optimizer, self.learner.groups())
-        progress = Progress()
+        progress, scaler = Progress(), self.arithmetic.scaler()
         if folder.last_checkpoint.exists():
             progress = self.load(folder.last_checkpoint, optimizer)
         elif plan.budget.head_warmup_steps:
             every_image, labels = self.eval_feed(self.task.train), self.task.train.labels
-            warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
+            with self.arithmetic.evaluate():
+                warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
+        progress.scale(scaler)
         self.place.team.agree(self.learner)
         if self.place.team.leads:
             journal.rewind(folder.metrics, progress.epoch)
         for line in journal.read(folder.metrics):
             if line["epoch"] <= progress.epoch:
                 yield Epoch(line.pop("epoch"), line)
+        done, team = progress.epoch, self.place.team
         with CheckpointWriter() as writer:
-            for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, self.place.team):
+            for epoch in fit(self.learner, feed, optimizer, plan, done, team, scaler):
                 metrics = {
                     **epoch.metrics,
                     **self._validate(),
@@ -144,7 +154,8 @@ class Training:
                 }
                 progress.epoch = epoch.number
                 best = folder.best_checkpoint if self._is_best(metrics, progress) else None
-                if self.place.team.leads:
+                if team.leads:
+                    progress.note_scale(scaler)
                     writer.flush()  # the log is never two epochs ahead of the checkpoint
                     journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
                     content = checkpoint.pack(self.learner, optimizer, progress, self._identity)
@@ -187,7 +198,9 @@ class Training:
 
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
         """What `function` of the learner makes of the images of `subset`, in order: (N, D)."""
-        return embed(self.learner, function, self.eval_feed(subset), self.place.team)
+        with self.arithmetic.evaluate():
+            feed, fixed = self.eval_feed(subset), self.plan.budget.compile
+            return embed(self.learner, function, feed, self.place.team, fixed)
 
     def score(self, subset: Subset) -> tuple[Tensor, dict[str, float]]:
         """Unit embeddings (N, D) of `subset` and their retrieval scores."""
@@ -267,5 +280,7 @@ def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = Tr
     # Twice as fast on a CPU, and what a GPU's tensor cores want.
     learner = learner.to(device=place.device).to(memory_format=torch.channels_last)
     if plan.budget.compile:
-        learner.trunk.compile()  # in place: a checkpoint's names stay as they are
+        check_compiler(place.device)
+        # In place: a checkpoint's names stay as they are. Shapes are fixed, see `embed`.
+        learner.trunk.compile(dynamic=False)
     return learner
