@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -33,10 +34,12 @@ from dmlray.data.cache import Cache, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import train_subset
 from dmlray.data.loader import Feed
+from dmlray.data.verify import verify_dataset
 
 PHOTOS, HEIGHT, WIDTH, QUALITY = 100, 375, 500, 90
 BATCH, ROUNDS = 50, 3
 BUILT = 3000  # images of the cache whose building is timed: enough to forget how it starts
+VERIFIED = 9000  # the same where nothing is resized
 LOADERS, LOADER_BATCH = 8, 16  # a batch of float32 pixels takes memory of its own
 MEAN, STD, SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1 / 255
 DREML = Transform(resize=281, crop="random", size=256)
@@ -157,13 +160,24 @@ def _race(contestants: dict[str, Callable[[], object]], images: int) -> dict[str
 
 
 def _building(dataset: Dataset) -> Ratios:
-    """Compare the building of a cache with Pillow alone, each on all cores at once."""
-    many = _dataset(dataset.root, -(-BUILT // len(dataset)))
-    rates = [_rate(run, many) for run in (_decode_all, lambda data: open_cache(data, DREML.resize))]
+    """Compare the building and the verifying of images with Pillow alone, each on all cores."""
+    built, verified = (_dataset(dataset.root, -(-n // len(dataset))) for n in (BUILT, VERIFIED))
+    resize = f"decode, Resize({DREML.resize})"
+    build = _against_pillow(resize, built, _resize, lambda data: open_cache(data, DREML.resize))
+    verify = _against_pillow("decode", verified, _decode, verify_dataset)
+    return {"cache_build": build, "verify_decode": verify}
+
+
+def _against_pillow(
+    what: str,
+    dataset: Dataset,
+    pillow: Callable[[Path], None],
+    ours: Callable[[Dataset], object],
+) -> float:
+    rates = [_rate(run, dataset) for run in (partial(_map, pillow), ours)]
     for name, (rate, clock) in zip(("Pillow alone", "dmlray"), rates, strict=True):
-        what = f"{name}: decode, Resize({DREML.resize})"
-        print(f"{what:40} {rate:8.0f} images/s/core, {clock:.0f} by the clock")
-    return {"cache_build": rates[1][0] / rates[0][0]}
+        print(f"{f'{name}: {what}':40} {rate:8.0f} images/s/core, {clock:.0f} by the clock")
+    return rates[1][0] / rates[0][0]
 
 
 def _rate(run: Callable[[Dataset], object], dataset: Dataset) -> tuple[float, float]:
@@ -174,15 +188,19 @@ def _rate(run: Callable[[Dataset], object], dataset: Dataset) -> tuple[float, fl
     return len(dataset) / used, len(dataset) / clock
 
 
-def _decode_all(dataset: Dataset) -> None:
+def _map(function: Callable[[Path], None], dataset: Dataset) -> None:
     paths = [dataset.root / file for file in dataset.files]
     with get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
-        pool.map(_decode, paths, chunksize=50)
+        pool.map(function, paths, chunksize=50)
         pool.close()
         pool.join()  # so that its CPU seconds are counted
 
 
 def _decode(path: Path) -> None:
+    np.asarray(Image.open(path).convert("RGB"))
+
+
+def _resize(path: Path) -> None:
     np.asarray(vision.resize(Image.open(path).convert("RGB"), DREML.resize))
 
 

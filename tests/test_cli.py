@@ -245,7 +245,11 @@ def test_data_are_unpacked_found_and_verified(images: Path, tmp_path: Path) -> N
     (Path("unpacked/images") / "class03" / "1.png").write_bytes(b"not an image")
     result = run("data", "verify", "folder", "--root", "unpacked/images")
     assert result.exit_code == 1
-    assert "unreadable: class03/1.png" in result.output
+    reason = "its content has no known image format"
+    assert f"unreadable: class03/1.png: {reason}" in result.output
+    most = run("data", "verify", "folder", "--root", "unpacked/images", "--max-megapixels", "0.001")
+    assert "class00/0.png: has more than 1,000 pixels (32 x 32)" in most.output
+    assert "unreadable: 76 more" in most.output
 
 
 @pytest.mark.parametrize("command", ["verify", "prepare"])

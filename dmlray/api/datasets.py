@@ -43,7 +43,13 @@ def verify_data(
     root: Path | None,
     display: Display | None = None,
     split: Split = "classes",
+    max_megapixels: float | None = None,
 ) -> Verification:
-    """Check a data set's layout, counts, order of classes and every file."""
+    """Check a data set's layout, counts, order of classes, and decode every file.
+
+    Args:
+        max_megapixels: Larger images are unreadable; None means Pillow's own limit.
+    """
     display = display or Silent()
-    return verify(name, root, display.counting("opening images"), split)
+    most = None if max_megapixels is None else round(max_megapixels * 1e6)
+    return verify(name, root, display.counting("decoding images"), split, most)

@@ -6,7 +6,7 @@ from typing import Protocol
 from dmlray.data import cars, csv_file, cub, demo, folder, sop
 from dmlray.data.dataset import Dataset
 from dmlray.data.found import Found
-from dmlray.data.sides import Split
+from dmlray.data.sides import Keep, Split, everything
 from dmlray.errors import ConfigError
 
 __all__ = ["Dataset", "load", "names"]
@@ -23,7 +23,7 @@ class _Official(Protocol):
 class _Own(Protocol):
     """A module of a user's own images."""
 
-    def load(self, root: Path | None, split: Split) -> Dataset: ...
+    def load(self, root: Path | None, split: Split, keep: Keep) -> Dataset: ...
 
     def find(self, root: Path | None, split: Split) -> Found: ...
 
@@ -42,16 +42,21 @@ def about(name: str) -> str:
     return ((_OFFICIAL | _OWN)[name].__doc__ or "").split("\n")[0]
 
 
-def load(name: str, root: Path | None, split: Split = "classes") -> Dataset:
+def load(
+    name: str, root: Path | None, split: Split = "classes", keep: Keep = everything
+) -> Dataset:
     """List the images of the data set `name`, which lie below `root`.
+
+    Args:
+        keep: Takes broken images out before the others are compared.
 
     Raises:
         ConfigError: As `find` does.
         DataError: If its images are missing, or something else forbids to use it.
     """
     if name in _OWN:
-        return _OWN[name].load(root, split)
-    return _official(name, split).load(root)
+        return _OWN[name].load(root, split, keep)
+    return keep(_official(name, split).load(root))
 
 
 def find(name: str, root: Path | None, split: Split = "classes") -> Found:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dmlray.data import sides
 from dmlray.data.dataset import Dataset
 from dmlray.data.found import Found, sound
-from dmlray.data.sides import Split
+from dmlray.data.sides import Keep, Split
 from dmlray.data.written_paths import Fault, Finder, fault_of
 from dmlray.errors import ConfigError, DataError
 from dmlray.file_reading import read_bytes
@@ -33,7 +33,7 @@ class Entry:
     fault: Fault | None = None
 
 
-def load(root: Path | None, split: Split = "classes") -> Dataset:
+def load(root: Path | None, split: Split = "classes", keep: Keep = sides.everything) -> Dataset:
     """List the images named by the CSV file `root`; relative paths start in its folder.
 
     Raises:
@@ -43,7 +43,7 @@ def load(root: Path | None, split: Split = "classes") -> Dataset:
     source, header, entries = _table(root, split)
     if missing := _missing(source, entries, lambda fault: True):
         raise DataError(missing)
-    return sound(_found(source, header, entries, split))
+    return sound(_found(source, header, entries, split, keep))
 
 
 def find(root: Path | None, split: Split = "classes") -> Found:
@@ -53,7 +53,7 @@ def find(root: Path | None, split: Split = "classes") -> Found:
     """
     source, header, entries = _table(root, split)
     listed = [entry for entry in entries if not entry.fault or entry.fault.gone]
-    found = _found(source, header, listed, split)
+    found = _found(source, header, listed, split, sides.everything)
     unusable = _missing(source, entries, lambda fault: not fault.gone)
     return replace(found, problems=(*filter(None, [unusable]), *found.problems))
 
@@ -68,8 +68,10 @@ def _table(root: Path | None, split: Split) -> tuple[Path, list[str], list[Entry
     return source, header, _on_disk(source, entries)
 
 
-def _found(source: Path, header: Sequence[str], entries: Sequence[Entry], split: Split) -> Found:
-    dataset = _dataset(source, entries, split)
+def _found(
+    source: Path, header: Sequence[str], entries: Sequence[Entry], split: Split, keep: Keep
+) -> Found:
+    dataset = keep(_dataset(source, entries, split))
     dataset = replace(dataset, remarks=(*_unused(header, split), *dataset.remarks))
     lines = {entry.file: entry.line for entry in entries}
     dataset, problems = sides.examine(

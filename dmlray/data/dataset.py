@@ -1,14 +1,16 @@
 """What a data set is, whatever its layout on disk."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from dmlray.errors import DataError
+from dmlray.data.content import contents
+
+FINGERPRINT_FORMAT = 1  # raised when the same images would get another fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +19,7 @@ class Dataset:
 
     Ordered by class, then by name; the first `train_classes` classes train, the rest are unseen.
     `remarks` are what every score of this data must carry: where it is not what its name promises.
+    `listed` is the data set with its broken images, where some were left out.
     """
 
     name: str
@@ -26,16 +29,40 @@ class Dataset:
     classes: tuple[str, ...]
     train_classes: int
     remarks: tuple[str, ...] = ()
+    listed: "Dataset | None" = None
 
     def __len__(self) -> int:
         return len(self.files)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Short hash of (relative path, class, size in bytes) of all files."""
+        """Short hash of (relative path, class, size, content) of all files: equal on any machine.
+
+        `content.content` says how much of a large file counts.
+        """
+        return self._identity[0]
+
+    @property
+    def modified(self) -> str:
+        """Short hash of the times in ns at which the files were last changed, on this machine."""
+        return self._identity[1]
+
+    @cached_property
+    def _identity(self) -> tuple[str, str]:
+        found = contents(self.root, self.files)
+        details = (f"{one.size}\0{one.digest.hex()}" for one in found)
+        return self._hash(details), self._hash(str(one.modified) for one in found)
+
+    def has_fingerprint(self, text: str) -> bool:
+        """Whether `text` is the fingerprint, or the one of sizes alone that older runs hold."""
+        if text == self.fingerprint:
+            return True
+        return text == self._hash(str((self.root / file).stat().st_size) for file in self.files)
+
+    def _hash(self, details: Iterable[str]) -> str:
         digest = hashlib.sha256()
-        for file, label in zip(self.files, self.labels, strict=True):
-            line = "\0".join((file, self.classes[label], str(_size(self.root / file))))
+        for file, label, detail in zip(self.files, self.labels, details, strict=True):
+            line = "\0".join((file, self.classes[label], detail))
             digest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:16]
 
@@ -63,10 +90,3 @@ def from_ordered(
 def half(classes: int) -> int:
     """How many of `classes` train where nothing official says so: half, rounded up."""
     return (classes + 1) // 2
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from dmlray.data import folder
 from dmlray.data.dataset import Dataset
 from dmlray.data.found import Found
-from dmlray.data.storage import cache_folder, make_whole
+from dmlray.data.storage import make_whole, place
 from dmlray.errors import ConfigError, DataError
 
 SIDE = 64  # pixels
@@ -62,7 +62,7 @@ def load(root: Path | None) -> Dataset:
     """List the data set `demo`; the first call on a machine draws it."""
     if root is not None:
         raise ConfigError("data.root", ["data set 'demo' makes its own images. Leave it out."])
-    target = cache_folder() / f"demo-{DRAWING}"
+    target = place(f"demo-{DRAWING}")
     make_whole(target, Path.is_dir, _draw_all)
     return folder.read("demo", target)
 

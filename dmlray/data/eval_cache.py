@@ -20,13 +20,12 @@ import torch
 
 from dmlray.data import build
 from dmlray.data.augment import Transform, resize_short_side
-from dmlray.data.cache import ABOUT, Cache, check_space, cores, images_folder, size_of
+from dmlray.data.build import Progress
+from dmlray.data.cache import ABOUT, Cache, check_space, size_of
 from dmlray.data.decode import resized
-from dmlray.data.storage import make_whole
+from dmlray.data.storage import make_whole, place
 
 _CHUNK = 256  # images in memory at once
-
-Progress = Callable[[int, int], None]
 
 
 def open_eval_cache(
@@ -59,7 +58,7 @@ def _resized_cache(
 ) -> Cache:
     about = _about(source, short_side)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    folder = images_folder() / f"{source.folder.name.rpartition('-')[0]}-{key}"
+    folder = place("images", f"{source.folder.name.rpartition('-')[0]}-{key}")
 
     def make(partial_folder: Path) -> None:
         index = _layout(source, short_side)
@@ -104,7 +103,9 @@ def _images(source: Cache, short_side: int) -> Iterator[np.ndarray]:
         return np.ascontiguousarray(resize_short_side(source[row], short_side))
 
     # Each thread with a team of its own for every image would be far too many.
-    with ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(
+        build.cores(), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
         for start in range(0, len(source), _CHUNK):
             yield from pool.map(one, range(start, min(start + _CHUNK, len(source))))
 

@@ -7,29 +7,28 @@ from dmlray.data import listing, sides
 from dmlray.data.dataset import Dataset
 from dmlray.data.found import Found, complete
 from dmlray.data.listing import Tree
-from dmlray.data.sides import Images, Split
+from dmlray.data.sides import Images, Keep, Split
 from dmlray.errors import ConfigError, DataError
 
 
-def load(root: Path | None, split: Split = "classes") -> Dataset:
+def load(root: Path | None, split: Split = "classes", keep: Keep = sides.everything) -> Dataset:
     """List the data set `folder`: `root/<class>/`, or `root/{train,test}/<class>/` as given.
 
     Raises:
         ConfigError: If there is no root.
         DataError: If images are missing, alone in a test class or contradict each other.
     """
-    return complete(find(root, split))
+    return complete(find(root, split, keep))
 
 
-def find(root: Path | None, split: Split = "classes") -> Found:
+def find(root: Path | None, split: Split = "classes", keep: Keep = sides.everything) -> Found:
     """List it whether or not all of it is there and sound: `Found.problems` says what is not."""
     if root is None:
         problem = "data set 'folder' needs a folder with one sub-folder per class. Set data.root."
         raise ConfigError("data.root", [problem])
     found = _read("folder", root) if split == "classes" else _read_given(root)
-    dataset, problems = sides.examine(
-        found.dataset, lambda row: str(found.dataset.root / found.dataset.files[row])
-    )
+    kept = keep(found.dataset)
+    dataset, problems = sides.examine(kept, lambda row: str(kept.root / kept.files[row]))
     return replace(found, dataset=dataset, problems=(*found.problems, *problems))
 
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from dmlray.data import build
-from dmlray.data.cache import ABOUT, images_folder
-from dmlray.data.storage import cache_folder, remove, targets
+from dmlray.data.cache import ABOUT, images_folder, images_folders
+from dmlray.data.storage import is_own, remove, roots, targets
 from dmlray.errors import ConfigError
 
 
@@ -36,7 +36,7 @@ class Cleared:
 
 def listing() -> list[Entry]:
     """All caches on this machine, the last used first."""
-    entries = (_entry(folder) for folder in images_folder().glob("*"))
+    entries = (_entry(folder) for parent in images_folders() for folder in parent.glob("*"))
     return sorted(filter(None, entries), key=lambda entry: entry.last_used, reverse=True)
 
 
@@ -79,21 +79,24 @@ def _named(entries: list[Entry], names: Collection[str] | None) -> list[Entry]:
 
 
 def _sweep() -> None:
-    """Remove half-made and damaged folders, and locks that nobody holds."""
-    for target in targets(cache_folder()):
+    """Remove half-made and damaged folders, and locks that no process holds."""
+    for target in (target for root in roots() if is_own(root) for target in targets(root)):
         remove(target, whole=False)
     whole = {entry.folder for entry in listing()}
-    damaged = {path for path in images_folder().glob("*") if _is_target(path)} - whole
-    for target in targets(images_folder()) | damaged:
-        remove(target, whole=target not in whole)
+    for parent in images_folders():
+        damaged = {path for path in parent.glob("*") if _is_target(path)} - whole
+        for target in targets(parent) | damaged:
+            remove(target, whole=target not in whole)
 
 
 def _is_target(path: Path) -> bool:
-    return path.is_dir() and ".partial-" not in path.name
+    return path.is_dir() and ".partial-" not in path.name and is_own(path)
 
 
 def _entry(folder: Path) -> Entry | None:
-    """Read what a cache says of itself; None if it is damaged or not finished."""
+    """Read what a cache holds; None if it is damaged, not finished or another user's."""
+    if not is_own(folder):
+        return None
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         root = Path(about["root"])

@@ -13,10 +13,16 @@ from dmlray.data.dataset import Dataset, from_ordered, half
 from dmlray.errors import DataError
 
 Split = Literal["classes", "given"]  # the first half of the classes trains, or as the user laid out
+Keep = Callable[[Dataset], Dataset]  # takes images out of a data set as it was listed
 Images = Mapping[str, Sequence[str]]  # class -> files relative to the root
 GIVEN = "data.split=given (dmlray data: --split=given)"
 
 _SIDES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation"), "val")
+
+
+def everything(dataset: Dataset) -> Dataset:
+    """Take no image out."""
+    return dataset
 
 
 def halves(images: Images) -> tuple[Images, Images]:

@@ -1,25 +1,18 @@
 """Is a data set what its name promises: layout, counts, order of classes, and every file."""
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
-from dmlray.data import catalogue
+from dmlray.data import build, catalogue
 from dmlray.data.benchmarks import BENCHMARKS
+from dmlray.data.build import Progress
 from dmlray.data.dataset import Dataset
+from dmlray.data.decode import limit
 from dmlray.data.found import Found
 from dmlray.data.sides import Split
 from dmlray.errors import DataError
 
-BATCH = 64  # files between two words of progress
-GONE = (FileNotFoundError, NotADirectoryError)
-THREADS = 8  # they wait for the disk, not for a core
-
-Progress = Callable[[int, int], None]
 Pair = tuple[int, int]
 
 
@@ -27,6 +20,7 @@ Pair = tuple[int, int]
 class Verification:
     """What was found in `root` and what was expected; pairs are (train, test), files relative.
 
+    `reasons` has why each of `unreadable` cannot be decoded.
     `problems` forbid its use, `notes` go with every score of it.
     `fingerprint` is None where a file cannot be reached, `expected_*` where nothing was published.
     """
@@ -43,6 +37,7 @@ class Verification:
     class_order: str
     fingerprint: str | None
     problems: tuple[str, ...]
+    reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -51,25 +46,35 @@ class Verification:
 
 
 def verify(
-    name: str, root: Path | None, progress: Progress | None = None, split: Split = "classes"
+    name: str,
+    root: Path | None,
+    progress: Progress | None = None,
+    split: Split = "classes",
+    max_pixels: int | None = None,
 ) -> Verification:
-    """Check the data set `name` below `root`; `progress` hears (files done, files in all).
+    """Check the data set `name` below `root`.
+
+    Args:
+        progress: Called with (images decoded, images in all).
+        max_pixels: Larger images are unreadable; None means Pillow's own limit.
 
     Raises:
         ConfigError: If there is no such data set, or if it wants a root and has none.
         DataError: If no layout fits or its lists contradict each other.
     """
-    return _verify(catalogue.find(name, root, split), progress)
+    return _verify(catalogue.find(name, root, split), progress, max_pixels)
 
 
-def verify_dataset(dataset: Dataset, progress: Progress | None = None) -> Verification:
+def verify_dataset(
+    dataset: Dataset, progress: Progress | None = None, max_pixels: int | None = None
+) -> Verification:
     """Check the files of any data set."""
-    return _verify(Found("class folders", "as listed", dataset), progress)
+    return _verify(Found("class folders", "as listed", dataset), progress, max_pixels)
 
 
-def _verify(found: Found, progress: Progress | None) -> Verification:
+def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> Verification:
     dataset = found.dataset
-    missing, unreadable = _open_all(dataset, progress or (lambda done, count: None))
+    missing, reasons, notes = _decode_all(dataset, progress, max_pixels)
     train_images = int((dataset.labels < dataset.train_classes).sum())
     published = next((known for known in BENCHMARKS if known.name == dataset.name), None)
     return Verification(
@@ -81,16 +86,17 @@ def _verify(found: Found, progress: Progress | None) -> Verification:
         expected_classes=published.classes if published else None,
         expected_images=published.images if published else None,
         missing=missing,
-        unreadable=unreadable,
+        unreadable=tuple(reasons),
+        reasons=reasons,
         class_order=found.order,
         fingerprint=_fingerprint(dataset),
         problems=(
             *(dataset.remarks if published else ()),  # not what was published
             *found.problems,
             *_said("missing", missing),
-            *_said("unreadable", unreadable),
+            *_said("unreadable", tuple(reasons)),
         ),
-        notes=() if published else dataset.remarks,
+        notes=(*(() if published else dataset.remarks), *notes),
     )
 
 
@@ -106,32 +112,14 @@ def _said(what: str, files: Sequence[str]) -> Iterator[str]:
         yield f"{len(files)} {what} images, first {files[0]}"
 
 
-def _open_all(dataset: Dataset, progress: Progress) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Open the header of every file: those that are missing, and those that are no image."""
-    files, count = dataset.files, len(dataset)
-    batches = [files[start : start + BATCH] for start in range(0, count, BATCH)]
-    errors: dict[str, Exception] = {}
-    pool = ThreadPoolExecutor(THREADS)
-    try:
-        with warnings.catch_warnings():
-            # Set once, around the threads: the filters are the whole process's.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for number, bad in enumerate(pool.map(lambda b: _open(dataset.root, b), batches), 1):
-                errors |= bad
-                progress(min(number * BATCH, count), count)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    gone = {file for file, error in errors.items() if isinstance(error, GONE)}
-    return tuple(f for f in errors if f in gone), tuple(f for f in errors if f not in gone)
-
-
-def _open(root: Path, files: Sequence[str]) -> dict[str, Exception]:
-    errors: dict[str, Exception] = {}
-    for file in files:
-        try:
-            with Image.open(root / file):
-                pass
-        except Exception as error:  # Pillow's readers have no common error: OSError, struct, ...
-            errors[file] = error
-    return errors
+def _decode_all(
+    dataset: Dataset, progress: Progress | None, max_pixels: int | None
+) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
+    """Decode every file: those that are missing, reasons of the unreadable ones, and remarks."""
+    missing = tuple(file for file in dataset.files if not (dataset.root / file).exists())
+    gone = set(missing)
+    files = [file for file in dataset.files if file not in gone]
+    job = build.Job(str(dataset.root), files, None, limit(max_pixels))
+    findings = build.check(job, build.cores(), progress)
+    reasons = sorted((findings.broken | findings.unreached).items())
+    return missing, {files[row]: reason for row, reason in reasons}, findings.remarks()

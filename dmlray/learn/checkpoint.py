@@ -88,6 +88,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     """Write what `pack` gave, whole or not at all."""
     packed = BytesIO()  # torch's own writer does not say when the disk is full
     torch.save(content, packed)
+    path.parent.mkdir(exist_ok=True)
     with whole_file(path) as temporary:
         temporary.write_bytes(packed.getbuffer())
 

@@ -11,6 +11,7 @@ import torch
 
 from dmlray.errors import ResourceError
 
+_MOST_LOADER_THREADS = 16  # more than a GPU takes images from; each holds memory
 _DRIVERS = {12: "525.60", 13: "580.65"}  # the oldest for each major version of CUDA, on Linux
 
 
@@ -79,6 +80,14 @@ def set_threads(threads: int) -> None:
     """Give this process so many CPU threads; numbers repeat for the same count."""
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+
+
+def loader_threads(device: torch.device, cpus: int) -> int:
+    """Threads that prepare a GPU's batches on `cpus` cores, of which one drives the GPU.
+
+    None for a CPU: it computes on the same cores.
+    """
+    return min(cpus - 1, _MOST_LOADER_THREADS) if device.type == "cuda" and cpus > 1 else 0
 
 
 def _check_all() -> int:

@@ -35,7 +35,7 @@ def preflight(
     Raises:
         DmlrayError: The first thing that is wrong.
     """
-    dataset = load_dataset(plan)
+    dataset = load_dataset(plan, progress, announce)
     test = test_subset(dataset)
     fitted = with_folds(plan, dataset)
     parts = _parts(fitted, dataset, in_folds=folds)
@@ -47,7 +47,13 @@ def preflight(
     transform = plan.data.transform
     trunk.check_size(transform.size)
     batch_checks.check_batchnorm(plan, [train for train, _ in parts], trunk)
-    opened = partial(open_cache, dataset, progress=progress, announce=announce)
+    opened = partial(
+        open_cache,
+        dataset,
+        progress=progress,
+        announce=announce,
+        max_pixels=plan.data.max_pixels,
+    )
     opened(transform.train_short_side)
     open_eval_cache(transform, opened, progress, announce)
     return dataset

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,17 +12,20 @@ from torch.optim.optimizer import Optimizer
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
 from dmlray.data import catalogue, folds
-from dmlray.data.cache import Cache, open_cache
+from dmlray.data.broken import leave_out
+from dmlray.data.cache import Cache, find_broken, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.eval_cache import open_eval_cache
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed
+from dmlray.data.sides import everything
 from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.checkpoint import Progress
 from dmlray.learn.checkpoint_writer import CheckpointWriter
 from dmlray.learn.compiler import check_compiler
+from dmlray.learn.device import default_device, loader_threads
 from dmlray.learn.embed import embed
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build
@@ -45,6 +48,12 @@ class Place:
     team: Team = ALONE  # whose workers share each batch
 
 
+def whole_process() -> Place:
+    """This process's device, with all CPU cores that torch uses here."""
+    device = default_device()
+    return Place(device, loader_threads(device, torch.get_num_threads()))
+
+
 @dataclass(frozen=True)
 class Task:
     """What is learned, and what each epoch is scored on (None: on nothing)."""
@@ -54,9 +63,24 @@ class Task:
     validation: Subset | None
 
 
-def load_dataset(plan: Experiment) -> Dataset:
-    """The plan's data set."""
-    return catalogue.load(plan.data.name, plan.data.root, plan.data.split)
+def load_dataset(
+    plan: Experiment,
+    progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[int], None] | None = None,
+) -> Dataset:
+    """List the plan's data set; `data.skip_broken` leaves out what cannot be decoded.
+
+    To know what that is all images are decoded into the cache, if they are not there: `progress`
+    and `announce` are those of `open_cache`.
+    """
+    data = plan.data
+
+    def readable(dataset: Dataset) -> Dataset:
+        side = data.transform.train_short_side
+        return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
+
+    keep = readable if data.skip_broken else everything
+    return catalogue.load(data.name, data.root, data.split, keep)
 
 
 def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:
@@ -139,6 +163,7 @@ class Training:
         progress.scale(scaler)
         self.place.team.agree(self.learner)
         if self.place.team.leads:
+            folder.make()
             journal.rewind(folder.metrics, progress.epoch)
         for line in journal.read(folder.metrics):
             if line["epoch"] <= progress.epoch:
@@ -188,13 +213,19 @@ class Training:
     def train_feed(self) -> Feed:
         """The images to learn from, augmented, in as many views as the method wants."""
         views = getattr(self.learner, "views", 1)
-        cache = open_cache(self.task.dataset, self.plan.data.transform.train_short_side)
+        cache = self._cache(self.plan.data.transform.train_short_side)
         return self._feed(cache, self.task.train, views)
 
     def eval_feed(self, subset: Subset) -> Feed:
         """The images of `subset` as tests see them: no augmentation."""
-        opened = partial(open_cache, self.task.dataset)
-        return self._feed(open_eval_cache(self.plan.data.transform, opened), subset)
+        return self._feed(self._eval_cache, subset)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What every score must carry: of the data set, of its pixels and of their cutting."""
+        transform = self.plan.data.transform
+        pixels = self._eval_cache.remarks
+        return [*self.task.dataset.remarks, *pixels, *filter(None, [transform.remark])]
 
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
         """What `function` of the learner makes of the images of `subset`, in order: (N, D)."""
@@ -232,6 +263,13 @@ class Training:
             return False
         progress.best, progress.best_epoch = score, progress.epoch
         return self.keep_best
+
+    @cached_property
+    def _eval_cache(self) -> Cache:
+        return open_eval_cache(self.plan.data.transform, self._cache)
+
+    def _cache(self, short_side: int | None) -> Cache:
+        return open_cache(self.task.dataset, short_side, max_pixels=self.plan.data.max_pixels)
 
     def _feed(self, cache: Cache, subset: Subset, views: int = 1) -> Feed:
         data, network = self.plan.data, self.trunk.statistics

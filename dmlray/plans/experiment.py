@@ -7,10 +7,12 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from dmlray.backbones.trunk import BatchNorm, Pooling
 from dmlray.data.augment import Transform
+from dmlray.data.decode import MAX_PIXELS
 from dmlray.data.folds import Kind
 from dmlray.data.samplers import Replacement
 from dmlray.data.sides import Split
 from dmlray.knobs import Knobs
+from dmlray.local_paths import local_path
 
 FOLDS = 4  # where the plan leaves their number open and the data set has classes enough
 
@@ -30,6 +32,12 @@ class Data(Knobs):
     split: Split = Field(
         "classes", description="first half of the classes trains, or as given (folder, csv)"
     )
+    skip_broken: bool = Field(
+        False, description="leave out images that cannot be decoded; every score names them"
+    )
+    max_megapixels: float = Field(
+        MAX_PIXELS / 1e6, gt=0, le=10_000, description="larger images are refused, in 10^6 pixels"
+    )
     batch_size: int = Field(64, ge=1, le=65_536, description="images per step, over all workers")
     images_per_class: int | None = Field(
         None, ge=1, le=1024, description="images of each class in a batch; null shuffles plainly"
@@ -39,10 +47,17 @@ class Data(Knobs):
     )
     transform: Transform = Field(default_factory=lambda: Transform())
 
-    @field_validator("root")
+    @property
+    def max_pixels(self) -> int:
+        """`max_megapixels` in pixels."""
+        return round(self.max_megapixels * 1e6)
+
+    @field_validator("root", mode="before")
     @classmethod
-    def _from_anywhere(cls, root: Path | None) -> Path | None:
-        return root.expanduser().absolute() if root else None  # workers stand in other folders
+    def _from_anywhere(cls, root: Any) -> Any:
+        if not isinstance(root, str | Path):
+            return root
+        return local_path(root).absolute()  # workers stand in other folders
 
     @model_validator(mode="after")
     def _whole_classes(self) -> "Data":
@@ -69,7 +84,8 @@ class Backbone(Knobs):
     @field_validator("weights")
     @classmethod
     def _from_anywhere(cls, weights: str) -> str:
-        return weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
+        named = weights in ("pretrained", "none")
+        return weights if named else str(local_path(weights).absolute())
 
 
 class Optimizer(Knobs):

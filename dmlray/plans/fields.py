@@ -1,7 +1,9 @@
 """The types that a setting takes, by its dotted key."""
 
 import types
-from typing import Any, Union, get_args, get_origin
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
 
 from dmlray import methods
 from dmlray.knobs import Knobs
@@ -23,6 +25,19 @@ def types_of(method: str, key: str) -> frozenset[Any]:
             return frozenset()
         parts = frozenset(_parts(field.annotation))
     return parts
+
+
+@cache
+def takes_text(method: str, key: str) -> bool:
+    """Whether a setting takes text or a path, and nothing else but null."""
+    if key == "method.name" or (not method and key.partition(".")[0] == "method"):
+        return key == "method.name"
+    parts = types_of(method, key) - {type(None)}
+    return bool(parts) and all(part in (str, Path) or _is_words(part) for part in parts)
+
+
+def _is_words(part: Any) -> bool:
+    return get_origin(part) is Literal and all(isinstance(word, str) for word in get_args(part))
 
 
 def _is_group(part: Any) -> bool:

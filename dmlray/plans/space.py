@@ -134,7 +134,9 @@ def read_ranges(
         space, found = _in_order(space, when)
     if found:
         raise ConfigError(source, found)
-    return Ranges(space, {k: c for k, c in when.items() if c}), Voice("space", fixed, said.places)
+    return Ranges(space, {k: c for k, c in when.items() if c}), Voice(
+        "space", fixed, said.places, said.texts
+    )
 
 
 def _sections(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:

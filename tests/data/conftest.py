@@ -7,6 +7,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from dmlray.data import build
+from dmlray.data.dataset import Dataset
+from dmlray.data.folder import read
 from tests.data.pictures import picture
 
 
@@ -35,3 +38,17 @@ def shared() -> Iterator[Path]:
     with TemporaryDirectory(dir="/tmp") as root:
         os.chmod(root, 0o755)
         yield Path(root)
+
+
+@pytest.fixture
+def dataset(photos: Path) -> Dataset:
+    """Classes a, b and c train, d and e test."""
+    return read("folder", photos)
+
+
+@pytest.fixture
+def several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let even small data sets be built by several processes."""
+    monkeypatch.setattr(build, "FEW", 0)
+    monkeypatch.setattr(build, "FEW_HEADERS", 0)
+    monkeypatch.setattr(build, "STRIDE", 4)

@@ -19,34 +19,13 @@ import pytest
 from PIL import Image
 
 from dmlray.data import build, storage
-from dmlray.data.cache import Cache, cache_folder, open_cache
+from dmlray.data.cache import cache_folder, open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.decode import decode
 from dmlray.data.folder import read
 from dmlray.errors import DataError, ResourceError
+from tests.data.caches import assert_holds
 
 Disk = namedtuple("Disk", "total used free")
-
-
-@pytest.fixture
-def dataset(photos: Path) -> Dataset:
-    return read("folder", photos)
-
-
-@pytest.fixture
-def several(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let even small data sets be built by several processes."""
-    monkeypatch.setattr(build, "FEW", 0)
-    monkeypatch.setattr(build, "FEW_HEADERS", 0)
-    monkeypatch.setattr(build, "STRIDE", 4)
-
-
-def assert_holds(cache: Cache, dataset: Dataset, short_side: int | None) -> None:
-    assert len(cache) == len(dataset)
-    for row, file in enumerate(dataset.files):
-        wanted = decode(dataset.root / file, short_side)
-        np.testing.assert_array_equal(cache[row], wanted)
-        assert cache.sizes(np.array([row])).tolist() == [list(wanted.shape[:2])]
 
 
 def left_behind() -> list[str]:
@@ -112,15 +91,21 @@ def test_description_of_other_images_is_not_believed(dataset: Dataset) -> None:
     assert json.loads(about.read_text())["fingerprint"] == dataset.fingerprint
 
 
-@pytest.mark.usefixtures("several")
-@pytest.mark.parametrize("processes", [1, 2])
-def test_corrupt_image_is_named_and_nothing_is_left(dataset: Dataset, processes: int) -> None:
-    path = dataset.root / "c" / "3.png"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])  # its header is fine
-    with pytest.raises(DataError, match=r"c/3\.png: not a readable image"):
-        open_cache(read("folder", dataset.root), None, processes=processes)
-    assert [name for name in left_behind() if not name.endswith(".lock")] == []
+def test_other_limits_of_pixels_have_other_caches(dataset: Dataset) -> None:
+    assert len(open_cache(dataset, 16, max_pixels=10_000)) == len(dataset)
+    with pytest.raises(DataError, match="has more than 1,900 pixels"):
+        open_cache(dataset, 16, max_pixels=1900)
+
+
+@pytest.mark.parametrize("most", [4095, 4096])
+def test_twelve_bits_in_sixteen_are_remarked_on(dataset: Dataset, most: int) -> None:
+    for row in (0, 1):
+        deep = Image.fromarray(np.full((9, 9), most - row, np.uint16))
+        deep.save(dataset.root / dataset.files[row])
+    remarks = open_cache(dataset, None, processes=1).remarks
+    assert len(remarks) == (most == 4095)
+    if remarks:
+        assert remarks[0].startswith("no value of the 2 16-bit images is above 4,095")
 
 
 def test_full_disk_is_told_before_building(

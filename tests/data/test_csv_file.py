@@ -192,7 +192,7 @@ def test_other_encodings_are_told(source: Path, encoding: str) -> None:
         ("pipe", "cannot be read: Is a pipe or a device"),
         ("socket", "cannot be read: "),
         ("device", "cannot be read: Is a pipe or a device"),
-        ("huge", "cannot be read: has 1,048,576 MiB, more than 256"),
+        ("huge", "cannot be read: has 1,048,576 MiB. Allowed: 256 MiB"),
         ("circle", "cannot be read: Too many levels of symbolic links"),
     ],
 )

@@ -8,7 +8,6 @@ from PIL import Image
 from torchvision import transforms
 
 from dmlray.data.decode import LONGEST, decode, decoded_size
-from dmlray.errors import DataError
 
 HEIGHT, WIDTH = 20, 30
 GREY = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
@@ -158,58 +157,3 @@ def test_threads_of_pixels_stay_small(tmp_path: Path, size: tuple[int, int]) -> 
     assert decoded_size(path, 64) == shape
     assert min(shape) == 64
     assert max(shape) == (64 if size == (1, 1) else 64 * LONGEST)
-
-
-def broken_files(folder: Path) -> list[Path]:
-    whole = save(folder / "whole.jpg", Image.fromarray(COLOURS)).read_bytes()
-    contents = {
-        "cut.jpg": whole[:-40],
-        "text.jpg": b"not an image",
-        "empty.webp": b"",
-        "head.png": b"\x89PNG\r\n\x1a\n" + b"\0" * 40,
-    }
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    return [folder / name for name in contents]
-
-
-def test_broken_files_are_named(tmp_path: Path) -> None:
-    for path in [*broken_files(tmp_path), tmp_path / "missing.png"]:
-        with pytest.raises(DataError, match=f"{path.name}: not a readable image: .*[.]$") as raised:
-            decode(path, None)
-        assert str(raised.value).count(str(path)) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("cut.jpg", r"image file is truncated \(\d+ bytes not processed\)"),
-        ("text.jpg", "its content has no known image format"),
-        ("empty.webp", "the file is empty"),
-        ("missing.png", "No such file or directory"),
-    ],
-)
-def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, name: str, reason: str) -> None:
-    broken_files(tmp_path)
-    with pytest.raises(DataError, match=f"{name}: not a readable image: {reason}[.]$"):
-        decode(tmp_path / name, None)
-
-
-def test_a_cut_png_is_refused(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    noise = Image.fromarray(rng.integers(0, 256, (90, 90, 3), dtype=np.uint8))
-    path = save(tmp_path / "cut.png", noise)
-    path.write_bytes(path.read_bytes()[:9000])
-    with pytest.raises(DataError, match=r"cut\.png: not a readable image: .*truncated"):
-        decode(path, None)
-
-
-@pytest.mark.parametrize("factor", [1.5, 3])  # Pillow only warns up to twice its limit
-def test_decompression_bombs_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float
-) -> None:
-    path = save(tmp_path / "bomb.png", Image.new("RGB", (100, 100)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(10_000 / factor))
-    for read in (decode, decoded_size):
-        with pytest.raises(DataError, match=r"bomb\.png: refused, has more than [\d,]+ pixels"):
-            read(path, None)

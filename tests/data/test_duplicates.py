@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dmlray.data import duplicates
+from dmlray.data.content import WHOLE
 from dmlray.data.dataset import Dataset
 from dmlray.errors import DataError
 
@@ -26,8 +27,8 @@ def check(dataset: Dataset) -> str | None:
 
 
 def long(first: bytes = b"", middle: bytes = b"-", last: bytes = b"") -> bytes:
-    """Several times what is read of a file's end; equal but for the given bytes."""
-    rest = bytes(2 * duplicates.TAIL)
+    """Larger than a file that is hashed whole; equal but for the given bytes."""
+    rest = bytes(2 * WHOLE)
     return first + rest + middle + rest + last
 
 

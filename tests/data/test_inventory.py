@@ -14,7 +14,6 @@ import pytest
 
 from dmlray.data.cache import Cache, images_folder, open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.folder import read
 from dmlray.data.inventory import clear, listing
 from dmlray.errors import ConfigError
 
@@ -30,11 +29,6 @@ def wait(done, count):
 build.STRIDE = 2
 open_cache(read("folder", Path(sys.argv[1])), None, wait, processes=1)
 """
-
-
-@pytest.fixture
-def dataset(photos: Path) -> Dataset:
-    return read("folder", photos)
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """Is a data set what its name promises."""
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from dmlray.data import catalogue, cub
+from dmlray.data import build, catalogue, cub
 from dmlray.data.verify import verify, verify_dataset
 from dmlray.errors import ConfigError, DataError
 from tests.data import benchmarks
@@ -65,11 +68,76 @@ def plain(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_image_too_large_to_decode_is_unreadable(
-    plain: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_image_too_large_to_decode_is_unreadable(plain: Path) -> None:
+    found = verify("folder", plain, max_pixels=12 * 16)
+    assert found.reasons == {  # 12 x 17
+        "d/2.png": "has more than 192 pixels (17 x 12): data.max_megapixels allows more"
+    }
+    assert verify("folder", plain).well
+
+
+def flat(path: Path) -> None:
+    Image.fromarray(np.ones((9, 9), np.float32)).save(path, "tiff")
+
+
+def wrong_checksum(path: Path) -> None:
+    picture(40, 50).save(path, "png")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IEND") - 5] ^= 1  # the last byte of the pixels' own
+    path.write_bytes(content)
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut.jpg": (lambda path: cut(path, "jpeg"), "image file is truncated"),
+    "cut.webp": (lambda path: cut(path, "webp"), ""),
+    "checksum.png": (wrong_checksum, "broken PNG file"),
+    "empty.png": (Path.touch, "the file is empty"),
+    "postscript.png": (
+        lambda path: picture(9, 9).save(path, "eps"),
+        "its content has no known image format",
+    ),
+    "text.jpg": (lambda path: path.write_text("<html>"), "its content has no known image format"),
+    "flat.png": (flat, "all its values are 1, so that there is no range to scale by"),
+    "large.png": (
+        lambda path: Image.new("1", (20_000, 9000)).save(path, "png"),
+        "has more than 178,956,970 pixels",
+    ),
+}
+
+
+def cut(path: Path, kind: str) -> None:
+    picture(40, 50).save(path, kind)
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_one_of_each_fault_is_named_in_one_run(
+    plain: Path, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12 * 16)
-    assert verify("folder", plain).unreadable == ("d/2.png",)  # 12 x 17
+    monkeypatch.setattr(build, "cores", lambda: processes)
+    monkeypatch.setattr(build, "FEW", 0)
+    for name, (make, _) in FAULTS.items():
+        make(plain / "a" / name)
+    (plain / "a" / "gone.png").symlink_to("nowhere")
+    steps: list[tuple[int, int]] = []
+    found = verify("folder", plain, lambda done, count: steps.append((done, count)))
+    assert not found.well
+    assert found.missing == ("a/gone.png",)
+    assert found.unreadable == tuple(f"a/{name}" for name in sorted(FAULTS))
+    for name, (_, reason) in FAULTS.items():
+        assert reason in found.reasons[f"a/{name}"]
+    assert f"{len(FAULTS)} unreadable images, first a/checksum.png" in found.problems
+    assert steps == sorted(steps) and steps[-1] == (8 + len(FAULTS), 8 + len(FAULTS))
+
+
+def test_unusual_depths_are_noted(plain: Path) -> None:
+    deep = np.asarray(picture(9, 9).convert("L"), np.float32)
+    Image.fromarray(deep).save(plain / "a" / "3.png", "tiff")
+    found = verify("folder", plain)
+    assert found.well
+    assert found.notes == (
+        "1 of 9 images have float or 32-bit values, each file's scaled by its own range",
+    )
 
 
 def test_any_data_set_is_verified_without_expectations(plain: Path) -> None:

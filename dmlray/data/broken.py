@@ -1,0 +1,46 @@
+"""Broken images left out, where the user allows it: never in silence, never a whole class."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from dmlray.data.dataset import Dataset
+from dmlray.errors import DataError
+
+NAMED = 3  # files that the remark names
+
+
+def leave_out(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
+    """Take the broken files, which map to reasons, out of a data set; classes and sides stay.
+
+    Raises:
+        DataError: If a class loses all its images, or a test class all but one.
+    """
+    if not reasons:
+        return dataset
+    whole = np.array([file not in reasons for file in dataset.files])
+    labels = dataset.labels[whole]
+    before, after = (
+        np.bincount(found, minlength=len(dataset.classes)) for found in (dataset.labels, labels)
+    )
+    tested = np.arange(len(before)) >= dataset.train_classes
+    lost = np.flatnonzero((after < before) & (after < np.where(tested, 2, 1)))
+    if len(lost):
+        left, name = after[lost[0]], dataset.classes[lost[0]]
+        side = "test" if tested[lost[0]] else "training"
+        raise DataError(
+            f"{dataset.root}: data.skip_broken leaves {left} of {before[lost[0]]} images of {side}"
+            f" class {name!r}. Expected at least 1 image of each training class and 2 of each test"
+            f" class; {len(lost)} classes have fewer."
+        )
+    first = ", ".join(list(reasons)[:NAMED])
+    more = ", ..." if len(reasons) > NAMED else ""
+    remark = f"{len(reasons)} of {len(dataset)} images left out as broken: {first}{more}"
+    return replace(
+        dataset,
+        files=tuple(file for file in dataset.files if file not in reasons),
+        labels=labels,
+        remarks=(*dataset.remarks, remark),
+        listed=dataset,
+    )

@@ -1,0 +1,68 @@
+"""What the decoding of a data set showed: broken images with reasons, and unusual depths."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from dmlray.errors import DataError
+
+SHOWN = 20  # files that a message lists
+TWELVE = 4095  # the largest value of 12 bits
+
+Reasons = dict[int, str]  # row of the data set -> why its image cannot be read
+
+
+@dataclass
+class Findings:
+    """Counts over `done` decoded images.
+
+    `broken` have damaged content; of `unreached` the disk or the memory is at fault. `deep` images
+    had 16 bits, `peak` is their largest value; `scaled` ones had float or 32-bit values.
+    """
+
+    done: int = 0
+    broken: Reasons = field(default_factory=dict)
+    unreached: Reasons = field(default_factory=dict)
+    deep: int = 0
+    peak: int = 0
+    scaled: int = 0
+
+    @classmethod
+    def parsed(cls, content: Mapping[str, Any]) -> "Findings":
+        """Read the JSON form of `asdict`, whose rows are text."""
+        rows = {
+            name: {int(row): reason for row, reason in content[name].items()}
+            for name in ("broken", "unreached")
+        }
+        return cls(**{**content, **rows})
+
+    def add(self, other: "Findings") -> None:
+        """Count the images of `other` too."""
+        self.done += other.done
+        self.broken |= other.broken
+        self.unreached |= other.unreached
+        self.deep += other.deep
+        self.peak = max(self.peak, other.peak)
+        self.scaled += other.scaled
+
+    def remarks(self) -> tuple[str, ...]:
+        """What every score of these images must carry."""
+        found = []
+        if self.scaled:
+            count = f"{self.scaled} of {self.done} images have float or 32-bit values"
+            found.append(f"{count}, each file's scaled by its own range")
+        if self.deep and self.peak <= TWELVE:
+            count = f"no value of the {self.deep} 16-bit images is above {TWELVE:,}"
+            found.append(f"{count}: 12 bits in 16 are nearly black; multiply the values by 16")
+        return tuple(found)
+
+
+def refusal(root: Path, reasons: Mapping[str, str], count: int, advice: str = "") -> DataError:
+    """The error for files below `root`, of `count`, that cannot be read: the first with reasons."""
+    lines = [f"{file}: {reason}" for file, reason in islice(reasons.items(), SHOWN)]
+    if len(reasons) > SHOWN:
+        lines.append(f"and {len(reasons) - SHOWN} more")
+    listed = "".join(f"\n  {line}" for line in lines)
+    return DataError(f"{root}: {len(reasons)} of {count} images cannot be read.{advice}{listed}")

@@ -1,0 +1,15 @@
+"""What every cache must hold."""
+
+import numpy as np
+
+from dmlray.data.cache import Cache
+from dmlray.data.dataset import Dataset
+from dmlray.data.decode import decode
+
+
+def assert_holds(cache: Cache, dataset: Dataset, short_side: int | None) -> None:
+    assert len(cache) == len(dataset)
+    for row, file in enumerate(dataset.files):
+        wanted = decode(dataset.root / file, short_side)
+        np.testing.assert_array_equal(cache[row], wanted)
+        assert cache.sizes(np.array([row])).tolist() == [list(wanted.shape[:2])]
