@@ -52,6 +52,9 @@ class Plans:
         budget = self.ensemble.member(index).budget
         return SimpleNamespace(budget=SimpleNamespace(epochs=budget.epochs))
 
+    def setting(self, index: int) -> int:
+        return self.ensemble.setting(index)
+
 
 class Watched(Display):
     """Remembers how many members it has shown at work at once."""

@@ -3,11 +3,22 @@
 import signal
 from collections.abc import Sequence
 
+from dmlray.printable import printable
+
+_MOST_PROBLEMS = 50  # that are listed
+_MOST_LETTERS = 4000  # of one problem: it may list all that is allowed
+
 
 class DmlrayError(Exception):
-    """A mistake or mishap that a user can mend; its text says where, what and what is allowed."""
+    """A mistake or mishap that a user can mend; its text says where, what and what is allowed.
+
+    The text is one line: names in it cannot break it or do anything to a terminal.
+    """
 
     exit_status = 2
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_one_line(text))
 
 
 class ConfigError(DmlrayError):
@@ -17,9 +28,12 @@ class ConfigError(DmlrayError):
         self.source, self.problems = source, tuple(problems)
         if len(problems) == 1:
             super().__init__(f"{source}: {problems[0]}")
-        else:
-            lines = "".join(f"\n  {problem}" for problem in problems)
-            super().__init__(f"{source}: {len(problems)} problems{lines}")
+            return
+        super().__init__(f"{source}: {len(problems)} problems")
+        listed = [_one_line(problem) for problem in problems[:_MOST_PROBLEMS]]
+        if len(problems) > _MOST_PROBLEMS:
+            listed.append(f"and {len(problems) - _MOST_PROBLEMS} more")
+        self.args = ("\n  ".join([*self.args, *listed]),)
 
     def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
         return type(self), (self.source, self.problems)  # pickled when a worker raises it
@@ -43,8 +57,21 @@ class RunError(DmlrayError):
     exit_status = 1
 
 
-class DiskFull(RunError):
-    """No fault of what was being done: it goes on once there is room."""
+class StorageError(RunError):
+    """A file cannot be read or written: no fault of the run, which can go on once that is mended.
+
+    `resume` is the command that goes on from here, where there is one.
+    """
+
+    resume: str | None = None
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}. Go on with: {self.resume}" if self.resume else text
+
+
+class DiskFull(StorageError):
+    """The disk or the user's quota is used up: the same will happen to every other write."""
 
 
 class Interrupted(BaseException):
@@ -57,3 +84,9 @@ class Interrupted(BaseException):
         self.exit_status = 128 + number
         self.resume: str | None = None
         super().__init__(signal.Signals(number).name)
+
+
+def _one_line(text: str) -> str:
+    if len(text) > _MOST_LETTERS:
+        text = f"{text[: _MOST_LETTERS // 2]}...{text[-_MOST_LETTERS // 2 :]}"
+    return printable(text)

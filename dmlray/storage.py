@@ -1,24 +1,39 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and what a disk can refuse."""
 
+import errno
 import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from dmlray.errors import DiskFull, StorageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes the name `path` when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Give a temporary path beside `path`; it takes the name `path` when the block succeeds.
+
+    The folder must exist: one that was moved away is not made again.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a write that fails names no file
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -30,3 +45,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_array(path: Path, rows: np.ndarray) -> None:
+    """Write an array as .npy, whole or not at all."""
+    packed = BytesIO()  # numpy's own writer does not say that the disk is full
+    np.save(packed, rows, allow_pickle=False)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(packed.getbuffer())
+
+
+def storage_error(error: BaseException) -> StorageError | None:
+    """The sentence for an error that a disk or a file gave; None for any other."""
+    if isinstance(error, StorageError):
+        return error
+    if not isinstance(error, OSError):
+        return None
+    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    where = f"{file}: " if file else ""
+    if error.errno in _FULL:
+        return DiskFull(f"{where}the disk is full: make room")
+    return StorageError(f"{where}{error.strerror}") if file and error.strerror else None

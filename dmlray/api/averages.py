@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dmlray.api.begin import RUNS, needed, prepare, resumable, resumed, run_name
+from dmlray.api.begin import RUNS, Run, needed, open_run, prepare, resumed, run_name
 from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.session import session
+from dmlray.cluster.slots import share_of
+from dmlray.data.dataset import Dataset
 from dmlray.learn.averages import score_members
 from dmlray.learn.scores import Scores
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display, Silent
+
+_SIZE = 5  # trainings of `repeat`, where no number is given
 
 
 def cross_validate(
@@ -29,15 +33,20 @@ def cross_validate(
     """Train the folds of one setting side by side; score them on the test classes."""
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "cross_validation", overrides)
+        folder = resumed(
+            resume, "cross_validation", {"file": file, "overrides": overrides, "--out": out}
+        )
         plan = read_ensemble(folder.plan("cross_validation"))
-        prepare(plan.experiment, display, folds=True)
+        experiment = plan.experiment
     else:
         experiment = read_experiment(needed(file), overrides).experiment
         folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_cv")
-        folder.must_be_new()
-        plan = cross_validation(prepare(experiment, display, folds=True)[0])
-    scores = _averaged("cross_validation", "cv", plan, folder, members_per_gpu, address, display)
+    with open_run(folder, "dmlray cv --resume", resumed=bool(resume)) as run:
+        experiment, dataset = prepare(experiment, display, folds=True)
+        if not resume:
+            plan = cross_validation(experiment)
+        path = folder.plan("cross_validation")
+        scores = _averaged(run, path, plan, dataset, members_per_gpu, address, display)
     return scores, folder
 
 
@@ -45,7 +54,7 @@ def repeat(
     file: Path | None = None,
     overrides: Sequence[str] = (),
     *,
-    size: int = 5,
+    size: int | None = None,
     members_per_gpu: int = 1,
     out: Path | None = None,
     resume: Path | None = None,
@@ -59,31 +68,36 @@ def repeat(
     """
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "repeat", overrides)
+        folder = resumed(
+            resume,
+            "repeat",
+            {"file": file, "overrides": overrides, "--repeats": size, "--out": out},
+        )
         plan = read_ensemble(folder.plan("repeat"))
     else:
+        size = _SIZE if size is None else size
         plan = repeats(read_experiment(needed(file), overrides).experiment, size)
         folder = RunFolder(out or RUNS / f"{run_name(needed(file))}_repeat")
-        folder.must_be_new()
-    plan = replace(plan, experiment=prepare(plan.experiment, display)[0])
-    scores = _averaged("repeat", "repeat", plan, folder, members_per_gpu, address, display)
+    with open_run(folder, "dmlray repeat --resume", resumed=bool(resume)) as run:
+        experiment, dataset = prepare(plan.experiment, display)
+        plan, path = replace(plan, experiment=experiment), folder.plan("repeat")
+        scores = _averaged(run, path, plan, dataset, members_per_gpu, address, display)
     return scores, folder
 
 
 def _averaged(
-    kind: str,
-    command: str,
+    run: Run,
+    path: Path,
     plan: Ensemble,
-    folder: RunFolder,
+    dataset: Dataset,
     members_per_gpu: int,
     address: str | None,
     display: Display,
 ) -> Scores:
-    """Train the members that are missing and average all."""
-    if not folder.plan(kind).exists():
-        folder.claim()
-        plan.write(folder.plan(kind))
-    with resumable(f"dmlray {command} --resume", folder), session(address) as cluster:
-        fill_caches(plan.experiment, display)
-        members.train_members(plan, folder, cluster, members_per_gpu, display)
-        return score_members(plan, folder)
+    """Train the members that are missing and average all; a new run keeps its plan in `path`."""
+    with session(address) as cluster:
+        share = share_of(cluster, members_per_gpu)
+        fill_caches(plan.experiment, display, share.cpus, share.gpus)
+        run.begin(lambda: plan.write(path), dataset, plan.experiment.seed)
+        members.train_members(plan, run.folder, cluster, members_per_gpu, display)
+        return score_members(plan, run.folder)

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dmlray.api.begin import RUNS, experiment_of, prepare, resumable, resumed, run_name
+from dmlray.api.begin import RUNS, experiment_of, open_run, prepare, resumed, run_name
 from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.merging import Merging
 from dmlray.cluster.session import session
+from dmlray.cluster.slots import share_of
 from dmlray.errors import ConfigError
 from dmlray.learn import merging
-from dmlray.learn.device import default_device
 from dmlray.learn.scores import Scores
-from dmlray.learn.training import Place
+from dmlray.learn.training import whole_process
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
@@ -41,26 +41,27 @@ def ensemble(
     """Train the members that are missing, merge them, and score every ensemble size."""
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "ensemble", ())
+        folder = resumed(resume, "ensemble", {"--out": out})
         plan = read_ensemble(folder.plan("ensemble"))
         _must_agree(folder, plan, experiments, overrides, method, size, vary)
     else:
         files = experiments or [experiment_of(method, display)]
         plan = _ensemble_of(files, overrides, method, size, vary)
         folder = RunFolder(out or RUNS / f"{run_name(files[0])}_x{plan.size}")
-        folder.must_be_new()
-    settings = (plan.experiment, *plan.others)
-    first, *others = [prepare(each, display, plan.vary == "fold")[0] for each in settings]
-    plan = replace(plan, experiment=first, others=tuple(others))
-    if not resume:
-        folder.claim()
-        plan.write(folder.plan("ensemble"))
-    with resumable("dmlray ensemble --resume", folder), session(address) as cluster:
-        for setting in (plan.experiment, *plan.others):
-            fill_caches(setting, display)
-        merger = Merging(plan, folder, cluster)
-        members.train_members(plan, folder, cluster, members_per_gpu, display, merger.over)
-        return merger.finish(), folder
+    with open_run(folder, "dmlray ensemble --resume", resumed=bool(resume)) as run:
+        settings = [
+            prepare(each, display, plan.vary == "fold") for each in (plan.experiment, *plan.others)
+        ]
+        (first, dataset), *others = settings  # all of one data set
+        plan = replace(plan, experiment=first, others=tuple(other for other, _ in others))
+        with session(address) as cluster:
+            share = share_of(cluster, members_per_gpu)
+            for setting, _ in settings:
+                fill_caches(setting, display, share.cpus, share.gpus)
+            run.begin(lambda: plan.write(folder.plan("ensemble")), dataset, first.seed)
+            merger = Merging(plan, run.folder)
+            members.train_members(plan, run.folder, cluster, members_per_gpu, display, merger.over)
+            return merger.finish(), folder
 
 
 def merge(
@@ -77,20 +78,29 @@ def merge(
     """Merge finished runs of any methods that were scored on the same images, in this process."""
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "merge", [str(run) for run in runs])
+        folder = resumed(
+            resume,
+            "merge",
+            {
+                "RUN": runs,
+                "--weights": weights,
+                "--pca": pca is not None,
+                "--whiten": whiten,
+                "--greedy": greedy,
+                "--out": out,
+            },
+        )
         plan = read_merge(folder.plan("merge"))
     else:
         plan = Merge(tuple(runs), tuple(weights), pca, whiten, greedy)
         name = "+".join(run.name for run in plan.runs[:3])
         folder = RunFolder(out or RUNS / f"merge_{name}")
-        folder.must_be_new()
-    merging.check(plan)
-    if not resume:
-        folder.claim()
-        plan.write(folder.plan("merge"))
-    scores = merging.merge(plan, folder, Place(default_device()), display.counting)
-    write_ensemble(folder, scores)
-    return scores, folder
+    with open_run(folder, "dmlray merge --resume", resumed=bool(resume)) as run:
+        merging.check(plan)
+        run.begin(lambda: plan.write(folder.plan("merge")))
+        scores = merging.merge(plan, run.folder, whole_process(), display.counting)
+        write_ensemble(run.folder, scores)
+        return scores, folder
 
 
 def _ensemble_of(

@@ -7,10 +7,11 @@ from pathlib import Path
 from dmlray.api.averages import repeat
 from dmlray.api.begin import (
     RUNS,
+    Run,
     go_on,
     needed,
+    open_run,
     prepare,
-    resumable,
     resumed,
     run_name,
 )
@@ -23,17 +24,19 @@ from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.forecast import Forecast
 from dmlray.cluster.merging import merge_members
 from dmlray.cluster.session import session
+from dmlray.cluster.study_checks import read_study
 from dmlray.errors import ConfigError
 from dmlray.evaluation import clustering
 from dmlray.learn import job
 from dmlray.learn.averages import score_members
-from dmlray.learn.device import default_device
+from dmlray.learn.environment import check_images
 from dmlray.learn.scores import Scores
-from dmlray.learn.training import Place
-from dmlray.plans.ensemble import read_ensemble
+from dmlray.learn.space_preflight import preflight_space
+from dmlray.learn.training import load_dataset, whole_process
+from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.files import Resolved, read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
-from dmlray.plans.search import is_search, read_search
+from dmlray.plans.search import Search, is_search, read_search
 from dmlray.reporting.display import Display, Silent
 from dmlray.reporting.findings import Findings
 
@@ -50,19 +53,19 @@ def train(
     """Train one experiment on Ray Train and score it on the classes never seen."""
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "experiment", overrides)
+        folder = resumed(resume, "experiment", {"file": file, "overrides": overrides, "--out": out})
         plan = read_experiment(folder.plan("experiment")).experiment
     else:
         plan = read_experiment(needed(file), overrides).experiment
         folder = RunFolder(out or RUNS / run_name(needed(file)))
-        folder.must_be_new()
-    plan, _ = prepare(plan, display)
-    if not resume:
-        folder.claim()
-        write_experiment(folder.plan("experiment"), plan)
-    with resumable("dmlray train --resume", folder), session(address) as cluster:
-        fill_caches(plan, display)
-        return training.train(plan, folder, cluster, display), folder
+    with open_run(folder, "dmlray train --resume", resumed=bool(resume)) as run:
+        plan, dataset = prepare(plan, display)
+        with session(address) as cluster:
+            cpus, gpu = training.resources_of(plan, cluster)  # before anything is decoded
+            fill_caches(plan, display, cpus, gpu)
+            path = folder.plan("experiment")
+            run.begin(lambda: write_experiment(path, plan), dataset, plan.seed)
+            return training.train(plan, run.folder, cluster, display), folder
 
 
 def tune(
@@ -76,37 +79,41 @@ def tune(
 ) -> tuple[Findings, RunFolder]:
     """Search hyperparameters; write the winner as `best.yaml`, a legal experiment, and repeat it.
 
-    Only the repeats, where the search asks for some, open the test classes: after the search.
+    Only the repeats, where the search asks for some, open the test classes: after the search, and
+    not where `Findings.failure` says that most of its trials failed.
     """
     display = display or Silent()
     if resume:
-        folder = resumed(resume, "search", overrides)
+        folder = resumed(resume, "search", {"file": file, "overrides": overrides, "--out": out})
         plan = read_search(folder.plan("search"))
     else:
         plan = read_search(needed(file), overrides)
         folder = RunFolder(out or RUNS / run_name(needed(file)))
-        folder.must_be_new()
-    experiment, _ = prepare(plan.experiment, display, folds=True)
+    with open_run(folder, "dmlray tune --resume", resumed=bool(resume)) as run:
+        if resume:
+            read_study(plan, folder)
+        return _search(run, plan, address, display), folder
+
+
+def _search(run: Run, plan: Search, address: str | None, display: Display) -> Findings:
+    """Run the trials that are missing, and train the winner as often as the search asks for."""
+    folder = run.folder
+    experiment, dataset = prepare(plan.experiment, display, folds=True)
     plan = replace(plan, experiment=experiment)
-    with resumable("dmlray tune --resume", folder), session(address) as cluster:
+    preflight_space(plan, dataset)
+    with session(address) as cluster:
         resources = searching.resources_of(plan, cluster)
-        if not resume:
-            folder.claim()
-            plan.write(folder.plan("search"))
-        fill_caches(plan.experiment, display)
+        fill_caches(plan.experiment, display, resources.cpus, resources.gpus)
+        run.begin(lambda: plan.write(folder.plan("search")), dataset, plan.experiment.seed)
         findings = searching.search(plan, folder, resources, display)
         best = findings.best
         assert best is not None  # else the search has said so
-        score, trials = best.metrics[plan.metrics[0]], len(findings.rows)
+        score, trials = best.metrics[plan.metrics[0]], len(findings.trained)
         plan.write_winner(folder.best, best.number, best.values, score, trials)
-        if plan.settings.repeats:
-            repeat(
-                folder.best,
-                size=plan.settings.repeats,
-                **go_on(folder.repeat.path),
-                display=display,
-            )
-    return findings, folder
+        if plan.settings.repeats and not findings.failure:
+            new = {"file": folder.best, "size": plan.settings.repeats}
+            repeat(**go_on(folder.repeat.path, **new), display=display)
+    return findings
 
 
 def forecast(
@@ -123,6 +130,7 @@ def forecast(
         search = read_search(file, overrides)
         experiment, dataset = prepare(search.experiment, display, folds=True)
         search = replace(search, experiment=experiment)
+        preflight_space(search, dataset)
         with session(address) as cluster:
             display.say(probing)
             return forecasting.of_search(search, dataset, cluster)
@@ -140,16 +148,23 @@ def evaluate(run: Path, display: Display | None = None) -> Scores:
     match folder.kind():
         case "experiment":
             plan = read_experiment(folder.plan("experiment")).experiment
-            return job.evaluate(plan, folder, Place(default_device()), counting)
-        case "ensemble":
-            with session() as cluster:
-                return merge_members(read_ensemble(folder.plan("ensemble")), folder, cluster)
-        case "cross_validation" | "repeat" as kind:
-            return score_members(read_ensemble(folder.plan(kind)), folder)
+            return job.evaluate(plan, folder, whole_process(), counting)
         case "merge":
             return merge(resume=run)[0]
+        case "ensemble" | "cross_validation" | "repeat" as kind:
+            with open_run(folder, "dmlray evaluate", resumed=True) as opened:
+                return _score(read_ensemble(folder.plan(kind)), kind, opened)
         case _:
             raise ConfigError(str(run), [f"is a search. Allowed: dmlray train {folder.best}"])
+
+
+def _score(plan: Ensemble, kind: str, run: Run) -> Scores:
+    """Score finished members from their files."""
+    check_images(run.folder, load_dataset(plan.experiment))
+    if kind != "ensemble":
+        return score_members(plan, run.folder)
+    with session():
+        return merge_members(plan, run.folder)
 
 
 @dataclass(frozen=True)
@@ -164,21 +179,22 @@ class Demo:
 def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
     """Search, train the winner and merge an ensemble on the demo set; goes on where it was."""
     display = display or Silent()
-    root = out or RUNS / "demo"
-    with resumable("dmlray demo --out", root), session():
+    folder = RunFolder(out or RUNS / "demo")
+    root, begun = folder.path, folder.begun()
+    with open_run(folder, "dmlray demo --out", resumed=begun) as run, session():
+        run.begin()
         search = root / "search"
         display.say("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
-        _, found = tune(Path("searches/proxy_anchor_demo.yaml"), **go_on(search), display=display)
-        display.say("2/3  train: the winner, on all training classes, on Ray Train")
-        trained, _ = train(found.best, **go_on(root / "winner"), display=display)
-        display.say("3/3  ensemble: DREML, one actor per core, merged")
-        merged, _ = ensemble(
-            [Path("experiments/dreml_demo.yaml")],
-            size=8,
-            **go_on(root / "dreml", "budget.epochs=2"),
-            display=display,
+        _, found = tune(
+            **go_on(search, file=Path("searches/proxy_anchor_demo.yaml")), display=display
         )
-    return Demo(trained, merged, RunFolder(root))
+        display.say("2/3  train: the winner, on all training classes, on Ray Train")
+        trained, _ = train(**go_on(root / "winner", file=found.best), display=display)
+        display.say("3/3  ensemble: DREML, one actor per core, merged")
+        dreml = Path("experiments/dreml_demo.yaml")
+        new = {"experiments": [dreml], "overrides": ["budget.epochs=2"], "size": 8}
+        merged, _ = ensemble(**go_on(root / "dreml", **new), display=display)
+    return Demo(trained, merged, folder)
 
 
 def show(file: Path, overrides: Sequence[str] = ()) -> Resolved:

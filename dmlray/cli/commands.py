@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import click
 
 from dmlray import __version__
 from dmlray.cli.data import data
+from dmlray.cli.local_path import PATH, read_path
 from dmlray.cli.look import doctor, methods, plan, show
-from dmlray.errors import DmlrayError, Interrupted
+from dmlray.cli.output import echo, echo_error, echo_wrapped, exit_interrupted, guarded_output
+from dmlray.cli.scores import curve_rows, print_averages, print_folder, print_scores, stage_rows
+from dmlray.errors import DmlrayError, Interrupted, RunError
 from dmlray.interrupts import interruptible
 
-if TYPE_CHECKING:
-    from dmlray.learn.scores import Scores
-    from dmlray.plans.folder import RunFolder
-
-PATH = click.Path(path_type=Path)
 SIZES = click.IntRange(min=1)
 MEMBERS = click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
 
@@ -29,28 +27,40 @@ MEMBERS = click.option("--members-per-gpu", type=SIZES, default=1, show_default=
 class Main(click.Group):
     """Turns errors and signals into one sentence and an exit status."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
         with interruptible(command=Path(__file__).parent):
             try:
-                return super().main(*args, **kwargs)
+                with guarded_output():
+                    sys.exit(self._status(*args, **extra))
             except Interrupted as error:
-                _interrupted(error)
+                exit_interrupted(error)
+
+    def _status(self, *args: Any, **extra: Any) -> Any:
+        extra["standalone_mode"] = False  # click would print names as they are
+        try:
+            return super().main(*args, **extra)
+        except click.ClickException as error:
+            echo_error(error)
+            return error.exit_code
+        except click.Abort:
+            raise Interrupted(signal.SIGINT) from None
 
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except DmlrayError as error:
-            click.echo(str(error), err=True)
+            echo_error(error)
             sys.exit(error.exit_status)
         except KeyboardInterrupt:
             raise Interrupted(signal.SIGINT) from None
+        except OSError as error:
+            from dmlray.storage import storage_error
 
-
-def _interrupted(error: Interrupted) -> NoReturn:
-    with suppress(OSError):  # a closed terminal
-        resume = error.resume
-        click.echo(f"interrupted. Go on with: {resume}" if resume else "interrupted", err=True)
-    sys.exit(error.exit_status)
+            failure = storage_error(error)
+            if failure is None:
+                raise
+            echo_error(failure)
+            sys.exit(failure.exit_status)
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -83,8 +93,8 @@ def train(words: Sequence[str], **options: Any) -> None:
     file, overrides = _split(words)
     with _display() as display:
         scores, folder = api.train(file, overrides, display=display, **options)
-    _table(_rows(scores, "trained"), scores)
-    _where(folder)
+    print_scores(stage_rows(scores, "trained"), scores)
+    print_folder(folder)
 
 
 @main.command()
@@ -101,13 +111,15 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     with _display() as display:
         findings, folder = api.tune(file, overrides, display=display, **options)
     for line in findings.lines():
-        click.echo(line)
-    click.echo(f"train it with:  dmlray train {folder}/best.yaml")
+        echo_wrapped(line)
+    echo(f"train it with:  dmlray train {folder.typed}/{folder.best.name}")
     if folder.repeat.scores.exists():
         from dmlray.learn.scores import read_scores
 
-        _averages(read_scores(folder.repeat.scores))
-    _where(folder)
+        print_averages(read_scores(folder.repeat.scores))
+    print_folder(folder)
+    if findings.failure:
+        raise RunError(f"{findings.failure}. See {folder}/trials.json")
 
 
 @main.command()
@@ -125,13 +137,13 @@ def cv(words: Sequence[str], **options: Any) -> None:
     file, overrides = _split(words)
     with _display() as display:
         scores, folder = api.cross_validate(file, overrides, display=display, **options)
-    _averages(scores)
-    _where(folder)
+    print_averages(scores)
+    print_folder(folder)
 
 
 @main.command()
 @click.argument("words", nargs=-1, metavar="[EXPERIMENT] [KEY=VALUE]...")
-@click.option("--repeats", "size", type=int, default=5, show_default=True, help="Trainings.")
+@click.option("--repeats", "size", type=int, help="Trainings; default 5.")
 @MEMBERS
 @_run_options
 def repeat(words: Sequence[str], **options: Any) -> None:
@@ -141,8 +153,8 @@ def repeat(words: Sequence[str], **options: Any) -> None:
     file, overrides = _split(words)
     with _display() as display:
         scores, folder = api.repeat(file, overrides, display=display, **options)
-    _averages(scores)
-    _where(folder)
+    print_averages(scores)
+    print_folder(folder)
 
 
 @main.command()
@@ -166,8 +178,8 @@ def ensemble(overrides: Sequence[str], **options: Any) -> None:
     with _display() as display:
         scores, folder = api.ensemble(overrides=overrides, display=display, **options)
     zero = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
-    _table([*zero, *_curve_rows(scores)], scores)
-    _where(folder)
+    print_scores([*zero, *curve_rows(scores)], scores)
+    print_folder(folder)
 
 
 @main.command()
@@ -188,8 +200,8 @@ def merge(runs: Sequence[Path], weights: str | None, **options: Any) -> None:
 
     with _display() as display:
         scores, folder = api.merge(runs, weights=read_weights(weights), display=display, **options)
-    _table(_curve_rows(scores) if scores.curve else [("merged", scores.metrics)], scores)
-    _where(folder)
+    print_scores(curve_rows(scores) if scores.curve else [("merged", scores.metrics)], scores)
+    print_folder(folder)
 
 
 @main.command()
@@ -201,10 +213,10 @@ def demo(out: Path | None) -> None:
     with _display() as display:
         result = api.demo(out=out, display=display)
     merged = result.merged
-    rows = _rows(result.trained, "tuned proxy_anchor")
-    rows += [(f"dreml, {name}", metrics) for name, metrics in _curve_rows(merged)]
-    _table(rows, result.trained)
-    _where(result.folder)
+    rows = stage_rows(result.trained, "tuned proxy_anchor")
+    rows += [(f"dreml, {name}", metrics) for name, metrics in curve_rows(merged)]
+    print_scores(rows, result.trained)
+    print_folder(result.folder)
 
 
 @main.command()
@@ -216,9 +228,9 @@ def evaluate(run: Path) -> None:
     with _display() as display:
         scores = api.evaluate(run, display)
     if scores.parts:
-        _averages(scores)
+        print_averages(scores)
     else:
-        _table(_rows(scores, scores.method), scores)
+        print_scores(stage_rows(scores, scores.method), scores)
 
 
 for command in (data, show, plan, methods, doctor):
@@ -226,45 +238,16 @@ for command in (data, show, plan, methods, doctor):
 
 
 def _split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The file, if the first word is one, and the overrides."""
-    if words and "=" not in words[0]:
-        return Path(words[0]), list(words[1:])
-    return None, list(words)
+    """The file, if the first word is one, and the overrides; runs/lr=1/best.yaml is a file."""
+    if not words:
+        return None, []
+    key, equals, _ = words[0].partition("=")
+    if equals and "/" not in key and not os.path.isfile(words[0]):
+        return None, list(words)
+    return read_path("command line", words[0]), list(words[1:])
 
 
 def _display() -> Any:
     from dmlray.reporting.display import Display
 
     return Display()
-
-
-def _rows(scores: Scores, name: str) -> list[tuple[str, dict[str, float]]]:
-    zero = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
-    return [*zero, (name, scores.metrics)]
-
-
-def _curve_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
-    """The ensemble at 1, 2, 4, 8, ... members, and at its full size."""
-    full = len(scores.curve)
-    sizes = [2**power for power in range(full.bit_length()) if 2**power < full]
-    named = [(f"{n} merged" if n > 1 else "one member", scores.curve[n - 1]) for n in sizes]
-    return [*named, (f"{full} merged", scores.metrics)]
-
-
-def _averages(scores: Scores) -> None:
-    from dmlray.reporting.tables import average_rows, held_out_lines
-
-    _table(average_rows(scores), scores)
-    for line in held_out_lines(scores):
-        click.echo(line)
-
-
-def _table(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
-    from dmlray.reporting.tables import print_table
-
-    print_table(rows, scores)
-
-
-def _where(folder: RunFolder) -> None:
-    click.echo(f"run folder:   {folder}")
-    click.echo(f"TensorBoard:  tensorboard --logdir {folder}")

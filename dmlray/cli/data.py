@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dmlray.cli.local_path import PATH
+from dmlray.cli.output import echo, echo_wrapped
 from dmlray.errors import ConfigError
 
 if TYPE_CHECKING:
     from dmlray.data.sides import Split
 
-PATH = click.Path(path_type=Path)
 ROOT = click.option("--root", type=PATH, help="Folder (csv: file) that holds the images.")
 SPLIT = click.option(
     "--split",
@@ -37,7 +38,7 @@ def list_data() -> None:
     from dmlray.data import catalogue
 
     for name in catalogue.names():
-        click.echo(f"{name:<10} {catalogue.about(name)}")
+        echo_wrapped(f"{name:<10} {catalogue.about(name)}")
 
 
 @data.command()
@@ -62,14 +63,14 @@ def prepare(
     with Display() as display:
         found = api.prepare_data(name, root, sources, split, fetched=fetched, display=display)
     train_images = int((found.labels < found.train_classes).sum())
-    click.echo(
+    echo(
         f"{found.name}: {len(found.classes)} classes, {len(found.files)} images; "
         f"train {found.train_classes} / {train_images}, "
         f"test {len(found.classes) - found.train_classes} / {len(found.files) - train_images}; "
         f"fingerprint {found.fingerprint}; in {found.root}"
     )
     for remark in found.remarks:
-        click.echo(f"note: {remark}")
+        echo(f"note: {remark}")
 
 
 @data.command()
@@ -91,26 +92,26 @@ def verify(name: str, root: Path | None, split: Split, max_megapixels: float | N
 
     with Display() as display:
         found = api.verify_data(name, root, display, split, max_megapixels)
-    click.echo(f"{'layout':<12} {found.layout}, in {found.root}")
+    echo(f"{'layout':<12} {found.layout}, in {found.root}")
     for what, has, wanted in (
         ("classes", found.classes, found.expected_classes),
         ("images", found.images, found.expected_images),
     ):
         published = f" (published: {wanted[0]} / {wanted[1]})" if wanted else ""
-        click.echo(f"{what:<12} train {has[0]} / test {has[1]}{published}")
-    click.echo(f"{'class order':<12} {found.class_order}")
-    click.echo(f"{'fingerprint':<12} {found.fingerprint or 'none: not every file can be reached'}")
+        echo(f"{what:<12} train {has[0]} / test {has[1]}{published}")
+    echo(f"{'class order':<12} {found.class_order}")
+    echo(f"{'fingerprint':<12} {found.fingerprint or 'none: not every file can be reached'}")
     unreadable = [f"{file}: {reason}" for file, reason in found.reasons.items()]
     for what, files in (("missing", found.missing), ("unreadable", unreadable)):
         for file in files[:20]:
-            click.echo(f"  {what}: {file}")
+            echo(f"  {what}: {file}")
         if len(files) > 20:
-            click.echo(f"  {what}: {len(files) - 20} more")
+            echo(f"  {what}: {len(files) - 20} more")
     for note in found.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
     for problem in found.problems:
-        click.echo(f"problem: {problem}")
-    click.echo("well" if found.well else "NOT well")
+        echo(f"problem: {problem}")
+    echo("well" if found.well else "NOT well")
     if not found.well:
         sys.exit(1)
 
@@ -130,12 +131,12 @@ def list_cache() -> None:
     for entry in entries:
         side = f"short side {entry.short_side}" if entry.short_side else "as they are"
         gone = "" if entry.data_found else "  (the images themselves are gone)"
-        click.echo(
+        echo_wrapped(
             f"{entry.folder.name:<32} {entry.bytes / 1e9:8.2f} GB  {entry.images:>7} images, "
             f"{side}, used {entry.last_used:%Y-%m-%d %H:%M}, of {entry.root}{gone}"
         )
     total = sum(entry.bytes for entry in entries) / 1e9
-    click.echo(f"{len(entries)} caches, {total:.2f} GB in {images_folder()}")
+    echo(f"{len(entries)} caches, {total:.2f} GB in {images_folder()}")
 
 
 @cache.command()
@@ -155,6 +156,6 @@ def clear(names: Sequence[str], everything: bool, unused_days: int | None) -> No
         since = datetime.now().astimezone() - timedelta(days=unused_days)
     cleared = inventory.clear(names or None, since)
     for entry in cleared.busy:
-        click.echo(f"{entry.folder.name}: kept, a process is making it")
+        echo(f"{entry.folder.name}: kept, a process is making it")
     freed = sum(entry.bytes for entry in cleared.removed) / 1e9
-    click.echo(f"removed {len(cleared.removed)} caches, {freed:.2f} GB")
+    echo(f"removed {len(cleared.removed)} caches, {freed:.2f} GB")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dmlray.cli.local_path import PATH
+from dmlray.cli.output import echo_wrapped
+
 if TYPE_CHECKING:
     from dmlray.cluster.forecast import Forecast
 
-PATH = click.Path(path_type=Path)
 FILE = click.argument("file", type=PATH)
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
@@ -28,14 +30,14 @@ def show(file: Path, overrides: Sequence[str]) -> None:
     resolved = api.show(file, overrides)
     for key, value in flatten(resolved.experiment.document()).items():
         text = f"{value:g}" if isinstance(value, float) else f"{value}"
-        click.echo(f"{key:<32} {text:<24} {resolved.said.get(key, 'default')}")
+        echo_wrapped(f"{key:<32} {text:<24} {resolved.said.get(key, 'default')}")
     if published := resolved.published():
         scores = ", ".join(
             f"{name} {100 * score:.1f} %" for name, score in published.scores.items()
         )
-        click.echo(f"published scores: {scores or 'none'} ({published.source})")
+        echo_wrapped(f"published scores: {scores or 'none'} ({published.source})")
         if departures := resolved.departures():
-            click.echo(f"  won with other {', '.join(departures)}")
+            echo_wrapped(f"  won with other {', '.join(departures)}")
 
 
 @click.command()
@@ -50,7 +52,7 @@ def plan(file: Path, overrides: Sequence[str], address: str | None) -> None:
     with Display() as display:
         found = api.forecast(file, overrides, address=address, display=display)
     for line in _lines(found):
-        click.echo(line)
+        echo_wrapped(line)
 
 
 @click.command()
@@ -59,7 +61,7 @@ def methods() -> None:
     from dmlray import methods as room
 
     for name in room.names():
-        click.echo(f"{name:<16} {(room.load(name).__doc__ or '').strip().splitlines()[0]}")
+        echo_wrapped(f"{name:<16} {(room.load(name).__doc__ or '').strip().splitlines()[0]}")
 
 
 @click.command()
@@ -73,7 +75,7 @@ def doctor(address: str | None, root: Path | None, out: Path | None) -> None:
     healthy = True
     for check in api.doctor(address, root=root, out=out):
         healthy &= check.well
-        click.echo(f"{'ok  ' if check.well else 'FAIL'}  {check.what:<12} {check.found}")
+        echo_wrapped(f"{'ok  ' if check.well else 'FAIL'}  {check.what:<12} {check.found}")
     if not healthy:
         sys.exit(1)
 

@@ -1,23 +1,29 @@
-"""The image cache on every node, filled before anything trains there: all nodes at once."""
+"""The image cache on every node that trains, filled before: all nodes at once."""
+
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from dmlray.cluster.resources import node_of
 from dmlray.errors import DataError, DmlrayError
 from dmlray.learn.preflight import preflight
 from dmlray.plans.experiment import Experiment
 from dmlray.reporting.display import Display
 
 
-def fill_caches(plan: Experiment, display: Display) -> None:
-    """Check the plan's data on all other nodes and decode them there; here it has been done.
+def fill_caches(plan: Experiment, display: Display, cpus: float, gpus: float) -> None:
+    """Check the plan's data on the other nodes and decode them there; here it has been done.
+
+    Args:
+        cpus, gpus: What one process takes; a node that cannot hold it trains nothing.
 
     Raises:
         DataError: If a node does not see the images, or cannot read or keep them; it is named.
     """
     here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    others = [node for node in nodes_that_train(ray.nodes(), cpus, gpus) if node["NodeID"] != here]
     fill = ray.remote(num_cpus=0)(_fill)
     filling = {_on(node["NodeID"], fill).remote(plan): node["NodeName"] for node in others}
     if filling:
@@ -28,6 +34,11 @@ def fill_caches(plan: Experiment, display: Display) -> None:
         for reference in done:
             _check(filling[reference], reference)
         display.update(len(filling) - len(waiting))
+
+
+def nodes_that_train(nodes: list[dict[str, Any]], cpus: float, gpus: float) -> list[dict[str, Any]]:
+    """Those of `ray.nodes()` that live and hold a process of this size."""
+    return [node for node in nodes if node["Alive"] and node_of(node).holds(cpus, gpus)]
 
 
 def _fill(plan: Experiment) -> str | None:

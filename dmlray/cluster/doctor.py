@@ -14,6 +14,7 @@ from dmlray.data import catalogue
 from dmlray.data.cache import cache_folder
 from dmlray.errors import DmlrayError, ResourceError
 from dmlray.learn.environment import versions
+from dmlray.storage import storage_error
 
 _GIB = 1 << 30
 
@@ -55,8 +56,8 @@ def examine(address: str | None, root: Path | None, out: Path) -> Iterator[Check
 def _checked(what: str, check: Callable[[], str]) -> Check:
     try:
         return Check(what, True, check())
-    except DmlrayError as error:
-        return Check(what, False, str(error))
+    except (DmlrayError, OSError) as error:
+        return Check(what, False, str(storage_error(error) or error))
 
 
 def _devices() -> str:

@@ -4,40 +4,30 @@ A member whose slot or node died goes back to the queue and on from its last che
 number of slots follows the living cluster.
 """
 
-import heapq
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import insort
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayError, RayTaskError
 
-from dmlray.cluster import session
-from dmlray.cluster.failures import DIED
+from dmlray.cluster.breakage import Breakage
+from dmlray.cluster.failures import DIED, is_out_of_memory, is_plain_out_of_memory
+from dmlray.cluster.member_failures import MemberFailures
 from dmlray.cluster.remains import begin_anew, take_up
-from dmlray.cluster.session import Cluster
-from dmlray.cluster.slots import Hired, Memory, Share, Slot, Slots, share_of
-from dmlray.errors import DamagedCheckpoint, DmlrayError, ResourceError, RunError
+from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, living
+from dmlray.cluster.slot_actor import Slot
+from dmlray.cluster.slots import Hired, Memory, Share, Slots, share_of
+from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
 from dmlray.learn import journal
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
+from dmlray.storage import storage_error
 
-_TRIES = 3  # of one member without an epoch gained, before the ensemble gives up on it
 _LOOK = 0.5  # seconds between looks at the cluster and the journals
-_PATIENCE = 120.0  # seconds without room for a single slot: a node that comes back is waited for
 _GIB = 1 << 30
-
-
-@dataclass
-class Failure:
-    """What went wrong with a member, and how often since it last gained an epoch."""
-
-    tries: int = 0
-    epochs: int = 0
-    reason: str = ""
 
 
 class Pool:
@@ -57,11 +47,13 @@ class Pool:
         self.todo = [i for i in range(plan.size) if not self._finished(i)]
         self.missing = tuple(self.todo)
         self.active: dict[Any, int] = {}
-        self.failures: dict[int, Failure] = {}
+        self._failures = MemberFailures()
         self.epochs = {i: plan.member(i).budget.epochs for i in self.missing}
-        self._slots = Slots(slot)
-        self._probing = self.share.members_per_gpu > 1 and len(self.todo) > 1
-        self._room_seen = self._looked = time.monotonic()
+        self._breakage = Breakage()
+        self._slots = Slots(slot, self._breakage.unused)
+        shared = self.share.members_per_gpu > 1 and len(self.todo) > 1
+        self._unmeasured = {plan.setting(i) for i in self.todo} if shared else set[int]()
+        self._patience, self._looked = Patience(PATIENCE), time.monotonic()
 
     def run(self, display: Display, over: Callable[[int], None] = lambda index: None) -> None:
         """Train all members that are missing; tell `over` the number of each that is done.
@@ -84,112 +76,147 @@ class Pool:
         finally:
             self._slots.close()
         self._show(display)
-        lost = {i: f.reason for i, f in self.failures.items() if f.tries >= _TRIES}
-        if lost:
-            raise RunError("; ".join(f"member {i} failed: {why}" for i, why in lost.items()))
+        if failed := self._failures.final():
+            raise RunError(failed)
+
+    @property
+    def _to_probe(self) -> set[int]:
+        """Settings that are to be measured before any GPU is shared."""
+        members = [*self.todo, *self.active.values()] if self._unmeasured else []
+        return self._unmeasured & {self.plan.setting(index) for index in members}
 
     @property
     def _wanted(self) -> Share:
-        """The share of the next slot; the probe has a GPU for itself."""
-        return Share(self.share.cpus, 1) if self._probing else self.share
+        """The share of the next slot; a probe has a GPU for itself."""
+        return Share(self.share.cpus, 1) if self._to_probe else self.share
+
+    def _room(self, unused: Collection[Location]) -> int:
+        return self._wanted.room(living().without(unused))
 
     def _follow(self) -> None:
         """Have as many slots as there is room for and work to do."""
-        room = self._wanted.room(session.living())
+        room = self._room(self._breakage.unused)
+        if not room and self._breakage.unused:
+            self._breakage.forget()
+            room = self._room(())
         self._looked = time.monotonic()
-        if room:
-            self._room_seen = self._looked
-        elif self._looked - self._room_seen > _PATIENCE:
-            resume = f"dmlray ensemble --resume {self.folder}"
+        if self._patience.is_over(room):
+            resume = f"dmlray ensemble --resume {self.folder.typed}"
             raise RunError(f"no node is left that has room for a member. Go on with: {resume}")
-        if self._probing:
-            room = min(1, room)
-        self._slots.follow(self._wanted, room, len(self.todo))
+        wanted = len(self._to_probe) - len(self.active) if self._to_probe else len(self.todo)
+        self._slots.follow(self._wanted, room, max(0, wanted))
 
     def _hand_out(self) -> None:
-        while self.todo and (slot := self._slots.take(self._wanted)):
-            index = heapq.heappop(self.todo)
-            work = slot.actor.probe if self._probing else slot.actor.train
+        probing = bool(self._to_probe)
+        for slot in self._slots.idle(self._wanted):
+            index = self._next(slot)
+            if index is None:
+                continue
+            self.todo.remove(index)
+            work = slot.actor.probe if probing else slot.actor.train
             reference = work.remote(self.plan.member(index), self.folder.member(index))
             self.active[reference] = index
             self._slots.give(slot, reference)
+
+    def _next(self, slot: Hired) -> int | None:
+        """The first waiting member for this slot: not where it failed, while there are others."""
+        others = self._slots.elsewhere(slot.where)
+        to_probe = self._to_probe - {self.plan.setting(i) for i in self.active.values()}
+        for index in self.todo:
+            failed = others and self._failures.last_at(index, slot.where)
+            if not failed and (not self._to_probe or self.plan.setting(index) in to_probe):
+                return index
+        return None
 
     def _take_back(
         self, reference: Any, slot: Hired, display: Display, over: Callable[[int], None]
     ) -> None:
         index = self.active.pop(reference)
         try:
-            self._finish(index, ray.get(reference), over)
+            found = ray.get(reference)
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, DmlrayError) or is_plain_out_of_memory(cause):
+                self._slots.free(slot)
+            else:  # its CUDA context may be broken, and would fail all that come after
+                self._slots.fire(slot)
+                if self._breakage.broke(slot.where, index, self._room):
+                    display.say(f"{slot.where} breaks again and again; it is not used any more")
+            self._error(index, slot, error, display)
+        else:
             self._slots.free(slot)
-        except RayTaskError as error:
-            self._slots.free(slot)
-            self._error(index, slot.share, error.cause, display)
-        except RayError:
-            self._slots.fire(slot)
-            self._failed(index, DIED, display)
+            self._breakage.works(slot.where)
+            self._finish(index, found, over)
 
     def _finish(self, index: int, memory: Memory | None, over: Callable[[int], None]) -> None:
-        if self._probing:
+        setting = self.plan.setting(index)
+        if setting in self._unmeasured:
+            self._unmeasured.discard(setting)
             self._measured(memory)
-            heapq.heappush(self.todo, index)
+            insort(self.todo, index)
         else:
             over(index)
 
     def _measured(self, memory: Memory | None) -> None:
-        """The probe is over: shares are used if they fit."""
-        self._probing = False
+        """A probe is over: shares are used if they fit."""
         if memory and memory.fits() < self._asked:
             raise ResourceError(
                 f"--members-per-gpu: {self._asked} members of {memory.member / _GIB:.1f} GiB do "
                 f"not fit a GPU of {memory.device / _GIB:.1f} GiB. Allowed: at most "
-                f"{max(1, memory.fits())}, with --resume {self.folder}"
+                f"{max(1, memory.fits())}, with --resume {self.folder.typed}"
             )
 
-    def _error(self, index: int, share: Share, cause: BaseException, display: Display) -> None:
-        if isinstance(cause, torch.cuda.OutOfMemoryError):
-            self._out_of_memory(index, share, display)
-        elif isinstance(cause, DamagedCheckpoint):
+    def _error(self, index: int, slot: Hired, error: RayError, display: Display) -> None:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(full := storage_error(cause), DiskFull):
+            raise full  # no member could write anything
+        if isinstance(cause, DamagedCheckpoint):
             begin_anew(self.folder.member(index))
             reason = "its checkpoint cannot be read"
-            self._failed(index, reason, display, "trained again from its start")
+            self._failed(index, slot, reason, display, "trained again from its start")
         elif isinstance(cause, DmlrayError):
-            self.failures[index] = Failure(_TRIES, 0, str(cause))  # no retry would mend it
+            self._failures.give_up(index, str(cause))
+        elif not isinstance(error, RayTaskError):
+            self._failed(index, slot, DIED, display)
+        elif is_out_of_memory(error):
+            self._out_of_memory(index, slot, display)
         else:
-            self._failed(index, f"{type(cause).__name__}: {cause}", display)
+            self._failed(index, slot, f"{type(cause).__name__}: {cause}", display)
 
-    def _out_of_memory(self, index: int, share: Share, display: Display) -> None:
+    def _out_of_memory(self, index: int, slot: Hired, display: Display) -> None:
         """The share that was asked for is halved, once; whoever failed with it is tried again."""
-        if share.members_per_gpu != self._asked or self._asked == 1:
-            self.failures[index] = Failure(_TRIES, 0, self._no_memory(share))
-            return
-        half = self._asked // 2
-        self.share = Share(share.cpus, half)
-        heapq.heappush(self.todo, index)
-        display.say(
-            f"member {index}: GPU out of memory; from now on {half} members per GPU, "
-            "and it is tried once more, from its last checkpoint"
-        )
+        share = slot.share
+        if not share.members_per_gpu:
+            reason = "out of memory: give a smaller data.batch_size, in a new run"
+            self._failed(index, slot, reason, display)
+        elif share.members_per_gpu != self._asked or self._asked == 1:
+            self._failures.give_up(index, self._no_memory(share))
+        else:
+            half = self._asked // 2
+            self.share = Share(share.cpus, half)
+            insort(self.todo, index)
+            display.say(
+                f"member {index}: GPU out of memory; from now on {half} members per GPU, "
+                "and it is tried once more, from its last checkpoint"
+            )
 
     def _no_memory(self, share: Share) -> str:
         """What to give, where half of the members that were asked for are too many, too."""
         if share.members_per_gpu == 1:
             return "out of memory on a GPU of its own: give a smaller data.batch_size, in a new run"
-        fewer = f"--resume {self.folder} --members-per-gpu {share.members_per_gpu // 2}"
+        fewer = f"--resume {self.folder.typed} --members-per-gpu {share.members_per_gpu // 2}"
         return f"out of memory with {share.members_per_gpu} members per GPU as well: give {fewer}"
 
     def _failed(
         self,
         index: int,
+        slot: Hired,
         reason: str,
         display: Display,
         then: str = "goes on from its last checkpoint",
     ) -> None:
-        failure = self.failures.setdefault(index, Failure())
-        epochs = self._epochs_of(index)
-        failure.tries = failure.tries + 1 if epochs <= failure.epochs else 1
-        failure.epochs, failure.reason = epochs, reason
-        if failure.tries < _TRIES:
-            heapq.heappush(self.todo, index)
+        if self._failures.add(index, reason, self._epochs_of(index), slot.where):
+            insort(self.todo, index)
             display.say(f"member {index}: {reason}; {then}")
 
     def _finished(self, index: int) -> bool:

@@ -1,24 +1,89 @@
 """What a trial or a member met, in one sentence."""
 
 import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from ray.exceptions import OutOfMemoryError, RayTaskError
 
-from dmlray.errors import DiskFull, DmlrayError, RunError
+from dmlray.errors import DmlrayError, RunError
+from dmlray.storage import storage_error
 
 DIED = "its process or node died"
 _NO_MEMORY = RunError(
     "out of memory: try a smaller data.batch_size, fewer folds_at_once or fewer trials_at_once"
 )
+# Of RuntimeErrors: torch's other allocators, CUDA and its libraries, NCCL, C++.
+_MEMORY = re.compile(
+    r"out of memory|ALLOC(ATION)?_FAILED|can(no|')t allocate memory|DefaultCPUAllocator|bad_alloc",
+    re.IGNORECASE,
+)
 
 
 def told(error: Exception) -> DmlrayError:
     """The error as a sentence; one that nobody foresaw keeps its first line."""
+    error = of_worker(error)
     if isinstance(error, DmlrayError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("the disk is full: make room")
-    full = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if full or "can't allocate memory" in str(error):  # torch's RuntimeError on a CPU
+    if storage := storage_error(error):
+        return storage
+    if is_out_of_memory(error):
         return _NO_MEMORY
     return RunError(f"{type(error).__name__}: {error}".split("\n")[0])
+
+
+def of_worker(error: Exception) -> Exception:
+    """What ended a run of Ray Train, rather a known failure than what others met by it."""
+    failures = [*getattr(error, "worker_failures", {}).values()]
+    failures += filter(None, [getattr(error, "controller_failure", None)])
+    known = (failure for failure in failures if isinstance(failure, DmlrayError))
+    return next(known, failures[0] if failures else error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of a GPU or of the host ran out, in whose words ever.
+
+    Ray's and Python's wrappings are looked through; a DmlrayError is a sentence already.
+    """
+    return any(map(_is_memory, _chain(error)))
+
+
+@contextmanager
+def out_of_memory_on_top() -> Iterator[None]:
+    """Raise an out of memory that lies below another error as one of its own.
+
+    For processes of Ray, which sends an error without what it came from.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error) and not _is_memory(error):
+            raise RuntimeError(f"out of memory: {error}") from error
+        raise
+
+
+def is_plain_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator refused and left the process and its GPU in order."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_MEMORY.search(str(error)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it came from, as far as none of them is a sentence."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        cause = error.cause if isinstance(error, RayTaskError) else error.__cause__
+        if isinstance(error, DmlrayError) or isinstance(cause, DmlrayError):
+            return
+        yield error
+        error = cause or (None if error.__suppress_context__ else error.__context__)

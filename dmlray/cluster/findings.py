@@ -6,6 +6,7 @@ from typing import Any
 from optuna import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from dmlray.cluster.record import REASON, SAME_AS
 from dmlray.cluster.study import Study
 from dmlray.knobs import Choice, Distribution
 from dmlray.learn import journal
@@ -22,20 +23,20 @@ def find(plan: Search, folder: RunFolder, study: Study) -> Findings:
     """All that the trials which ended have shown."""
     trials = sorted(study.finished(), key=lambda trial: trial.number)
     rows = {trial.number: _row(plan, folder, trial) for trial in trials}
-    complete = [row for row in rows.values() if row.state == TrialState.COMPLETE.name]
+    trained = [row for row in rows.values() if row.same_as is None]
+    complete = [row for row in trained if row.state == TrialState.COMPLETE.name]
     several = len(plan.metrics) > 1
-    front = (
-        [rows[trial.number] for trial in study.study.best_trials] if several and complete else []
-    )
+    best = {trial.number for trial in study.study.best_trials} if several and complete else ()
+    front = [row for row in complete if row.number in best]
     first = plan.metrics[0]
-    best = max(front or complete, key=lambda row: (row.metrics[first], -row.number), default=None)
+    winner = max(front or complete, key=lambda row: (row.metrics[first], -row.number), default=None)
     return Findings(
         metrics=plan.metrics,
         rows=list(rows.values()),
-        best=best,
+        best=winner,
         front=sorted(front, key=lambda row: -row.metrics[first]),
         importances=_importances(study.study) if len(complete) >= _ENOUGH else {},
-        warnings=_edges(plan, best) if best else [],
+        warnings=_edges(plan, winner) if winner else [],
     )
 
 
@@ -45,7 +46,7 @@ def _row(plan: Search, folder: RunFolder, trial: FrozenTrial) -> Row:
     metrics = {name: last[name] for name in plan.metrics if name in last}
     if trial.state == TrialState.COMPLETE:  # the study is the memory
         metrics = dict(zip(plan.metrics, trial.values, strict=True))
-    reason = trial.user_attrs.get("reason")
+    reason = trial.user_attrs.get(REASON)
     return Row(
         trial.number,
         trial.state.name,
@@ -54,6 +55,7 @@ def _row(plan: Search, folder: RunFolder, trial: FrozenTrial) -> Row:
         int(last.get("epoch", 0)),
         last.get("seconds"),
         reason,
+        trial.user_attrs.get(SAME_AS),
     )
 
 

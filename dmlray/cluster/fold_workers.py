@@ -12,9 +12,9 @@ from ray.util.placement_group import PlacementGroup
 from dmlray.cluster.failures import told
 from dmlray.cluster.process_group import ProcessGroup
 from dmlray.cluster.watch import watch
-from dmlray.errors import DiskFull, DmlrayError, RunError
+from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import journal
-from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.device import default_device, loader_threads, set_threads
 from dmlray.learn.lockstep import Clock, fold_epochs, together
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.team import Team
@@ -62,7 +62,7 @@ def train_folds(
         ),
         run_config=RunConfig(
             name="folds",
-            storage_path=str(folder.path / ".ray"),
+            storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=0),  # Tune restarts the whole trial
         ),
     )
@@ -92,7 +92,10 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
     if team.leads:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
     set_threads(config["threads"])
-    for own in _steps(plan, folder, range(team.rank, plan.protocol.fold_count, team.size)):
+    device = default_device()
+    place = Place(device, loader_threads(device, config["threads"]))
+    numbers = range(team.rank, plan.protocol.fold_count, team.size)
+    for own in _steps(plan, folder, numbers, place):
         gathered = team.gather_json(own)  # a failure too: nobody waits for who has failed
         if failures := [theirs for theirs in gathered if "failure" in theirs]:
             return _failure(**failures[0])
@@ -102,19 +105,21 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
     return None
 
 
-def _steps(plan: Experiment, folder: RunFolder, numbers: range) -> Iterator[dict[str, Any]]:
+def _steps(
+    plan: Experiment, folder: RunFolder, numbers: range, place: Place
+) -> Iterator[dict[str, Any]]:
     """What each epoch of the folds `numbers` measured, or the failure that ends them."""
     try:
-        for epochs in fold_epochs(plan, folder, Place(default_device()), numbers):
+        for epochs in fold_epochs(plan, folder, place, numbers):
             yield {"epoch": epochs[0].number, "folds": [epoch.metrics for epoch in epochs]}
     except Exception as error:  # a trial that fails is a row and not the end
         failure = told(error)
-        yield {"failure": str(failure), "disk_full": isinstance(failure, DiskFull)}
+        yield {"failure": str(failure), "of_storage": isinstance(failure, StorageError)}
 
 
-def _failure(failure: str, disk_full: bool) -> RunError:
+def _failure(failure: str, of_storage: bool) -> RunError:
     """A worker's failure; a trial without room on the disk is tried again."""
-    return DiskFull(failure) if disk_full else RunError(failure)
+    return StorageError(failure) if of_storage else RunError(failure)
 
 
 def _mean(

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from math import ceil
 
 import ray
-import torch
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
 from dmlray.cluster import training
+from dmlray.cluster.failures import is_out_of_memory, out_of_memory_on_top
+from dmlray.cluster.resources import Cluster
 from dmlray.cluster.search import Resources, resources_of
-from dmlray.cluster.session import Cluster
+from dmlray.cluster.slots import share_of
 from dmlray.data.dataset import Dataset
 from dmlray.errors import DmlrayError, ResourceError, RunError
-from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.device import default_device, loader_threads, set_threads
 from dmlray.learn.probe import Probe, probe
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
@@ -53,17 +54,17 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
     in_turn = ceil(folds / resources.workers)  # folds of one process
     trial = in_turn * _training(plan.experiment, found)
     trial += _TRAIN_START if resources.gpus else 0.0
-    slots = max(1, int(cluster.gpus or cluster.cpus))
+    slots = share_of(cluster, 1).room(cluster) if settings.repeats else 1
     repeat = _training(plan.experiment, found, dataset)
     return Forecast(
-        trials=settings.trials,
+        trials=plan.trials,
         folds=folds,
         epochs=plan.experiment.budget.epochs,
         repeats=settings.repeats,
         stops_early=settings.scheduler != "none",
         resources=resources,
         probe=found,
-        seconds=ceil(settings.trials / resources.at_once) * trial
+        seconds=ceil(plan.trials / resources.at_once) * trial
         + ceil(settings.repeats / slots) * repeat,
         **_memory(found, in_turn),
     )
@@ -128,7 +129,7 @@ def _probe(plan: Experiment, resources: Resources, folds: bool) -> Probe:
     except RayTaskError as error:
         if isinstance(error.cause, DmlrayError):
             raise error.cause from None
-        if isinstance(error.cause, MemoryError | torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise ResourceError(f"a training does not fit into memory: {error.cause}") from None
         raise RunError(f"the probe failed: {error.cause}") from error
     except WorkerCrashedError:
@@ -138,6 +139,6 @@ def _probe(plan: Experiment, resources: Resources, folds: bool) -> Probe:
 
 def _on_worker(plan: Experiment, threads: int, folds: bool) -> Probe:
     device = default_device()
-    ahead = threads - 1 if device.type == "cuda" and not folds else 0  # as training and search do
     set_threads(threads)
-    return probe(plan, Place(device, ahead), folds)
+    with out_of_memory_on_top():
+        return probe(plan, Place(device, loader_threads(device, threads)), folds)

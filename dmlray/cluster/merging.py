@@ -8,7 +8,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from torch import Tensor
 
 from dmlray.cluster.failures import told
-from dmlray.cluster.session import Cluster
+from dmlray.cluster.resources import Cluster, living
 from dmlray.errors import RunError
 from dmlray.evaluation.growing import MOST_IMAGES, Growing
 from dmlray.evaluation.merge import prefix_scores
@@ -50,8 +50,8 @@ class Merger:
 class Merging:
     """The driver's side: hands finished members to the merger, whichever order they end in."""
 
-    def __init__(self, plan: Ensemble, folder: RunFolder, cluster: Cluster) -> None:
-        self._plan, self._folder, self._cluster = plan, folder, cluster
+    def __init__(self, plan: Ensemble, folder: RunFolder) -> None:
+        self._plan, self._folder = plan, folder
         self._members: list[Member] = []
         self._merger: Any = None
         self._labels: Tensor | None = None
@@ -107,14 +107,24 @@ class Merging:
             if self._labels is None:
                 self._labels = test_labels(self._members)
             depths = self._plan.experiment.protocol.depths(len(self._labels))
-            gpu = not self._streams and self._cluster.gpus >= 1
-            threads = 1 if self._streams else self._cluster.cpus_of_one_job(gpu)
-            options = {"num_cpus": 0 if self._streams else threads, "num_gpus": int(gpu)}
-            actor = ray.remote(Merger).options(**options)
-            self._merger = actor.remote(self._labels, depths, threads)
+            cpus, gpu = (0, False) if self._streams else _resources(living())
+            actor = ray.remote(Merger).options(num_cpus=cpus, num_gpus=int(gpu))
+            self._merger = actor.remote(self._labels, depths, max(1, cpus))
         return self._merger
 
 
-def merge_members(plan: Ensemble, folder: RunFolder, cluster: Cluster) -> Scores:
+def _resources(cluster: Cluster) -> tuple[int, bool]:
+    """CPU cores of a merger that has a node or a GPU for itself, and whether it has a GPU.
+
+    Raises:
+        ResourceError: If no node can give it.
+    """
+    gpu = cluster.has_gpus
+    cpus = cluster.cpus_each(1, gpu)
+    cluster.fit(cpus, float(gpu))
+    return cpus, gpu
+
+
+def merge_members(plan: Ensemble, folder: RunFolder) -> Scores:
     """Scores of a finished ensemble, from its members' files."""
-    return Merging(plan, folder, cluster).finish()
+    return Merging(plan, folder).finish()

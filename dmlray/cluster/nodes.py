@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dmlray.errors import ResourceError
+from dmlray.plans.folder import RunFolder
 
 _PACKAGES = ("dmlray", "torch", "ray", "optuna")
 _ANSWER = 60.0  # seconds that a node has: it may have to start its first process
@@ -34,8 +35,10 @@ def examine(root: Path | None, out: Path) -> str:
     """One line on the nodes.
 
     Raises:
+        ConfigError: If `out` cannot hold run folders.
         ResourceError: If some lack what a training needs; all of it is said.
     """
+    RunFolder(out).must_be_writable()
     shared = _existing(out.absolute())
     marker = shared / f".dmlray-{uuid.uuid4().hex[:8]}"
     try:

@@ -45,11 +45,11 @@ class _Backend(_TorchBackend):  # type: ignore[misc]
         hosts = [worker.metadata.node_ip for worker in workers]
         if len({worker.metadata.node_id for worker in workers}) == 1:
             hosts = len(workers) * [_LOOPBACK]
-        open_store = worker_group.execute_single(0, _offer, hosts[0], len(workers))
+        open_store = worker_group.execute_single(0, offer, hosts[0], len(workers))
         limit = timedelta(seconds=backend_config.timeout_s)
         joining = [
             worker_group.execute_single_async(
-                rank, _join, open_store, host, backend_config.backend, rank, len(workers), limit
+                rank, join, open_store, host, backend_config.backend, rank, len(workers), limit
             )
             for rank, host in enumerate(hosts)
         ]
@@ -58,13 +58,13 @@ class _Backend(_TorchBackend):  # type: ignore[misc]
     def on_shutdown(self, worker_group: Any, backend_config: ProcessGroup) -> None:
         """Leave the group and remove its store."""
         super().on_shutdown(worker_group, backend_config)
-        worker_group.execute_single(0, _kept.close)
+        worker_group.execute_single(0, leave)
 
 
 _kept = ExitStack()  # the store that this process offers
 
 
-def _offer(host: str, size: int) -> Callable[[], Store]:
+def offer(host: str, size: int) -> Callable[[], Store]:
     """Make the group's store, a file if `host` is loopback; return what opens it."""
     if host == _LOOPBACK:
         folder = _kept.enter_context(private_folder(Path(tempfile.gettempdir())))
@@ -77,7 +77,12 @@ def _offer(host: str, size: int) -> Callable[[], Store]:
     return client
 
 
-def _join(
+def leave() -> None:
+    """Remove the store that this process offers, if it does."""
+    _kept.close()
+
+
+def join(
     open_store: Callable[[], Store],
     host: str,
     backend: str,
@@ -85,6 +90,7 @@ def _join(
     size: int,
     timeout: timedelta,
 ) -> None:
+    """Become the worker `rank` of `size` in this process's default group."""
     if interface := _interface(host):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         if host == _LOOPBACK:  # else NCCL knows best which network is the fastest

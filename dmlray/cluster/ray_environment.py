@@ -9,7 +9,7 @@ from typing import Any
 from ray import _raylet
 from ray._private import ray_constants, utils
 
-QUIET = {
+QUIET = {  # what dmlray wants of Ray wherever the user says nothing else
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a report waits for the next check
@@ -20,12 +20,6 @@ QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # one sentence for each instead; 1 shows where it was
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-
-
-def set_defaults() -> None:
-    """Set what dmlray wants of Ray wherever the user has not."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """What a search leaves in study.db, which Optuna and its dashboard can read.
 
+The file appears with its study and plan in it or not at all, and is opened by its path and not by
+a URL made from it: a name may hold any character.
+
 Suggestions are drawn in memory, for Optuna makes about ten transactions of a trial in a file. Here
 it is one when a trial begins, which Tune waits for, and later one an epoch and one when it ends:
 a trial whose end is lost in a crash tells it again from its journal.
 """
 
+import sqlite3
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,28 +17,59 @@ from threading import Lock
 from typing import Any
 
 from optuna.storages import RDBStorage
-from optuna.study import create_study
+from optuna.study import StudyDirection, create_study
 from optuna.trial import FrozenTrial
 
+from dmlray.storage import whole_file
+
 NAME = "dmlray"
-_PLAN = "plan"  # the study's own note of what it searches
+PLAN = "plan"  # the study's own note of what it searches
+REASON = "reason"  # note of a trial: why it failed
+POINT = "point"  # note of a trial: its values, once more
+SAME_AS = "same_as"  # note of a trial: the number of the one that had its point before
+PATIENCE = 5.0  # seconds that another process may hold the file
+
+
+def storage(path: Path, new: bool = False, checking: bool = False) -> RDBStorage:
+    """Optuna's storage in the file `path`: with its tables where it is `new`.
+
+    Where `checking`, SQLite undoes what a killed process left half done, and writes nothing else.
+    """
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=PATIENCE, check_same_thread=False)
+        if checking:
+            connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    named = "sqlite:///study.db"  # only says which database it is
+    return RDBStorage(named, {"creator": connect}, skip_table_creation=not new)
+
+
+def create(path: Path, modes: list[str], plan: dict[str, str]) -> None:
+    """Make a study without trials, whole or not at all."""
+    with whole_file(path) as temporary:
+        made = storage(temporary, new=True)
+        study = create_study(storage=made, study_name=NAME, directions=directions(modes))
+        study.set_user_attr(PLAN, plan)
+        made.remove_session()
+        made.engine.dispose()
+
+
+def directions(modes: list[str]) -> list[StudyDirection]:
+    """Optuna's words for `min` and `max`."""
+    return [StudyDirection.MINIMIZE if m == "min" else StudyDirection.MAXIMIZE for m in modes]
 
 
 class Record:
-    """The study in a file; trials have the same numbers there as in memory.
+    """A study in a file; trials have the same numbers there as in memory.
 
     Every method may raise Optuna's StorageInternalError, also for what was told before.
     """
 
-    def __init__(self, path: Path, modes: list[str]) -> None:
-        self._storage = RDBStorage(f"sqlite:///{path}")
-        study = create_study(
-            storage=self._storage,
-            study_name=NAME,
-            directions=["minimize" if mode == "min" else "maximize" for mode in modes],
-            load_if_exists=True,
-        )
-        self._study_id = study._study_id
+    def __init__(self, path: Path) -> None:
+        self._storage = storage(path)
+        self._study_id = self._storage.get_study_id_from_name(NAME)
         self._ids = {trial.number: trial._trial_id for trial in self.trials()}
         self._writer, self._turn = ThreadPoolExecutor(1, "study"), Lock()
         self._pending: deque[Future[None]] = deque()
@@ -42,16 +77,6 @@ class Record:
     def trials(self) -> list[FrozenTrial]:
         """All trials, in order."""
         return self._storage.get_all_trials(self._study_id, deepcopy=False)
-
-    @property
-    def plan(self) -> dict[str, Any] | None:
-        """What the study searches, as it was begun."""
-        note: dict[str, Any] | None = self._storage.get_study_user_attrs(self._study_id).get(_PLAN)
-        return note
-
-    @plan.setter
-    def plan(self, identity: dict[str, Any]) -> None:
-        self._storage.set_study_user_attr(self._study_id, _PLAN, identity)
 
     def begin(self, trial: FrozenTrial) -> None:
         """Keep a trial with all that was suggested to it, unless it is there; others' ends wait."""
@@ -69,8 +94,17 @@ class Record:
         """Keep how a trial ended, and why it failed."""
         row = self._ids[trial.number]
         if reason is not None:
-            self.afterwards(self._storage.set_trial_user_attr, row, "reason", reason)
+            self.afterwards(self._storage.set_trial_user_attr, row, REASON, reason)
         self.afterwards(self._storage.set_trial_state_values, row, trial.state, trial.values)
+
+    def repeat(self, trial: FrozenTrial) -> None:
+        """Keep a trial that ended as an earlier one did; what the file has of it stays."""
+        if trial.number not in self._ids:
+            self.begin(trial)
+            return
+        for epoch, value in trial.intermediate_values.items():
+            self.report(trial.number, epoch, value)
+        self.end(trial, trial.user_attrs.get(REASON))
 
     def afterwards(self, work: Callable[..., Any], *arguments: Any) -> None:
         """Do `work` once all that was told before is in the file."""

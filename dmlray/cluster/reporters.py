@@ -14,6 +14,7 @@ class ToTensorBoard:
     """Write each epoch into the run folder's event file."""
 
     def __init__(self, folder: RunFolder) -> None:
+        folder.make()
         self._board = TensorBoard(folder.path)
 
     def __call__(self, epoch: Epoch) -> None:
@@ -26,6 +27,7 @@ class ToTune:
     def __init__(
         self, folder: RunFolder, values: Mapping[str, Any], columns: Iterable[str]
     ) -> None:
+        folder.make()
         self._board = TensorBoard(folder.path)
         self._values, self._columns = values, columns
 

@@ -1,5 +1,11 @@
 """Who suggests the next point: Optuna's samplers, each told its seed and defaults."""
 
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import (
     BaseSampler,
     BruteForceSampler,
@@ -40,6 +46,17 @@ def sampler(settings: Settings, asked: int) -> BaseSampler:
             return TPESampler(
                 seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True
             )
+
+
+def optuna_range(distribution: Distribution) -> BaseDistribution:
+    """The range in Optuna's form, as a study keeps it."""
+    match distribution:
+        case Float(low, high, log, step):
+            return FloatDistribution(low, high, log=log, step=step)
+        case Int(low, high, log, step):
+            return IntDistribution(low, high, log=log, step=step)
+        case Choice(values):
+            return CategoricalDistribution(values)
 
 
 def ask(trial: Trial, key: str, distribution: Distribution) -> Value:

@@ -1,5 +1,6 @@
 """A search on Ray Tune and Optuna: one trial is all folds of one suggestion."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,12 +14,12 @@ from dmlray.cluster.failures import told
 from dmlray.cluster.findings import find
 from dmlray.cluster.fold_workers import train_folds
 from dmlray.cluster.reporters import ToTune
+from dmlray.cluster.resources import Cluster, Patience, living
 from dmlray.cluster.schedulers import scheduler
-from dmlray.cluster.session import Cluster
 from dmlray.cluster.study import Study
 from dmlray.cluster.watch import watch
 from dmlray.cluster.watcher import Watcher
-from dmlray.errors import DiskFull, DmlrayError, RunError
+from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import journal
 from dmlray.learn.device import default_device, set_threads
 from dmlray.learn.lockstep import lockstep
@@ -67,12 +68,15 @@ def search(
     findings = find(plan, folder, study)
     findings.write(folder)
     if study.stopped_by:
-        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder}")
+        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder.typed}")
     if findings.best is None:
         reasons = sorted({row.reason for row in findings.rows if row.reason})
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
     if study.out_of_time and study.missing:
         display.say(f"the time budget is used up; {study.missing} trials were not begun")
+    elif study.missing or plan.trials < plan.settings.trials:
+        points = len(findings.trained)
+        display.say(f"the space is used up: each of its {points} points was trained once")
     return findings
 
 
@@ -102,22 +106,24 @@ def _run(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder.path / ".ray"),
+            storage_path=str(folder.ray),
             failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
             callbacks=[watcher],
             verbose=0,
         ),
     )
+    # Of files that only Tune needs; the study says that the disk is full.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     try:
-        watch(tuner.fit, stop=watcher.stop)
+        watch(tuner.fit, look=_RoomCheck(resources, folder), stop=watcher.stop)
         study.settle()
     except StorageInternalError as error:  # what was begun can go on in the next session
         reason = str(error.__cause__ or error).split("\n")[0]
-        problem = f"cannot be written or read ({reason})"
-        raise RunError(f"{folder.study}: {problem}. See to it and --resume {folder}") from error
+        problem = f"{folder}/{folder.study.name}: cannot be written or read ({reason})"
+        raise RunError(f"{problem}. See to it and --resume {folder.typed}") from error
     if resources.spread:
         watcher.release_all()
-    shutil.rmtree(folder.path / ".ray", ignore_errors=True)
+    shutil.rmtree(folder.ray, ignore_errors=True)
 
 
 def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) -> Any:
@@ -129,7 +135,7 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
             workers = (resources.workers, resources.cpus, resources.gpus)
             train_folds(experiment, place, report, *workers)
             return
-        set_threads(max(1, int(resources.cpus)))
+        set_threads(max(1, int(resources.cpus)))  # a trial with a GPU is `spread`
         try:
             for epoch in job(experiment, place, Place(default_device())):
                 report(epoch)
@@ -143,7 +149,7 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
                 train(plan.point(values), place, report)
         except (DmlrayError, OSError) as error:
             failure = told(error)
-            kind = "unfinished" if isinstance(failure, DiskFull) else "error"
+            kind = "unfinished" if isinstance(failure, StorageError) else "error"
             tune.report({kind: str(failure), "epoch": 0})
 
     return trial
@@ -156,13 +162,32 @@ def resources_of(plan: Search, cluster: Cluster) -> Resources:
         ResourceError: If the cluster can never give what one trial asks for.
     """
     settings, folds = plan.settings, plan.experiment.protocol.fold_count
-    gpus = settings.gpus if settings.gpus is not None else float(cluster.gpus >= 1)
-    cpus = settings.cpus or 1.0
-    wanted = settings.folds_at_once or (folds if gpus else 1)
-    workers = min(folds, wanted, cluster.fit(cpus, gpus))
-    fits = cluster.fit(cpus * workers, gpus * workers)
-    at_once = min(fits, settings.trials_at_once or fits, settings.trials)
+    gpus = settings.gpus if settings.gpus is not None else float(cluster.has_gpus)
+    cpus = settings.cpus or cluster.fair_cpus(gpus)
+    processes = cluster.fit(cpus, gpus)
+    workers = min(folds, settings.folds_at_once or (folds if gpus else 1), processes)
+    fits = processes // workers
+    at_once = min(fits, settings.trials_at_once or fits, plan.trials)
     return Resources(cpus, gpus, workers, at_once)
+
+
+class _RoomCheck:
+    """Ends a search if the living nodes cannot hold a trial for a while: Ray would wait for ever.
+
+    Raises:
+        RunError: On such a call.
+    """
+
+    def __init__(self, resources: Resources, folder: RunFolder) -> None:
+        self._resources, self._folder = resources, folder
+        self._patience = Patience()
+
+    def __call__(self) -> None:
+        needs, cluster = self._resources, living()
+        if self._patience.is_over(cluster.count(needs.cpus, needs.gpus) // needs.workers):
+            shortage = cluster.shortage(needs.cpus, needs.gpus, needs.workers)
+            resume = f"Go on with: dmlray tune --resume {self._folder.typed}"
+            raise RunError(f"a node was lost: {shortage}. {resume}")
 
 
 def _request(resources: Resources) -> dict[str, float]:

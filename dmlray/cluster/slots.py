@@ -5,30 +5,21 @@ process is up, so that no member waits for a machine that is lost or was promise
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import ray
-import torch
 from ray.exceptions import RayActorError
 
-from dmlray.cluster.reporters import ToTensorBoard
-from dmlray.cluster.session import Cluster
+from dmlray.cluster.resources import Cluster, Location, locate
 from dmlray.errors import ConfigError, RunError
-from dmlray.learn import journal
-from dmlray.learn.device import default_device, set_threads
-from dmlray.learn.job import job
-from dmlray.learn.loop import Epoch, Report
-from dmlray.learn.training import Place
-from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
 
 _MOST_MEMBERS_PER_GPU = 100
 _GRAIN = 10_000  # Ray counts resources in ten-thousandths
-_USABLE = 0.95  # of a GPU's memory: allocators of neighbours leave gaps
+USABLE = 0.95  # of a GPU's memory: allocators of neighbours leave gaps
 _STARTS = 3  # in a row that may fail
+_NOWHERE = Location("", "")
 
 
 class Memory(NamedTuple):
@@ -39,46 +30,7 @@ class Memory(NamedTuple):
 
     def fits(self) -> int:
         """How many such members a GPU holds."""
-        return int(_USABLE * self.device // max(1, self.member))
-
-
-class Slot:
-    """Trains one member after another; holds torch, and nothing of any member."""
-
-    def train(self, plan: Experiment, folder: RunFolder) -> None:
-        """Train in `folder`, or go on there; the results are files."""
-        self._job(plan, folder, ToTensorBoard(folder))
-
-    def probe(self, plan: Experiment, folder: RunFolder) -> Memory | None:
-        """Train one epoch in `folder`, which is not lost, and measure its GPU; None without one."""
-        if not torch.cuda.is_available():
-            return None
-        told = len(journal.read(folder.metrics))
-
-        def report(epoch: Epoch) -> None:
-            if epoch.number > told:
-                raise _Enough
-
-        with suppress(_Enough):
-            self._job(plan, folder, report)
-        return _memory()
-
-    @staticmethod
-    def _job(plan: Experiment, folder: RunFolder, report: Report) -> None:
-        set_threads(1)
-        place = Place(default_device())
-        job(plan, folder, report, place, with_zero_shot=folder.path.name == "000")
-
-
-class _Enough(Exception):
-    """The probe has seen an epoch."""
-
-
-def _memory() -> Memory:
-    """The peak of this process, which has the GPU for itself."""
-    free, device = torch.cuda.mem_get_info()
-    cached = torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved()
-    return Memory(device - free + cached, device)
+        return int(USABLE * self.device // max(1, self.member))
 
 
 @dataclass(frozen=True)
@@ -95,16 +47,7 @@ class Share:
 
     def room(self, cluster: Cluster) -> int:
         """How many slots of this size the living nodes hold at once."""
-        fits = [_times(node.cpus, self.cpus) for node in cluster.machines]
-        if not self.members_per_gpu:
-            return sum(fits)
-        shares = [int(node.gpus) * self.members_per_gpu for node in cluster.machines]
-        return sum(map(min, fits, shares))
-
-
-def _times(has: float, needs: float) -> int:
-    """How often `needs` goes into `has`; without bound where nothing is needed."""
-    return int(has / needs + 1e-9) if needs else 1_000_000
+        return cluster.count(self.cpus, self.gpus)
 
 
 def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
@@ -117,29 +60,31 @@ def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
     if not 1 <= members_per_gpu <= _MOST_MEMBERS_PER_GPU:
         allowed = f"Allowed: 1 to {_MOST_MEMBERS_PER_GPU}"
         raise ConfigError("--members-per-gpu", [f"{members_per_gpu} is not allowed. {allowed}"])
-    hosts = [node for node in cluster.machines if node.gpus >= 1]
-    if hosts:
-        fair = min(node.cpus / (node.gpus * members_per_gpu) for node in hosts)
-        share = Share(int(min(1.0, fair) * _GRAIN) / _GRAIN, members_per_gpu)
-    else:
-        share = Share(1.0, 0)
+    gpus = Share(0.0, members_per_gpu).gpus if cluster.has_gpus else 0.0
+    share = Share(cluster.fair_cpus(gpus), members_per_gpu if gpus else 0)
     cluster.fit(share.cpus, share.gpus)
     return share
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Hired:
-    """A slot's handle, and the share that it holds."""
+    """A slot's handle, the share that it holds, and where it is, once it is up."""
 
     actor: Any
     share: Share
+    where: Location = _NOWHERE
 
 
 class Slots:
-    """The driver's side: slots that start, wait for a member, or train one."""
+    """The driver's side: slots that start, wait for a member, or train one.
 
-    def __init__(self, actor: type) -> None:
-        self._class = ray.remote(actor)
+    Args:
+        unused: Where no slot gets a member, as it is at each call. One that starts on such a GPU
+            is kept, so that Ray gives the GPU to no other; on such a node none is started.
+    """
+
+    def __init__(self, actor: type, unused: Set[Location] = frozenset()) -> None:
+        self._class, self._unused = ray.remote(actor), unused
         self._starting: dict[Any, Hired] = {}
         self._idle: list[Hired] = []
         self._busy: dict[Any, Hired] = {}
@@ -151,24 +96,25 @@ class Slots:
 
     def follow(self, share: Share, room: int, wanted: int) -> None:
         """Hire for `wanted` waiting members as far as there is room; let go what has no place."""
-        self._let_go([slot for slot in self._unused() if slot.share != share])
-        spare = len(self._starting) + len(self._idle) + len(self._busy) - room
-        self._let_go(self._unused()[: max(0, spare)])
-        lacking = min(wanted, room - len(self._busy)) - len(self._unused())
+        resting = [*self._starting.values(), *self._idle]
+        self._let_go([slot for slot in resting if slot.share != share])
+        spare = len(self._ready()) + len(self._busy) - room
+        self._let_go(self._ready()[: max(0, spare)])
+        lacking = min(wanted, room - len(self._busy)) - len(self._ready())
         for _ in range(lacking):
-            size = {"num_cpus": share.cpus, "num_gpus": share.gpus}
-            slot = Hired(self._class.options(**size, max_restarts=0).remote(), share)
-            self._starting[slot.actor.__ray_ready__.remote()] = slot
+            self._hire(share)
 
-    def take(self, share: Share) -> Hired | None:
-        """A slot of this size that is up and free."""
-        slot = next((slot for slot in self._idle if slot.share == share), None)
-        if slot:
-            self._idle.remove(slot)
-        return slot
+    def idle(self, share: Share) -> list[Hired]:
+        """Slots of this size that are up and free."""
+        return [slot for slot in self._usable() if slot.share == share]
+
+    def elsewhere(self, where: Location) -> bool:
+        """Whether other locations have slots that get members."""
+        return any(slot.where != where for slot in [*self._usable(), *self._busy.values()])
 
     def give(self, slot: Hired, reference: Any) -> None:
-        """The slot works on what `reference` will be."""
+        """A slot that was idle works on what `reference` will be."""
+        self._idle.remove(slot)
         self._busy[reference] = slot
 
     def wait(self, seconds: float) -> Iterator[tuple[Any, Hired]]:
@@ -201,13 +147,20 @@ class Slots:
 
     def close(self) -> None:
         """End all slots, and what they do."""
-        self._let_go([*self._unused(), *self._busy.values()])
+        self._let_go([*self._starting.values(), *self._idle, *self._busy.values()])
         self._busy.clear()
+
+    def _hire(self, share: Share) -> None:
+        options: dict[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus}
+        if nodes := {where.node for where in self._unused if not where.gpus}:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(nodes))})"}
+        slot = Hired(self._class.options(**options, max_restarts=0).remote(), share)
+        self._starting[slot.actor.__ray_call__.remote(locate)] = slot
 
     def _started(self, reference: Any) -> None:
         slot = self._starting.pop(reference)
         try:
-            ray.get(reference)
+            slot.where = ray.get(reference)
         except RayActorError as error:  # its node was lost, or lacks what a slot needs
             self._failed_starts += 1
             if self._failed_starts >= _STARTS:
@@ -217,8 +170,11 @@ class Slots:
         self._failed_starts = 0
         self._idle.append(slot)
 
-    def _unused(self) -> list[Hired]:
-        return [*self._starting.values(), *self._idle]
+    def _usable(self) -> list[Hired]:
+        return [slot for slot in self._idle if slot.where not in self._unused]
+
+    def _ready(self) -> list[Hired]:
+        return [*self._starting.values(), *self._usable()]
 
     def _let_go(self, slots: list[Hired]) -> None:
         for slot in slots:

@@ -18,12 +18,12 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from dmlray.cluster.failures import DIED
-from dmlray.cluster.record import Record
+from dmlray.cluster.points import Points
+from dmlray.cluster.record import POINT, REASON, SAME_AS, Record, create
 from dmlray.cluster.samplers import ask, sampler
-from dmlray.errors import ConfigError
+from dmlray.cluster.study_checks import read_study
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.plans.space_checks import combinations
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -31,8 +31,11 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
     """OptunaSearch that resumes begun trials, marks pruned ones and knows when to end.
 
+    No point is trained twice: a trial whose point was suggested before ends as that one did, with
+    the other's number as its note.
+
     Raises:
-        ConfigError: If the study in `folder` was begun with another plan.
+        ConfigError: If the study in `folder` is damaged or was begun with another plan.
     """
 
     def __init__(self, plan: Search, folder: RunFolder) -> None:
@@ -41,9 +44,12 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")
         self._plan, self._folder, self._base = plan, folder, plan.base()
         several = len(plan.metrics) > 1
-        self._record = Record(folder.study, plan.modes)
-        self._agree()
-        past = self._record.trials()
+        past = read_study(plan, folder)
+        if not folder.study.exists():
+            create(folder.study, plan.modes, plan.identity())
+        self._record = Record(folder.study)
+        for row in past:
+            row.system_attrs = {}  # of samplers that are gone; CMA-ES's would be unpickled
         super().__init__(
             space=self._walk,
             metric=list(plan.metrics) if several else plan.metrics[0],
@@ -52,10 +58,11 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             sampler=sampler(plan.settings, len(past)),
         )
         self.study.add_trials(past)  # in memory, with the same numbers
-        self._begun = [
-            optuna.trial.Trial(self.study, row._trial_id)
-            for row in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        ]
+        self._points = Points(plan, plan.settings.seed + len(past))
+        self._twins: dict[int, list[optuna.trial.Trial]] = {}  # that will end as a begun one does
+        self._begun: list[optuna.trial.Trial] = []
+        for row in self.study.get_trials(deepcopy=False):
+            self._take_up(row)
         self._failures: list[str] = []  # since the last trial that ended well
         self._unfinished: str | None = None  # why begun trials are left for the next session
         budget = plan.settings.time_budget
@@ -72,11 +79,11 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
 
     @property
     def missing(self) -> int:
-        """Trials still to run; a grid has no more than its combinations."""
-        settings, wanted = self._plan.settings, self._plan.settings.trials
-        if settings.sampler == "grid":
-            wanted = min(wanted, combinations(self._plan.ranges, self._base))
-        return max(0, wanted - len(self.finished()))
+        """Trials still to run: a space has no more than its points, and each is run once."""
+        ran = [row for row in self.finished() if SAME_AS not in row.user_attrs]
+        tried = {self._plan.ranges.fingerprint(row.params) for row in ran}
+        wanted = min(self._plan.settings.trials - len(ran), self._plan.size - len(tried))
+        return int(max(0, wanted))
 
     @property
     def stopped_by(self) -> str | None:
@@ -110,9 +117,12 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         if self.stopped_by or self.out_of_time:
             return str(Searcher.FINISHED)
         if trial_id not in self._ot_trials:
-            self._ot_trials[trial_id] = self._begun.pop(0) if self._begun else self.study.ask()
+            trial = self._begun.pop(0) if self._begun else self._new()
+            if trial is None:
+                return str(Searcher.FINISHED)
+            self._ot_trials[trial_id] = trial
         values = self._walk(self._ot_trials[trial_id])
-        self._record.begin(self._row(trial_id))
+        self._record.begin(self._row(self.number(trial_id)))
         return {"number": self.number(trial_id), "values": values}
 
     def on_trial_complete(
@@ -129,8 +139,11 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         else:
             self._failures.clear()
         self._end(trial_id, result, reason)
+        number = self.number(trial_id)
+        for twin in self._twins.pop(number, []):
+            self._repeat(twin, self._row(number))
         self._completed_trials.add(trial_id)
-        self._record.afterwards(_drop_checkpoints, self._folder.trial(self.number(trial_id)))
+        self._record.afterwards(_drop_checkpoints, self._folder.trial(number))
 
     def settle(self) -> None:
         """Wait until all that was told is in the file."""
@@ -144,13 +157,63 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         if len(metrics) > 1 or metrics[0] not in result:  # Optuna has no curve of several
             return
         epoch, value = result["epoch"], result[metrics[0]]
-        if self._row(trial_id).intermediate_values.get(epoch) != value:
+        if self._row(self.number(trial_id)).intermediate_values.get(epoch) != value:
             self._ot_trials[trial_id].report(value, epoch)
             self._record.report(self.number(trial_id), epoch, value)
 
-    def _row(self, trial_id: str) -> FrozenTrial:
+    def _row(self, number: int) -> FrozenTrial:
         rows: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
-        return rows[self.number(trial_id)]
+        return rows[number]
+
+    def _take_up(self, row: FrozenTrial) -> None:
+        """Go on with a trial of an earlier session where it is not over."""
+        if SAME_AS not in row.user_attrs:
+            self._points.claim(row.params, row.number)
+        if row.state == TrialState.RUNNING:
+            trial = optuna.trial.Trial(self.study, row._trial_id)
+            if SAME_AS in row.user_attrs:
+                self._pair(trial, row.user_attrs[SAME_AS])
+            else:
+                self._begun.append(trial)
+
+    def _new(self) -> optuna.trial.Trial | None:
+        """A trial of a point that no other has; None where none is left.
+
+        What the sampler suggests again is told to it with the value that is known, and the next
+        point is drawn from those that are left.
+        """
+        trial = self.study.ask()
+        point = self._walk(trial)
+        trial.set_user_attr(POINT, point)
+        first = self._points.claim(point, trial.number)
+        if first == trial.number:
+            return trial
+        trial.set_user_attr(SAME_AS, first)
+        self._pair(trial, first)
+        left = self._points.left()
+        if left is None:
+            return None
+        self.study.enqueue_trial(left)
+        return self._new()
+
+    def _pair(self, trial: optuna.trial.Trial, number: int) -> None:
+        """Let a trial end as trial `number` has ended, or will."""
+        first = self._row(number)
+        if first.state.is_finished():
+            self._repeat(trial, first)
+        else:
+            self._record.begin(self._row(trial.number))
+            self._twins.setdefault(number, []).append(trial)
+
+    def _repeat(self, trial: optuna.trial.Trial, first: FrozenTrial) -> None:
+        """End a trial as `first` ended, which has its point."""
+        for epoch, value in first.intermediate_values.items():
+            trial.report(value, epoch)
+        if REASON in first.user_attrs:
+            trial.set_user_attr(REASON, first.user_attrs[REASON])
+        complete = first.state == TrialState.COMPLETE
+        self.study.tell(trial, first.values if complete else None, first.state)
+        self._record.repeat(self._row(trial.number))
 
     def _walk(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         return self._plan.ranges.walk(self._base, lambda key, range_: ask(trial, key, range_))
@@ -158,28 +221,13 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
     def _end(self, trial_id: str, result: dict[str, Any], reason: str | None) -> None:
         trial = self._ot_trials[trial_id]
         if reason:
-            trial.set_user_attr("reason", reason)
+            trial.set_user_attr(REASON, reason)
             self.study.tell(trial, state=TrialState.FAIL)
         elif result.get("epoch", 0) < self._plan.epochs(trial.params):
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, [result[name] for name in self._plan.metrics])
-        self._record.end(self._row(trial_id), reason)
-
-    def _agree(self) -> None:
-        """The plan, which a person may have edited, must be the one of the study."""
-        ours, theirs = self._plan.identity(), self._record.plan
-        if theirs is None:
-            self._record.plan = ours
-        elif changed := sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)):
-            raise ConfigError(
-                str(self._folder.plan("search")),
-                [
-                    f"{key}: {ours.get(key, 'nothing')} contradicts the study, which was begun "
-                    f"with {theirs.get(key, 'nothing')}. Allowed: that, or a new run"
-                    for key in changed
-                ],
-            )
+        self._record.end(self._row(trial.number), reason)
 
 
 def _drop_checkpoints(trial: RunFolder) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchTrainer
 
+from dmlray.cluster.failures import is_out_of_memory, of_worker
 from dmlray.cluster.process_group import ProcessGroup
 from dmlray.cluster.reporters import ToTensorBoard, to_train
-from dmlray.cluster.session import Cluster
+from dmlray.cluster.resources import Cluster
+from dmlray.cluster.train_callbacks import EndAtMistake, EndWithoutRoom
 from dmlray.cluster.watch import watch
-from dmlray.errors import DmlrayError, RunError
+from dmlray.errors import DmlrayError, ResourceError, RunError
 from dmlray.learn import journal
-from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.device import default_device, loader_threads, set_threads
 from dmlray.learn.job import job
 from dmlray.learn.loop import Epoch
 from dmlray.learn.scores import Scores, read_scores
@@ -22,8 +24,13 @@ from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
+from dmlray.storage import storage_error
 
 _MAX_RESTARTS = 2  # of a dead worker
+_NO_MEMORY = (
+    "out of memory: try a smaller data.batch_size, more budget.workers (each takes a part of "
+    "every batch) or budget.precision=bfloat16"
+)
 
 
 def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Display) -> Scores:
@@ -44,14 +51,16 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
         ),
         run_config=RunConfig(
             name=ray_name(folder),
-            storage_path=str(folder.path / ".ray"),
+            storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
+            callbacks=[EndAtMistake(), EndWithoutRoom(workers, cpus, int(gpu))],
         ),
     )
     folder.counting.unlink(missing_ok=True)  # of a worker that was killed
-    result = watch(lambda: fit(trainer), Shown(plan, folder, display))
-    if isinstance(result.return_value, DmlrayError):
-        raise result.return_value
+    try:
+        watch(lambda: fit(trainer), Shown(plan, folder, display))
+    except ResourceError as error:  # once there is room again
+        raise RunError(f"{error}. Go on with: dmlray train --resume {folder.typed}") from error
     return read_scores(folder.scores)
 
 
@@ -61,9 +70,9 @@ def resources_of(plan: Experiment, cluster: Cluster) -> tuple[int, bool]:
     Raises:
         ResourceError: If the cluster can never give it.
     """
-    workers, gpu = plan.budget.workers, cluster.gpus >= 1
-    cpus = max(1, cluster.cpus_of_one_job(gpu) // (1 if gpu else workers))
-    cluster.fit(workers * cpus, workers * gpu)
+    workers, gpu = plan.budget.workers, cluster.has_gpus
+    cpus = cluster.cpus_each(workers, gpu)
+    cluster.fit(cpus, float(gpu), workers)
     return cpus, gpu
 
 
@@ -72,6 +81,9 @@ def fit(trainer: TorchTrainer) -> Result:
     try:
         return trainer.fit()
     except Exception as error:
+        failure = of_worker(error)
+        if isinstance(failure, DmlrayError):
+            raise failure from error
         lines = [line.strip() for line in str(error).strip().split("\n") if line.strip()]
         reason = lines[-1] if lines else type(error).__name__
         raise RunError(f"the training failed: {reason}") from error
@@ -82,27 +94,31 @@ def ray_name(folder: RunFolder) -> str:
     return hashlib.sha256(str(folder.path).encode()).hexdigest()[:12]
 
 
-def _loop(config: dict[str, Any]) -> DmlrayError | None:
-    """Runs on each worker; a user's mistake is returned, for a restart would not mend it."""
-    folder, cpus = config["folder"], config["cpus"]
+def _loop(config: dict[str, Any]) -> None:
+    """Runs on each worker; a DmlrayError ends all of them for good, see `EndAtMistake`."""
+    cpus = config["cpus"]
     device = default_device()
     team = Team(get_context().get_world_rank(), get_context().get_world_size())
     set_threads(cpus)
-    board = ToTensorBoard(folder) if team.leads else None
+    try:
+        _train(config["plan"], config["folder"], Place(device, loader_threads(device, cpus), team))
+    except Exception as error:
+        if storage := storage_error(error):
+            raise storage from None
+        if is_out_of_memory(error):
+            raise RunError(_NO_MEMORY) from error
+        raise
+
+
+def _train(plan: Experiment, folder: RunFolder, place: Place) -> None:
+    board = ToTensorBoard(folder) if place.team.leads else None
 
     def report(epoch: Epoch) -> None:
         if board:
             board(epoch)
         to_train(epoch)
 
-    place = Place(device, cpus - 1 if device.type == "cuda" else 0, team)
-    try:
-        job(config["plan"], folder, report, place)
-    except DmlrayError as error:
-        if team.size > 1:
-            raise  # the others wait for this worker, and only its end ends them
-        return error
-    return None
+    job(plan, folder, report, place)
 
 
 class Shown:

@@ -29,6 +29,7 @@ def bring(file: Path, root: Path, progress: Progress | None = None) -> Path:
     target = root / file.name
     with _explained(file, root, lambda: "while it was copied"):
         if not (target.exists() and file.samefile(target)):
+            root.mkdir(parents=True, exist_ok=True)
             with whole_file(target) as temporary:
                 shutil.copyfile(file, temporary)
     return root
@@ -90,6 +91,7 @@ def _write(path: Path, member: Member) -> None:
     content = member.open()
     if content is None:
         raise tarfile.ReadError("no content")
+    path.parent.mkdir(parents=True, exist_ok=True)
     with content, whole_file(path) as temporary, temporary.open("wb") as file:
         shutil.copyfileobj(content, file, 2**18)
 

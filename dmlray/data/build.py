@@ -20,6 +20,7 @@ import numpy as np
 from dmlray.data.decode import UnreadableImage, decoded, decoded_size
 from dmlray.data.findings import Findings
 from dmlray.errors import DataError, ResourceError
+from dmlray.storage import write_array
 
 IMAGES, INDEX, JOB = "images.bin", "index.npy", "job.json"
 FEW = 2000  # images below which more processes cost more time than they save
@@ -73,10 +74,10 @@ def write(
         ResourceError: If one of the processes is killed.
     """
     (folder / IMAGES).touch()
-    np.save(folder / INDEX, index)
+    write_array(folder / INDEX, index)
     findings = _decode_all(_write, job, folder, processes, progress)
     index[list(findings.broken), 1:] = 0
-    np.save(folder / INDEX, index)
+    write_array(folder / INDEX, index)
     return findings
 
 
@@ -110,7 +111,7 @@ def _measure(job: Job, folder: Path, first: int, processes: int) -> Iterator[Fin
     """Read the headers of every `processes`-th image and leave (n, 2) height, width behind."""
     rows = range(first, len(job.files), processes)
     sizes = [_size(job, row) for row in rows]
-    np.save(_sizes_file(folder, first), np.array(sizes, dtype=np.int64).reshape(-1, 2))
+    write_array(_sizes_file(folder, first), np.array(sizes, dtype=np.int64).reshape(-1, 2))
     yield Findings(done=len(sizes))
 
 
@@ -203,6 +204,8 @@ def _listen(task: str, folder: Path, processes: int) -> Iterator[Findings]:
 
 def _heard(line: str) -> Findings:
     word = json.loads(line)
+    if isinstance(word, list):
+        raise OSError(*word)
     if isinstance(word, str):
         raise DataError(word)
     return Findings.parsed(word)
@@ -224,10 +227,10 @@ def _work(task: str, folder: Path, processes: int, first: int) -> None:
     except BrokenPipeError:  # the process that asked is gone
         return
     except OSError as error:
-        _say(f"{folder}: cannot be written: {error.strerror}.")
+        _say([error.errno, error.strerror, str(error.filename or folder)])
 
 
-def _say(word: dict[str, Any] | str) -> None:
+def _say(word: dict[str, Any] | str | list[Any]) -> None:
     sys.stdout.write(json.dumps(word) + "\n")
     sys.stdout.flush()  # line by line: short writes to one pipe never mix
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from dmlray.data.content import contents
 
+FINGERPRINT_FORMAT = 1  # raised when the same images would get another fingerprint
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -11,7 +11,8 @@ from tempfile import TemporaryFile
 
 from filelock import FileLock, Timeout
 
-from dmlray.errors import DataError
+from dmlray.errors import DataError, DiskFull
+from dmlray.storage import storage_error
 
 _logger = logging.getLogger(__name__)
 PART = ".partial-"  # then the host and the process that makes it
@@ -68,7 +69,8 @@ def make_whole(
     wins and the others take what it made; nobody ever sees half of it.
 
     Raises:
-        DataError: If the disk is full or may not be written.
+        DataError: If the disk may not be written.
+        DiskFull: If it has no room.
     """
     if is_whole(target):
         return
@@ -81,6 +83,9 @@ def make_whole(
                     _logger.warning("%s: %s; made anew in %s", cache_folder(), reason, target)
                 _replace(target, is_whole, make)
     except OSError as error:
+        failure = storage_error(error)
+        if isinstance(failure, DiskFull):
+            raise failure from error
         reason = error.strerror or str(error)
         advice = "DMLRAY_CACHE names another folder"
         raise DataError(f"{target}: cannot be written: {reason}; {advice}.") from error

@@ -39,9 +39,7 @@ def fit_projection(members: Sequence[Tensor], size: int | None, whiten: bool) ->
         ConfigError: If there are not so many directions.
     """
     width = sum(member.shape[1] for member in members)
-    if width > MOST_WIDTH:
-        problem = f"{width} dimensions side by side are too many. Allowed: {MOST_WIDTH}"
-        raise ConfigError("--pca", [problem])
+    check_size(width, size)
     mean, covariance = _moments(members, width)
     variances, directions = torch.linalg.eigh(covariance)
     variances, directions = variances.flip(0), directions.flip(1)
@@ -54,6 +52,19 @@ def fit_projection(members: Sequence[Tensor], size: int | None, whiten: bool) ->
     if whiten:
         directions = directions / variances[:kept].sqrt()
     return Projection(mean, directions)
+
+
+def check_size(width: int, size: int | None) -> None:
+    """Check what can be known of a projection before there are rows of `width` numbers.
+
+    Raises:
+        ConfigError: If they are too many, or fewer than `size`.
+    """
+    if width > MOST_WIDTH:
+        problem = f"{width} dimensions side by side are too many. Allowed: {MOST_WIDTH}"
+        raise ConfigError("--pca", [problem])
+    if size is not None and size > width:
+        raise ConfigError("--pca", [f"{size} is not allowed. Allowed: 1 to {width}"])
 
 
 def _moments(members: Sequence[Tensor], width: int) -> tuple[Tensor, Tensor]:

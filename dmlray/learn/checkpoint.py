@@ -68,6 +68,7 @@ def save(
         content["optimizer"] = optimizer.state_dict()
     packed = BytesIO()  # torch's own writer does not say when the disk is full
     torch.save(content, packed)
+    path.parent.mkdir(exist_ok=True)
     with whole_file(path) as temporary:
         temporary.write_bytes(packed.getbuffer())
 

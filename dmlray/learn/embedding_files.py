@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from dmlray.file_reading import open_regular, sha256
-from dmlray.storage import whole_file
+from dmlray.storage import write_array
 
 _MAGIC = b"\x93NUMPY"
 _TOLERANCE = 1e-2  # of a length: rows normalised in half precision are off by a thousandth
@@ -15,10 +15,8 @@ _TOLERANCE = 1e-2  # of a length: rows normalised in half precision are off by a
 def write_embeddings(path: Path, rows: Tensor) -> str:
     """Write rows (N, D) as float32, whole or not at all; return the SHA-256 of the file."""
     array = np.ascontiguousarray(rows.cpu().numpy(), dtype=np.float32)
-    with whole_file(path) as temporary:
-        with temporary.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-        return sha256(temporary)
+    write_array(path, array)
+    return sha256(path)
 
 
 def read_embeddings(path: Path, shape: tuple[int, int], expected: str | None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """environment.json: what a number may depend on besides its plan."""
 
+import logging
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -8,11 +9,14 @@ from typing import Any
 
 import torch
 
-from dmlray.data.dataset import Dataset
+from dmlray.data.dataset import FINGERPRINT_FORMAT, Dataset
+from dmlray.errors import DataError
+from dmlray.file_reading import read_json
 from dmlray.learn.training import Place
-from dmlray.plans.experiment import Experiment
+from dmlray.plans.folder import RunFolder
 from dmlray.storage import write_json
 
+_logger = logging.getLogger(__name__)
 PACKAGES = (
     "dmlray",
     "torch",
@@ -37,18 +41,74 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_environment(path: Path, plan: Experiment, dataset: Dataset, place: Place) -> None:
-    """Write versions, commit, device, seed and the data's fingerprint."""
-    content: dict[str, Any] = {
+def record_environment(
+    folder: RunFolder, seed: int, dataset: Dataset, place: Place | None = None
+) -> None:
+    """Write versions, commit, seed, the data's fingerprint and, where a learner trains, its device.
+
+    What is there stays: a later session adds to the list `resumed` what is not as it was before.
+
+    Raises:
+        DataError: If the images are not those that the run began with.
+    """
+    begun = _begun(folder, dataset)
+    now: dict[str, Any] = {
         "versions": versions(),
         "git_commit": _commit(),
-        "device": _device_name(place.device),
-        "cpu_threads": torch.get_num_threads(),
-        "seed": plan.seed,
+        "seed": seed,
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
+        "fingerprint_format": FINGERPRINT_FORMAT,
     }
-    write_json(path, content)
+    if place:
+        now["device"] = _device_name(place.device)
+        now["cpu_threads"] = torch.get_num_threads()
+    content = {**now, **begun}
+    resumed = content.get("resumed", [])
+    last = {key: value for part in (content, *resumed) for key, value in part.items()}
+    changed = {key: value for key, value in now.items() if last[key] != value}
+    if changed:
+        content["resumed"] = [*resumed, changed]
+    if content != begun:
+        write_json(folder.environment, content)
+
+
+def check_images(folder: RunFolder, dataset: Dataset) -> None:
+    """Compare the images with those that the run in `folder` began with.
+
+    Raises:
+        DataError: If they are others.
+    """
+    _begun(folder, dataset)
+
+
+def _begun(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
+    """What the first session wrote, if there was one, about the images that there are now."""
+    begun = _read(folder.environment)
+    before = begun.get("dataset_fingerprint")
+    if begun and begun.get("fingerprint_format") != FINGERPRINT_FORMAT:
+        began = "began with another version of dmlray"
+        _logger.warning("%s: %s; its images cannot be compared with those now", folder, began)
+    elif begun and before != dataset.fingerprint:
+        raise DataError(
+            f"{folder}: the images changed since the run began (fingerprint {before}, now "
+            f"{dataset.fingerprint}). Allowed: go on with the old images, or begin a new run"
+        )
+    return begun
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = read_json(path)
+        if not all(isinstance(part, dict) for part in (content, *content.get("resumed", []))):
+            raise TypeError("holds something else")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        problem = f"is damaged ({reason}). Delete it to go on without comparing the images"
+        raise DataError(f"{path}: {problem}") from None
+    return content
 
 
 def _device_name(device: torch.device) -> str:

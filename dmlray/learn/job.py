@@ -14,7 +14,7 @@ from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.embedding_files import write_embeddings
-from dmlray.learn.environment import write_environment
+from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.members import scores_of
 from dmlray.learn.scores import Scores, read_zero_shot
@@ -51,8 +51,9 @@ def job(
     keep_best = plan.protocol.selection != "last"
     training = Training(plan, task(plan, dataset), folder, place, keep_best)
     if place.team.leads:
+        folder.make()
+        record_environment(folder, plan.seed, dataset, place)
         write_experiment(folder.plan("experiment"), plan)
-        write_environment(folder.environment, plan, training.task.dataset, place)
     if with_zero_shot and not folder.last_checkpoint.exists():
         zero_shot = _zero_shot(training)
         if place.team.leads:
@@ -104,9 +105,11 @@ def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
     """The learner of a finished run, as it was scored.
 
     Raises:
-        DataError: If the run is not finished, or a checkpoint is damaged or of another training.
+        DataError: If the run is not finished, or a checkpoint is damaged or of another training,
+            or the images have changed since.
     """
     dataset = load_dataset(plan)
+    check_images(folder, dataset)
     plan = with_folds(plan, dataset)
     training = Training(plan, task(plan, dataset), folder, place)
     _load_chosen(training)

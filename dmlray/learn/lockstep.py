@@ -68,6 +68,7 @@ class Clock:
 
 def lockstep(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
     """Every epoch of all folds in this process, written to the trial's own journal."""
+    folder.make()
     clock = Clock(journal.read(folder.metrics))
     journal.rewind(folder.metrics, 0)
     for epochs in fold_epochs(plan, folder, place, range(plan.protocol.fold_count)):

@@ -12,7 +12,7 @@ from dmlray.data import folds
 from dmlray.data.folds import Subset
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation.merge import prefix_scores
-from dmlray.evaluation.projection import fit_projection
+from dmlray.evaluation.projection import check_size, fit_projection
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.evaluation.selection import greedy
 from dmlray.file_reading import reason
@@ -36,6 +36,7 @@ def merge(plan: Merge, folder: RunFolder, place: Place, counting: Counting) -> S
         DmlrayError: As `check` says.
     """
     members, labels = check(plan)
+    folder.make()
     remarks = []
     if plan.greedy:
         members, remark = _chosen(members, folder, place, counting)
@@ -60,6 +61,8 @@ def check(plan: Merge) -> tuple[list[Member], Tensor]:
     members = [member for run, weight in pairs for member in members_of(run, weight)]
     if plan.greedy:
         _check_held_out(members)
+    elif plan.projects:
+        check_size(sum(member.scores.embedding_size for member in members), plan.pca)
     return members, test_labels(members)
 
 
@@ -178,6 +181,7 @@ class _Embedder:
             raise DataError(f"{file}: {reason(error)}; delete {folder} and --resume") from None
         training = finished(member.plan, member.folder, self.place)
         rows = training.embed(training.learner.embed, subset)
+        folder.mkdir(exist_ok=True)
         made = _Embedded(member.scores.embeddings_sha256, write_embeddings(file, rows))
         write_json(file.with_suffix(".json"), asdict(made))
         return torch.from_numpy(read_embeddings(file, shape, made.sha256))

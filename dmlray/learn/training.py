@@ -22,6 +22,7 @@ from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.checkpoint import Progress
+from dmlray.learn.device import default_device, loader_threads
 from dmlray.learn.embed import embed
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build
@@ -41,6 +42,12 @@ class Place:
     device: torch.device
     threads: int = 0  # that prepare batches ahead; 0 prepares them in step
     team: Team = ALONE  # whose workers share each batch
+
+
+def whole_process() -> Place:
+    """This process's device, with all CPU cores that torch uses here."""
+    device = default_device()
+    return Place(device, loader_threads(device, torch.get_num_threads()))
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,7 @@ class Training:
             warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
         self.place.team.agree(self.learner)
         if self.place.team.leads:
+            folder.make()
             journal.rewind(folder.metrics, progress.epoch)
         for line in journal.read(folder.metrics):
             if line["epoch"] <= progress.epoch:

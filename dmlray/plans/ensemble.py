@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from dmlray.errors import ConfigError
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, resolve
-from dmlray.plans.problems import short
+from dmlray.plans.files import override, resolve, write_plan
 from dmlray.plans.voices import Voice, differences, flatten, read_file
-from dmlray.storage import write_text
+from dmlray.printable import shortened
 
 Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]
 MOST_MEMBERS = 10_000
@@ -49,7 +46,7 @@ class Ensemble:
 
     def member(self, index: int) -> Experiment:
         """Member `index`, a function of (seed, index) alone: the same on 1 and on 8 devices."""
-        own = (self.experiment, *self.others)[index % (len(self.others) + 1)]
+        own = (self.experiment, *self.others)[self.setting(index)]
         protocol = self.experiment.protocol
         seed = (self.experiment.seed * _SEED_STRIDE + index) % 2**31
         changes: dict[str, Any] = {"seed": seed}
@@ -61,6 +58,10 @@ class Ensemble:
         if self.vary == "new_seed":
             changes["seed"] = (self.experiment.seed + 1 + index) % 2**31
         return override(own, f"member {index}", changes)
+
+    def setting(self, index: int) -> int:
+        """Which of the experiments member `index` trains."""
+        return index % (len(self.others) + 1)
 
     def differences(self, other: "Ensemble") -> list[str]:
         """In what `other` is not this plan, one sentence each; folds left open are as here."""
@@ -86,7 +87,7 @@ class Ensemble:
 
     def write(self, path: Path) -> None:
         """Write the plan, enough to run it again."""
-        write_text(path, yaml.safe_dump(self.document(), sort_keys=False))
+        write_plan(path, self.document())
 
     def _problem(self) -> str | None:
         """What `vary` asks of the experiments and does not find."""
@@ -159,13 +160,13 @@ def _wrong(values: Mapping[str, Any]) -> Iterator[str]:
     size, vary, others = (values.get(key) for key in ("size", "vary", "others"))
     if type(size) is not int or not 1 <= size <= MOST_MEMBERS:
         allowed = f"a whole number in [1, {MOST_MEMBERS}]"
-        yield f"size: {short(size)} is not allowed. Allowed: {allowed}"
+        yield f"size: {shortened(size)} is not allowed. Allowed: {allowed}"
     if vary not in get_args(Vary):
-        yield f"vary: {short(vary)} is not allowed. Allowed: {', '.join(get_args(Vary))}"
+        yield f"vary: {shortened(vary)} is not allowed. Allowed: {', '.join(get_args(Vary))}"
     if others is not None and not (
         isinstance(others, list) and all(isinstance(other, dict) for other in others)
     ):
-        yield f"others: {short(others)} is not allowed. Allowed: a list of experiments"
+        yield f"others: {shortened(others)} is not allowed. Allowed: a list of experiments"
     known = ("size", "vary", "others", "experiment")
     for key in dict.fromkeys(key.partition(".")[0] for key in values):
         if key not in known:

@@ -12,6 +12,7 @@ from dmlray.data.folds import Kind
 from dmlray.data.samplers import Replacement
 from dmlray.data.sides import Split
 from dmlray.knobs import Knobs
+from dmlray.local_paths import local_path
 
 FOLDS = 4  # where the plan leaves their number open and the data set has classes enough
 
@@ -51,10 +52,12 @@ class Data(Knobs):
         """`max_megapixels` in pixels."""
         return round(self.max_megapixels * 1e6)
 
-    @field_validator("root")
+    @field_validator("root", mode="before")
     @classmethod
-    def _from_anywhere(cls, root: Path | None) -> Path | None:
-        return root.expanduser().absolute() if root else None  # workers stand in other folders
+    def _from_anywhere(cls, root: Any) -> Any:
+        if not isinstance(root, str | Path):
+            return root
+        return local_path(root).absolute()  # workers stand in other folders
 
     @model_validator(mode="after")
     def _whole_classes(self) -> "Data":
@@ -81,7 +84,8 @@ class Backbone(Knobs):
     @field_validator("weights")
     @classmethod
     def _from_anywhere(cls, weights: str) -> str:
-        return weights if weights in ("pretrained", "none") else str(Path(weights).absolute())
+        named = weights in ("pretrained", "none")
+        return weights if named else str(local_path(weights).absolute())
 
 
 class Optimizer(Knobs):

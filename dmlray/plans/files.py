@@ -10,11 +10,14 @@ import yaml
 from pydantic import ValidationError
 
 from dmlray import methods
+from dmlray.data import catalogue
 from dmlray.errors import ConfigError
 from dmlray.knobs import Knobs
 from dmlray.plans.experiment import Experiment, Method
+from dmlray.plans.fields import takes_text
 from dmlray.plans.problems import nearest, problems
 from dmlray.plans.voices import Voice, flatten, nest, read_file, read_overrides
+from dmlray.printable import printable, shortened
 from dmlray.storage import write_text
 
 
@@ -44,40 +47,46 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     Raises:
         ConfigError: Lists all problems at once, with line, nearest spelling and allowed values.
     """
-    return resolve(str(path), [read_file(path), read_overrides(overrides)])
+    resolved = resolve(str(path), [read_file(path), read_overrides(overrides)])
+    name, known = resolved.experiment.data.name, catalogue.names()
+    if name not in known:
+        problem = f"unknown data set {shortened(name)}. Allowed: {', '.join(known)}"
+        raise ConfigError(str(path), [_line(resolved.said, "data.name", problem)])
+    return resolved
 
 
 def resolve(source: str, voices: Sequence[Voice]) -> Resolved:
     """Merge voices, the last one wins, above what the authors published for the data set."""
     values, said = _merge(voices)
-    method, dataset = values.get("method.name"), values.get("data.name", "demo")
+    method = values.get("method.name")
     if method is None:
         raise ConfigError(
             source, [f"method.name: is missing. Allowed: {', '.join(methods.names())}"]
         )
     if method not in methods.names():
-        raise ConfigError(
-            source,
-            [
-                _line(
-                    said,
-                    "method.name",
-                    f"unknown method {method!r}.{nearest(str(method), methods.names())}",
-                )
-            ],
-        )
+        known = nearest(str(method), methods.names())
+        problem = f"unknown method {shortened(method)}.{known}"
+        raise ConfigError(source, [_line(said, "method.name", problem)])
+    values, said = _merge(voices, method)
     chosen = [value for key, value in values.items() if key.startswith("method.")]
-    published = methods.published(method, dataset, chosen)
+    dataset = values.get("data.name", "demo")
+    published = methods.published(method, dataset, chosen) if isinstance(dataset, str) else None
     if published:
         whispered = Voice(f"published: {published.source}", dict(published.settings))
-        values, said = _merge([whispered, *voices])
+        values, said = _merge([whispered, *voices], method)
     return Resolved(_check(source, values, said), {**_defaults(method), **said})
 
 
 def write_experiment(path: Path, experiment: Experiment, comments: Sequence[str] = ()) -> None:
     """Write a legal experiment file, whole or not at all; comments become its first lines."""
-    head = "".join(f"# {comment}\n" for comment in comments)
-    write_text(path, head + yaml.safe_dump(experiment.document(), sort_keys=False))
+    head = "".join(f"# {printable(comment)}\n" for comment in comments)
+    write_plan(path, experiment.document(), head)
+
+
+def write_plan(path: Path, document: dict[str, Any], head: str = "") -> None:
+    """Write a plan as YAML, whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, head + yaml.safe_dump(document, sort_keys=False))
 
 
 def override(experiment: Experiment, name: str, values: dict[str, Any]) -> Experiment:
@@ -90,18 +99,30 @@ def override(experiment: Experiment, name: str, values: dict[str, Any]) -> Exper
     return resolve(name, [base, Voice(name, values)]).experiment
 
 
-def _merge(voices: Sequence[Voice]) -> tuple[dict[str, Any], dict[str, str]]:
+def _merge(voices: Sequence[Voice], method: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+    """All values, the last of each key, and where they come from.
+
+    A mapping given as a value takes the place of its whole group. Text and paths are taken as they
+    were written; those of a method where it is known.
+    """
     values: dict[str, Any] = {}
-    said: dict[str, str] = {}
+    places: dict[str, str] = {}
     for voice in voices:
         for key, value in voice.values.items():
-            values[key] = value
-            said[key] = voice.place(key)
-    return values, said
+            for below in [known for known in values if known.startswith(f"{key}.")]:
+                del values[below], places[below]
+            leaves = {key: value} if takes_text(method, key) else flatten({key: value})
+            for leaf, content in leaves.items():
+                literal = leaf in voice.texts and takes_text(method, leaf)
+                values[leaf] = voice.texts[leaf] if literal else content
+                places[leaf] = voice.place(key)
+    return values, places
 
 
 def _check(source: str, values: dict[str, Any], said: dict[str, str]) -> Experiment:
     """Validate each section by its model and collect every problem of the document."""
+    if mixed := list(_below_values(values)):
+        raise ConfigError(source, [_line(said, key, text) for key, text in mixed])
     document = nest(values)
     section = document.pop("method")
     name = section.pop("name")
@@ -115,6 +136,15 @@ def _check(source: str, values: dict[str, Any], said: dict[str, str]) -> Experim
         raise ConfigError(source, [_line(said, key, text) for key, text in found])
     assert isinstance(experiment, Experiment)
     return experiment
+
+
+def _below_values(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys below one that is no group, and what is wrong with them."""
+    for key in values:
+        for dot in (place for place, letter in enumerate(key) if letter == "."):
+            above = key[:dot]
+            if not isinstance(values.get(above, {}), dict):
+                yield key, f"unknown key: {above} is {shortened(values[above])}, no group of keys"
 
 
 def _validated(

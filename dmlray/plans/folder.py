@@ -1,29 +1,60 @@
 """The names inside a run folder."""
 
 import os
+import shlex
+import shutil
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmlray.errors import ConfigError
+from dmlray.errors import ConfigError, DiskFull
+from dmlray.local_paths import refuse_address
+from dmlray.storage import storage_error
 
 KINDS = ("search", "ensemble", "cross_validation", "repeat", "merge", "experiment")
+_LONGEST = Path(".ray", "x" * 200)  # about what Ray's own files need below a run folder
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where each thing of a run lies; see README, "A run folder"."""
+    """Where each thing of a run lies; see README, "A run folder".
+
+    `root` is the folder of the opened run that this one is or belongs to: `make` never creates it.
+    """
 
     path: Path
+    root: Path | None = None
 
     def __post_init__(self) -> None:
+        try:
+            refuse_address(self.path)
+        except ValueError as error:
+            raise ConfigError("run folder", [str(error)]) from None
         object.__setattr__(self, "path", self.path.absolute())  # workers stand in other folders
 
     def __str__(self) -> str:
         return os.path.relpath(self.path)
 
+    @property
+    def typed(self) -> str:
+        """The folder as one types it in a shell."""
+        path = str(self)
+        return shlex.quote(f"./{path}" if path.startswith("-") else path)
+
     def plan(self, kind: str) -> Path:
         """The resolved plan, enough to run it again; `kind` is one of `KINDS`."""
         return self.path / f"{kind}.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """The process that writes this run now."""
+        return self.path / "lock.json"
+
+    @property
+    def ray(self) -> Path:
+        """What Ray keeps for itself."""
+        return self.path / ".ray"
 
     @property
     def environment(self) -> Path:
@@ -98,16 +129,19 @@ class RunFolder:
     @property
     def repeat(self) -> "RunFolder":
         """Repeats of a search's winner: a run folder of its own."""
-        return RunFolder(self.path / "repeat")
+        return self._part("repeat")
 
     def member(self, index: int) -> "RunFolder":
-        return RunFolder(self.path / "members" / f"{index:03d}")
+        return self._part("members", f"{index:03d}")
 
     def trial(self, number: int) -> "RunFolder":
-        return RunFolder(self.path / "trials" / f"{number:04d}")
+        return self._part("trials", f"{number:04d}")
 
     def fold(self, number: int) -> "RunFolder":
-        return RunFolder(self.path / f"fold{number}")
+        return self._part(f"fold{number}")
+
+    def _part(self, *names: str) -> "RunFolder":
+        return RunFolder(self.path.joinpath(*names), self.root)
 
     def kind(self) -> str:
         """What was run here: one of `KINDS`.
@@ -115,22 +149,81 @@ class RunFolder:
         Raises:
             ConfigError: If this is no run folder.
         """
-        for kind in KINDS:
-            if self.plan(kind).is_file():
-                return kind
+        try:
+            for kind in KINDS:
+                if self.plan(kind).is_file():
+                    return kind
+        except OSError as error:
+            raise ConfigError(str(self), [f"cannot be read: {error.strerror}"]) from None
         raise ConfigError(str(self), ["is not a run folder: it holds no plan"])
 
+    def begun(self) -> bool:
+        """Whether anything lies here; the lock of a process that was killed is nothing."""
+        return os.path.isdir(self.path) and any(path != self.lock for path in self.path.iterdir())
+
     def must_be_new(self) -> None:
-        """Nothing is ever overwritten in silence.
+        """Check that a run can begin here; nothing is ever overwritten.
 
         Raises:
-            ConfigError: If something is there already.
+            ConfigError: If anything lies here, or the folder cannot be made or written.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        self.must_be_writable()
+        if self.begun():
             allowed = f"Allowed: a new folder (--out), or go on with --resume {self}"
             raise ConfigError(str(self), [f"exists. {allowed}"])
 
-    def claim(self) -> None:
-        """Take a new folder for a new run."""
-        self.must_be_new()
-        self.path.mkdir(parents=True, exist_ok=True)
+    def must_be_writable(self) -> None:
+        """Check that the folder can be made and written; nothing is left behind.
+
+        Raises:
+            ConfigError: If not.
+            DiskFull: If there is no room.
+        """
+        try:
+            if os.path.lexists(self.path) and not self.path.is_dir():
+                raise ConfigError(str(self), ["exists and is no folder. Allowed: a new folder"])
+            self._try()
+        except OSError as error:
+            failure = storage_error(error)
+            if isinstance(failure, DiskFull):
+                raise failure from None
+            reason = f"cannot be made or written ({error.strerror})"
+            raise ConfigError(str(self), [f"{reason}. Allowed: another folder"]) from None
+
+    def _try(self) -> None:
+        """Make and write the same folders inside a temporary one: permissions can say too little.
+
+        Raises:
+            OSError: What the file system refuses.
+        """
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(self.path / _LONGEST)
+        parents = (self.path, *self.path.parents)
+        there = next(parent for parent in parents if os.path.lexists(parent))
+        with tempfile.TemporaryDirectory(prefix=".dmlray-", dir=there) as temporary:
+            folder = Path(temporary) / self.path.relative_to(there)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "written").write_bytes(b"1")
+
+    def remove_shell(self) -> None:
+        """Remove what Ray, which makes its folders anew, has left under a moved run's old name."""
+        if self.path.is_dir() and list(self.path.iterdir()) == [self.ray]:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def make(self) -> None:
+        """Make this folder.
+
+        Below the folder of an opened run, which is never made a second time: what is still written
+        after it was moved away must not land in a new folder of its old name.
+
+        Raises:
+            OSError: If the disk refuses, or the opened run is gone.
+        """
+        if self.root is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return
+        folder = self.root
+        folder.stat()
+        for name in self.path.relative_to(self.root).parts:
+            folder /= name
+            folder.mkdir(exist_ok=True)

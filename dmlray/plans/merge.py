@@ -7,14 +7,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from dmlray.errors import ConfigError
 from dmlray.knobs import Knobs
+from dmlray.plans.files import write_plan
 from dmlray.plans.problems import problems
 from dmlray.plans.voices import read_file
-from dmlray.storage import write_text
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Merge:
             "whiten": self.whiten,
             "greedy": self.greedy,
         }
-        write_text(path, yaml.safe_dump(document, sort_keys=False))
+        write_plan(path, document)
 
 
 class _Document(Knobs):

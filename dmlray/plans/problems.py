@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from dmlray.knobs import Knobs
+from dmlray.printable import shortened
 
 _NUMBERS = {int: "a whole number", float: "a number"}
 
@@ -28,13 +29,7 @@ def problems(error: ValidationError, model: type[Knobs], prefix: str) -> Iterato
             yield key, item["msg"].removeprefix("Value error, ")
         else:
             allowed = f" Allowed: {allowed_values(field)}." if field else ""
-            yield key, f"{item['input']!r} is not allowed.{allowed}"
-
-
-def short(value: object, most: int = 80) -> str:
-    """A value as Python writes it, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
+            yield key, f"{shortened(item['input'])} is not allowed.{allowed}"
 
 
 def nearest(word: str, known: Any) -> str:

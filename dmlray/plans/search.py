@@ -1,25 +1,28 @@
 """A search: an experiment, the space around it, and how to walk through that space."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from dmlray import methods
 from dmlray.errors import ConfigError
 from dmlray.knobs import Choice
+from dmlray.local_paths import local_path
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, resolve, write_experiment
+from dmlray.plans.fields import types_of
+from dmlray.plans.files import override, resolve, write_experiment, write_plan
 from dmlray.plans.problems import problems
 from dmlray.plans.settings import COSTS, Settings
 from dmlray.plans.space import Ranges, as_text, read_ranges
-from dmlray.plans.space_checks import mistakes
+from dmlray.plans.space_checks import mistakes, sample_points
+from dmlray.plans.space_points import combinations, corners
 from dmlray.plans.voices import Voice, flatten, read_file, read_overrides
-from dmlray.storage import write_text
+from dmlray.printable import shortened
 
 _SECTIONS = ("experiment", "space", "set")
 _EPOCHS = "budget.epochs"
@@ -56,6 +59,24 @@ class Search:
         flat = self.base()
         return self.ranges.walk(flat, lambda key, _: flat[key])
 
+    @cached_property
+    def size(self) -> float:
+        """How many points the space has."""
+        return combinations(self.ranges, self.base())
+
+    @property
+    def trials(self) -> int:
+        """How many points are trained: as many as asked for, but each once."""
+        return int(min(self.settings.trials, self.size))
+
+    def sample(self) -> Iterator[dict[str, Any]]:
+        """Points that stand for the space: all of a small one."""
+        return sample_points(self.ranges, self.base())
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """The values that may change the shape of things, one key at a time."""
+        return corners(self.ranges, self.base())
+
     def epochs(self, values: dict[str, Any]) -> int:
         """How many epochs the trial of these values has."""
         return int(values.get(_EPOCHS, self.experiment.budget.epochs))
@@ -78,7 +99,7 @@ class Search:
             **settings,
             "use_method_space": False,
         }
-        write_text(path, yaml.safe_dump(document, sort_keys=False))
+        write_plan(path, document)
 
     def identity(self) -> dict[str, str]:
         """What may not change while a study goes on; images may move, and trials be added."""
@@ -118,16 +139,15 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     source, file = str(path), read_file(path)
     own, rest = _divided(read_overrides(overrides))
     settings = _settings(source, [file, own])
-    base = file.values.get("experiment")
-    inner = read_file(Path(base)) if isinstance(base, str) else file.below("experiment")
-    if base is None and not inner.values:
-        raise ConfigError(source, ["experiment: is missing. Allowed: a file or a mapping"])
-    voices = [inner, _aliases(file), file.below("set"), _aliases(own), own.below("set"), rest]
+    both = _joined(file, own)
+    changes = [file.below("set"), _aliases(own), own.below("experiment"), own.below("set"), rest]
+    voices = [_base(source, both), _aliases(file), *changes]
     experiment = resolve(source, voices).experiment
-    said = _joined(file, own).below("space")
+    said = both.below("space")
     method = methods.load(experiment.method.name)
     inherited = method.SPACE if settings.use_method_space else {}
-    ranges, fixed = read_ranges(source, said, inherited)
+    kinds = partial(types_of, experiment.method.name)
+    ranges, fixed = read_ranges(source, said, inherited, kinds)
     if fixed.values:
         experiment = resolve(source, [Voice("", flatten(experiment.document())), fixed]).experiment
     if found := mistakes(experiment, ranges, settings, said):
@@ -137,21 +157,43 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
 
 def _divided(command_line: Voice) -> tuple[Voice, Voice]:
     """What is said of the search itself, and of its experiment: the latter's keys have dots."""
-    sides: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    for key, value in command_line.values.items():
-        inside = "." in key and key.split(".")[0] not in _SECTIONS
-        sides[inside][key] = value
-    return Voice(command_line.name, sides[0]), Voice(command_line.name, sides[1])
+
+    def inside(key: str) -> bool:
+        return "." in key and key.split(".")[0] not in _SECTIONS
+
+    return command_line.only(lambda key: not inside(key)), command_line.only(inside)
 
 
 def _joined(file: Voice, command_line: Voice) -> Voice:
     """Both, where a value on the command line takes the place of a range of the file."""
     said = command_line.values
-    kept = {
-        k: v for k, v in file.values.items() if not any(k.startswith(f"{new}.") for new in said)
-    }
+    kept = file.only(lambda key: not any(key.startswith(f"{new}.") for new in said)).values
     places = {**file.places, **dict.fromkeys(said, command_line.name)}
-    return Voice(file.name, {**kept, **said}, places)
+    texts = {**file.texts, **dict.fromkeys(said, ""), **command_line.texts}
+    return Voice(file.name, {**kept, **said}, places, texts)
+
+
+def _base(source: str, search: Voice) -> Voice:
+    """The experiment that is searched around: a file, or a mapping in the search itself."""
+    wrong = [key for key in _SECTIONS[1:] if search.values.get(key) and not _is_group(search, key)]
+    if wrong:
+        problem = "{} is not allowed. Allowed: a group of keys".format
+        texts = [f"{search.place(k)}  {k}: {problem(shortened(search.values[k]))}" for k in wrong]
+        raise ConfigError(source, texts)
+    file = search.texts.get("experiment")
+    if not file or _is_group(search, "experiment"):
+        inner = search.below("experiment")
+        if not inner.values:
+            raise ConfigError(source, ["experiment: is missing. Allowed: a file or a mapping"])
+        return inner
+    try:
+        return read_file(local_path(file))
+    except ValueError as error:
+        raise ConfigError(source, [f"experiment: {error}"]) from None
+
+
+def _is_group(search: Voice, key: str) -> bool:
+    return isinstance(search.values.get(key), dict)
 
 
 def _aliases(voice: Voice) -> Voice:

@@ -6,9 +6,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from dmlray.knobs import Knobs
+from dmlray.printable import shortened
 
 SCORES = ("map_at_r", "recall_at_1", "r_precision")  # of each epoch, on validation classes
 COSTS = ("embedding_size", "seconds")  # that a second metric may save
+_LEAST_SHARE = 0.0001  # of a GPU: Ray knows no smaller one
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -21,7 +23,7 @@ class Settings(Knobs):
     folds: int | None = Field(
         None, ge=2, le=1000, description="class-disjoint parts; null: protocol.folds"
     )
-    trials: int = Field(20, ge=1, le=1_000_000, description="suggestions in all")
+    trials: int = Field(20, ge=1, le=1_000_000, description="different points in all")
     time_budget: float | None = Field(
         None, gt=0, description="seconds, or 90m, 2h, 1d, after which a session begins no trial"
     )
@@ -40,9 +42,15 @@ class Settings(Knobs):
         ge=1,
         description="of a trial; null: on GPUs what they hold, on CPUs one after another",
     )
-    cpus: float | None = Field(None, gt=0, description="CPU cores of a process; null: 1")
+    cpus: float | None = Field(
+        None,
+        gt=0,
+        description="CPU cores of a process; null: 1, on GPUs a fair share of their node's",
+    )
     gpus: float | None = Field(
-        None, ge=0, description="GPU share of each fold; null: 1 where the cluster has GPUs, else 0"
+        None,
+        ge=0,
+        description="of each fold, a share or whole ones; null: 1 if the cluster has any, else 0",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler")
     repeats: int = Field(
@@ -55,9 +63,10 @@ class Settings(Knobs):
         names = [said] if isinstance(said, str) else said
         if names is None:
             return None
-        if not isinstance(names, list | tuple) or not names or len(set(names)) < len(names):
+        listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        if not listed or not names or len(set(names)) < len(names):
             raise ValueError(
-                f"{said!r} is not allowed. Allowed: a name, or a list of different ones"
+                f"{shortened(said)} is not allowed. Allowed: a name, or a list of different ones"
             )
         if names[0] not in SCORES:
             raise ValueError(f"{names[0]!r} is no score. Allowed first: {', '.join(SCORES)}")
@@ -65,6 +74,14 @@ class Settings(Knobs):
             if name not in (*SCORES, *COSTS):
                 raise ValueError(f"unknown {name!r}. Allowed: {', '.join((*SCORES, *COSTS))}")
         return tuple(names)
+
+    @field_validator("gpus")
+    @classmethod
+    def _share_or_whole(cls, said: float | None) -> float | None:
+        if said is not None and (said % 1 if said > 1 else 0 < said < _LEAST_SHARE):
+            problem = f"{said:g} is not allowed"
+            raise ValueError(f"{problem}. Allowed: 0, {_LEAST_SHARE:g} to 1, or a whole number")
+        return said
 
     @field_validator("time_budget", mode="before")
     @classmethod

@@ -1,7 +1,8 @@
 """The `space` of a search file: which keys, between which ends, and when."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,8 +27,8 @@ class Spec(Knobs):
     choices: tuple[Value, ...] | None = None
     int: bool = False  # the last one, for it hides the type of its name
 
-    def distribution(self) -> Distribution:
-        """The range.
+    def distribution(self, kinds: Collection[Any] = ()) -> Distribution:
+        """The range of a setting that takes values of these `kinds`.
 
         Raises:
             ValueError: If there is none like this.
@@ -36,11 +37,16 @@ class Spec(Knobs):
             if len(self.model_fields_set) > 1:
                 raise ValueError("choices stands alone")
             return Choice(self.choices)
+        if bool in kinds:
+            raise ValueError("is true or false and has no range. Allowed: choices: [false, true]")
+        whole = int in kinds and float not in kinds
+        if whole and "int" in self.model_fields_set and not self.int:
+            raise ValueError("is a whole number. Allowed: int: true, or no int at all")
         missing = [end for end in ("low", "high") if getattr(self, end) is None]
         if missing:
             raise ValueError(f"{' and '.join(missing)} missing. {_NEEDED}")
         ends = {"low": self.low, "high": self.high, **({"step": self.step} if self.step else {})}
-        if not self.int:
+        if not (self.int or whole):
             return Float(**ends, log=self.log)  # type: ignore[arg-type]
         if any(end != round(end) for end in ends.values() if end is not None):
             raise ValueError("whole numbers have whole low, high and step")
@@ -64,6 +70,19 @@ class Ranges:
                 values[key] = ask(key, distribution)
         return values
 
+    def fingerprint(self, values: Mapping[str, Any]) -> str:
+        """A short hash of a point: equal ones have the same, however their decimals were made."""
+        point = {key: self._canonical(key, value) for key, value in sorted(values.items())}
+        return hashlib.sha256(json.dumps(point).encode()).hexdigest()[:16]
+
+    def _canonical(self, key: str, value: Any) -> Any:
+        range_ = self.space[key]
+        if isinstance(range_, Choice):
+            return range_.values.index(value)
+        if range_.step:
+            return round((value - range_.low) / range_.step)
+        return float(value)
+
     def document(self) -> dict[str, Any]:
         """What a file would say."""
         return {key: self._section(key) for key in self.space}
@@ -79,8 +98,15 @@ def holds(condition: Condition, values: Mapping[str, Any]) -> bool:
     return all(values.get(key) in allowed for key, allowed in condition.items())
 
 
-def read_ranges(source: str, said: Voice, inherited: Space) -> tuple[Ranges, Voice]:
+def read_ranges(
+    source: str,
+    said: Voice,
+    inherited: Space,
+    kinds: Callable[[str], Collection[Any]] = lambda key: (),
+) -> tuple[Ranges, Voice]:
     """The ranges of a `space` section above the `inherited` ones, and the keys that it fixes.
+
+    `kinds` gives the types that a setting takes: a range over a whole number has whole numbers.
 
     Raises:
         ConfigError: Lists all problems at once.
@@ -94,7 +120,7 @@ def read_ranges(source: str, said: Voice, inherited: Space) -> tuple[Ranges, Voi
         try:
             when[key] = _condition(section.pop("when", None))
             if section or key not in space:
-                space[key] = Spec.model_validate(section).distribution()
+                space[key] = Spec.model_validate(section).distribution(kinds(key))
         except ValidationError as error:
             lines = problems(error, Spec, f"space.{key}")
             found += [f"{place}  {name}: {text}" for name, text in lines]
@@ -108,7 +134,9 @@ def read_ranges(source: str, said: Voice, inherited: Space) -> tuple[Ranges, Voi
         space, found = _in_order(space, when)
     if found:
         raise ConfigError(source, found)
-    return Ranges(space, {k: c for k, c in when.items() if c}), Voice("space", fixed, said.places)
+    return Ranges(space, {k: c for k, c in when.items() if c}), Voice(
+        "space", fixed, said.places, said.texts
+    )
 
 
 def _sections(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -141,12 +169,14 @@ def _first(values: Mapping[str, Any], owner: str) -> int:
 def _condition(said: Any) -> Condition:
     if said is None:
         return {}
-    if not isinstance(said, dict) or not said:
+    given = said if isinstance(said, dict) else {}
+    lists = {key: v if isinstance(v, list) else [v] for key, v in given.items()}
+    if not lists or not all(isinstance(v, Value) for values in lists.values() for v in values):
         raise ValueError(
             f"when: {said!r} is not allowed. Allowed: keys with the value or the list of values "
             "that lets this one be searched"
         )
-    return {key: tuple(v) if isinstance(v, list) else (v,) for key, v in said.items()}
+    return {key: tuple(values) for key, values in lists.items()}
 
 
 def _in_order(space: Space, when: Mapping[str, Condition]) -> tuple[Space, list[str]]:

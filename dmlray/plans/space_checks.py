@@ -1,57 +1,111 @@
 """What can be wrong with a space before anything runs."""
 
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dmlray.errors import ConfigError
-from dmlray.knobs import Choice, Distribution, Value
+from dmlray.knobs import Distribution
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override
 from dmlray.plans.problems import nearest
 from dmlray.plans.settings import Settings
 from dmlray.plans.space import Ranges, holds
+from dmlray.plans.space_points import combinations, every_point, extremes, random_point
 from dmlray.plans.voices import Voice, flatten
+
+# What a score is a score of, and what is only luck: trials that differ in these are not compared.
+_MEASURE = ("data.name", "data.root", "data.split", "data.skip_broken", "data.max_megapixels")
+_SAMPLES = 128  # points that stand for a large space
+_MOST_POINTS = 5  # that are refused for a reason of their own
 
 
 def mistakes(experiment: Experiment, ranges: Ranges, settings: Settings, said: Voice) -> list[str]:
     """Ranges that the experiment does not allow, that miss trial 0 or that no sampler takes."""
     known = flatten(experiment.document())
-    found = list(_workers(experiment, ranges))
+    found = [*_workers(experiment, ranges), *_sampler(settings)]
     for key, distribution in ranges.space.items():
-        problems = list(_conditions(key, ranges, known))
-        problems += problems or _ends(experiment, ranges, key, known)
+        problems = [*_unlike(key, ranges), *_conditions(key, ranges, known)]
+        problems = problems or list(_ends(experiment, ranges, key, known))
         if settings.sampler == "grid" and math.isinf(distribution.size):
             problems.append(f"{key}: a grid needs steps. Allowed: step, int or choices")
         if not problems and holds(ranges.when.get(key, {}), known):
             problems += _base(key, distribution, known[key])
         found += [f"{_place(said, key)}  space.{problem}" for problem in problems]
-    return found
+    return found or list(_points(experiment, ranges, known, said))
 
 
-def combinations(ranges: Ranges, base: dict[str, Any]) -> int:
-    """How many points a grid has; only the conditions between its keys make it uneven."""
-    keys = list(ranges.space)
-    parents = {other for condition in ranges.when.values() for other in condition}
-
-    def count(depth: int, values: dict[str, Any]) -> int:
-        if depth == len(keys):
-            return 1
-        key, distribution = keys[depth], ranges.space[keys[depth]]
-        if not holds(ranges.when.get(key, {}), values):
-            return count(depth + 1, values)
-        if key not in parents:
-            return int(distribution.size) * count(depth + 1, values)
-        return sum(count(depth + 1, {**values, key: value}) for value in _values(distribution))
-
-    return count(0, base)
+def sample_points(ranges: Ranges, base: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All points of a small space; of a large one corners and inner points, always the same."""
+    if combinations(ranges, base) <= _SAMPLES:
+        yield from every_point(ranges, base)
+        return
+    dice = random.Random(0)
+    for number in range(_SAMPLES):
+        yield random_point(ranges, base, dice, ends=number % 2 == 0)
 
 
-def _values(distribution: Distribution) -> list[Value]:
-    if isinstance(distribution, Choice):
-        return list(distribution.values)
-    step = distribution.step or 1
-    return [distribution.low + step * n for n in range(int(distribution.size))]
+def is_measure(key: str) -> bool:
+    """Whether trials that differ in `key` would measure different things."""
+    last = key.rpartition(".")[2]
+    seed = last == "seed" or last.endswith("_seed")
+    return seed or key.startswith("protocol.") or key in ("method.name", "protocol", *_MEASURE)
+
+
+def _unlike(key: str, ranges: Ranges) -> Iterator[str]:
+    fixed = "Allowed: one value for all trials"
+    if is_measure(key):
+        yield (
+            f"{key}: trials that differ in it measure different things and cannot be compared. "
+            f"{fixed} (`set: {{{key}: ...}}`)"
+        )
+    for other in ranges.when.get(key, {}):
+        if is_measure(other):
+            yield f"{key}: when: {other} is the same for all trials. {fixed} or none of {key}"
+
+
+def _points(
+    experiment: Experiment, ranges: Ranges, known: dict[str, Any], said: Voice
+) -> Iterator[str]:
+    """Points that the reader of an experiment refuses, each with the fewest keys that it takes."""
+    seen: set[frozenset[str]] = set()
+    for point in sample_points(ranges, known):
+        if not refusal(experiment, point):
+            continue
+        least = _least(experiment, point)
+        if (keys := frozenset(least)) in seen:
+            continue
+        seen.add(keys)
+        place = next((_place(said, key) for key in least), "")
+        verdict = "cannot go together" if len(least) > 1 else "is not allowed"
+        yield f"{place}  space: {spelt(least)} {verdict}: {refusal(experiment, least)}"
+        if len(seen) == _MOST_POINTS:
+            return
+
+
+def spelt(values: Mapping[str, Any]) -> str:
+    """`key = value` of a point or of a part of it."""
+    return ", ".join(f"{key} = {value}" for key, value in values.items())
+
+
+def refusal(experiment: Experiment, values: dict[str, Any]) -> str | None:
+    """Why the reader of an experiment does not take these values, or None."""
+    try:
+        override(experiment, "space", values)
+    except ConfigError as error:
+        return error.problems[0].rpartition("  ")[2]  # its place is this file's
+    return None
+
+
+def _least(experiment: Experiment, point: dict[str, Any]) -> dict[str, Any]:
+    """The part of a refused point that is refused by itself; other keys as in the experiment."""
+    least = dict(point)
+    for key in point:
+        fewer = {other: value for other, value in least.items() if other != key}
+        if refusal(experiment, fewer):
+            least = fewer
+    return least
 
 
 def _workers(experiment: Experiment, ranges: Ranges) -> Iterator[str]:
@@ -60,6 +114,11 @@ def _workers(experiment: Experiment, ranges: Ranges) -> Iterator[str]:
             "budget.workers: a search trains each fold on one device. "
             "Allowed: 1 (say `set: {budget.workers: 1}`), and folds_at_once"
         )
+
+
+def _sampler(settings: Settings) -> Iterator[str]:
+    if settings.sampler == "cmaes" and len(settings.metric or ()) > 1:
+        yield "sampler: cmaes seeks one metric. Allowed for several: tpe, gp, random, grid"
 
 
 def _conditions(key: str, ranges: Ranges, known: dict[str, Any]) -> Iterator[str]:
@@ -74,11 +133,8 @@ def _ends(experiment: Experiment, ranges: Ranges, key: str, known: dict[str, Any
     """Both ends of a range, or all choices, must be legal where they can be asked for."""
     distribution = ranges.space[key]
     where = {other: values[0] for other, values in ranges.when.get(key, {}).items()}
-    for end in _extremes(distribution):
-        try:
-            override(experiment, "space", {**where, key: end})
-        except ConfigError as error:
-            problem = error.problems[0].rpartition("  ")[2]  # its place is this file's
+    for end in extremes(distribution):
+        if problem := refusal(experiment, {**where, key: end}):
             yield problem if problem.startswith(key) else f"{key}: {end} is not allowed: {problem}"
             return
     if key not in known:
@@ -86,12 +142,6 @@ def _ends(experiment: Experiment, ranges: Ranges, key: str, known: dict[str, Any
             f"{key}: has no value in the experiment. "
             f"Allowed: give it one (`set: {{{key}: ...}}`), for it is trial 0"
         )
-
-
-def _extremes(distribution: Distribution) -> tuple[Value, ...]:
-    if isinstance(distribution, Choice):
-        return distribution.values
-    return distribution.low, distribution.high
 
 
 def _base(key: str, distribution: Distribution, value: Any) -> Iterator[str]:

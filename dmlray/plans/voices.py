@@ -1,7 +1,8 @@
 """Who says what: YAML files, published settings and the command line, as dotted keys."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +10,43 @@ import yaml
 
 import dmlray
 from dmlray.errors import ConfigError
+from dmlray.file_reading import read_bytes, reason
 from dmlray.plans.problems import nearest
+from dmlray.plans.yaml_reader import compose, key_of, plain
+from dmlray.printable import shortened
+
+_LARGEST = 1 << 20  # bytes of a file
+_MOST_KEYS = 2000  # of a file
 
 
 @dataclass(frozen=True)
 class Voice:
-    """Dotted keys and the values that somebody gave them; `places` says where, for messages."""
+    """Dotted keys and their values from one source.
+
+    `places` locates a key in messages. `texts` holds scalars as they were written, which is what
+    settings of text and paths take: `2024` is a folder there, and `photos #2` another.
+    """
 
     name: str
     values: dict[str, Any]
     places: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
     def place(self, key: str) -> str:
         return self.places.get(key, self.name)
 
     def below(self, prefix: str) -> "Voice":
-        """The part of this voice that speaks of `prefix`, with the prefix taken off."""
+        """The keys below `prefix`, with the prefix taken off."""
         dot = prefix + "."
-        return Voice(
-            self.name,
-            {k.removeprefix(dot): v for k, v in self.values.items() if k.startswith(dot)},
-            {k.removeprefix(dot): v for k, v in self.places.items() if k.startswith(dot)},
-        )
+        group = self.values.get(prefix)
+        inside = flatten({prefix: group}) if isinstance(group, Mapping) else {}
+        parts = ({**inside, **self.values}, self.places, self.texts)
+        cut = ({k.removeprefix(dot): v for k, v in p.items() if k.startswith(dot)} for p in parts)
+        return Voice(self.name, *cut)
+
+    def only(self, kept: Callable[[str], bool]) -> "Voice":
+        """Without the values of all other keys."""
+        return replace(self, values={key: v for key, v in self.values.items() if kept(key)})
 
 
 def find(path: Path) -> Path:
@@ -38,11 +54,14 @@ def find(path: Path) -> Path:
 
     Raises:
         ConfigError: If there is neither.
+        OSError: If it cannot be looked for.
     """
     inside = Path(dmlray.__file__).parent
     for candidate in (path, inside / path, inside.parent / path):
         if candidate.is_file() and (candidate == path or path.suffix in (".yaml", ".yml")):
             return candidate
+    if os.path.lexists(path):
+        return path  # a folder, a pipe, a broken link: reading it says what
     raise ConfigError(str(path), [f"no such file.{nearest(path.as_posix(), shipped())}"])
 
 
@@ -62,50 +81,55 @@ def read_file(path: Path) -> Voice:
     """Read a YAML mapping into dotted keys that remember their lines.
 
     Raises:
-        ConfigError: If it is no YAML, no mapping, or says a key twice.
+        ConfigError: If it is no regular file, too large, no mapping of YAML, or has a key twice.
     """
     try:
-        text = find(path).read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(str(path), [f"line {line}  is not YAML: {error.problem}"]) from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(str(path), [f"is not YAML: {error}"]) from None
+        text = read_bytes(find(path), _LARGEST).decode("utf-8")
+        root = compose(text)
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), ["is not YAML: not UTF-8"]) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(path), [reason(error)]) from None
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(str(path), ["must be a mapping of keys to values"])
-    values: dict[str, Any] = {}
-    places: dict[str, str] = {}
-    problems = []
-    for key, node, line in _leaves(root, ""):
-        if key in values:
-            problems.append(f"line {line}  {key}: said twice, first on {places[key]}")
-        values[key] = yaml.SafeLoader("").construct_object(node, deep=True)
-        places[key] = f"line {line}"
+    voice = Voice(str(path), {})
+    problems = list(_read(root, "", voice))
+    if len(voice.values) > _MOST_KEYS:
+        problems = [f"has {len(voice.values):,} keys. Allowed: at most {_MOST_KEYS:,}"]
     if problems:
         raise ConfigError(str(path), problems)
-    return Voice(str(path), values, places)
+    return voice
 
 
 def read_overrides(words: Sequence[str]) -> Voice:
     """Read `key=value` words; values are YAML, so that lists, null and numbers work.
 
+    What is no YAML, or has a comment, is text: so may folders be named.
+
     Raises:
-        ConfigError: If a word has no `=` or its value is no YAML.
+        ConfigError: If a word has no `=` or no key, or no YAML where no setting takes text.
     """
-    values: dict[str, Any] = {}
+    voice = Voice("command line", {})
     problems = []
     for word in words:
-        key, equals, value = word.partition("=")
+        key, equals, text = word.partition("=")
+        why = "" if equals and all(key.split(".")) else ". Allowed: key=value"
+        inside: dict[str, str] = {}
         try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
-        if not equals or not key:
-            problems.append(f"{word!r} is not allowed. Allowed: key=value")
+            voice.values[key], inside = _value(text)
+        except ValueError as error:
+            voice.values[key] = text
+            if "." not in key:  # settings of text are all in groups
+                why = why or f": {str(error).removeprefix('line 1  ')}. Allowed: key=value"
+        if why:
+            problems.append(f"{shortened(word)} is not allowed{why}")
+        voice.texts.pop(key, None)
+        voice.texts.update({f"{key}.{below}": written for below, written in inside.items()})
+        if text not in ("", "null"):
+            voice.texts[key] = text
     if problems:
         raise ConfigError("command line", problems)
-    return Voice("command line", values)
+    return voice
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -132,23 +156,49 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: int = 
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys -> nested mapping; a key that is both value and group keeps the last word."""
+    """Dotted keys -> nested mapping; where a key is a value and a group, the value stays."""
     document: dict[str, Any] = {}
     for key, value in flat.items():
         *groups, last = key.split(".")
-        node = document
+        node: Any = document
         for group in groups:
-            inner = node.get(group)
-            node[group] = inner if isinstance(inner, dict) else {}
-            node = node[group]
-        node[last] = value
+            node = node.setdefault(group, {}) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node[last] = dict(value) if isinstance(value, dict) else value
     return document
 
 
-def _leaves(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, yaml.Node, int]]:
+def _read(node: yaml.MappingNode, prefix: str, voice: Voice) -> Iterator[str]:
+    """Put what stands in `node` into `voice`; yield what is wrong with it."""
+    lines: dict[str, int] = {}  # of the keys of this mapping
     for key_node, value_node in node.value:
-        key = f"{prefix}{key_node.value}"
-        if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            yield from _leaves(value_node, f"{key}.")
-        else:
-            yield key, value_node, key_node.start_mark.line + 1
+        line = key_node.start_mark.line + 1
+        try:
+            key = prefix + key_of(key_node)
+            if key in lines or key in voice.values:
+                first = voice.places.get(key) or f"line {lines[key]}"
+                yield f"line {line}  {key}: said twice, first on {first}"
+            elif isinstance(value_node, yaml.MappingNode) and value_node.value:
+                yield from _read(value_node, f"{key}.", voice)
+            else:
+                voice.values[key], voice.places[key] = plain(value_node), f"line {line}"
+                if isinstance(value_node, yaml.ScalarNode) and voice.values[key] is not None:
+                    voice.texts[key] = value_node.value
+            lines.setdefault(key, line)
+        except ValueError as error:
+            yield str(error)
+
+
+def _value(text: str) -> tuple[Any, dict[str, str]]:
+    """The value that a word means, and the texts of the scalars inside where it is a mapping.
+
+    Raises:
+        ValueError: If it is no YAML.
+    """
+    node = compose(text)
+    if node is None or text[node.end_mark.index :].strip():
+        return text.strip() or None, {}
+    inside = Voice("", {})
+    if isinstance(node, yaml.MappingNode):
+        list(_read(node, "", inside))
+    return plain(node), inside.texts

@@ -1,21 +1,18 @@
 """One progress display: bars in a terminal, plain lines elsewhere."""
 
+import textwrap
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID
+from rich.text import Text
 
+from dmlray.printable import printable
+
+_BAR = 20  # columns, in terminals of at least four times as many
 _LINE_EVERY = 2.0  # seconds between plain lines, so that logs stay readable
 
 
@@ -34,16 +31,10 @@ class Display:
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
+            bar = [BarColumn(bar_width=_BAR)] if self.console.width >= 4 * _BAR else []
+            room = self.console.width - 2 - (_BAR + 1) * len(bar)
             self._progress = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self.console,
-                transient=True,
+                SpinnerColumn(), *bar, _Fitted(room), console=self.console, transient=True
             )
             self._progress.start()
         return self
@@ -92,7 +83,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     def _eta(self) -> str:
         if not self._done:
@@ -106,3 +97,25 @@ class Silent(Display):
 
     def __init__(self) -> None:
         super().__init__(Console(quiet=True))
+
+
+class _Fitted(ProgressColumn):
+    """The count, and what else has room beside it: no number is cut."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = max(room, 1)
+
+    def render(self, task: Task) -> Text:
+        line = f"{task.completed:.0f}/{task.total or 0:.0f}"
+        title = max(self._room - len(line) - 1, 1)
+        parts = [textwrap.shorten(printable(task.description), title, placeholder="…")]
+        parts += [_minutes(task.elapsed), f"{_minutes(task.time_remaining)} left"]
+        for part in (*parts, printable(task.fields["note"])):
+            if part and len(line) + 1 + len(part) <= self._room:
+                line += f" {part}"
+        return Text(line, no_wrap=True)
+
+
+def _minutes(seconds: float | None) -> str:
+    return "-:--" if seconds is None else str(timedelta(seconds=int(seconds))).removeprefix("0:")

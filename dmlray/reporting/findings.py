@@ -1,5 +1,6 @@
 """What a search has shown: its trials, what mattered, and what to look at again."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ class Row:
     epochs: int = 0
     seconds: float | None = None
     reason: str | None = None  # why it failed
+    same_as: int | None = None  # the trial that had its point before: it was not trained again
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,23 @@ class Findings:
     importances: dict[str, float] = field(default_factory=dict)  # shares of the variance
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def trained(self) -> list[Row]:
+        """The trials that were trained: one for each point."""
+        return [row for row in self.rows if row.same_as is None]
+
+    @property
+    def failure(self) -> str | None:
+        """Why the search is not to be relied on, where more than half of its trials failed."""
+        failed = [row for row in self.trained if row.state == "FAIL"]
+        if 2 * len(failed) <= len(self.trained):
+            return None
+        reason, times = Counter(row.reason for row in failed).most_common(1)[0]
+        return f"{len(failed)} of {len(self.trained)} trials failed, {times} of them so: {reason}"
+
     def top(self) -> list[Row]:
         """The best complete trials by the first metric."""
-        complete = [row for row in self.rows if row.state == "COMPLETE"]
+        complete = [row for row in self.trained if row.state == "COMPLETE"]
         return sorted(complete, key=lambda row: -row.metrics[self.metrics[0]])[:_TOP]
 
     def write(self, folder: RunFolder) -> None:
@@ -60,9 +76,11 @@ class Findings:
         if self.importances:
             yield "what mattered (share of the variance between trials):"
             yield from (f"  {share:5.1%}  {key}" for key, share in self.importances.items())
-        failed = sum(row.state == "FAIL" for row in self.rows)
+        failed = sum(row.state == "FAIL" for row in self.trained)
         if failed:
-            yield f"{failed} of {len(self.rows)} trials failed; trials.json says why"
+            yield f"{failed} of {len(self.trained)} trials failed; trials.json says why"
+        if again := len(self.rows) - len(self.trained):
+            yield f"{again} more suggestions were points of earlier trials and not trained again"
         yield from (f"warning: {warning}" for warning in self.warnings)
 
 

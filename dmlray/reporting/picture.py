@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from dmlray.learn.scores import Scores
+from dmlray.printable import printable
 from dmlray.reporting.curve import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, ZERO_SHOT, Plot, plot_of
 from dmlray.reporting.tables import protocol
 from dmlray.storage import whole_file
@@ -30,7 +31,9 @@ def picture(title: str, scores: Scores) -> Image.Image:
     height = _HEAD + HEIGHT + _FOOT_LINE * len(foot) + 10
     image = Image.new("RGB", (WIDTH * _FINE, height * _FINE), "white")
     pen = _Pen(image)
-    subject = f"{title}: {scores.method} on {scores.dataset}, {scores.test_classes} unseen classes"
+    subject = printable(
+        f"{title}: {scores.method} on {scores.dataset}, {scores.test_classes} unseen classes"
+    )
     size = min(14, 14 * (RIGHT - LEFT) / pen.width(subject, 14))
     pen.text((LEFT, 16 - _HEAD), subject, _INK, "lm", size)
     plot = plot_of(scores)

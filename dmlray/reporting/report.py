@@ -1,9 +1,10 @@
 """One self-contained page of an ensemble: its protocol, its scores and their curve over sizes."""
 
-from html import escape
+import html
 
 from dmlray.learn.scores import Scores, percent
 from dmlray.plans.folder import RunFolder
+from dmlray.printable import printable
 from dmlray.reporting.curve import (
     BOTTOM,
     HEIGHT,
@@ -33,6 +34,7 @@ def write_ensemble(folder: RunFolder, scores: Scores) -> None:
 
     dmlray itself reads the scores alone.
     """
+    folder.make()
     board = TensorBoard(folder.path)
     for size, metrics in enumerate(scores.curve, 1):
         board.epoch(size, {f"ensemble/{name}": value for name, value in metrics.items()})
@@ -52,7 +54,7 @@ def page(title: str, scores: Scores) -> str:
     sizes: list[object] = list(range(1, len(scores.curve) + 1)) or ["all"]
     rows = zip(sizes, scores.curve or [scores.metrics], strict=True)
     names = [name for name in COLUMNS if name in scores.metrics]
-    head = "".join(f"<th>{escape(COLUMNS[name])}</th>" for name in names)
+    head = "".join(f"<th>{_text(COLUMNS[name])}</th>" for name in names)
     body = "".join(
         f"<tr><td>{size}</td>"
         + "".join(f"<td>{percent(metrics, name)}</td>" for name in names)
@@ -60,10 +62,10 @@ def page(title: str, scores: Scores) -> str:
         for size, metrics in rows
     )
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{escape(title)}</h1>"
-        f"<p>{escape(scores.method)} on {escape(scores.dataset)}: {scores.test_classes} classes "
-        f"never seen in training, %.</p><p>{escape(protocol(scores))}</p>"
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{_text(title)}</h1>"
+        f"<p>{_text(scores.method)} on {_text(scores.dataset)}: {scores.test_classes} classes "
+        f"never seen in training, %.</p><p>{_text(protocol(scores))}</p>"
         f"{_curve(scores) if len(scores.curve) > 1 else ''}"
         f"<table><tr><th>members</th>{head}</tr>{body}</table></html>\n"
     )
@@ -95,7 +97,7 @@ def _line(plot: Plot, line: Line, legend: float) -> str:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in plot.points(line))
     drawn = (
         f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="2"/>'
-        f'<text x="{LEFT + legend}" y="16" fill="{line.colour}">{escape(line.label)}</text>'
+        f'<text x="{LEFT + legend}" y="16" fill="{line.colour}">{_text(line.label)}</text>'
     )
     if line.zero_shot is None:
         return drawn
@@ -105,3 +107,8 @@ def _line(plot: Plot, line: Line, legend: float) -> str:
         f'<text x="{RIGHT}" y="{y - 4:.1f}" text-anchor="end" fill="{line.colour}">{ZERO_SHOT}'
         "</text>"
     )
+
+
+def _text(text: str) -> str:
+    """Text of a page: nothing in it is markup or a control character."""
+    return html.escape(printable(text))

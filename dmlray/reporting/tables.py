@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from dmlray.learn.scores import Part, Scores, percent
+from dmlray.printable import printable, wrapped
 
 COLUMNS = {
     "recall_at_1": "Recall@1",
@@ -18,19 +21,30 @@ COLUMNS = {
 def print_table(
     rows: Sequence[tuple[str, Mapping[str, float]]], scores: Scores, console: Console | None = None
 ) -> None:
-    """One row per stage; `scores` says how they were won."""
-    table = Table(
-        title=f"{scores.dataset}: {scores.test_classes} classes never seen in training, %"
-    )
+    """One row per stage; `scores` says how they were won.
+
+    Where the terminal is too narrow for the table, each number has a line of its own.
+    """
+    console = console or Console(highlight=False)
+    title = printable(f"{scores.dataset}: {scores.test_classes} classes never seen in training, %")
     columns = [name for name in COLUMNS if any(name in metrics for _, metrics in rows)]
+    table = Table(title=Text(title))
     table.add_column("")
     for column in columns:
         table.add_column(COLUMNS[column], justify="right")
     for name, metrics in rows:
-        table.add_row(name, *(percent(metrics, column) for column in columns))
-    console = console or Console(highlight=False)
-    console.print(table)
-    console.print(protocol(scores), markup=False, soft_wrap=True)
+        table.add_row(Text(printable(name)), *(percent(metrics, column) for column in columns))
+    unlimited = console.options.update(max_width=10_000)
+    if Measurement.get(console, unlimited, table).maximum <= console.width:
+        console.print(table)
+        console.print(Text(protocol(scores)), soft_wrap=True)
+        return
+    lines = [title]
+    for name, metrics in rows:
+        lines += [name, *(f"  {COLUMNS[key]} {percent(metrics, key)}" for key in columns)]
+    for line in (*lines, protocol(scores)):
+        for part in wrapped(line, console.width):
+            console.print(Text(part), soft_wrap=True)
 
 
 def average_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
@@ -74,7 +88,7 @@ def protocol(scores: Scores) -> str:
     }
     tuned = f"; settings by {scores.tuned_by}" if scores.tuned_by else ""
     remarks = "".join(f"; NOTE: {remark}" for remark in scores.remarks)
-    return (
+    return printable(
         f"{scores.test_images} test images; {scores.backbone}, {scores.embedding_size}-d; "
         f"{rules[scores.selection]}{tuned}; n = {scores.n}; seed {scores.seed}; "
         f"split {' '.join(filter(None, (scores.split, scores.split_fingerprint)))}{remarks}"

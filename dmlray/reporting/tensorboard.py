@@ -11,6 +11,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
+from dmlray.printable import printable
+
 
 class TensorBoard:
     """Scalars per epoch of one run. Metric names hold no "@": TensorBoard would rename them.
@@ -20,7 +22,6 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()  # its epochs come again: a resumed run tells all of them
         self._writer = EventsWriter(str(folder / "events"))
@@ -34,7 +35,10 @@ class TensorBoard:
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fill this run's row of the HParams table, which shows the last of each of `metrics`."""
-        settings = {k: v if isinstance(v, int | float | str) else str(v) for k, v in values.items()}
+        settings = {
+            key: value if isinstance(value, int | float) else printable(str(value))
+            for key, value in values.items()
+        }  # its files are UTF-8, which names need not be
         self._write(summary.hparams(settings, dict(metrics)))
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ def fake_gpus(request: pytest.FixtureRequest, environment: dict[str, str]) -> It
     """Ray in this process with two GPUs that are only numbers; with a dashboard, if told so."""
     import ray
 
-    from dmlray.cluster.session import QUIET
+    from dmlray.cluster.ray_environment import QUIET
 
     before = dict(os.environ)
     os.environ.update(environment | QUIET)

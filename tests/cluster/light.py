@@ -11,9 +11,13 @@ class Plan:
     """Stands in for an ensemble."""
 
     size: int
+    settings: int = 1
 
     def member(self, index: int) -> Any:
         return SimpleNamespace(budget=SimpleNamespace(epochs=1))
+
+    def setting(self, index: int) -> int:
+        return index % self.settings
 
 
 class Measured:

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dmlray.cluster.caches import fill_caches
+from dmlray.cluster.caches import fill_caches, nodes_that_train
 from dmlray.errors import DataError
 from dmlray.plans.files import read_experiment
 from dmlray.reporting.display import Silent
 from tests.toys import toy_words
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +30,38 @@ def two_nodes(environment: dict[str, str]) -> Iterator[None]:
         cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_other_nodes_decode_and_say_what_they_miss(
     two_nodes: None, toy_images: Path, environment: dict[str, str]
 ) -> None:
     file = Path("experiments/proxy_anchor_demo.yaml")
-    fill_caches(read_experiment(file, toy_words(toy_images)).experiment, Silent())
+    fill_caches(read_experiment(file, toy_words(toy_images)).experiment, Silent(), 1, 0)
     assert list(Path(environment["DMLRAY_CACHE"]).glob("images/folder-*/images.bin"))
     missing = read_experiment(file, ["data.name=folder", "data.root=/nowhere"]).experiment
     with pytest.raises(DataError, match=r"^node .*/nowhere: no such folder"):
-        fill_caches(missing, Silent())
+        fill_caches(missing, Silent(), 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "trains"),
+    [
+        (1, 0, ["cpus", "gpus"]),
+        (1, 1, ["gpus"]),
+        (0.5, 0.25, ["gpus", "few cores"]),
+        (9, 1, []),
+        (16, 0, ["cpus"]),
+    ],
+)
+def test_only_nodes_that_train_decode(cpus: float, gpus: float, trains: list[str]) -> None:
+    resources = {
+        "head": {},
+        "cpus": {"CPU": 64.0},
+        "gpus": {"CPU": 8.0, "GPU": 2.0},
+        "few cores": {"CPU": 0.5, "GPU": 2.0},
+        "lost": {"CPU": 64.0, "GPU": 8.0},
+    }
+    nodes = [
+        {"NodeID": name, "Alive": name != "lost", "Resources": has}
+        for name, has in resources.items()
+    ]
+    assert [node["NodeID"] for node in nodes_that_train(nodes, cpus, gpus)] == trains

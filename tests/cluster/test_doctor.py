@@ -1,13 +1,8 @@
-"""Each way in which a node or a cluster can be unfit is said in words of its own."""
-
-from pathlib import Path
+"""Each way in which a node can be unfit is said in words of its own."""
 
 import pytest
 
-from dmlray.cluster import session as module
 from dmlray.cluster.nodes import Node, complaints
-from dmlray.cluster.session import session
-from dmlray.errors import ResourceError
 
 HERE = Node("here", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"})
 
@@ -34,36 +29,3 @@ def test_what_a_node_lacks_is_told(node: Node, said: list[str]) -> None:
     assert len(found) == len(said)
     for ours, expected in zip(found, said, strict=True):
         assert ours.startswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("token", "mode", "error", "said"),
-    [
-        (None, None, "Failed to connect to Ray cluster.", "No token was found here"),
-        ("abc", None, "Failed to connect to Ray cluster.", "token here is not the head's"),
-        ("abc", "disabled", "Failed to connect", "Set RAY_AUTH_MODE=token"),
-        ("abc", "token", "Version mismatch: Ray: 2.1\nPython: 3.9", "Ray: 2.1 Python: 3.9 Allowed"),
-    ],
-)
-def test_why_a_cluster_did_not_take_us_is_told(
-    token: str | None,
-    mode: str | None,
-    error: str,
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(**options: object) -> None:
-        raise ConnectionError(error)
-
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name, value in (("RAY_AUTH_TOKEN", token), ("RAY_AUTH_MODE", mode)):
-        monkeypatch.setenv(name, value or "x")  # so that what the session sets is put back
-        if value is None:
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(module, "_must_answer", lambda address: None)
-    monkeypatch.setattr(module.ray, "init", refuse)
-    with pytest.raises(ResourceError, match="cannot use Ray at h:1: ") as caught, session("h:1"):
-        pass
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)

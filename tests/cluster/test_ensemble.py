@@ -19,6 +19,24 @@ pytestmark = pytest.mark.slow
 SIZE = 4
 
 
+def test_a_run_has_one_writer_and_ends_when_it_is_moved_away(
+    tmp_path: Path, toy_images: Path, environment: dict[str, str]
+) -> None:
+    words = ["ensemble", "--method", "dreml", *toy_words(toy_images, 500), "method.meta_classes=3"]
+    run = tmp_path / "run"
+    first = Command([*words, "--out", "run"], tmp_path, environment)
+    first.until(lambda: (run / "members/000/metrics.jsonl").exists())
+    for second in (["ensemble", "--resume", "run"], ["train", "--resume", "run/members/000"]):
+        status, said = Command(second, tmp_path, environment).finish()
+        assert (status, "Traceback" in said) == (2, False), said
+        assert f"run: is being trained by process {first.process.pid} on" in said
+    run.rename(tmp_path / "moved")
+    status, said = first.finish(seconds=60)
+    assert (status, "Traceback" in said) == (1, False), said
+    assert "run: the run folder is gone" in said.splitlines()[-1]
+    assert not run.exists() and (tmp_path / "moved" / "ensemble.yaml").exists()
+
+
 def embeddings(run: Path, index: int) -> np.ndarray:
     return np.load(run / "members" / f"{index:03d}" / "embeddings.npy")
 

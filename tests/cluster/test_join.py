@@ -1,17 +1,26 @@
 """What is not a cluster of this user's is refused within seconds, each for its own reason."""
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray.core.generated.gcs_service_pb2 import CheckAliveReply, GetAllNodeInfoReply
+from ray.core.generated.gcs_service_pb2_grpc import (
+    NodeInfoGcsServiceServicer,
+    add_NodeInfoGcsServiceServicer_to_server,
+)
 
 from dmlray.cluster import join
-from dmlray.cluster.address import Address
+from dmlray.cluster.address import Address, Raylet
 from dmlray.cluster.join import joined, read_token
-from dmlray.errors import ConfigError, ResourceError
+from dmlray.errors import ConfigError, DmlrayError, ResourceError
 
 TOKEN = 64 * "7"
 
@@ -116,6 +125,120 @@ def test_a_token_that_is_turned_off_is_refused(stranger: pytest.MonkeyPatch) -> 
     stranger.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(ConfigError, match=r"RAY_AUTH_MODE: 'disabled' .* Allowed: token"):
         read_token()
+
+
+class Head(NodeInfoGcsServiceServicer):  # type: ignore[misc]
+    """A cluster's head with one node, that lets in who has TOKEN; everyone if it is `open`."""
+
+    def __init__(self, node: Address, is_open: bool = False) -> None:
+        self._node, self._open = node, is_open
+
+    def CheckAlive(self, request: object, context: grpc.ServicerContext) -> CheckAliveReply:
+        self._let_in(context)
+        return CheckAliveReply()
+
+    def GetAllNodeInfo(self, request: object, context: grpc.ServicerContext) -> GetAllNodeInfoReply:
+        self._let_in(context)
+        node = GcsNodeInfo(node_id=b"node", node_manager_address=self._node.host)
+        node.node_manager_port = self._node.port
+        return GetAllNodeInfoReply(node_info_list=[node])
+
+    def _let_in(self, context: grpc.ServicerContext) -> None:
+        shown = dict(context.invocation_metadata()).get("authorization")
+        if not self._open and shown != f"Bearer {TOKEN}":
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+
+
+@contextlib.contextmanager
+def serving(node: Address | None = None, is_open: bool = False) -> Iterator[Address]:
+    """A head that answers; it is its own node if none is given."""
+    server = grpc.server(ThreadPoolExecutor(2))
+    address = Address("--address", f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    add_NodeInfoGcsServiceServicer_to_server(Head(node or address, is_open), server)
+    server.start()
+    yield address
+    server.stop(None).wait()
+
+
+def refusal(address: Address) -> str:
+    with pytest.raises(DmlrayError) as caught, joined(address):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def joins(stranger: pytest.MonkeyPatch) -> list[dict[str, str | None]]:
+    """What the environment says whenever Ray is asked to join; the head's node is here."""
+    told: list[dict[str, str | None]] = []
+    names = ("RAY_AUTH_MODE", "RAY_gcs_server_port_wait_time_s")
+    stranger.setattr(
+        "ray.init", lambda **options: told.append({name: os.environ.get(name) for name in names})
+    )
+    here = Raylet(b"node".hex(), "", os.getuid(), Path("/tmp/ray"))
+    stranger.setattr(join, "raylets", lambda: iter([here]))
+    return told
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_token_is_used_where_the_cluster_asks_for_one(
+    stranger: pytest.MonkeyPatch, joins: list[dict[str, str | None]], is_open: bool
+) -> None:
+    stranger.setenv("RAY_AUTH_TOKEN", TOKEN)
+    before = dict(os.environ)
+    with serving(is_open=is_open) as address, joined(address):
+        pass
+    assert [join["RAY_AUTH_MODE"] for join in joins] == [None if is_open else "token"]
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_open", "reason"),
+    [
+        ({"RAY_AUTH_TOKEN": "abc"}, False, "the token here is not the head's"),
+        ({}, False, "auth_token: cannot be read: No such file or directory. The cluster wants"),
+        ({"RAY_AUTH_MODE": "disabled"}, False, "RAY_AUTH_MODE: 'disabled' is not allowed"),
+        ({"RAY_AUTH_MODE": "token"}, True, "has no token, which RAY_AUTH_MODE=token here asks"),
+    ],
+)
+def test_a_cluster_that_does_not_let_this_user_in_is_refused_with_the_reason(
+    stranger: pytest.MonkeyPatch,
+    joins: list[dict[str, str | None]],
+    variables: dict[str, str],
+    is_open: bool,
+    reason: str,
+) -> None:
+    for name, value in variables.items():
+        stranger.setenv(name, value)
+    with serving(is_open=is_open) as address:
+        assert reason in refusal(address)
+    assert joins == []
+
+
+def test_a_machine_that_is_no_node_of_the_cluster_is_named(
+    stranger: pytest.MonkeyPatch, joins: list[dict[str, str | None]]
+) -> None:
+    stranger.setattr(join, "raylets", lambda: iter([]))
+    with serving(is_open=True) as address:
+        assert f"ray start --address={address.text}`" in refusal(address)
+    assert joins == []
+
+
+def test_a_node_that_does_not_answer_is_named(joins: list[dict[str, str | None]]) -> None:
+    with service(b"", b"") as silent, serving(silent, is_open=True) as address:
+        assert f"node on this machine ({silent.text}) does not answer" in refusal(address)
+    assert joins == []
+
+
+def test_what_ray_says_itself_is_one_line(
+    stranger: pytest.MonkeyPatch, joins: list[dict[str, str | None]]
+) -> None:
+    def refuse(**options: object) -> None:
+        raise RuntimeError("Version mismatch: Ray: 2.1\nPython: 3.9")
+
+    stranger.setattr("ray.init", refuse)
+    with serving(is_open=True) as address:
+        assert "Ray: 2.1 Python: 3.9 Allowed: the same Ray and Python" in refusal(address)
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> Path:

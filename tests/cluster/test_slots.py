@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dmlray.cluster import ensemble as module
 from dmlray.cluster.ensemble import Pool
-from dmlray.cluster.session import Cluster, Node, living
+from dmlray.cluster.resources import Cluster, Node, living
 from dmlray.cluster.slots import Memory, Share, share_of
 from dmlray.errors import ConfigError, ResourceError, RunError
 from dmlray.plans.folder import RunFolder
@@ -29,7 +29,10 @@ def cluster(*nodes: tuple[float, float]) -> Cluster:
     [
         ([(2, 0)], 1, 1, 2),  # no GPU: one member per core
         ([(3.5, 0), (1, 0)], 4, 1, 4),  # cores of two nodes are not added up
-        ([(16, 8)], 1, 1, 8),
+        ([(16, 8)], 1, 2, 8),  # all cores: they prepare the GPUs' batches
+        ([(100, 8)], 1, 12, 8),
+        ([(100, 8)], 2, 6, 16),
+        ([(100, 8), (64, 16)], 1, 4, 24),
         ([(16, 8)], 3, 0.6666, 24),  # 3 * 0.3333 of a GPU, 24 * 0.6666 of the cores
         ([(64, 0), (4, 8)], 1, 0.5, 8),  # the first node's cores do not help the second's GPUs
         ([(0, 2)], 2, 0, 4),
@@ -51,7 +54,9 @@ def test_a_nonsense_number_of_members_per_gpu_is_told(members: int) -> None:
 
 
 def test_a_cluster_without_a_core_is_refused() -> None:
-    with pytest.raises(ResourceError, match="asked for 1 CPU"):
+    with pytest.raises(
+        ResourceError, match=r"asked for 1 CPU and 0 GPU on one node, but .* 0 CPU and 0 GPU"
+    ):
         share_of(cluster((0, 0)), 1)
 
 
@@ -130,8 +135,8 @@ def test_a_member_too_large_for_a_whole_gpu_fails_with_the_reason(
 def test_a_pool_does_not_wait_for_ever_for_a_node(
     tmp_path: Path, fake_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 1.0)
-    monkeypatch.setattr(module.session, "living", lambda: cluster((4, 0)))
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    monkeypatch.setattr(module, "living", lambda: cluster((4, 0)))
     pool = Pool(light.Plan(2), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, light.Slot)
     with pytest.raises(RunError, match=r"no node is left .* --resume"):
         pool.run(Silent())

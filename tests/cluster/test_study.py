@@ -47,7 +47,7 @@ def told(study: Study, name: str, epochs: int = 2, **last: Any) -> dict[str, Any
     values: dict[str, Any] = config["values"]
     folder = study._folder.trial(config["number"])
     folder.path.mkdir(parents=True, exist_ok=True)
-    metrics = {"map_at_r": values["method.margin"], "embedding_size": values["method.dim"]}
+    metrics = {"map_at_r": values["method.margin"], "embedding_size": values.get("method.dim", 1)}
     for epoch in range(1, epochs + 1):
         journal.append(folder.metrics, {"epoch": epoch, **metrics})
         study.on_trial_result(name, {"epoch": epoch, **metrics})
@@ -76,6 +76,7 @@ def test_a_grid_tries_each_combination_once_also_over_two_sessions(tmp_path: Pat
     first = opened(tmp_path, *words)
     assert first.missing == GRID
     asked = [told(first, f"a{number}") for number in range(8)]
+    first.settle()  # a session ends so, or is over: two never write at once
     second = opened(tmp_path, *words)
     asked += [told(second, f"b{number}") for number in range(second.missing)]
     assert len({tuple(sorted(values.items())) for values in asked}) == len(asked) == GRID
@@ -203,3 +204,149 @@ def test_a_full_disk_ends_the_session_and_leaves_the_trial_for_the_next(tmp_path
     second = opened(tmp_path)
     assert second.stopped_by is None and not second.finished()
     assert second.suggest("c") == begun
+
+
+SPACE = """space:
+  method.margin: {low: 0.1, high: 0.3, step: 0.1}
+  method.dim: {choices: [128, 64]}
+"""
+ENDS = {"complete": {}, "pruned": {"epochs": 1}, "failed": {"error": "out of memory"}}
+
+
+def small(tmp_path: Path, *words: str) -> Study:
+    """A space of 3 x 2 points, which has more trials than points."""
+    path = tmp_path / "search.yaml"
+    head, _, rest = TEXT.partition("space:\n")
+    path.write_text(head + SPACE + rest[rest.index("set:") :])
+    return Study(
+        read_search(path, ["trials=50", "failures_in_a_row=99", *words]), RunFolder(tmp_path)
+    )
+
+
+def points(study: Study, keep: bool = True) -> list[tuple[Any, ...]]:
+    """The points of all rows of a study, or of those alone that were trained."""
+    rows = [row for row in study.study.trials if keep or "same_as" not in row.user_attrs]
+    return [tuple(row.params.values()) for row in rows]
+
+
+@pytest.mark.parametrize("metric", ["map_at_r", "[map_at_r,embedding_size]"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_finite_space_ends_when_each_point_was_trained_once(
+    sampler: str, metric: str, tmp_path: Path
+) -> None:
+    if sampler == "cmaes" and metric != "map_at_r":
+        pytest.skip("seeks one metric")
+    words = (f"sampler={sampler}", f"metric={metric}", "startup_trials=2")
+    study, asked = small(tmp_path, *words), 0
+    for _ in range(3):  # sessions
+        for _ in range(min(2, study.missing)):
+            told(study, f"t{asked}")
+            asked += 1
+        study.settle()
+        study = small(tmp_path, *words)
+    assert (asked, study.missing) == (6, 0)
+    trained = points(study, keep=False)
+    assert len(set(trained)) == len(trained) == 6
+    assert study.suggest("more") == "FINISHED"
+    shown = findings(study)
+    assert len(shown.trained) == 6 and shown.failure is None
+    assert len({row.number for row in shown.top()}) == 5
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_point_suggested_again_ends_as_it_did(end: str, tmp_path: Path) -> None:
+    study = small(tmp_path, "sampler=random")
+    for number in range(study.missing):
+        told(study, f"t{number}", **{"epochs": 2, **ENDS[end]})
+    study.settle()
+    kept = small(tmp_path, "sampler=random").study.trials
+    again = [row for row in kept if "same_as" in row.user_attrs]
+    assert again and len(kept) - len(again) == 6
+    for row in again:
+        first = kept[row.user_attrs["same_as"]]
+        assert (row.state, row.values, row.params) == (first.state, first.values, first.params)
+        assert row.intermediate_values == first.intermediate_values
+        assert row.user_attrs.get("reason") == first.user_attrs.get("reason")
+        assert not study._folder.trial(row.number).path.exists()
+
+
+def test_a_point_that_is_being_trained_is_waited_for_also_by_the_next_session(
+    tmp_path: Path,
+) -> None:
+    study = small(tmp_path, "sampler=random")
+    begun = [study.suggest(f"t{number}") for number in range(study.missing)]
+    rows = study.study.trials
+    waiting = [row for row in rows if "same_as" in row.user_attrs]
+    assert waiting and {row.state.name for row in rows} == {"RUNNING"}
+    second = small(tmp_path, "sampler=random")
+    assert [second.suggest(f"u{number}") for number in range(second.missing)] == begun
+    for number in range(6):
+        second.on_trial_complete(f"u{number}", {"epoch": 2, "map_at_r": number / 10})
+    second.settle()
+    for study in (second, small(tmp_path, "sampler=random")):
+        assert {row.state.name for row in study.study.trials} == {"COMPLETE"}
+        assert len({(row.params["method.dim"], row.value) for row in study.study.trials}) == 6
+
+
+def test_a_kill_may_lose_the_end_of_a_point_that_was_repeated(tmp_path: Path) -> None:
+    study = small(tmp_path, "sampler=random")
+    study._record.end = lambda trial, reason: None  # type: ignore[method-assign]
+    for number in range(6):
+        told(study, f"t{number}")
+    study.settle()
+    rows = study.study.trials
+    second = small(tmp_path, "sampler=random")
+    assert any("same_as" in row.user_attrs for row in second.finished())
+    for number in range(second.missing):
+        told(second, f"u{number}")
+    second.settle()
+    again = small(tmp_path, "sampler=random").study.trials
+    assert [(row.params, row.values) for row in again] == [(r.params, r.values) for r in rows]
+
+
+def test_trials_are_points_and_not_suggestions(tmp_path: Path) -> None:
+    study = small(tmp_path, "sampler=random", "trials=4")
+    for number in range(4):
+        told(study, f"t{number}")
+    assert study.missing == 0
+    assert len(set(points(study, keep=False))) == 4
+
+
+def test_a_space_that_is_only_nearly_endless_is_searched_where_it_is(tmp_path: Path) -> None:
+    """Half of what is suggested is one and the same point."""
+    path = tmp_path / "search.yaml"
+    path.write_text(
+        "experiment: experiments/proxy_anchor_demo.yaml\nuse_method_space: false\n"
+        "set: {budget.epochs: 2, method.margin: 0.1}\nspace:\n"
+        "  method.dim: {choices: [128, 64]}\n  method.margin: {low: 0.1, high: 0.1}\n"
+        "  method.alpha: {low: 8, high: 64, when: {method.dim: 64}}\ntrials: 9\nsampler: random\n"
+    )
+    study = Study(read_search(path), RunFolder(tmp_path))
+    asked = [told(study, f"t{number}") for number in range(study.missing)]
+    assert [values["method.dim"] for values in asked] == [128] + [64] * 8
+    assert len({values.get("method.alpha") for values in asked}) == 9
+
+
+def test_an_endless_space_of_one_point_ends(tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text(
+        "experiment: experiments/proxy_anchor_demo.yaml\nuse_method_space: false\n"
+        "set: {budget.epochs: 2, method.margin: 0.1}\n"
+        "space: {method.margin: {low: 0.1, high: 0.1}}\n"
+    )
+    study = Study(read_search(path), RunFolder(tmp_path))
+    assert told(study, "t0") == {"method.margin": 0.1}
+    assert study.suggest("t1") == "FINISHED"
+
+
+def test_a_search_that_mostly_fails_says_so_beside_its_best(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    told(study, "well")
+    assert findings(study).failure is None
+    told(study, "a", error="odd")
+    assert findings(study).failure is None  # half of them
+    told(study, "b", error="full")
+    told(study, "c", error="full")
+    shown = findings(study)
+    assert shown.failure == "3 of 4 trials failed, 2 of them so: full"
+    assert shown.best is not None and shown.best.number == 0

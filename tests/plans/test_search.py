@@ -213,3 +213,168 @@ def test_nonsense_about_the_walk_is_told_with_its_line(
     with pytest.raises(ConfigError) as refusal:
         read_search(write(tmp_path, BASE + text))
     assert complaint in str(refusal.value)
+
+
+MEASURE = [
+    "protocol.folds", "protocol.split", "protocol.split_seed", "protocol.selection",
+    "protocol.fold", "protocol.metric", "protocol.recall_at", "protocol.nmi", "protocol.tuned_by",
+    "data.name", "data.root", "data.split", "data.skip_broken", "data.max_megapixels",
+    "seed", "method.name", "method.draw_seed",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", MEASURE)
+def test_what_is_measured_cannot_be_searched(key: str, tmp_path: Path) -> None:
+    path = write(tmp_path, BASE + f"space:\n  {key}: {{choices: [0, 1]}}\n")
+    with pytest.raises(ConfigError, match=f"line 4  space.{key}: trials that differ in it measure"):
+        read_search(path)
+    with pytest.raises(ConfigError, match=f"space.{key}: trials that differ in it measure"):
+        read_search(write(tmp_path, BASE + SPACE), [f"space.{key}.choices=[0, 1]"])
+    words = f"space: {{method.alpha: {{low: 8, high: 64, when: {{{key}: 0}}}}}}\n"
+    with pytest.raises(ConfigError, match=f"when: ({key} is the same for all|unknown key {key})"):
+        read_search(write(tmp_path, BASE + words))
+
+
+def test_what_a_method_s_own_space_measures_cannot_be_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {"protocol.folds": Choice((2, 4)), "method.alpha": Float(8, 64)}
+    monkeypatch.setattr(methods.load("proxy_anchor"), "SPACE", space)
+    text = "experiment: experiments/proxy_anchor_demo.yaml\n"
+    with pytest.raises(ConfigError, match=r"the method's SPACE  space\.protocol\.folds"):
+        read_search(write(tmp_path, text))
+    assert read_search(write(tmp_path, text + "space: {protocol.folds: 2}\n"))  # fixed for all
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "range_"),
+    [
+        ("proxy_anchor", "method.dim", Int(4, 256)),
+        ("proxy_anchor", "budget.epochs", Int(1, 64)),
+        ("proxy_anchor", "data.images_per_class", Int(1, 2)),  # or null
+        ("proxy_anchor", "data.transform.size", Int(8, 256)),
+        ("proxy_anchor", "method.alpha", Float(8, 64)),
+        ("dcml", "optimizer.warmup_steps", Int(0, 64)),
+        ("pml", "method.loss_arguments.alpha", Float(1, 64)),  # a key that has no type
+    ],
+)
+def test_a_range_has_the_type_of_its_setting(
+    base: str, key: str, range_: Int | Float, tmp_path: Path
+) -> None:
+    words = (
+        f"space: {{{key}: {{low: {range_.low}, high: {range_.high}}}}}\nuse_method_space: false\n"
+    )
+    text = f"experiment: experiments/{base}_demo.yaml\n{words}"
+    fixed = "set: {method.loss_arguments: {alpha: 2}}\n" if base == "pml" else ""
+    fixed = "set: {data.images_per_class: 1}\n" if "images" in key else fixed
+    assert read_search(write(tmp_path, text + fixed)).ranges.space == {key: range_}
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        ("method.dim: {low: 4, high: 128.5}", "whole numbers have whole low, high and step"),
+        ("method.dim: {low: 4, high: 128, step: 0.5}", "whole numbers have whole low"),
+        ("method.dim: {low: 4, high: 128, int: false}", "is a whole number. Allowed: int: true"),
+        ("budget.compile: {low: 0, high: 1}", "is true or false and has no range"),
+        ("budget.compile: {low: 0, high: 1, int: true}", "is true or false and has no range"),
+        (
+            "optimizer.name: {low: 0, high: 1}",
+            "optimizer.name: 0.0 is not allowed. Allowed: one of",
+        ),
+        ("optimizer.milestones: {low: 0, high: 1}", "optimizer.milestones: 0.0 is not allowed"),
+        ("optimizer.milestones: {choices: [[0.5], [0.7]]}", "choices: [0.5] is not allowed"),
+        ("optimizer: {choices: [1, 2]}", "optimizer: 1 is not allowed. Allowed: a group of keys"),
+        ("method.alpha: {low: 8, high: 64, when: {method.dim: [[1]]}}", "when: "),
+        ("method.dim: {choices: [128, many]}", "method.dim: 'many' is not allowed"),
+        ("optimizer.name: {choices: [adamw, adan]}", "optimizer.name: 'adan' is not allowed"),
+    ],
+)
+def test_what_a_setting_cannot_be_is_no_range_of_it(
+    spec: str, complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        read_search(write(tmp_path, BASE + f"space:\n  {spec}\n"))
+    assert complaint in str(refusal.value)
+    assert "line 4" in str(refusal.value)
+
+
+def test_every_point_of_a_space_passes_the_reader_of_plans(tmp_path: Path) -> None:
+    """Each value alone is legal; which of them are not together is told with the fewest keys."""
+    text = """experiment: experiments/drml_demo.yaml
+use_method_space: false
+set: {method.dim: 64, method.branches: 4, data.batch_size: 32}
+space:
+  method.branches: {choices: [4, 8]}
+  method.dim: {choices: [64, 36]}
+  data.batch_size: {choices: [32, 36]}
+  data.images_per_class: {choices: [4, 8]}
+  method.margin: {low: 0.0, high: 0.3}
+  optimizer.lr: {low: 1.0e-5, high: 1.0e-3, log: true}
+"""
+    words = ["data.images_per_class=4"]
+    with pytest.raises(ConfigError) as refusal:
+        read_search(write(tmp_path, text), words)
+    said = str(refusal.value)
+    assert "2 problems" in said
+    assert "line 5  space: method.branches = 8, method.dim = 36 cannot go together: " in said
+    assert "data.batch_size = 36, data.images_per_class = 8 cannot go together: " in said
+
+
+def test_a_condition_keeps_points_apart_that_do_not_go_together(tmp_path: Path) -> None:
+    text = """experiment: experiments/drml_demo.yaml
+use_method_space: false
+set: {method.dim: 64, method.branches: 4}
+space:
+  method.branches: {choices: [4, 8]}
+  method.dim: {choices: [64, 36]%s}
+"""
+    with pytest.raises(ConfigError, match="cannot go together"):
+        read_search(write(tmp_path, text % ""))
+    search = read_search(write(tmp_path, text % ", when: {method.branches: 4}"))
+    assert search.size == 3
+
+
+def test_whole_numbers_between_the_ends_pass_the_reader_too(tmp_path: Path) -> None:
+    text = BASE + "set: {data.images_per_class: 2, data.batch_size: 64}\n"
+    text += "space: {data.images_per_class: {low: 2, high: 4}}\n"
+    with pytest.raises(
+        ConfigError, match=r"space: data\.images_per_class = 3 is not allowed: data"
+    ):
+        read_search(write(tmp_path, text))
+
+
+def test_a_search_has_no_more_trials_than_points(tmp_path: Path) -> None:
+    text = BASE + "space: {method.dim: {choices: [64, 128]}}\ntrials: 4\n"
+    assert (
+        read_search(write(tmp_path, text)).size,
+        read_search(tmp_path / "search.yaml").trials,
+    ) == (
+        2,
+        2,
+    )
+    endless = read_search(write(tmp_path, BASE + SPACE))
+    assert (endless.size, endless.trials) == (float("inf"), 20)
+
+
+def test_points_are_counted_without_being_listed() -> None:
+    long = Int(1, 10**6)
+    space = {"a": long, "b": long, "c": long}
+    assert combinations(Ranges(space), {}) == 10**18
+    assert combinations(Ranges(space, {"c": {"a": (1, 2), "b": (3,)}}), {}) == (
+        2 * 10**6 + (10**12 - 2)
+    )
+    assert combinations(Ranges({"a": Choice((1, 2)), "x": Float(0, 1)}), {}) == float("inf")
+    assert (
+        combinations(Ranges({"a": Choice((1, 2)), "x": Float(0, 1)}, {"x": {"a": (3,)}}), {}) == 2
+    )
+
+
+@pytest.mark.parametrize("metric", ["map_at_r", "[map_at_r, seconds]"])
+def test_cmaes_seeks_one_metric(metric: str, tmp_path: Path) -> None:
+    path = write(tmp_path, BASE + SPACE + f"sampler: cmaes\nmetric: {metric}\n")
+    if metric == "map_at_r":
+        assert read_search(path)
+        return
+    with pytest.raises(ConfigError, match="sampler: cmaes seeks one metric"):
+        read_search(path)

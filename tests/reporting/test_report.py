@@ -42,6 +42,17 @@ def test_strange_names_cannot_break_the_page() -> None:
     assert "<b>" not in text and "<script" not in text and "a &amp; b" in text
 
 
+def test_control_characters_reach_neither_page_nor_picture(tmp_path: Path) -> None:
+    evil = "a\x1b[2J\u202e\n\udcffb"
+    text = page(evil, scores(method=evil, dataset=evil, backbone=evil, remarks=[evil]))
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert text.count(r"a\x1b[2J\u202e\n\udcffb") >= 4
+    folder = RunFolder(tmp_path / evil)
+    folder.path.mkdir()
+    write_ensemble(folder, scores(method=evil))
+    assert (folder.path / "report.html").exists() and (folder.path / "curve.png").exists()
+
+
 def test_a_merge_without_a_curve_has_its_one_row() -> None:
     text = page("run", scores(curve=[]))
     assert "<svg" not in text and "<td>all</td><td>75.0</td>" in text

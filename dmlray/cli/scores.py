@@ -1,0 +1,43 @@
+"""Print scores and where they lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dmlray.cli.output import echo
+
+if TYPE_CHECKING:
+    from dmlray.learn.scores import Scores
+    from dmlray.plans.folder import RunFolder
+
+
+def stage_rows(scores: Scores, name: str) -> list[tuple[str, dict[str, float]]]:
+    zero = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
+    return [*zero, (name, scores.metrics)]
+
+
+def curve_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
+    """The ensemble at 1, 2, 4, 8, ... members, and at its full size."""
+    full = len(scores.curve)
+    sizes = [2**power for power in range(full.bit_length()) if 2**power < full]
+    named = [(f"{n} merged" if n > 1 else "one member", scores.curve[n - 1]) for n in sizes]
+    return [*named, (f"{full} merged", scores.metrics)]
+
+
+def print_averages(scores: Scores) -> None:
+    from dmlray.reporting.tables import average_rows, held_out_lines
+
+    print_scores(average_rows(scores), scores)
+    for line in held_out_lines(scores):
+        echo(line)
+
+
+def print_scores(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
+    from dmlray.reporting.tables import print_table
+
+    print_table(rows, scores)
+
+
+def print_folder(folder: RunFolder) -> None:
+    echo(f"run folder:   {folder}")
+    echo(f"TensorBoard:  tensorboard --logdir {folder.typed}")

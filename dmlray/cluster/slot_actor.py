@@ -1,0 +1,68 @@
+"""The actor that trains members, on one share of a GPU or on a CPU core."""
+
+from contextlib import suppress
+
+import ray
+import torch
+
+from dmlray.cluster.failures import out_of_memory_on_top
+from dmlray.cluster.reporters import ToTensorBoard
+from dmlray.cluster.slots import USABLE, Memory
+from dmlray.learn import journal
+from dmlray.learn.device import default_device, loader_threads, set_threads
+from dmlray.learn.job import job
+from dmlray.learn.loop import Epoch, Report
+from dmlray.learn.training import Place
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.folder import RunFolder
+
+
+class Slot:
+    """Trains one member after another; holds torch, and nothing of any member."""
+
+    def train(self, plan: Experiment, folder: RunFolder) -> None:
+        """Train in `folder`, or go on there; the results are files."""
+        self._job(plan, folder, ToTensorBoard(folder))
+
+    def probe(self, plan: Experiment, folder: RunFolder) -> Memory | None:
+        """Train one epoch in `folder`, which is not lost, and measure its GPU; None without one."""
+        if not torch.cuda.is_available():
+            return None
+        finished = len(journal.read(folder.metrics))
+
+        def report(epoch: Epoch) -> None:
+            if epoch.number > finished:
+                raise _Enough
+
+        torch.cuda.empty_cache()  # of another setting that was probed before
+        torch.cuda.reset_peak_memory_stats()
+        with suppress(_Enough):
+            self._job(plan, folder, report)
+        return _memory()
+
+    @staticmethod
+    def _job(plan: Experiment, folder: RunFolder, report: Report) -> None:
+        has = ray.get_runtime_context().get_assigned_resources()
+        device, cpus = default_device(), max(1, int(has.get("CPU", 1)))
+        set_threads(cpus)
+        cap_memory(device, has.get("GPU", 0.0))
+        place = Place(device, loader_threads(device, cpus))
+        with out_of_memory_on_top():
+            job(plan, folder, report, place, with_zero_shot=folder.path.name == "000")
+
+
+class _Enough(Exception):
+    """The probe has seen an epoch."""
+
+
+def cap_memory(device: torch.device, share: float) -> None:
+    """Keep a member to its share of a GPU: it runs out of memory alone, not its neighbours."""
+    if device.type == "cuda" and 0 < share < 1:
+        torch.cuda.set_per_process_memory_fraction(USABLE * share, device)
+
+
+def _memory() -> Memory:
+    """The peak of this process, which has the GPU for itself."""
+    free, device = torch.cuda.mem_get_info()
+    cached = torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved()
+    return Memory(device - free + cached, device)

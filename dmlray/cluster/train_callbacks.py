@@ -1,0 +1,39 @@
+"""When a run of Ray Train ends instead of being started again; Ray calls these where it decides."""
+
+from typing import Any
+
+from ray.train import UserCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback
+
+from dmlray.cluster.resources import Patience, living
+from dmlray.errors import DmlrayError, ResourceError
+
+
+class EndAtMistake(UserCallback):  # type: ignore[misc]  # Ray has no types
+    """Ends the run at a DmlrayError of any worker: no restart would mend it.
+
+    What is raised here becomes the run's failure (`failures.of_worker`).
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if isinstance(error, DmlrayError):
+                raise error
+
+
+class EndWithoutRoom(ControllerCallback):  # type: ignore[misc]
+    """Ends the run if the living nodes cannot hold its workers for a while.
+
+    Ray Train alone asks for the resources of a lost node for ever, once a minute.
+    """
+
+    def __init__(self, workers: int, cpus: float, gpus: float) -> None:
+        self._workers, self._cpus, self._gpus = workers, cpus, gpus
+        self._patience = Patience()
+
+    def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
+        cluster = living()
+        room = cluster.count(self._cpus, self._gpus) // self._workers
+        if self._patience.is_over(room):
+            shortage = cluster.shortage(self._cpus, self._gpus, self._workers)
+            raise ResourceError(f"a node was lost: {shortage}")

@@ -1,0 +1,50 @@
+"""Commands of every kind up to the moment at which they would train, without Ray."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmlray.api import averages, ensembles, runs
+from dmlray.cluster.session import Cluster
+from dmlray.learn.job import job
+from dmlray.learn.training import Place
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
+from tests.toys import draw_images, toy_words
+
+EXPERIMENT = Path("experiments/proxy_anchor_demo.yaml").absolute()
+SEARCH = Path("searches/proxy_anchor_demo.yaml").absolute()
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pictures, in an empty folder to stand in, with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path / "cache"))
+    return draw_images(tmp_path / "images", images=4)
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of one machine with two cores, in which nothing may be started."""
+
+    @contextmanager
+    def session(address: str | None = None) -> Iterator[Cluster]:
+        yield Cluster(2.0, 0.0, 1)
+
+    for module in (averages, ensembles, runs):
+        monkeypatch.setattr(module, "session", session)
+        monkeypatch.setattr(module, "fill_caches", lambda plan, display: None)
+
+
+@pytest.fixture
+def finished(images: Path) -> list[str]:
+    """Two finished runs."""
+    plan = read_experiment(EXPERIMENT, [*toy_words(images, 1), "backbone.pooling=avg"]).experiment
+    job(plan, RunFolder(Path("one")), lambda epoch: None, Place(torch.device("cpu")))
+    shutil.copytree("one", "other")
+    return ["one", "other"]

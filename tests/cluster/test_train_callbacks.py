@@ -1,0 +1,128 @@
+"""A training ends at a mistake, and when its workers cannot be placed any more; else it goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from dmlray.cluster import resources, search, train_callbacks, training
+from dmlray.cluster.resources import Cluster, Node
+from dmlray.cluster.search import Resources
+from dmlray.cluster.slot_actor import cap_memory
+from dmlray.cluster.slots import USABLE
+from dmlray.cluster.train_callbacks import EndAtMistake, EndWithoutRoom
+from dmlray.errors import DataError, DmlrayError, ResourceError, RunError
+from dmlray.learn.device import loader_threads
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
+from dmlray.reporting.display import Silent
+from tests.toys import toy_words
+
+BEFORE, AFTER = Cluster.of([Node(8, 0), Node(16, 2)]), Cluster.of([Node(8, 0), Node(16, 1)])
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call at(time, cluster): what holds from now on."""
+    now: list[Any] = [0.0, BEFORE]
+    monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
+    for module in (search, train_callbacks):
+        monkeypatch.setattr(module, "living", lambda: now[1])
+
+    def at(time: float, cluster: Cluster) -> None:
+        now[:] = [time, cluster]
+
+    return at
+
+
+def test_a_training_without_its_nodes_ends_after_two_minutes(at: Any) -> None:
+    callback = EndWithoutRoom(workers=2, cpus=8, gpus=1)
+    for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER), (150, BEFORE), (160, AFTER)]:
+        at(time, cluster)
+        callback.before_controller_execute_failure_decision(None)
+    at(290, AFTER)
+    with pytest.raises(ResourceError, match=r"^a node was lost: asked for 2 processes of 8 CPU"):
+        callback.before_controller_execute_failure_decision(None)
+
+
+def test_a_search_without_its_nodes_ends_with_what_to_do(at: Any, tmp_path: Path) -> None:
+    check = search._RoomCheck(Resources(8, 1, workers=2, at_once=1), RunFolder(tmp_path))
+    for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER)]:
+        at(time, cluster)
+        check()
+    at(180, AFTER)
+    with pytest.raises(RunError, match=r"enough for 1\. Go on with: dmlray tune --resume"):
+        check()
+
+
+def test_only_a_mistake_ends_a_training_at_once() -> None:
+    callback, mistake = EndAtMistake(), DataError("7.png: damaged")
+    callback.after_exception(None, {0: RuntimeError("a worker's process died")})
+    with pytest.raises(DataError) as caught:
+        callback.after_exception(None, {0: RuntimeError("connection closed"), 1: mistake})
+    assert caught.value is mistake
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (DataError("7.png: cannot be read"), r"^7\.png: cannot be read$"),
+        (torch.AcceleratorError("CUDA error: out of memory"), r"^out of memory: try a smaller"),
+    ],
+    ids=["mistake", "out of memory"],
+)
+def test_a_mistake_of_one_worker_ends_all_once(
+    toy_images: Path,
+    tmp_path: Path,
+    fake_gpus: None,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    failure: Exception,
+    message: str,
+) -> None:
+    log = tmp_path / "log"
+
+    def fails(plan: Any, folder: Any, report: Any, place: Any) -> None:
+        with log.open("a") as file:
+            file.write("x")
+        if place.team.rank == workers - 1:
+            raise failure
+        place.team.wait()  # for ever, if nothing ended this worker
+
+    monkeypatch.setattr(training, "job", fails)
+    ray.cloudpickle.register_pickle_by_value(training)  # with `fails` in it
+    words = [*toy_words(toy_images), f"budget.workers={workers}"]
+    plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
+    try:
+        with pytest.raises(DmlrayError, match=message):
+            training.train(plan, RunFolder(tmp_path), Cluster(4, 0, 1), Silent())
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(training)
+    assert log.read_text() == workers * "x"
+
+
+@pytest.mark.parametrize(
+    ("device", "cpus", "threads"),
+    [("cpu", 8, 0), ("cuda", 1, 0), ("cuda", 2, 1), ("cuda", 12, 11), ("cuda", 192, 16)],
+)
+def test_a_gpu_is_fed_by_the_other_cores(device: str, cpus: int, threads: int) -> None:
+    assert loader_threads(torch.device(device), cpus) == threads
+
+
+@pytest.mark.parametrize(
+    ("device", "share", "expected"),
+    [("cuda", 0.25, 0.25 * USABLE), ("cuda", 1.0, None), ("cuda", 0.0, None), ("cpu", 0.5, None)],
+)
+def test_a_member_may_not_take_more_than_its_share_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, share: float, expected: float | None
+) -> None:
+    calls: list[float] = []
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda part, device: calls.append(part)
+    )
+    cap_memory(torch.device(device), share)
+    assert calls == [] if expected is None else calls == [expected]

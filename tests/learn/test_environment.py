@@ -1,0 +1,88 @@
+"""environment.json holds what a run began with, whatever comes later."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dmlray.data.dataset import Dataset
+from dmlray.data.folder import load
+from dmlray.errors import DataError
+from dmlray.learn import environment
+from dmlray.learn.environment import check_images, record_environment
+from dmlray.learn.training import Place
+from dmlray.plans.folder import RunFolder
+from tests.toys import draw_images
+
+HERE = Place(torch.device("cpu"))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return load(draw_images(tmp_path / "images", images=2))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    (tmp_path / "run").mkdir()
+    return RunFolder(tmp_path / "run")
+
+
+def content(run: RunFolder) -> dict[str, Any]:
+    return json.loads(run.environment.read_text())
+
+
+def test_a_second_session_like_the_first_changes_nothing(run: RunFolder, dataset: Dataset) -> None:
+    record_environment(run, 3, dataset)
+    assert content(run)["dataset_fingerprint"] == dataset.fingerprint and "device" not in content(
+        run
+    )
+    record_environment(run, 3, dataset, HERE)  # where it trains
+    first = content(run)
+    assert first["device"].startswith("cpu") and first["seed"] == 3
+    stamp = run.environment.stat().st_mtime_ns
+    record_environment(run, 3, dataset)
+    record_environment(run, 3, dataset, HERE)
+    assert (content(run), run.environment.stat().st_mtime_ns) == (first, stamp)
+
+
+def test_what_is_not_as_before_is_added(
+    run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_environment(run, 3, dataset, HERE)
+    first = content(run)
+    for versions in ({"torch": "9"}, {"torch": "9"}, {"torch": "10"}):
+        monkeypatch.setattr(environment, "versions", lambda versions=versions: versions)
+        record_environment(run, 3, dataset, HERE)
+    changes = [{"versions": {"torch": "9"}}, {"versions": {"torch": "10"}}]
+    assert content(run) == {**first, "resumed": changes}
+
+
+def test_other_images_are_refused_and_the_record_stays(run: RunFolder, dataset: Dataset) -> None:
+    record_environment(run, 3, dataset)
+    before = content(run)
+    other = replace(dataset, files=tuple(reversed(dataset.files)))
+    for again in (lambda: record_environment(run, 3, other), lambda: check_images(run, other)):
+        said = rf"the images changed since the run began \(fingerprint {dataset.fingerprint}, now "
+        with pytest.raises(DataError, match=said + other.fingerprint):
+            again()
+    assert content(run) == before
+
+
+def test_a_run_of_another_formula_goes_on_with_a_warning(
+    run: RunFolder, dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    run.environment.write_text('{"dataset_fingerprint": "old", "seed": 3}')
+    record_environment(run, 3, dataset)
+    assert "its images cannot be compared with those now" in caplog.text
+    assert content(run)["dataset_fingerprint"] == "old"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"resumed": 3}', '{"resumed": [3]}'])
+def test_a_damaged_record_is_named(run: RunFolder, dataset: Dataset, text: str) -> None:
+    run.environment.write_text(text)
+    with pytest.raises(DataError, match=r"environment\.json: is damaged .* Delete it to go on"):
+        record_environment(run, 3, dataset)

@@ -1,0 +1,61 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dmlray.reporting.display import Display
+from dmlray.reporting.tables import print_table
+from dmlray.reporting.tensorboard import TensorBoard
+from tests.reporting.test_report import scores
+
+ROWS = [("zero-shot (no training)", {"recall_at_1": 0.761, "r_precision": 1.0, "map_at_r": 0.287})]
+ROWS += [("[red]trained\x1b[2J", {"recall_at_1": 0.893, "r_precision": 0.5, "map_at_r": 0.504})]
+
+
+def printed(width: int) -> str:
+    file = io.StringIO()
+    print_table(ROWS, scores(dataset="[b]icons"), Console(file=file, width=width))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [120, 80, 50, 40, 20])
+def test_no_name_and_no_number_is_cut(width: int) -> None:
+    output = printed(width)
+    assert "…" not in output and "\x1b" not in output
+    words = output.split()
+    for word in ("76.1", "100.0", "28.7", "89.3", "50.0", "50.4", "R-Precision", "MAP@R"):
+        assert any(word in found for found in words)
+    assert r"[red]trained\x1b[2J" in output and "[b]icons" in output
+
+
+@pytest.mark.parametrize("width", [40, 20])
+def test_a_narrow_terminal_has_one_name_and_value_in_a_line(width: int) -> None:
+    lines = printed(width).splitlines()
+    assert "  R-Precision 100.0" in lines and "  MAP@R 50.4" in lines
+    assert all(len(line) <= width or len(line.split()) == 1 for line in lines)
+
+
+@pytest.mark.parametrize("width", [200, 80, 50, 40, 20, 9])
+def test_progress_never_cuts_the_count(width: int) -> None:
+    file = io.StringIO()
+    with Display(Console(file=file, width=width, force_terminal=True)) as display:
+        display.start("epochs of [red]trials with a long name\x1b]0;x\x07", 120)
+        display.update(34, "map_at_r 0.5123, loss 2.345")
+    assert "34/120" in file.getvalue() and "\x1b]0" not in file.getvalue()
+    if width >= 200:
+        assert "[red]trials" in file.getvalue() and "loss 2.345" in file.getvalue()
+
+
+def test_what_is_said_is_one_line_without_markup() -> None:
+    file = io.StringIO()
+    Display(Console(file=file, width=20)).say("member [red]0[/red] :fire: \x1b[2J\n" + "x" * 30)
+    assert file.getvalue() == "member [red]0[/red] :fire: \\x1b[2J\\n" + "x" * 30 + "\n"
+
+
+def test_settings_with_any_name_reach_tensorboard(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path)
+    board.hparams({"data.root": "/a\udcff\x1b"}, {"map_at_r": 0.5})
+    board.close()
+    (file,) = tmp_path.glob("events.out.tfevents.*")
+    assert rb"/a\udcff\x1b" in file.read_bytes()
