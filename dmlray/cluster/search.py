@@ -21,7 +21,7 @@ from dmlray.cluster.watch import watch
 from dmlray.cluster.watcher import Watcher
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import journal
-from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.device import device_of, set_threads
 from dmlray.learn.lockstep import lockstep
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.training import Place
@@ -137,7 +137,7 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
             return
         set_threads(max(1, int(resources.cpus)))  # a trial with a GPU is `spread`
         try:
-            for epoch in job(experiment, place, Place(default_device())):
+            for epoch in job(experiment, place, Place(device_of(resources.gpus > 0))):
                 report(epoch)
         except Exception as error:  # a trial that fails is a row and not the end
             raise told(error) from None
