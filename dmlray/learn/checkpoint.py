@@ -121,7 +121,8 @@ def load(
         raise DataError(f"{path}: is a checkpoint of another model: {difference}")
     _check_finite(path, content.learner)
     if optimizer is not None:
-        if problem := state_problem(optimizer, content.optimizer):
+        moved = content.progress.loss_scale >= Progress.loss_scale
+        if problem := state_problem(optimizer, content.optimizer, moved):
             raise _damaged(path, problem)
         load_state(optimizer, content.optimizer)
     learner.load_state_dict(content.learner)
