@@ -14,7 +14,7 @@ from dmlray.cluster.process_group import ProcessGroup
 from dmlray.cluster.watch import watch
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import journal
-from dmlray.learn.device import default_device, loader_threads, set_threads
+from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.lockstep import Clock, fold_epochs, together
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.team import Team
@@ -53,6 +53,7 @@ def train_folds(
             "folder": folder,
             "past": past,
             "threads": max(1, int(cpus)),
+            "gpu": gpus > 0,
         },
         torch_config=ProcessGroup(backend="gloo"),  # folds may share a GPU, which NCCL refuses
         scaling_config=ScalingConfig(
@@ -92,10 +93,8 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
     if team.leads:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
     set_threads(config["threads"])
-    device = default_device()
-    place = Place(device, loader_threads(device, config["threads"]))
     numbers = range(team.rank, plan.protocol.fold_count, team.size)
-    for own in _steps(plan, folder, numbers, place):
+    for own in _steps(plan, folder, numbers, config["gpu"], config["threads"]):
         gathered = team.gather_json(own)  # a failure too: nobody waits for who has failed
         if failures := [theirs for theirs in gathered if "failure" in theirs]:
             return _failure(**failures[0])
@@ -106,10 +105,12 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
 
 
 def _steps(
-    plan: Experiment, folder: RunFolder, numbers: range, place: Place
+    plan: Experiment, folder: RunFolder, numbers: range, gpu: bool, threads: int
 ) -> Iterator[dict[str, Any]]:
     """What each epoch of the folds `numbers` measured, or the failure that ends them."""
     try:
+        device = device_of(gpu)
+        place = Place(device, loader_threads(device, threads))
         for epochs in fold_epochs(plan, folder, place, numbers):
             yield {"epoch": epochs[0].number, "folds": [epoch.metrics for epoch in epochs]}
     except Exception as error:  # a trial that fails is a row and not the end

@@ -13,7 +13,7 @@ from dmlray.cluster.search import Resources, resources_of
 from dmlray.cluster.slots import share_of
 from dmlray.data.dataset import Dataset
 from dmlray.errors import DmlrayError, ResourceError, RunError
-from dmlray.learn.device import default_device, loader_threads, set_threads
+from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.probe import Probe, probe
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
@@ -121,7 +121,7 @@ def _probe(plan: Experiment, resources: Resources, folds: bool) -> Probe:
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0, max_calls=1)(
         _on_worker
     )
-    reference = task.remote(plan, max(1, int(resources.cpus)), folds)
+    reference = task.remote(plan, max(1, int(resources.cpus)), resources.gpus > 0, folds)
     while not ray.wait([reference], timeout=0.5)[0]:
         pass  # so that Ctrl-C is heard
     try:
@@ -137,8 +137,8 @@ def _probe(plan: Experiment, resources: Resources, folds: bool) -> Probe:
     return found
 
 
-def _on_worker(plan: Experiment, threads: int, folds: bool) -> Probe:
-    device = default_device()
+def _on_worker(plan: Experiment, threads: int, gpu: bool, folds: bool) -> Probe:
+    device = device_of(gpu)
     set_threads(threads)
     with out_of_memory_on_top():
         return probe(plan, Place(device, loader_threads(device, threads)), folds)

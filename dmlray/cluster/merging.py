@@ -12,7 +12,7 @@ from dmlray.cluster.resources import Cluster, living
 from dmlray.errors import RunError
 from dmlray.evaluation.growing import MOST_IMAGES, Growing
 from dmlray.evaluation.merge import prefix_scores
-from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.device import device_of, set_threads
 from dmlray.learn.members import Member, joined, member_of, test_labels
 from dmlray.learn.scores import Scores
 from dmlray.plans.ensemble import Ensemble
@@ -27,8 +27,9 @@ Curve = list[dict[str, float]]
 class Merger:
     """Adds the members' embeddings in order and scores the ensemble at every size."""
 
-    def __init__(self, labels: Tensor, recall_at: tuple[int, ...], threads: int) -> None:
+    def __init__(self, labels: Tensor, recall_at: tuple[int, ...], threads: int, gpu: bool) -> None:
         set_threads(threads)
+        self._device = device_of(gpu)
         self._labels, self._recall_at = labels, recall_at
         self._growing: Growing | None = None
         self._curve: Curve = []
@@ -44,7 +45,7 @@ class Merger:
     def at_once(self, members: list[Member]) -> Curve:
         """The same block by block, for more images than `grow` has memory for."""
         rows = [member.embeddings() for member in members]
-        return prefix_scores(rows, self._labels, self._recall_at, device=default_device())
+        return prefix_scores(rows, self._labels, self._recall_at, device=self._device)
 
 
 class Merging:
@@ -109,7 +110,7 @@ class Merging:
             depths = self._plan.experiment.protocol.depths(len(self._labels))
             cpus, gpu = (0, False) if self._streams else _resources(living())
             actor = ray.remote(Merger).options(num_cpus=cpus, num_gpus=int(gpu))
-            self._merger = actor.remote(self._labels, depths, max(1, cpus))
+            self._merger = actor.remote(self._labels, depths, max(1, cpus), gpu)
         return self._merger
 
 

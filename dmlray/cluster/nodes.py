@@ -17,18 +17,23 @@ from dmlray.errors import ResourceError
 from dmlray.plans.folder import RunFolder
 
 _PACKAGES = ("dmlray", "torch", "ray", "optuna")
+_Look = tuple[str, dict[str, str], list[str], list[str]]
 _ANSWER = 60.0  # seconds that a node has: it may have to start its first process
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node said. `missing` are the folders that it does not see or may not write to."""
+    """What a node said. `missing` are the folders that it does not see or may not write to.
+
+    `unusable` are the GPUs that Ray gives there and torch cannot use, with reasons.
+    """
 
     name: str
     python: str
     packages: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     silence: str | None = None
+    unusable: tuple[str, ...] = ()
 
 
 def examine(root: Path | None, out: Path) -> str:
@@ -74,6 +79,7 @@ def complaints(here: Node, found: Sequence[Node], marker: str, shared: str) -> l
                 wrong.append(f"{node.name} does not share {shared} with this machine (--out)")
             else:
                 wrong.append(f"{node.name} does not see {path} (data.root)")
+        wrong += [f"{node.name}, {problem}" for problem in node.unusable]
     return wrong
 
 
@@ -86,7 +92,7 @@ def _ask(paths: list[str]) -> list[Node]:
             num_cpus=0,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(list(_PACKAGES), paths)
+        ).remote(list(_PACKAGES), paths, node["Resources"].get("GPU", 0) > 0)
         for node in alive
     ]
     return [
@@ -97,20 +103,22 @@ def _ask(paths: list[str]) -> list[Node]:
 
 def _answer(name: str, reference: Any) -> Node:
     try:
-        python, packages, missing = ray.get(reference, timeout=_ANSWER)
+        python, packages, missing, unusable = ray.get(reference, timeout=_ANSWER)
     except GetTimeoutError:
         return Node(name, "", silence=f"nothing for {_ANSWER:g} s")
     except RayError as error:
         return Node(name, "", silence=" ".join(str(error).split())[-200:])
-    return Node(name, python, packages, tuple(missing))
+    return Node(name, python, packages, tuple(missing), unusable=tuple(unusable))
 
 
-def _looker() -> Callable[[list[str], list[str]], tuple[str, dict[str, str], list[str]]]:
+def _looker() -> Callable[[list[str], list[str], bool], _Look]:
     """A function that travels whole, for the node may not have dmlray."""
 
-    def look(names: list[str], paths: list[str]) -> tuple[str, dict[str, str], list[str]]:
+    def look(names: list[str], paths: list[str], gpus: bool) -> _Look:
         import os
         import platform
+        import subprocess
+        import sys
         from importlib.metadata import PackageNotFoundError, version
 
         packages = {}
@@ -120,7 +128,12 @@ def _looker() -> Callable[[list[str], list[str]], tuple[str, dict[str, str], lis
             except PackageNotFoundError:
                 continue
         missing = [path for path in paths if not os.access(path, os.R_OK)]
-        return platform.python_version(), packages, missing
+        unusable: list[str] = []
+        if gpus and "dmlray" in packages:  # in a process that keeps no memory of the GPUs
+            command = [sys.executable, "-m", "dmlray.learn.device"]
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=50)
+            unusable = [line for line in answer.stdout.split("\n") if line]
+        return platform.python_version(), packages, missing, unusable
 
     return look
 

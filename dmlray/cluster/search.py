@@ -13,6 +13,7 @@ from ray import tune
 from dmlray.cluster.failures import told
 from dmlray.cluster.findings import find
 from dmlray.cluster.fold_workers import train_folds
+from dmlray.cluster.record import refused
 from dmlray.cluster.reporters import ToTune
 from dmlray.cluster.resources import Cluster, Patience, living
 from dmlray.cluster.schedulers import scheduler
@@ -21,7 +22,7 @@ from dmlray.cluster.watch import watch
 from dmlray.cluster.watcher import Watcher
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import journal
-from dmlray.learn.device import default_device, set_threads
+from dmlray.learn.device import device_of, set_threads
 from dmlray.learn.lockstep import lockstep
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.training import Place
@@ -118,9 +119,7 @@ def _run(
         watch(tuner.fit, look=_RoomCheck(resources, folder), stop=watcher.stop)
         study.settle()
     except StorageInternalError as error:  # what was begun can go on in the next session
-        reason = str(error.__cause__ or error).split("\n")[0]
-        problem = f"{folder}/{folder.study.name}: cannot be written or read ({reason})"
-        raise RunError(f"{problem}. See to it and --resume {folder.typed}") from error
+        raise refused(folder.study, error) from error
     if resources.spread:
         watcher.release_all()
     shutil.rmtree(folder.ray, ignore_errors=True)
@@ -137,7 +136,7 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
             return
         set_threads(max(1, int(resources.cpus)))  # a trial with a GPU is `spread`
         try:
-            for epoch in job(experiment, place, Place(default_device())):
+            for epoch in job(experiment, place, Place(device_of(resources.gpus > 0))):
                 report(epoch)
         except Exception as error:  # a trial that fails is a row and not the end
             raise told(error) from None

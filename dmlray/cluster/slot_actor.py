@@ -9,7 +9,7 @@ from dmlray.cluster.failures import out_of_memory_on_top
 from dmlray.cluster.reporters import ToTensorBoard
 from dmlray.cluster.slots import USABLE, Memory
 from dmlray.learn import journal
-from dmlray.learn.device import default_device, loader_threads, set_threads
+from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.job import job
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.training import Place
@@ -18,7 +18,15 @@ from dmlray.plans.folder import RunFolder
 
 
 class Slot:
-    """Trains one member after another; holds torch, and nothing of any member."""
+    """Trains one member after another; holds torch, and nothing of any member.
+
+    It does not start where it gets a share of a GPU that torch cannot use.
+    """
+
+    def __init__(self) -> None:
+        has = ray.get_runtime_context().get_assigned_resources()
+        self._gpus, self._cpus = has.get("GPU", 0.0), max(1, int(has.get("CPU", 1)))
+        self._device = device_of(self._gpus > 0)
 
     def train(self, plan: Experiment, folder: RunFolder) -> None:
         """Train in `folder`, or go on there; the results are files."""
@@ -26,7 +34,7 @@ class Slot:
 
     def probe(self, plan: Experiment, folder: RunFolder) -> Memory | None:
         """Train one epoch in `folder`, which is not lost, and measure its GPU; None without one."""
-        if not torch.cuda.is_available():
+        if self._device.type != "cuda":
             return None
         finished = len(journal.read(folder.metrics))
 
@@ -40,13 +48,10 @@ class Slot:
             self._job(plan, folder, report)
         return _memory()
 
-    @staticmethod
-    def _job(plan: Experiment, folder: RunFolder, report: Report) -> None:
-        has = ray.get_runtime_context().get_assigned_resources()
-        device, cpus = default_device(), max(1, int(has.get("CPU", 1)))
-        set_threads(cpus)
-        cap_memory(device, has.get("GPU", 0.0))
-        place = Place(device, loader_threads(device, cpus))
+    def _job(self, plan: Experiment, folder: RunFolder, report: Report) -> None:
+        set_threads(self._cpus)
+        cap_memory(self._device, self._gpus)
+        place = Place(self._device, loader_threads(self._device, self._cpus))
         with out_of_memory_on_top():
             job(plan, folder, report, place, with_zero_shot=folder.path.name == "000")
 

@@ -15,7 +15,7 @@ from dmlray.cluster.train_callbacks import EndAtMistake, EndWithoutRoom
 from dmlray.cluster.watch import watch
 from dmlray.errors import DmlrayError, ResourceError, RunError
 from dmlray.learn import journal
-from dmlray.learn.device import default_device, loader_threads, set_threads
+from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.job import job
 from dmlray.learn.loop import Epoch
 from dmlray.learn.scores import Scores, read_scores
@@ -44,7 +44,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     display.start(f"{plan.method.name} on {plan.data.name}, epochs", plan.budget.epochs)
     trainer = TorchTrainer(
         _loop,
-        train_loop_config={"plan": plan, "folder": folder, "cpus": cpus},
+        train_loop_config={"plan": plan, "folder": folder, "cpus": cpus, "gpu": gpu},
         torch_config=ProcessGroup(),
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
@@ -97,16 +97,16 @@ def ray_name(folder: RunFolder) -> str:
 def _loop(config: dict[str, Any]) -> None:
     """Runs on each worker; a DmlrayError ends all of them for good, see `EndAtMistake`."""
     cpus = config["cpus"]
-    device = default_device()
+    device = device_of(config["gpu"])
     team = Team(get_context().get_world_rank(), get_context().get_world_size())
     set_threads(cpus)
     try:
         _train(config["plan"], config["folder"], Place(device, loader_threads(device, cpus), team))
     except Exception as error:
-        if storage := storage_error(error):
-            raise storage from None
         if is_out_of_memory(error):
             raise RunError(_NO_MEMORY) from error
+        if storage := storage_error(error):
+            raise storage from None
         raise
 
 

@@ -80,11 +80,8 @@ class Transform(Knobs):
 
     @property
     def eval_short_side(self) -> int | None:
-        """Short side of the cache that evaluation reads, which is exact whatever training reads.
-
-        Where training reads the originals, so does evaluation: one cache serves both.
-        """
-        return self.eval_resize if self.train_short_side else None
+        """Short side of the exact cache that evaluation reads, pixels; None = the originals."""
+        return self.eval_resize
 
     @property
     def remark(self) -> str | None:
@@ -146,13 +143,18 @@ def crop_eval(cache: Cache, rows: np.ndarray, transform: Transform) -> Tensor:
     batch, images = _empty(len(rows), transform.size)
     sides = np.array([transform.size, transform.size])
     for place, row in enumerate(rows):
-        image = cache[row]
-        if transform.eval_resize is not None:
-            height, width = image.shape[:2]
-            image = _resized(image.copy(), *resized(height, width, transform.eval_resize))
+        image = resize_short_side(cache[row], transform.eval_resize)
         corner = boxes.centred(np.array(image.shape[:2]), sides)
         images[place] = _cut(image, np.concatenate([corner, sides]), "zeros")
     return batch
+
+
+def resize_short_side(image: np.ndarray, short_side: int | None) -> np.ndarray:
+    """Resize (H, W, 3) uint8 to `short_side` pixels; None, or that very size, changes nothing."""
+    size = image.shape[:2]
+    if short_side is None or (target := resized(size[0], size[1], short_side)) == size:
+        return image
+    return _resized(image.copy(), *target)  # the cache is read-only, torch is not
 
 
 def normalise(

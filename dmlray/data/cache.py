@@ -160,9 +160,9 @@ def _made(
 
     def make(partial_folder: Path) -> None:
         index = build.measure(job, partial_folder, cores)
-        _check_space(partial_folder, _bytes(index))
+        check_space(partial_folder, size_of(index))
         if announce:
-            announce(_bytes(index))
+            announce(size_of(index))
         found = build.write(job, index, partial_folder, cores, progress)
         broken = {dataset.files[row]: reason for row, reason in sorted(found.broken.items())}
         unreached = {dataset.files[row]: reason for row, reason in sorted(found.unreached.items())}
@@ -195,11 +195,17 @@ def _describe(folder: Path, about: About) -> None:
     (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
 
-def _bytes(index: np.ndarray) -> int:
+def size_of(index: np.ndarray) -> int:
+    """Bytes of the images that `index` lists."""
     return int(3 * (index[:, 1] * index[:, 2]).sum())
 
 
-def _check_space(folder: Path, size: int) -> None:
+def check_space(folder: Path, size: int) -> None:
+    """Refuse a cache of `size` bytes that would fill the disk.
+
+    Raises:
+        DataError: If it does not fit.
+    """
     disk = shutil.disk_usage(folder)
     reserve = min(RESERVE, disk.total // 20)
     if size > disk.free - reserve:

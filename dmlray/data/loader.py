@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import lru_cache
 from itertools import islice
 
 import numpy as np
@@ -20,6 +21,7 @@ from dmlray.errors import ConfigError
 Pair = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
 Cut = Callable[[int, slice], Pair]  # of a batch's number, and of the images in it
 AHEAD = 2  # pieces in the making per thread
+EVALUATION_BATCH = 256  # images
 PIECE = 32  # images that a thread cuts at once: several make the first batch together
 
 
@@ -95,7 +97,7 @@ class Feed:
         plan = self._plan(number)
         return self._delivered(cut, [self._own(positions) for positions in plan])
 
-    def evaluation(self, batch_size: int = 256) -> Iterator[Pair]:
+    def evaluation(self, batch_size: int = EVALUATION_BATCH) -> Iterator[Pair]:
         """Yield all images in the subset's order, cut at their centres.
 
         Of several parts each is as long: the last ones go round to the first images again.
@@ -160,7 +162,7 @@ class Feed:
         if self._device.type != "cuda":
             yield from map(_joined, batches)
             return
-        uploads, steps = torch.cuda.Stream(self._device), torch.cuda.current_stream(self._device)
+        uploads, steps = _upload_stream(self._device), torch.cuda.current_stream(self._device)
         for pieces in batches:
             with torch.cuda.stream(uploads):
                 batch = _joined([self._sent(piece) for piece in pieces])
@@ -172,6 +174,12 @@ class Feed:
     def _sent(self, piece: Pair) -> Pair:
         images, labels = (tensor.to(self._device, non_blocking=True) for tensor in piece)
         return images, labels
+
+
+@lru_cache
+def _upload_stream(device: torch.device) -> torch.cuda.Stream:
+    """The one stream of this process: torch keeps freed memory apart for each stream."""
+    return torch.cuda.Stream(device)
 
 
 def _joined(pieces: list[Pair]) -> Pair:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import AfterValidator, Field, TypeAdapter
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer
 
 from dmlray.errors import DamagedCheckpoint, DataError
@@ -25,16 +26,34 @@ def _score(value: float) -> float:
     return value
 
 
+_Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 _Epoch = Annotated[int, Field(strict=True, ge=0, le=10_000)]  # as far as `budget.epochs` goes
 
 
 @dataclass
 class Progress:
-    """How far a learner has come. `best` is the best validation score, a fraction, -1 for none."""
+    """How far a learner has come. `best` is the best validation score, a fraction, -1 for none.
+
+    `loss_scale` is the factor of losses in float16, and `unscathed` the steps since it changed.
+    """
 
     epoch: _Epoch = 0
     best: Annotated[float, Field(strict=True), AfterValidator(_score)] = -1.0
     best_epoch: _Epoch = 0
+    loss_scale: _Positive = 65536.0
+    unscathed: Annotated[int, Field(strict=True, ge=0)] = 0
+
+    def scale(self, scaler: GradScaler | None) -> None:
+        """Let `scaler` go on from here."""
+        if scaler:
+            known = {"scale": self.loss_scale, "_growth_tracker": self.unscathed}
+            scaler.load_state_dict(scaler.state_dict() | known)
+
+    def note_scale(self, scaler: GradScaler | None) -> None:
+        """Remember where `scaler` is; a GPU is waited for."""
+        if scaler:
+            state = scaler.state_dict()
+            self.loss_scale, self.unscathed = state["scale"], state["_growth_tracker"]
 
 
 _PROGRESS = TypeAdapter(Progress)
@@ -48,6 +67,32 @@ class _Content:
     training: str
 
 
+def pack(
+    learner: nn.Module, optimizer: Optimizer | None, progress: Progress, training: str = ""
+) -> dict[str, Any]:
+    """What a checkpoint holds: the learner, and the optimizer where training may go on.
+
+    `training` identifies the training among those of one network, such as members of an ensemble.
+    """
+    content: dict[str, Any] = {
+        "learner": learner.state_dict(),
+        "progress": dict(vars(progress)),
+        "training": training,
+    }
+    if optimizer is not None:
+        content["optimizer"] = optimizer.state_dict()
+    return content
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write what `pack` gave, whole or not at all."""
+    packed = BytesIO()  # torch's own writer does not say when the disk is full
+    torch.save(content, packed)
+    path.parent.mkdir(exist_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(packed.getbuffer())
+
+
 def save(
     path: Path,
     learner: nn.Module,
@@ -55,22 +100,8 @@ def save(
     progress: Progress,
     training: str = "",
 ) -> None:
-    """Write the learner, and the optimizer where training may go on.
-
-    `training` identifies the training among those of one network, such as members of an ensemble.
-    """
-    content: dict[str, Any] = {
-        "learner": learner.state_dict(),
-        "progress": vars(progress),
-        "training": training,
-    }
-    if optimizer is not None:
-        content["optimizer"] = optimizer.state_dict()
-    packed = BytesIO()  # torch's own writer does not say when the disk is full
-    torch.save(content, packed)
-    path.parent.mkdir(exist_ok=True)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(packed.getbuffer())
+    """Write a checkpoint and wait for it; see `pack`."""
+    write(path, pack(learner, optimizer, progress, training))
 
 
 def load(
@@ -90,7 +121,8 @@ def load(
         raise DataError(f"{path}: is a checkpoint of another model: {difference}")
     _check_finite(path, content.learner)
     if optimizer is not None:
-        if problem := state_problem(optimizer, content.optimizer):
+        moved = content.progress.loss_scale >= Progress.loss_scale
+        if problem := state_problem(optimizer, content.optimizer, moved):
             raise _damaged(path, problem)
         load_state(optimizer, content.optimizer)
     learner.load_state_dict(content.learner)

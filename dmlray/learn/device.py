@@ -1,15 +1,79 @@
-"""Where a learner computes."""
+"""Where a learner computes, and whether torch can compute there.
+
+`python -m dmlray.learn.device` checks every GPU that the process sees, for `dmlray doctor`.
+"""
+
+import os
+import subprocess
+import sys
 
 import torch
 
+from dmlray.errors import ResourceError
+
 _MOST_LOADER_THREADS = 16  # more than a GPU takes images from; each holds memory
+_DRIVERS = {12: "525.60", 13: "580.65"}  # the oldest for each major version of CUDA, on Linux
+
+
+def device_of(gpu: bool) -> torch.device:
+    """The device of a process that holds a share of a GPU, or none.
+
+    The share decides, not what is visible: on a `ray start` cluster a process without a share sees
+    every GPU of its node.
+
+    Raises:
+        ResourceError: If it holds a GPU that torch cannot use; the CPU is no substitute.
+    """
+    if not gpu:
+        return torch.device("cpu")
+    check_gpu("cuda")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def default_device() -> torch.device:
-    """The process's current GPU if it has one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+    """The current GPU of a process that no scheduler gave a share, if it sees one, else the CPU.
+
+    Raises:
+        ResourceError: If torch cannot use the GPU.
+    """
+    return device_of(torch.cuda.is_available())
+
+
+def check_gpu(name: str) -> None:
+    """Run one small kernel on the GPU `name`.
+
+    Raises:
+        ResourceError: If that fails; with the driver, and the GPUs that this torch is built for.
+    """
+    try:
+        torch.ones(1, device=name).add_(1).item()
+    except Exception as error:  # each cause has its own kind; some only appear in the kernel
+        if "out of memory" in str(error):  # the GPU itself is in order
+            raise
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        problem = f"torch cannot use this GPU ({reason})"
+        raise ResourceError(f"{problem}. {gpu_support()}. Driver here: {driver()}") from error
+
+
+def gpu_support() -> str:
+    """What GPUs and drivers the installed torch supports, in one sentence without a full stop."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA. Install one with it"
+    oldest = _DRIVERS.get(int(torch.version.cuda.split(".")[0]))
+    needed = f", which needs driver {oldest} or later" if oldest else ""
+    built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}{needed}"
+    return f"{built}, and for GPUs of {', '.join(torch.cuda.get_arch_list())}"
+
+
+def driver() -> str:
+    """Version of the NVIDIA driver of this machine."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    lines = answer.stdout.split()
+    return lines[0] if lines and not answer.returncode else "unknown"
 
 
 def set_threads(threads: int) -> None:
@@ -24,3 +88,21 @@ def loader_threads(device: torch.device, cpus: int) -> int:
     None for a CPU: it computes on the same cores.
     """
     return min(cpus - 1, _MOST_LOADER_THREADS) if device.type == "cuda" and cpus > 1 else 0
+
+
+def _check_all() -> int:
+    """Print what is wrong with the GPUs of this machine, one line each; 1 if anything is."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # Ray's word for a process without a share
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    problems = []
+    for number in range(max(1, torch.cuda.device_count())):
+        try:
+            check_gpu(f"cuda:{number}")
+        except Exception as error:
+            problems.append(f"GPU {number}: {error}")
+    print("\n".join(problems))
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(_check_all())

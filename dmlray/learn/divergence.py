@@ -40,11 +40,23 @@ class StepNorms:
         self._steps: list[Tensor] = []
 
     @torch.no_grad()
-    def add(self, outputs: Outputs, loss: Tensor, parameters: Iterable[nn.Parameter]) -> None:
-        """Record one step: its loss (a scalar), and the gradients that the optimizer will use."""
+    def add(
+        self,
+        outputs: Outputs,
+        loss: Tensor,
+        parameters: Iterable[nn.Parameter],
+        may_overflow: bool = False,
+    ) -> None:
+        """Record one step: its loss (a scalar), and the gradients that the optimizer will use.
+
+        `may_overflow`: a gradient that is not finite is none, for its step is skipped.
+        """
         rows = [rows.float() for rows in outputs.values() if rows.is_floating_point()]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        norms = (get_total_norm(rows), loss, get_total_norm(gradients))
+        gradient = get_total_norm(gradients)
+        if may_overflow:
+            gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        norms = (get_total_norm(rows), loss, gradient)
         self._steps.append(torch.stack([norm.detach().float() for norm in norms]))
 
     def read(self) -> list[Step]:

@@ -5,26 +5,38 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dmlray.data.loader import Feed
+from dmlray.data.loader import EVALUATION_BATCH, Feed
 from dmlray.learn.team import ALONE, Team
 
 
-@torch.inference_mode()
 def embed(
     module: nn.Module,
     function: Callable[[Tensor], Tensor],
     feed: Feed,
     team: Team = ALONE,
+    fixed_shape: bool = False,
 ) -> Tensor:
     """Apply `function` to all images of `feed`, in order, with `module` in eval mode: (N, D).
 
     A team's workers share the images. The result stays on the feed's device; the module's mode
-    is put back.
+    is put back. `fixed_shape` fills every batch up, for a compiled module knows one shape.
     """
     training = module.training
     module.eval()
     try:
-        own = torch.cat([function(images) for images, _ in feed.evaluation()])
-        return team.gather(own)[: feed.count]
+        with torch.inference_mode():
+            own = [
+                function(_filled(images) if fixed_shape else images)[: len(images)]
+                for images, _ in feed.evaluation()
+            ]
+            return team.gather(torch.cat(own))[: feed.count]
     finally:
         module.train(training)
+
+
+def _filled(images: Tensor) -> Tensor:
+    """A whole batch: the first image again and again stands in for what lacks."""
+    lacking = EVALUATION_BATCH - len(images)
+    if lacking <= 0:
+        return images
+    return torch.cat([images, images[:1].expand(lacking, *images.shape[1:])])

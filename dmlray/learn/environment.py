@@ -12,6 +12,8 @@ import torch
 from dmlray.data.dataset import FINGERPRINT_FORMAT, Dataset
 from dmlray.errors import DataError
 from dmlray.file_reading import read_json
+from dmlray.learn.device import driver
+from dmlray.learn.precision import Arithmetic, float32_products
 from dmlray.learn.training import Place
 from dmlray.plans.folder import RunFolder
 from dmlray.storage import write_json
@@ -42,7 +44,11 @@ def versions() -> dict[str, str]:
 
 
 def record_environment(
-    folder: RunFolder, seed: int, dataset: Dataset, place: Place | None = None
+    folder: RunFolder,
+    seed: int,
+    dataset: Dataset,
+    place: Place | None = None,
+    computing: Arithmetic | None = None,
 ) -> None:
     """Write versions, commit, seed, the data's fingerprint and, where a learner trains, its device.
 
@@ -63,6 +69,8 @@ def record_environment(
     if place:
         now["device"] = _device_name(place.device)
         now["cpu_threads"] = torch.get_num_threads()
+    if computing:
+        now |= _computing(computing)
     content = {**now, **begun}
     resumed = content.get("resumed", [])
     last = {key: value for part in (content, *resumed) for key, value in part.items()}
@@ -109,6 +117,18 @@ def _read(path: Path) -> dict[str, Any]:
         problem = f"is damaged ({reason}). Delete it to go on without comparing the images"
         raise DataError(f"{path}: {problem}") from None
     return content
+
+
+def _computing(how: Arithmetic) -> dict[str, Any]:
+    """In what precision, and on a GPU by which libraries, numbers are computed."""
+    found: dict[str, Any] = {"training_precision": how.training}
+    found["evaluation_precision"] = how.evaluation
+    if how.device == "cuda":
+        with how.train():
+            found["float32_products"] = float32_products()
+        found |= {"cudnn_benchmark": how.benchmark, "cuda": torch.version.cuda}
+        found |= {"cudnn": torch.backends.cudnn.version(), "driver": driver()}
+    return found
 
 
 def _device_name(device: torch.device) -> str:

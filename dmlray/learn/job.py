@@ -1,5 +1,6 @@
 """Plan -> Scores: train, then open the test classes once. The plain function that runs anywhere."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -52,14 +53,15 @@ def job(
     training = Training(plan, task(plan, dataset), folder, place, keep_best)
     if place.team.leads:
         folder.make()
-        record_environment(folder, plan.seed, dataset, place)
+        record_environment(folder, plan.seed, dataset, place, training.arithmetic)
         write_experiment(folder.plan("experiment"), plan)
     if with_zero_shot and not folder.last_checkpoint.exists():
         zero_shot = _zero_shot(training)
         if place.team.leads:
             write_json(folder.zero_shot, zero_shot)
-    for epoch in training.epochs():
-        report(epoch)
+    with closing(training.epochs()) as epochs:
+        for epoch in epochs:
+            report(epoch)
     return _finish(training)
 
 
@@ -186,4 +188,5 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         seed=plan.seed,
         clustering=clustering.NAME if plan.protocol.nmi else None,
         zero_shot=read_zero_shot(training.folder.zero_shot),
+        precision=str(training.arithmetic),
     )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from itertools import zip_longest
 from statistics import fmean, pstdev
 from typing import Any
@@ -27,14 +28,15 @@ def fold_epochs(
         Training(plan, fold_task(plan, dataset, number), folder.fold(number), place)
         for number in numbers
     ]
-    together = zip_longest(*(training.epochs() for training in trainings))
-    for number, epochs in enumerate(together, 1):
-        for epoch, training in zip(epochs, trainings, strict=True):
-            if epoch is None or epoch.number != number:
-                problem = f"lacks epoch {number} or has it twice"
-                mend = f"delete {training.folder} and go on with --resume to train it again"
-                raise DataError(f"{training.folder.metrics}: {problem}; {mend}")
-        yield list(epochs)
+    with ExitStack() as stack:
+        each = [stack.enter_context(closing(training.epochs())) for training in trainings]
+        for number, epochs in enumerate(zip_longest(*each), 1):
+            for epoch, training in zip(epochs, trainings, strict=True):
+                if epoch is None or epoch.number != number:
+                    problem = f"lacks epoch {number} or has it twice"
+                    mend = f"delete {training.folder} and go on with --resume to train it again"
+                    raise DataError(f"{training.folder.metrics}: {problem}; {mend}")
+            yield list(epochs)
 
 
 def together(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]:

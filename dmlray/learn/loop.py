@@ -6,12 +6,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from dmlray.data.loader import Pair
 from dmlray.learn.divergence import StepNorms, check_epoch, check_weights
 from dmlray.learn.optimizer import lr_factor, set_lr
-from dmlray.learn.step import call, step
+from dmlray.learn.step import Update, call, step
 from dmlray.learn.team import ALONE, Team
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
@@ -44,10 +45,12 @@ def fit(
     plan: Experiment,
     done: int = 0,
     team: Team = ALONE,
+    scaler: GradScaler | None = None,
 ) -> Iterator[Epoch]:
     """Minimise the sum of the loss terms for the epochs after `done`.
 
     Each epoch draws from its own seed, so that a resumed run repeats what it would have been.
+    `scaler` is that of float16, see `precision.Arithmetic`.
 
     Raises:
         RunError: If a loss, a gradient or a weight is not finite; says what that comes from.
@@ -65,8 +68,8 @@ def fit(
                 optimizer,
                 lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
             )
-            rests = epoch < plan.budget.warmup_epochs
-            terms = step(learner, images, labels, optimizer, plan, team, rests, norms)
+            update = Update(epoch < plan.budget.warmup_epochs, scaler)
+            terms = step(learner, images, labels, optimizer, plan, team, update, norms)
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(term)) + term
         check_epoch(norms, learner, epoch + 1)

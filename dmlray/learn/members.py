@@ -172,6 +172,7 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         half_width={},
         curve=[],
         embeddings_sha256=None,  # of one member
+        precision=_all(filter(None, (part.precision for part in scores))),
     )
 
 

@@ -22,19 +22,22 @@ def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 
-def state_problem(optimizer: Optimizer, state: object) -> str | None:
-    """Why `state` is none that `optimizer` could have written, None if it is."""
-    return next(_problems(optimizer, state), None)
+def state_problem(optimizer: Optimizer, state: object, moved: bool = True) -> str | None:
+    """Why `state` is none that `optimizer` could have written, None if it is.
+
+    `moved`: it took a step for sure; in float16 those of the first epochs may all be skipped.
+    """
+    return next(_problems(optimizer, state, moved), None)
 
 
-def _problems(optimizer: Optimizer, state: object) -> Iterator[str]:
+def _problems(optimizer: Optimizer, state: object, moved: bool) -> Iterator[str]:
     if state is None:
         yield "it holds no optimizer"
     elif not isinstance(state, dict) or not isinstance(state.get("state"), dict):
         yield "optimizer: is of another kind"
     elif _numbers(state.get("param_groups")) != _numbers(optimizer.state_dict()["param_groups"]):
         yield "optimizer: has other parameter groups"
-    elif _expected(optimizer) and not state["state"]:
+    elif moved and _expected(optimizer) and not state["state"]:
         yield "optimizer: has no state"
     else:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

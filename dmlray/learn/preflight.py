@@ -2,19 +2,19 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-import torch
 
 from dmlray import backbones
 from dmlray.data import folds
 from dmlray.data.cache import open_cache
 from dmlray.data.dataset import Dataset
+from dmlray.data.eval_cache import open_eval_cache
 from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
-from dmlray.errors import ConfigError, DataError, ResourceError
+from dmlray.errors import ConfigError, DataError
 from dmlray.learn import batch_checks
-from dmlray.learn.device import default_device
 from dmlray.learn.training import load_dataset, split, with_folds
 from dmlray.plans.experiment import Experiment
 
@@ -35,8 +35,6 @@ def preflight(
     Raises:
         DmlrayError: The first thing that is wrong.
     """
-    if plan.budget.compile:
-        _check_compiler()
     dataset = load_dataset(plan, progress, announce)
     test = test_subset(dataset)
     fitted = with_folds(plan, dataset)
@@ -49,18 +47,16 @@ def preflight(
     transform = plan.data.transform
     trunk.check_size(transform.size)
     batch_checks.check_batchnorm(plan, [train for train, _ in parts], trunk)
-    for side in {transform.train_short_side, transform.eval_short_side}:
-        open_cache(dataset, side, progress, announce=announce, max_pixels=plan.data.max_pixels)
+    opened = partial(
+        open_cache,
+        dataset,
+        progress=progress,
+        announce=announce,
+        max_pixels=plan.data.max_pixels,
+    )
+    opened(transform.train_short_side)
+    open_eval_cache(transform, opened, progress, announce)
     return dataset
-
-
-def _check_compiler() -> None:
-    """Compile something small: torch needs a C++ compiler, or for a GPU Triton."""
-    try:
-        torch.compile(lambda numbers: numbers.sin() + 1)(torch.ones(4, device=default_device()))
-    except Exception as error:  # each of its parts has its own kinds
-        reason = f"torch.compile does not work here ({type(error).__name__})"
-        raise ResourceError(f"budget.compile: {reason}. Allowed here: false") from error
 
 
 def _parts(plan: Experiment, dataset: Dataset, in_folds: bool) -> list[tuple[Subset, Subset]]:

@@ -59,7 +59,7 @@ def probe(plan: Experiment, place: Place, folds: bool) -> Probe:
     begun = _now(place)
     feed = training.train_feed()
     few = _Few(feed, place)
-    next(fit(training.learner, few, optimizer, plan))
+    next(fit(training.learner, few, optimizer, plan, scaler=training.arithmetic.scaler()))
     return Probe(
         start=begun - started,
         step=few.seconds(),

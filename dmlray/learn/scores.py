@@ -48,6 +48,8 @@ class Scores:
     where the data are not what their name promises, and what merging did beyond laying embeddings
     side by side; `curve` holds the metrics of the first 1, 2, ... members.
 
+    `precision` is that of training and of the embeddings, on the device that it ran on; empty
+    where the run is older.
     `split` names the training classes that `split_fingerprint` hashes.
     `half_width` is that of the 95 % interval of each mean over `n` runs, the `parts` (Student t);
     empty for n = 1. `concatenated` scores the parts' unit embeddings side by side.
@@ -79,6 +81,7 @@ class Scores:
     parts: list[Part] = field(default_factory=list)
     concatenated: Metrics = field(default_factory=dict)
     embeddings_sha256: Sha256 | None = field(default=None, compare=False)
+    precision: Text = ""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))

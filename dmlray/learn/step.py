@@ -1,14 +1,29 @@
 """One training step: forward, loss, backward and the optimizer's move, without waiting for any."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from dmlray.learn.divergence import StepNorms
 from dmlray.learn.optimizer import clip, rest_trunk
+from dmlray.learn.precision import arithmetic
 from dmlray.learn.team import ALONE, Team
 from dmlray.methods import Batch, Learner, Outputs
 from dmlray.plans.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Update:
+    """How the gradients of a step become a move of the optimizer."""
+
+    trunk_rests: bool = False
+    scaler: GradScaler | None = None  # of float16; it skips steps whose gradients overflow
+
+
+_PLAIN = Update()
 
 
 def step(
@@ -18,7 +33,7 @@ def step(
     optimizer: TorchOptimizer,
     plan: Experiment,
     team: Team = ALONE,
-    trunk_rests: bool = False,
+    update: Update = _PLAIN,
     norms: StepNorms | None = None,
 ) -> dict[str, Tensor]:
     """Take one step on images (B, 3, H, W) and labels (B,); give the loss terms, detached.
@@ -32,27 +47,37 @@ def step(
     terms = learner.loss(everyone, team.gather(labels))
     optimizer.zero_grad()
     loss = torch.stack(list(terms.values())).sum()
-    loss.backward()
+    scaler = update.scaler
+    with arithmetic(plan.budget, images.device).train():
+        (scaler.scale(loss) if scaler else loss).backward()
     team.average_gradients(learner.parameters())
-    if trunk_rests:
+    if update.trunk_rests:
         rest_trunk(optimizer)
+    if scaler:
+        scaler.unscale_(optimizer)
     clip(optimizer, plan.optimizer)
     if norms is not None:
-        norms.add(outputs, loss, learner.parameters())
-    optimizer.step()
+        norms.add(outputs, loss, learner.parameters(), may_overflow=scaler is not None)
+    _move(optimizer, scaler)
     call(learner, "after_step")
     return {name: term.detach() for name, term in terms.items()}
 
 
+def _move(optimizer: TorchOptimizer, scaler: GradScaler | None) -> None:
+    if scaler is None:
+        optimizer.step()
+        return
+    scaler.step(optimizer)
+    scaler.update()
+
+
 def forward(learner: Learner, batch: Batch, plan: Experiment) -> Outputs:
     """The learner's outputs, computed in the plan's precision and given in float32."""
-    bfloat16 = plan.budget.precision == "bfloat16"
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=bfloat16):
+    computing = arithmetic(plan.budget, batch.images.device)
+    with computing.train(), computing.autocast():
         outputs: Outputs = learner(batch)
-    return {
-        name: rows.float() if rows.dtype == torch.bfloat16 else rows
-        for name, rows in outputs.items()
-    }
+    halves = (torch.bfloat16, torch.float16)
+    return {n: rows.float() if rows.dtype in halves else rows for n, rows in outputs.items()}
 
 
 def call(learner: Learner, hook: str, *arguments: int) -> None:

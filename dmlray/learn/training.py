@@ -1,6 +1,6 @@
 """One learner on some classes: from a plan to epochs, resumable after each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from dmlray.data import catalogue, folds
 from dmlray.data.broken import leave_out
 from dmlray.data.cache import Cache, find_broken, open_cache
 from dmlray.data.dataset import Dataset
+from dmlray.data.eval_cache import open_eval_cache
 from dmlray.data.folds import Subset
 from dmlray.data.loader import Feed
 from dmlray.data.sides import everything
@@ -22,10 +23,13 @@ from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
 from dmlray.learn.checkpoint import Progress
+from dmlray.learn.checkpoint_writer import CheckpointWriter
+from dmlray.learn.compiler import check_compiler
 from dmlray.learn.device import default_device, loader_threads
 from dmlray.learn.embed import embed
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build
+from dmlray.learn.precision import Arithmetic, arithmetic
 from dmlray.learn.team import ALONE, Team
 from dmlray.learn.warmup import warm_up_heads
 from dmlray.methods import Learner
@@ -72,7 +76,7 @@ def load_dataset(
     data = plan.data
 
     def readable(dataset: Dataset) -> Dataset:
-        side = data.transform.eval_short_side
+        side = data.transform.train_short_side
         return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
 
     keep = readable if data.skip_broken else everything
@@ -136,7 +140,12 @@ class Training:
         assert isinstance(self.learner.trunk, Trunk)
         return self.learner.trunk
 
-    def epochs(self) -> Iterator[Epoch]:
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """In what precision this training computes on its device."""
+        return arithmetic(self.plan.budget, self.place.device)
+
+    def epochs(self) -> Generator[Epoch, None, None]:
         """Yield every epoch from the first: finished ones from the journal, the rest as learned.
 
         So whoever listens hears the same story after a kill as without one.
@@ -144,12 +153,14 @@ class Training:
         plan, folder = self.plan, self.folder
         feed = self.train_feed()
         optimizer = build(plan.optimizer, self.learner.groups())
-        progress = Progress()
+        progress, scaler = Progress(), self.arithmetic.scaler()
         if folder.last_checkpoint.exists():
             progress = self.load(folder.last_checkpoint, optimizer)
         elif plan.budget.head_warmup_steps:
             every_image, labels = self.eval_feed(self.task.train), self.task.train.labels
-            warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
+            with self.arithmetic.evaluate():
+                warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
+        progress.scale(scaler)
         self.place.team.agree(self.learner)
         if self.place.team.leads:
             folder.make()
@@ -157,19 +168,24 @@ class Training:
         for line in journal.read(folder.metrics):
             if line["epoch"] <= progress.epoch:
                 yield Epoch(line.pop("epoch"), line)
-        for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, self.place.team):
-            metrics = {
-                **epoch.metrics,
-                **self._validate(),
-                **self.learner_metrics(),
-                **self._idle_steps(feed, epoch.number),
-            }
-            progress.epoch = epoch.number
-            self._keep_best(metrics, progress)
-            if self.place.team.leads:
-                journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
-                self._save(folder.last_checkpoint, optimizer, progress)
-            yield Epoch(epoch.number, metrics)
+        done, team = progress.epoch, self.place.team
+        with CheckpointWriter() as writer:
+            for epoch in fit(self.learner, feed, optimizer, plan, done, team, scaler):
+                metrics = {
+                    **epoch.metrics,
+                    **self._validate(),
+                    **self.learner_metrics(),
+                    **self._idle_steps(feed, epoch.number),
+                }
+                progress.epoch = epoch.number
+                best = folder.best_checkpoint if self._is_best(metrics, progress) else None
+                if team.leads:
+                    progress.note_scale(scaler)
+                    writer.flush()  # the log is never two epochs ahead of the checkpoint
+                    journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
+                    content = checkpoint.pack(self.learner, optimizer, progress, self._identity)
+                    writer.save(folder.last_checkpoint, best, content)
+                yield Epoch(epoch.number, metrics)
 
     def load(self, path: Path, optimizer: Optimizer | None = None) -> Progress:
         """Fill the learner (and optimizer) from a checkpoint of this training.
@@ -182,9 +198,6 @@ class Training:
         if progress.epoch > epochs:
             raise DataError(f"{path}: is of epoch {progress.epoch}, its plan has {epochs}")
         return progress
-
-    def _save(self, path: Path, optimizer: Optimizer | None, progress: Progress) -> None:
-        checkpoint.save(path, self.learner, optimizer, progress, self._identity)
 
     @cached_property
     def _identity(self) -> str:
@@ -200,22 +213,25 @@ class Training:
     def train_feed(self) -> Feed:
         """The images to learn from, augmented, in as many views as the method wants."""
         views = getattr(self.learner, "views", 1)
-        return self._feed(self.task.train, self.plan.data.transform.train_short_side, views)
+        cache = self._cache(self.plan.data.transform.train_short_side)
+        return self._feed(cache, self.task.train, views)
 
     def eval_feed(self, subset: Subset) -> Feed:
         """The images of `subset` as tests see them: no augmentation."""
-        return self._feed(subset, self.plan.data.transform.eval_short_side)
+        return self._feed(self._eval_cache, subset)
 
     @property
     def remarks(self) -> list[str]:
         """What every score must carry: of the data set, of its pixels and of their cutting."""
         transform = self.plan.data.transform
-        pixels = self._cache(transform.eval_short_side).remarks
+        pixels = self._eval_cache.remarks
         return [*self.task.dataset.remarks, *pixels, *filter(None, [transform.remark])]
 
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
         """What `function` of the learner makes of the images of `subset`, in order: (N, D)."""
-        return embed(self.learner, function, self.eval_feed(subset), self.place.team)
+        with self.arithmetic.evaluate():
+            feed, fixed = self.eval_feed(subset), self.plan.budget.compile
+            return embed(self.learner, function, feed, self.place.team, fixed)
 
     def score(self, subset: Subset) -> tuple[Tensor, dict[str, float]]:
         """Unit embeddings (N, D) of `subset` and their retrieval scores."""
@@ -240,20 +256,25 @@ class Training:
         idle = feed.steps_without_pairs(epoch - 1) if needed else 0
         return {WITHOUT_PAIRS: idle} if idle else {}
 
-    def _keep_best(self, metrics: dict[str, float], progress: Progress) -> None:
+    def _is_best(self, metrics: dict[str, float], progress: Progress) -> bool:
+        """Note the best score so far in `progress`; whether this epoch is to be kept for it."""
         score = metrics.get(self.plan.protocol.metric)
-        if score is not None and score > progress.best:
-            progress.best, progress.best_epoch = score, progress.epoch
-            if self.keep_best and self.place.team.leads:
-                self._save(self.folder.best_checkpoint, None, progress)
+        if score is None or score <= progress.best:
+            return False
+        progress.best, progress.best_epoch = score, progress.epoch
+        return self.keep_best
+
+    @cached_property
+    def _eval_cache(self) -> Cache:
+        return open_eval_cache(self.plan.data.transform, self._cache)
 
     def _cache(self, short_side: int | None) -> Cache:
         return open_cache(self.task.dataset, short_side, max_pixels=self.plan.data.max_pixels)
 
-    def _feed(self, subset: Subset, short_side: int | None, views: int = 1) -> Feed:
+    def _feed(self, cache: Cache, subset: Subset, views: int = 1) -> Feed:
         data, network = self.plan.data, self.trunk.statistics
         return Feed(
-            self._cache(short_side),
+            cache,
             subset,
             data.transform,
             data.batch_size,
@@ -272,6 +293,17 @@ class Training:
         )
 
 
+def synchronise_batchnorm(learner: Learner) -> Learner:
+    """Let every BatchNorm normalise by the batch of all workers.
+
+    By timm's conversion: torch's own one drops the activation that timm's BatchNormAct2d holds.
+    """
+    from timm import layers  # slow to import, needed only here
+
+    converted: Learner = getattr(layers, "convert_sync_batchnorm")(learner)  # noqa: B009  # untyped
+    return converted
+
+
 def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = True) -> Learner:
     """The plan's learner on its device; weights are only fetched for a `fresh` one."""
     torch.manual_seed(plan.seed)
@@ -282,9 +314,11 @@ def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = Tr
     method = methods.load(plan.method.name)
     learner = method.Learner(plan.method.config, trunk, trunk.width, classes)
     if place.team.size > 1 and place.device.type == "cuda" and backbone.batchnorm == "train":
-        learner = torch.nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # of the whole batch
+        learner = synchronise_batchnorm(learner)
     # Twice as fast on a CPU, and what a GPU's tensor cores want.
     learner = learner.to(device=place.device).to(memory_format=torch.channels_last)
     if plan.budget.compile:
-        learner.trunk.compile()  # in place: a checkpoint's names stay as they are
+        check_compiler(place.device)
+        # In place: a checkpoint's names stay as they are. Shapes are fixed, see `embed`.
+        learner.trunk.compile(dynamic=False)
     return learner

@@ -28,7 +28,9 @@ def warm_up_heads(
     torch.manual_seed(plan.seed)  # whoever else trains in this process
     steps = plan.budget.head_warmup_steps
     trunk = learner.trunk
-    features = embed(learner, trunk, feed, team).clone()  # leave inference mode
+    features = embed(
+        learner, trunk, feed, team, plan.budget.compile
+    ).clone()  # leave inference mode
     targets = torch.as_tensor(labels, device=features.device)
     learner.trunk = nn.Identity()
     try:

@@ -124,8 +124,13 @@ class Budget(Knobs):
     )
     head_warmup_lr: float = Field(1e-3, gt=0, le=1, description="learning rate of these steps")
     workers: int = Field(1, ge=1, le=1024, description="devices that share each batch of a train")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of trunk and heads in training; losses and scores stay float32"
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of trunk and heads in training; losses and scores stay float32. auto: "
+        "bfloat16 where the GPU has it, tf32 on others, float32 on CPUs",
+    )
+    cudnn_benchmark: bool = Field(
+        True, description="time cuDNN's algorithms and train by the fastest; GPUs only"
     )
     compile: bool = Field(
         False, description="compile the trunk by torch.compile; the first step takes minutes"

@@ -22,6 +22,10 @@ HERE = Node("here", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"})
             Node("n", "3.11.7", HERE.packages, ("/runs/.mark", "/images")),
             ["n does not share /runs with this machine (--out)", "n does not see /images (data.ro"],
         ),
+        (
+            Node("n", "3.11.7", HERE.packages, unusable=("GPU 1: torch cannot use this GPU",)),
+            ["n, GPU 1: torch cannot use this GPU"],
+        ),
     ],
 )
 def test_what_a_node_lacks_is_told(node: Node, said: list[str]) -> None:

@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 from dmlray import methods
 from dmlray.errors import ResourceError
+from dmlray.learn.compiler import check_compiler
+from dmlray.learn.job import job
 from dmlray.learn.optimizer import build
 from dmlray.learn.preflight import preflight
 from dmlray.learn.step import forward, step
 from dmlray.learn.training import Place, build_learner
 from dmlray.methods import Batch
-from dmlray.plans.files import read_experiment
+from dmlray.plans.files import override, read_experiment
+from dmlray.plans.folder import RunFolder
+from tests.toys import draw_images, toy_words
 
-CLASSES, BATCH = 6, 12
+CLASSES, BATCH, CPU = 6, 12, torch.device("cpu")
 TOY = ["backbone.name=timm/test_resnet", "backbone.weights=none", "data.batch_size=12"]
 
 
@@ -87,16 +91,52 @@ def test_a_compiled_trunk_gives_the_same_numbers_under_the_same_names(
     torch.testing.assert_close(compiled.state_dict(), plain.state_dict())
 
 
-def test_a_machine_that_cannot_compile_hears_one_sentence_before_anything_runs(
+def test_where_torch_cannot_compile_a_training_ends_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no compiler\nin many lines")
 
     monkeypatch.setattr(torch, "compile", lambda function: broken)
-    plan = toy("proxy_anchor", "budget.compile=true")[0]
+    check_compiler.cache_clear()
     with pytest.raises(ResourceError, match=r"^budget.compile: .* Allowed here: false$"):
-        preflight(plan)
+        toy("proxy_anchor", "budget.compile=true")
+
+
+def test_the_driver_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that would keep a CUDA context, in memory that the trainings need."""
+    monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch, "compile", None)
+    words = toy_words(draw_images(tmp_path / "images"))
+    file = Path("experiments/proxy_anchor_demo.yaml")
+    preflight(read_experiment(file, [*words, "budget.compile=true"]).experiment)
+
+
+def test_a_compiled_trunk_has_one_fixed_shape_for_training_and_one_for_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+
+    def backend(graph: Any, inputs: list[Tensor]) -> Any:
+        assert not any(isinstance(i, torch.SymInt) for i in inputs)
+        images = {tuple(i.shape) for i in inputs if isinstance(i, Tensor) and i.dim() == 4}
+        batch = {shape[0] for shape in images if shape[1:] == (3, 32, 32)}
+        seen.add((torch.is_grad_enabled(), *batch))
+        return graph.forward
+
+    monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    check_compiler(CPU)
+    seen.clear()
+    words = [*toy_words(draw_images(tmp_path / "images", 24, 30)), "budget.compile=true"]
+    file = Path("experiments/proxy_anchor_demo.yaml")
+    plan = read_experiment(file, [*words, "protocol.selection=validation"]).experiment
+    scores = job(plan, RunFolder(tmp_path / "run"), lambda _: None, Place(CPU))
+    assert seen == {(True, 8), (False, 256)}
+    plain = override(plan, "test", {"budget.compile": False})
+    expected = job(plain, RunFolder(tmp_path / "plain"), lambda _: None, Place(CPU)).metrics
+    assert scores.metrics == pytest.approx(expected, abs=1e-2)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

@@ -1,0 +1,143 @@
+"""A training does not wait for the disk, and what it meets there is not lost."""
+
+import errno
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dmlray.learn import checkpoint, journal
+from dmlray.learn.checkpoint import Progress
+from dmlray.learn.checkpoint_writer import CheckpointWriter
+from dmlray.learn.job import task
+from dmlray.learn.training import Place, Training, load_dataset
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
+from tests.toys import draw_images, toy_words
+
+
+class SlowDisk:
+    """Holds every checkpoint back until `go` is set."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.go, self.written, self._write = threading.Event(), list[str](), checkpoint.write
+        patch.setattr(checkpoint, "write", self.write)
+
+    def write(self, path: Path, content: dict[str, Any]) -> None:
+        assert self.go.wait(60)
+        self.written.append(path.name)
+        self._write(path, content)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    disk = SlowDisk(monkeypatch)
+    yield disk
+    disk.go.set()
+
+
+def stepped(steps: int) -> tuple[nn.Linear, torch.optim.AdamW]:
+    torch.manual_seed(0)
+    learner = nn.Linear(3, 3)
+    optimizer = torch.optim.AdamW(learner.parameters())
+    for _ in range(steps):
+        step(learner, optimizer)
+    return learner, optimizer
+
+
+def step(learner: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    learner(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path / "cache"))
+    file, words = Path("experiments/proxy_anchor_demo.yaml"), toy_words(draw_images(tmp_path / "i"))
+    return read_experiment(file, [*words, "protocol.selection=best_on_test"]).experiment
+
+
+def training_of(plan: Experiment, folder: RunFolder) -> Training:
+    here = Place(torch.device("cpu"))
+    return Training(plan, task(plan, load_dataset(plan)), folder, here, keep_best=True)
+
+
+def test_the_next_epoch_begins_while_the_disk_writes(
+    plan: Experiment, tmp_path: Path, disk: SlowDisk
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    epochs = training_of(plan, folder).epochs()
+    assert next(epochs).number == 1
+    assert [line["epoch"] for line in journal.read(folder.metrics)] == [1]
+    assert not folder.last_checkpoint.exists() and not disk.written
+    disk.go.set()
+    assert [epoch.number for epoch in epochs] == [2]
+    assert disk.written[:2] == ["best.pt", "last.pt"] and disk.written[-1] == "last.pt"
+    assert checkpoint.read_progress(folder.last_checkpoint).epoch == 2
+
+
+def test_the_log_is_at_most_one_epoch_ahead(
+    plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen, write = RunFolder(tmp_path / "run"), list[tuple[int, int]](), checkpoint.write
+
+    def watched(path: Path, content: dict[str, Any]) -> None:
+        seen.append((content["progress"]["epoch"], len(journal.read(folder.metrics))))
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write", watched)
+    assert len(list(training_of(plan, folder).epochs())) == 2
+    assert all(logged == epoch for epoch, logged in seen)
+
+
+def test_what_is_written_is_the_moment_of_saving(tmp_path: Path, disk: SlowDisk) -> None:
+    learner, optimizer = stepped(1)
+    with CheckpointWriter() as writer:
+        content = checkpoint.pack(learner, optimizer, Progress(1, 0.5, 1))
+        writer.save(tmp_path / "last.pt", tmp_path / "best.pt", content)
+        step(learner, optimizer)
+        disk.go.set()
+    assert disk.written == ["best.pt", "last.pt"]
+    then, its_optimizer = stepped(1)
+    for path in (tmp_path / "best.pt", tmp_path / "last.pt"):
+        other, again = stepped(0)
+        checkpoint.load(path, other, again if path.name == "last.pt" else None)
+        torch.testing.assert_close(other.state_dict(), then.state_dict(), rtol=0, atol=0)
+    ours, theirs = again.state_dict()["state"], its_optimizer.state_dict()["state"]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert "optimizer" not in torch.load(tmp_path / "best.pt", weights_only=True)
+
+
+def test_a_full_disk_ends_the_training_at_the_next_epoch_or_the_end(
+    plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    folder = RunFolder(tmp_path / "run")
+    epochs = training_of(plan, folder).epochs()
+    assert next(epochs).number == 1
+    with pytest.raises(OSError, match="No space left"):
+        next(epochs)
+    assert len(journal.read(folder.metrics)) == 1
+    learner, optimizer = stepped(1)
+    content = checkpoint.pack(learner, optimizer, Progress(1))
+    with pytest.raises(OSError, match="No space left"), CheckpointWriter() as writer:
+        writer.save(tmp_path / "last.pt", None, content)
+    with pytest.raises(KeyError), CheckpointWriter() as writer:  # what came first
+        writer.save(tmp_path / "last.pt", None, content)
+        raise KeyError
+
+
+def test_who_stops_listening_finds_the_epoch_written(plan: Experiment, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    epochs = training_of(plan, folder).epochs()
+    next(epochs)
+    epochs.close()
+    assert checkpoint.read_progress(folder.last_checkpoint).epoch == 1

@@ -1,0 +1,106 @@
+"""In what precision a training computes is chosen, recorded, and goes on after a kill."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmlray.errors import RunError
+from dmlray.learn import journal, precision
+from dmlray.learn.job import job
+from dmlray.learn.loop import Epoch
+from dmlray.learn.precision import arithmetic, float32_products
+from dmlray.learn.scores import Scores, read_scores
+from dmlray.learn.training import Place
+from dmlray.plans.experiment import Budget, Experiment
+from dmlray.plans.files import read_experiment
+from dmlray.plans.folder import RunFolder
+from tests.toys import draw_images, toy_words
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path / "cache"))
+    words = [*toy_words(draw_images(tmp_path / "images"), 3), "budget.precision=float16"]
+    return read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_bfloat16", "on_gpu", "on_cpu"),
+    [
+        ("auto", True, "bfloat16, embeddings in tf32", "float32"),
+        ("auto", False, "tf32", "float32"),
+        ("float32", True, "float32", "float32"),
+        ("tf32", True, "tf32", "float32"),
+        ("bfloat16", True, "bfloat16, embeddings in tf32", "bfloat16, embeddings in float32"),
+        ("float16", False, "float16, embeddings in tf32", "float16, embeddings in float32"),
+    ],
+)
+def test_what_a_plan_asks_for_is_resolved_on_the_device(
+    asked: str, has_bfloat16: bool, on_gpu: str, on_cpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_has_bfloat16", lambda: has_bfloat16)
+    precision._arithmetic.cache_clear()
+    budget = Budget(precision=asked)
+    assert [str(arithmetic(budget, device)) for device in (GPU, CPU)] == [on_gpu, on_cpu]
+    precision._arithmetic.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("asked", "training", "evaluation"),
+    [("float32", "ieee", "ieee"), ("tf32", "tf32", "tf32"), ("bfloat16", "tf32", "tf32")],
+)
+def test_float32_products_of_a_gpu_are_set_and_put_back(
+    asked: str, training: str, evaluation: str
+) -> None:
+    before = float32_products(), torch.backends.cudnn.benchmark
+    how = arithmetic(Budget(precision=asked), GPU)
+    for computing, expected in ((how.train, training), (how.evaluate, evaluation)):
+        with computing():
+            assert set(float32_products().values()) == {expected}
+            assert torch.backends.cudnn.benchmark == (computing == how.train)
+        with pytest.raises(KeyError), computing():
+            raise KeyError
+        assert before == (float32_products(), torch.backends.cudnn.benchmark)
+    with arithmetic(Budget(cudnn_benchmark=False), GPU).train():
+        assert not torch.backends.cudnn.benchmark
+    with arithmetic(Budget(precision=asked), CPU).train():
+        assert before == (float32_products(), torch.backends.cudnn.benchmark)
+
+
+def test_a_killed_float16_training_goes_on_with_its_loss_scale(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    def killed(epoch: Epoch) -> None:
+        if epoch.number == 1:
+            raise RunError("killed")
+
+    calm, torn, here = RunFolder(tmp_path / "calm"), RunFolder(tmp_path / "torn"), Place(CPU)
+    expected = job(plan, calm, lambda _: None, here)
+    with pytest.raises(RunError, match="killed"):
+        job(plan, torn, killed, here)
+    kept = torch.load(torn.last_checkpoint, weights_only=True)["progress"]
+    assert kept["unscathed"] > 0 or kept["loss_scale"] != 65536.0
+    assert job(plan, torn, lambda _: None, here) == expected
+    assert journal.read(torn.metrics) == journal.read(calm.metrics)
+    last, again = (torch.load(f.last_checkpoint, weights_only=True) for f in (calm, torn))
+    assert last["progress"] == again["progress"]
+
+
+def test_scores_and_environment_record_it_and_older_scores_are_read(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    scores = job(plan, folder, lambda _: None, Place(CPU))
+    assert scores.precision == "float16, embeddings in float32"
+    found = json.loads(folder.environment.read_text())
+    assert found["training_precision"] == "float16"
+    assert found["evaluation_precision"] == "float32"
+    older = asdict(scores)
+    del older["precision"]
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    assert read_scores(tmp_path / "older.json") == Scores(**{**asdict(scores), "precision": ""})
