@@ -60,4 +60,6 @@ def _check(node: str, reference: ray.ObjectRef) -> None:
     except RayError:  # the node is lost: whoever wanted to train there goes elsewhere
         return
     if problem:
-        raise DataError(f"node {node}: {problem}")
+        error = DataError(f"node {node}")
+        error.args = (f"{error}: {problem}",)  # its lines are fit for a terminal already
+        raise error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlray.errors import DataError
+from dmlray.printable import printable
 
 SHOWN = 20  # files that a message lists
 TWELVE = 4095  # the largest value of 12 bits
@@ -60,10 +61,22 @@ class Findings:
         return tuple(found)
 
 
+class UnreadableImages(DataError):
+    """Images of one data set that cannot be read, one a line."""
+
+    def __init__(self, text: str, lines: Sequence[str]) -> None:
+        super().__init__(text)
+        self.text, self.lines = text, tuple(lines)
+        self.args = ("\n  ".join([*self.args, *map(printable, lines)]),)
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
+        return type(self), (self.text, self.lines)
+
+
 def refusal(root: Path, reasons: Mapping[str, str], count: int, advice: str = "") -> DataError:
     """The error for files below `root`, of `count`, that cannot be read: the first with reasons."""
     lines = [f"{file}: {reason}" for file, reason in islice(reasons.items(), SHOWN)]
     if len(reasons) > SHOWN:
         lines.append(f"and {len(reasons) - SHOWN} more")
-    listed = "".join(f"\n  {line}" for line in lines)
-    return DataError(f"{root}: {len(reasons)} of {count} images cannot be read.{advice}{listed}")
+    text = f"{root}: {len(reasons)} of {count} images cannot be read.{advice}"
+    return UnreadableImages(text, lines)

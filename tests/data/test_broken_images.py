@@ -1,5 +1,6 @@
 """A build goes on after a broken image, lists all of them, and leaves them out where it may."""
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ def test_all_broken_images_are_listed_at_once_and_nothing_is_left(
     reasons = damage(dataset, (1, 3, 8, 14))
     with pytest.raises(DataError, match=r"photos: 4 of 19 images cannot be read") as raised:
         open_cache(dataset, None, processes=processes)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
     lines = str(raised.value).splitlines()[1:]
     for line, (file, reason) in zip(lines, reasons.items(), strict=True):
         assert line.startswith(f"  {file}: not a readable image: ")
