@@ -6,7 +6,7 @@ number of slots follows the living cluster.
 
 import time
 from bisect import insort
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 from typing import Any
 
 import ray
@@ -19,7 +19,7 @@ from dmlray.cluster.remains import begin_anew, take_up
 from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, living
 from dmlray.cluster.slot_actor import Slot
 from dmlray.cluster.slots import Hired, Memory, Share, Slots, share_of
-from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, RunError
+from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
 from dmlray.learn import journal
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
@@ -27,7 +27,6 @@ from dmlray.reporting.display import Display
 from dmlray.storage import storage_error
 
 _LOOK = 0.5  # seconds between looks at the cluster and the journals
-_SMALLER = "give a smaller data.batch_size, in a new run"
 
 
 class Pool:
@@ -53,6 +52,7 @@ class Pool:
         self._slots = Slots(slot, self._breakage.unused)
         shared = self.share.members_per_gpu > 1 and len(self.todo) > 1
         self._unmeasured = {plan.setting(i) for i in self.todo} if shared else set[int]()
+        self._unfit_shown = 0
         self._patience, self._looked = Patience(PATIENCE), time.monotonic()
 
     def run(self, display: Display, over: Callable[[int], None] = lambda index: None) -> None:
@@ -70,6 +70,7 @@ class Pool:
                 self._hand_out()
                 for reference, slot in self._slots.wait(_LOOK):
                     self._take_back(reference, slot, display, over)
+                self._show_unfit(display)
                 if time.monotonic() - self._looked >= _LOOK:
                     self._follow()
                     self._show(display)
@@ -90,21 +91,28 @@ class Pool:
         """The share of the next slot; a probe has a GPU for itself."""
         return Share(self.share.cpus, 1) if self._to_probe else self.share
 
-    def _room(self, unused: Collection[Location]) -> int:
-        return self._wanted.room(living().without(unused))
+    def _room(self, unused: Set[Location]) -> int:
+        return self._wanted.room(living().without(unused | self._slots.unfit.keys()))
 
     def _follow(self) -> None:
         """Have as many slots as there is room for and work to do."""
         room = self._room(self._breakage.unused)
         if not room and self._breakage.unused:
             self._breakage.forget()
-            room = self._room(())
+            room = self._room(set())
+        if not room and self._slots.unfit:
+            raise ResourceError("; ".join(f"{at}: {why}" for at, why in self._slots.unfit.items()))
         self._looked = time.monotonic()
         if self._patience.is_over(room):
             resume = f"dmlray ensemble --resume {self.folder.typed}"
             raise RunError(f"no node is left that has room for a member. Go on with: {resume}")
         wanted = len(self._to_probe) - len(self.active) if self._to_probe else len(self.todo)
         self._slots.follow(self._wanted, room, max(0, wanted))
+
+    def _show_unfit(self, display: Display) -> None:
+        for where in list(self._slots.unfit)[self._unfit_shown :]:
+            display.say(f"{where} is not used: {self._slots.unfit[where]}")
+        self._unfit_shown = len(self._slots.unfit)
 
     def _hand_out(self) -> None:
         probing = bool(self._to_probe)
@@ -181,9 +189,9 @@ class Pool:
         """The share that was asked for is halved, once; whoever failed with it is tried again."""
         share = slot.share
         if not share.members_per_gpu:
-            self._failed(index, slot, f"out of memory: {_SMALLER}", display)
+            self._failed(index, slot, share.out_of_memory(self.folder.typed), display)
         elif share.members_per_gpu != self._asked or self._asked == 1:
-            self._failures.give_up(index, self._no_memory(share))
+            self._failures.give_up(index, share.out_of_memory(self.folder.typed))
         else:
             half = self._asked // 2
             self.share = Share(share.cpus, half)
@@ -192,13 +200,6 @@ class Pool:
                 f"member {index}: GPU out of memory; from now on {half} members per GPU, "
                 "and it is tried once more, from its last checkpoint"
             )
-
-    def _no_memory(self, share: Share) -> str:
-        """What to give, where half of the members that were asked for are too many, too."""
-        if share.members_per_gpu == 1:
-            return f"out of memory on a GPU of its own: {_SMALLER}"
-        fewer = f"--resume {self.folder.typed} --members-per-gpu {share.members_per_gpu // 2}"
-        return f"out of memory with {share.members_per_gpu} members per GPU as well: give {fewer}"
 
     def _failed(
         self,

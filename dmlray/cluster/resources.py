@@ -166,8 +166,8 @@ def node_of(found: dict[str, Any]) -> Node:
     return Node(has.get("CPU", 0.0), has.get("GPU", 0.0), found.get("NodeID", ""))
 
 
-def locate(actor: Any) -> Location:
-    """Where the actor that runs this is."""
+def locate() -> Location:
+    """Where this process is."""
     context = ray.get_runtime_context()
     gpus = tuple(context.get_accelerator_ids().get("GPU", ()))
     return Location(context.get_node_id(), ray.util.get_node_ip_address(), gpus)

@@ -8,6 +8,7 @@ import torch
 from dmlray.cluster.failures import out_of_memory_on_top
 from dmlray.cluster.reporters import ToTensorBoard
 from dmlray.cluster.slots import USABLE, Memory
+from dmlray.errors import ResourceError
 from dmlray.learn import journal
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.job import job
@@ -20,13 +21,19 @@ from dmlray.plans.folder import RunFolder
 class Slot:
     """Trains one member after another; holds torch, and nothing of any member.
 
-    It does not start where it gets a share of a GPU that torch cannot use.
+    Attributes:
+        problem: Why torch cannot use the GPU that it got a share of, or empty. Such a slot lives:
+            while it holds the GPU, no other slot gets it.
     """
 
     def __init__(self) -> None:
         has = ray.get_runtime_context().get_assigned_resources()
         self._gpus, self._cpus = has.get("GPU", 0.0), max(1, int(has.get("CPU", 1)))
-        self._device = device_of(self._gpus > 0)
+        self.problem = ""
+        try:
+            self._device = device_of(self._gpus > 0)
+        except ResourceError as error:
+            self.problem = str(error)
 
     def train(self, plan: Experiment, folder: RunFolder) -> None:
         """Train in `folder`, or go on there; the results are files."""

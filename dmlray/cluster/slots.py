@@ -63,6 +63,16 @@ class Share:
         """How many slots of this size the living nodes hold at once."""
         return cluster.count(self.cpus, self.gpus)
 
+    def out_of_memory(self, run: str) -> str:
+        """What a member ran out of, and what to give."""
+        members, smaller = self.members_per_gpu, "give a smaller data.batch_size, in a new run"
+        if not members:
+            return f"out of memory: {smaller}"
+        if members == 1:
+            return f"out of memory on a GPU of its own: {smaller}"
+        fewer = f"--resume {run} --members-per-gpu {members // 2}"
+        return f"out of memory with {members} members per GPU as well: give {fewer}"
+
 
 def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
     """A part of a GPU, with a fair part of its machine's cores, where there are GPUs.
@@ -103,6 +113,7 @@ class Slots:
         self._idle: list[Hired] = []
         self._busy: dict[Any, Hired] = {}
         self._failed_starts = 0
+        self.unfit: dict[Location, str] = {}  # and why no slot can work there
 
     @property
     def busy(self) -> int:
@@ -169,12 +180,12 @@ class Slots:
         if nodes := {where.node for where in self._unused if not where.gpus}:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(nodes))})"}
         slot = Hired(self._class.options(**options, max_restarts=0).remote(), share)
-        self._starting[slot.actor.__ray_call__.remote(locate)] = slot
+        self._starting[slot.actor.__ray_call__.remote(_look)] = slot
 
     def _started(self, reference: Any) -> None:
         slot = self._starting.pop(reference)
         try:
-            slot.where = ray.get(reference)
+            slot.where, problem = ray.get(reference)
         except RayActorError as error:  # its node was lost, or lacks what a slot needs
             self._failed_starts += 1
             if self._failed_starts >= _STARTS:
@@ -183,9 +194,12 @@ class Slots:
             return
         self._failed_starts = 0
         self._idle.append(slot)
+        if problem:
+            self.unfit[slot.where] = problem
 
     def _usable(self) -> list[Hired]:
-        return [slot for slot in self._idle if slot.where not in self._unused]
+        out = self._unused | self.unfit.keys()
+        return [slot for slot in self._idle if slot.where not in out]
 
     def _ready(self) -> list[Hired]:
         return [*self._starting.values(), *self._usable()]
@@ -196,3 +210,8 @@ class Slots:
         gone = set(slots)
         self._starting = {r: slot for r, slot in self._starting.items() if slot not in gone}
         self._idle = [slot for slot in self._idle if slot not in gone]
+
+
+def _look(actor: Any) -> tuple[Location, str]:
+    """Runs in a slot: where it is, and what keeps it from working there."""
+    return locate(), getattr(actor, "problem", "")

@@ -27,7 +27,7 @@ class Actor:
 
     def _run(self, name: str, given: tuple[Any, ...]) -> Any:
         if name == "__ray_call__":
-            return self.where
+            return self.where, self.ray.unusable.get((self.where.node, *self.where.gpus), "")
         member = int(given[1].path.name)
         self.ray.log.append((name, member, self.where))
         return self.ray.work(self, name, member)
@@ -46,6 +46,7 @@ class PaperRay:
 
     def __init__(self, nodes: list[tuple[float, float]], work: Work) -> None:
         self.nodes = [Node(*node, f"node{n}") for n, node in enumerate(nodes)]
+        self.unusable: dict[tuple[str, ...], str] = {}  # GPUs, and what torch says of them
         self.work, self.log, self.actors = work, list[tuple[str, int, Location]](), list[Actor]()
 
     def living(self) -> Cluster:

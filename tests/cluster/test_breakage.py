@@ -30,8 +30,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         size: int = 24,
         members_per_gpu: int = 1,
         settings: int = 1,
+        unusable: Any = (),
     ) -> Result:
         ray = PaperRay(nodes, work)
+        ray.unusable = {gpu: "torch cannot use this GPU" for gpu in unusable}
         for module in (ensemble, slots):
             monkeypatch.setattr(module, "ray", ray)
         monkeypatch.setattr(ensemble, "living", ray.living)
@@ -94,6 +96,35 @@ def test_a_location_that_breaks_every_slot_is_not_used_any_more(
     assert set(trained(ray)) == set(range(24))
     assert shown.count("it is not used any more") == 1
     assert len(ray.log) <= 24 + 8  # the failures are few
+
+
+@pytest.mark.parametrize(
+    ("nodes", "unusable", "members_per_gpu"),
+    [
+        ([(8, 2)], [("node0", "0")], 1),
+        ([(8, 3)], [("node0", "0"), ("node0", "2")], 1),
+        ([(8, 4)], [("node0", "1")], 2),
+        ([(8, 1), (8, 1)], [("node0", "0")], 3),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_left_and_costs_no_member(
+    run: Any, nodes: Any, unusable: list[tuple[str, str]], members_per_gpu: int
+) -> None:
+    def work(actor: Actor, what: str, member: int) -> Memory | None:
+        assert (actor.where.node, *actor.where.gpus) not in unusable
+        return Memory(GIB, 80 * GIB) if what == "probe" else None
+
+    ray, shown, failure = run(nodes, work, members_per_gpu=members_per_gpu, unusable=unusable)
+    assert failure == ""
+    assert sorted(trained(ray)) == list(range(24))
+    assert shown.count("is not used: torch cannot use this GPU") == len(unusable)
+
+
+def test_an_ensemble_ends_where_torch_can_use_no_gpu(run: Any) -> None:
+    gpus = [("node0", "0"), ("node0", "1")]
+    ray, _, failure = run([(8, 2)], lambda *_: None, unusable=gpus)
+    assert failure.count("torch cannot use this GPU") == 2
+    assert ray.log == []
 
 
 def test_a_member_that_fails_everywhere_fails_alone_after_three_tries(run: Any) -> None:
