@@ -307,11 +307,13 @@ def test_caches_are_listed_and_cleared(images: Path, tmp_path: Path) -> None:
     plan = read_experiment(Path(__file__).parent.parent / TRAIN[1], toy_words(images)).experiment
     preflight(plan)
     listed = run("data", "cache", "list")
-    assert "96 images" in listed.output and "1 caches" in listed.output
+    assert (
+        "96 images" in listed.output and "2 caches" in listed.output
+    )  # to train from, and to evaluate
     assert "names no cache" in refused("data", "cache", "clear")
     assert "no cache 'cub'" in refused("data", "cache", "clear", "cub")
     assert "removed 0 caches" in run("data", "cache", "clear", "--unused-days", "1").output
-    assert "removed 1 caches" in run("data", "cache", "clear", "folder").output
+    assert "removed 2 caches" in run("data", "cache", "clear", "folder").output
     assert "0 caches" in run("data", "cache", "list").output
 
 

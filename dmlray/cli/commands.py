@@ -34,6 +34,14 @@ class Main(click.Group):
                     sys.exit(self._status(*args, **extra))
             except Interrupted as error:
                 exit_interrupted(error)
+            except OSError as error:
+                from dmlray.storage import storage_error
+
+                failure = storage_error(error)
+                if failure is None:
+                    raise
+                echo_error(failure)
+                sys.exit(failure.exit_status)
 
     def _status(self, *args: Any, **extra: Any) -> Any:
         extra["standalone_mode"] = False  # click would print names as they are
@@ -53,14 +61,6 @@ class Main(click.Group):
             sys.exit(error.exit_status)
         except KeyboardInterrupt:
             raise Interrupted(signal.SIGINT) from None
-        except OSError as error:
-            from dmlray.storage import storage_error
-
-            failure = storage_error(error)
-            if failure is None:
-                raise
-            echo_error(failure)
-            sys.exit(failure.exit_status)
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -58,10 +58,11 @@ def guarded_output() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except OSError:
-        if not _is_broken(*streams, probe="\n"):  # flushing says nothing of unbuffered streams
-            raise
-        sys.exit(1)
+    except OSError as error:
+        # A write to a stream names no file, and flushing says nothing of an unbuffered one.
+        if error.filename is None and _is_broken(*streams, probe="\n"):
+            sys.exit(1)
+        raise
     except SystemExit as end:
         if _is_broken(*streams):
             sys.exit(end.code or 1)

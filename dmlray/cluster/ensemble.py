@@ -19,7 +19,7 @@ from dmlray.cluster.remains import begin_anew, take_up
 from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, living
 from dmlray.cluster.slot_actor import Slot
 from dmlray.cluster.slots import Hired, Memory, Share, Slots, share_of
-from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
+from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, RunError
 from dmlray.learn import journal
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
@@ -27,7 +27,7 @@ from dmlray.reporting.display import Display
 from dmlray.storage import storage_error
 
 _LOOK = 0.5  # seconds between looks at the cluster and the journals
-_GIB = 1 << 30
+_SMALLER = "give a smaller data.batch_size, in a new run"
 
 
 class Pool:
@@ -109,8 +109,7 @@ class Pool:
     def _hand_out(self) -> None:
         probing = bool(self._to_probe)
         for slot in self._slots.idle(self._wanted):
-            index = self._next(slot)
-            if index is None:
+            if (index := self._next(slot)) is None:
                 continue
             self.todo.remove(index)
             work = slot.actor.probe if probing else slot.actor.train
@@ -134,40 +133,37 @@ class Pool:
         index = self.active.pop(reference)
         try:
             found = ray.get(reference)
+        except RayTaskError as error:
+            self._failed_on(slot, index, error.cause, display)
+            self._error(index, slot, error.cause, display)
         except RayError as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            if isinstance(cause, DmlrayError) or is_plain_out_of_memory(cause):
-                self._slots.free(slot)
-            else:  # its CUDA context may be broken, and would fail all that come after
-                self._slots.fire(slot)
-                if self._breakage.broke(slot.where, index, self._room):
-                    display.say(f"{slot.where} breaks again and again; it is not used any more")
-            self._error(index, slot, error, display)
+            self._failed_on(slot, index, error, display)
+            self._failed(index, slot, DIED, display)
         else:
             self._slots.free(slot)
             self._breakage.works(slot.where)
             self._finish(index, found, over)
 
+    def _failed_on(self, slot: Hired, index: int, cause: BaseException, display: Display) -> None:
+        """Keep a slot whose process is in order; a broken CUDA context would fail all others."""
+        if isinstance(cause, DmlrayError) or is_plain_out_of_memory(cause):
+            self._slots.free(slot)
+            return
+        self._slots.fire(slot)
+        if self._breakage.broke(slot.where, index, self._room):
+            display.say(f"{slot.where} breaks again and again; it is not used any more")
+
     def _finish(self, index: int, memory: Memory | None, over: Callable[[int], None]) -> None:
         setting = self.plan.setting(index)
         if setting in self._unmeasured:
             self._unmeasured.discard(setting)
-            self._measured(memory)
+            if memory:
+                memory.must_hold(self._asked, f"--resume {self.folder.typed}")
             insort(self.todo, index)
         else:
             over(index)
 
-    def _measured(self, memory: Memory | None) -> None:
-        """A probe is over: shares are used if they fit."""
-        if memory and memory.fits() < self._asked:
-            raise ResourceError(
-                f"--members-per-gpu: {self._asked} members of {memory.member / _GIB:.1f} GiB do "
-                f"not fit a GPU of {memory.device / _GIB:.1f} GiB. Allowed: at most "
-                f"{max(1, memory.fits())}, with --resume {self.folder.typed}"
-            )
-
-    def _error(self, index: int, slot: Hired, error: RayError, display: Display) -> None:
-        cause = error.cause if isinstance(error, RayTaskError) else error
+    def _error(self, index: int, slot: Hired, cause: BaseException, display: Display) -> None:
         if isinstance(full := storage_error(cause), DiskFull):
             raise full  # no member could write anything
         if isinstance(cause, DamagedCheckpoint):
@@ -176,9 +172,7 @@ class Pool:
             self._failed(index, slot, reason, display, "trained again from its start")
         elif isinstance(cause, DmlrayError):
             self._failures.give_up(index, str(cause))
-        elif not isinstance(error, RayTaskError):
-            self._failed(index, slot, DIED, display)
-        elif is_out_of_memory(error):
+        elif is_out_of_memory(cause):
             self._out_of_memory(index, slot, display)
         else:
             self._failed(index, slot, f"{type(cause).__name__}: {cause}", display)
@@ -187,8 +181,7 @@ class Pool:
         """The share that was asked for is halved, once; whoever failed with it is tried again."""
         share = slot.share
         if not share.members_per_gpu:
-            reason = "out of memory: give a smaller data.batch_size, in a new run"
-            self._failed(index, slot, reason, display)
+            self._failed(index, slot, f"out of memory: {_SMALLER}", display)
         elif share.members_per_gpu != self._asked or self._asked == 1:
             self._failures.give_up(index, self._no_memory(share))
         else:
@@ -203,7 +196,7 @@ class Pool:
     def _no_memory(self, share: Share) -> str:
         """What to give, where half of the members that were asked for are too many, too."""
         if share.members_per_gpu == 1:
-            return "out of memory on a GPU of its own: give a smaller data.batch_size, in a new run"
+            return f"out of memory on a GPU of its own: {_SMALLER}"
         fewer = f"--resume {self.folder.typed} --members-per-gpu {share.members_per_gpu // 2}"
         return f"out of memory with {share.members_per_gpu} members per GPU as well: give {fewer}"
 

@@ -27,10 +27,10 @@ def told(error: Exception) -> DmlrayError:
     error = of_worker(error)
     if isinstance(error, DmlrayError):
         return error
-    if storage := storage_error(error):
-        return storage
     if is_out_of_memory(error):
         return _NO_MEMORY
+    if storage := storage_error(error):
+        return storage
     return RunError(f"{type(error).__name__}: {error}".split("\n")[0])
 
 

@@ -10,16 +10,20 @@ a trial whose end is lost in a crash tells it again from its journal.
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection, create_study
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
 
+from dmlray.errors import DiskFull, StorageError
 from dmlray.storage import whole_file
 
 NAME = "dmlray"
@@ -47,13 +51,33 @@ def storage(path: Path, new: bool = False, checking: bool = False) -> RDBStorage
 
 
 def create(path: Path, modes: list[str], plan: dict[str, str]) -> None:
-    """Make a study without trials, whole or not at all."""
-    with whole_file(path) as temporary:
+    """Make a study without trials, whole or not at all.
+
+    Raises:
+        StorageError: If SQLite cannot write it.
+    """
+    with whole_file(path) as temporary, _explained(path):
         made = storage(temporary, new=True)
         study = create_study(storage=made, study_name=NAME, directions=directions(modes))
         study.set_user_attr(PLAN, plan)
         made.remove_session()
         made.engine.dispose()
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise refused(path, error) from error
+
+
+def refused(path: Path, error: Exception) -> StorageError:
+    """The sentence for a study that SQLite can no longer write or read."""
+    reason = str(error.__cause__ or error).split("\n")[0]
+    if "disk is full" in reason:
+        return DiskFull(f"{path}: the disk is full: make room")
+    return StorageError(f"{path}: cannot be written or read ({reason})")
 
 
 def directions(modes: list[str]) -> list[StudyDirection]:

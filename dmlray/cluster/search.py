@@ -13,6 +13,7 @@ from ray import tune
 from dmlray.cluster.failures import told
 from dmlray.cluster.findings import find
 from dmlray.cluster.fold_workers import train_folds
+from dmlray.cluster.record import refused
 from dmlray.cluster.reporters import ToTune
 from dmlray.cluster.resources import Cluster, Patience, living
 from dmlray.cluster.schedulers import scheduler
@@ -118,9 +119,7 @@ def _run(
         watch(tuner.fit, look=_RoomCheck(resources, folder), stop=watcher.stop)
         study.settle()
     except StorageInternalError as error:  # what was begun can go on in the next session
-        reason = str(error.__cause__ or error).split("\n")[0]
-        problem = f"{folder}/{folder.study.name}: cannot be written or read ({reason})"
-        raise RunError(f"{problem}. See to it and --resume {folder.typed}") from error
+        raise refused(folder.study, error) from error
     if resources.spread:
         watcher.release_all()
     shutil.rmtree(folder.ray, ignore_errors=True)

@@ -13,9 +13,10 @@ import ray
 from ray.exceptions import RayActorError
 
 from dmlray.cluster.resources import Cluster, Location, locate
-from dmlray.errors import ConfigError, RunError
+from dmlray.errors import ConfigError, ResourceError, RunError
 
 _MOST_MEMBERS_PER_GPU = 100
+_GIB = 1 << 30
 _GRAIN = 10_000  # Ray counts resources in ten-thousandths
 USABLE = 0.95  # of a GPU's memory: allocators of neighbours leave gaps
 _STARTS = 3  # in a row that may fail
@@ -31,6 +32,19 @@ class Memory(NamedTuple):
     def fits(self) -> int:
         """How many such members a GPU holds."""
         return int(USABLE * self.device // max(1, self.member))
+
+    def must_hold(self, members: int, resume: str) -> None:
+        """Check that a GPU holds so many; `resume` goes on with fewer.
+
+        Raises:
+            ResourceError: If it does not.
+        """
+        if self.fits() < members:
+            raise ResourceError(
+                f"--members-per-gpu: {members} members of {self.member / _GIB:.1f} GiB do not fit "
+                f"a GPU of {self.device / _GIB:.1f} GiB. Allowed: at most {max(1, self.fits())}, "
+                f"with {resume}"
+            )
 
 
 @dataclass(frozen=True)

@@ -103,10 +103,10 @@ def _loop(config: dict[str, Any]) -> None:
     try:
         _train(config["plan"], config["folder"], Place(device, loader_threads(device, cpus), team))
     except Exception as error:
-        if storage := storage_error(error):
-            raise storage from None
         if is_out_of_memory(error):
             raise RunError(_NO_MEMORY) from error
+        if storage := storage_error(error):
+            raise storage from None
         raise
 
 

@@ -157,7 +157,7 @@ def _decode(
             use(row, pixels)
             found.deep += peak is not None
             found.peak = max(found.peak, peak or 0)
-            found.scaled += scaled
+            found.scaled += [row] * scaled
         except UnreadableImage as error:
             reasons = found.broken if error.broken else found.unreached
             reasons[row] = error.reason[:LONGEST]

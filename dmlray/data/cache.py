@@ -170,7 +170,7 @@ def _made(
             _refuse_broken(broken | unreached, dataset)
         if unreached:
             raise refusal(dataset.root, unreached, len(dataset))
-        details = {"broken": broken, "remarks": found.remarks()}
+        details = {"broken": broken, "remarks": found.remarks(dataset.files)}
         _describe(partial_folder, about | details)
 
     make_whole(folder, partial(_is_whole, about), make)

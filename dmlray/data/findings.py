@@ -1,6 +1,6 @@
 """What the decoding of a data set showed: broken images with reasons, and unusual depths."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ class Findings:
     """Counts over `done` decoded images.
 
     `broken` have damaged content; of `unreached` the disk or the memory is at fault. `deep` images
-    had 16 bits, `peak` is their largest value; `scaled` ones had float or 32-bit values.
+    had 16 bits, `peak` is their largest value; `scaled` are rows of float or 32-bit values.
     """
 
     done: int = 0
@@ -27,7 +27,7 @@ class Findings:
     unreached: Reasons = field(default_factory=dict)
     deep: int = 0
     peak: int = 0
-    scaled: int = 0
+    scaled: list[int] = field(default_factory=list)
 
     @classmethod
     def parsed(cls, content: Mapping[str, Any]) -> "Findings":
@@ -47,12 +47,13 @@ class Findings:
         self.peak = max(self.peak, other.peak)
         self.scaled += other.scaled
 
-    def remarks(self) -> tuple[str, ...]:
-        """What every score of these images must carry."""
+    def remarks(self, files: Sequence[str]) -> tuple[str, ...]:
+        """What every score of these images, the rows `files`, must carry."""
         found = []
         if self.scaled:
-            count = f"{self.scaled} of {self.done} images have float or 32-bit values"
-            found.append(f"{count}, each file's scaled by its own range")
+            count = f"{len(self.scaled)} of {self.done} images have float or 32-bit values"
+            first = files[min(self.scaled)]
+            found.append(f"{count}, each file's scaled by its own range, first {first}")
         if self.deep and self.peak <= TWELVE:
             count = f"no value of the {self.deep} 16-bit images is above {TWELVE:,}"
             found.append(f"{count}: 12 bits in 16 are nearly black; multiply the values by 16")

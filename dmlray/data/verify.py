@@ -122,4 +122,4 @@ def _decode_all(
     job = build.Job(str(dataset.root), files, None, limit(max_pixels))
     findings = build.check(job, build.cores(), progress)
     reasons = sorted((findings.broken | findings.unreached).items())
-    return missing, {files[row]: reason for row, reason in reasons}, findings.remarks()
+    return missing, {files[row]: reason for row, reason in reasons}, findings.remarks(files)

@@ -38,7 +38,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (averages, ensembles, runs):
         monkeypatch.setattr(module, "session", session)
-        monkeypatch.setattr(module, "fill_caches", lambda plan, display: None)
+        monkeypatch.setattr(module, "fill_caches", lambda plan, display, cpus, gpus: None)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from dmlray.cluster import record
 from dmlray.errors import DiskFull, Interrupted
 from dmlray.learn.job import job
 from dmlray.learn.training import Place
@@ -143,6 +144,14 @@ def test_a_merge_on_a_real_disk_that_fills_up(
     (small_disk / "fill").unlink()
     again = ["--resume", "disk/merged"] if Path("disk/merged").exists() else [*finished, "--out"]
     assert run("merge", *again, *([] if again[0] == "--resume" else ["disk/merged"])).exit_code == 0
+
+
+@pytest.mark.parametrize("leave", [0, 40960])
+def test_a_study_on_a_real_disk_that_is_full(leave: int, small_disk: Path) -> None:
+    fill(small_disk, leave)
+    with pytest.raises(DiskFull, match=r"study\.db: the disk is full: make room"):
+        record.create(small_disk / "study.db", ["max"], {})
+    assert {path.name for path in small_disk.iterdir()} == {"fill"}
 
 
 @pytest.mark.parametrize("leave", [0, 4096])

@@ -40,6 +40,7 @@ NO_MEMORY = [
     RuntimeError("unable to mmap 80 bytes from file <x>: Cannot allocate memory (12)"),
     RuntimeError("Error in faiss: std::bad_alloc"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
+    OSError(errno.ENOMEM, "Cannot allocate memory", "images.bin"),
     MemoryError(),
     np._core._exceptions._ArrayMemoryError((1,), np.dtype("f8")),  # type: ignore[attr-defined]
     OutOfMemoryError("Task was killed due to the node running low on memory."),

@@ -136,7 +136,8 @@ def test_unusual_depths_are_noted(plain: Path) -> None:
     found = verify("folder", plain)
     assert found.well
     assert found.notes == (
-        "1 of 9 images have float or 32-bit values, each file's scaled by its own range",
+        "1 of 9 images have float or 32-bit values, each file's scaled by its own range,"
+        " first a/3.png",
     )
 
 

@@ -23,7 +23,7 @@ def test_a_line_that_a_disk_broke_costs_no_other(tmp_path: Path, damage: bytes) 
 
 
 def test_rewinding_forgets_what_a_resumed_run_will_say_again(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "metrics.jsonl"
+    path = tmp_path / "metrics.jsonl"
     journal.rewind(path, 0)
     for epoch in (1, 2, 3):
         journal.append(path, {"epoch": epoch})
