@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/_%,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/faults.py benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .PHONY: demo test check fast bench
 
