@@ -3,12 +3,13 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from ray import tune
+from ray.tune.error import TuneError
 
 from dmlray.cluster.failures import told
 from dmlray.cluster.findings import find
@@ -32,6 +33,7 @@ from dmlray.plans.search import Search
 from dmlray.plans.settings import SCORES
 from dmlray.reporting.display import Display
 from dmlray.reporting.findings import Findings
+from dmlray.storage import storage_error
 
 # Yields epochs and writes each into the folder's journal before; only on CPUs, one trial a process.
 Job = Callable[[Experiment, RunFolder, Place], Iterator[Epoch]]
@@ -115,14 +117,28 @@ def _run(
     )
     # Of files that only Tune needs; the study says that the disk is full.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
-    try:
+    with explained(folder):
         watch(tuner.fit, look=_RoomCheck(resources, folder), stop=watcher.stop)
         study.settle()
-    except StorageInternalError as error:  # what was begun can go on in the next session
-        raise refused(folder.study, error) from error
     if resources.spread:
         watcher.release_all()
     shutil.rmtree(folder.ray, ignore_errors=True)
+
+
+@contextmanager
+def explained(folder: RunFolder) -> Iterator[None]:
+    """One sentence for what the study or a disk refuses, which Tune may wrap in a traceback.
+
+    Raises:
+        StorageError: What was begun can go on in the next session.
+    """
+    try:
+        yield
+    except (StorageInternalError, TuneError) as error:
+        met = error.__context__ if isinstance(error, TuneError) else error
+        if isinstance(met, StorageInternalError):
+            raise refused(folder.study, met) from error
+        raise (storage_error(met) if met else None) or error from None
 
 
 def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) -> Any:

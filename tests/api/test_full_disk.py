@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from optuna.exceptions import StorageInternalError
+from ray.tune.error import TuneError
 
 from dmlray.cluster import record
+from dmlray.cluster import search as searching
 from dmlray.errors import DiskFull, Interrupted
 from dmlray.learn.job import job
 from dmlray.learn.training import Place
@@ -152,6 +155,19 @@ def test_a_study_on_a_real_disk_that_is_full(leave: int, small_disk: Path) -> No
     with pytest.raises(DiskFull, match=r"study\.db: the disk is full: make room"):
         record.create(small_disk / "study.db", ["max"], {})
     assert {path.name for path in small_disk.iterdir()} == {"fill"}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_disk_that_fills_up_while_a_study_is_written(wrapped: bool, tmp_path: Path) -> None:
+    full = pytest.raises(DiskFull, match=r"study\.db: the disk is full: make room")
+    with full, searching.explained(RunFolder(tmp_path)):
+        try:
+            message = "An exception is raised during the commit."
+            raise StorageInternalError(message) from OSError("database or disk is full")
+        except StorageInternalError:
+            if wrapped:
+                raise TuneError("Traceback ...")  # noqa: B904  # as Tune does
+            raise
 
 
 @pytest.mark.parametrize("leave", [0, 4096])
