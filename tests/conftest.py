@@ -1,12 +1,15 @@
 """Settings for every test: one thread per process, so that numbers repeat and cores are shared."""
 
 import os
+import signal
 
 import pytest
 
 from tests import golden
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests with these
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored: in the background, or under nohup
 ROOMS = ("backbones", "drml", "idml_dcml", "rcdml_dreml")
 
 

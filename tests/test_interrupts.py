@@ -82,10 +82,14 @@ sys.path.insert(0, str(Path(__file__).parent / "other"))
 try:
     with interruptible(command=Path(__file__).parent / "command"):
         if when == "forked":
+            there, here = os.pipe()
             if child := os.fork():
+                os.read(there, 1)
                 os.kill(child, number)
                 os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) % 256)
+            os.write(here, b"x")
             time.sleep(20)
+            os._exit(0)
         sys.path.insert(0, str(Path(__file__).parent / "command"))
         import entry
         entry.run(when)

@@ -27,10 +27,21 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.fixture(scope="module")
 def fake_gpus(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[None]:
-    """Ray in this process with two GPUs that are only numbers; with a dashboard, if told so."""
+    """Ray in this process with two GPUs that are only numbers; with a dashboard, if told so.
+
+    Its workers compute on the CPU whatever share they hold, which they would refuse to do.
+    """
     import ray
 
     from dmlray.cluster.ray_environment import QUIET
+
+    def on_the_cpu() -> None:
+        import torch
+
+        from dmlray.learn import device
+
+        device.check_gpu = lambda name: None
+        device.device_of = lambda gpu: torch.device("cpu")
 
     before = dict(os.environ)
     os.environ.update(environment | QUIET)
@@ -43,6 +54,7 @@ def fake_gpus(request: pytest.FixtureRequest, environment: dict[str, str]) -> It
         logging_level="ERROR",
         object_store_memory=100 << 20,
         dashboard_port=0,
+        runtime_env={"worker_process_setup_hook": on_the_cpu},
         _temp_dir=environment["RAY_TMPDIR"],
     )
     yield
