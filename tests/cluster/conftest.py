@@ -55,7 +55,7 @@ def fake_gpus(request: pytest.FixtureRequest, environment: dict[str, str]) -> It
         object_store_memory=100 << 20,
         dashboard_port=0,
         runtime_env={"worker_process_setup_hook": on_the_cpu},
-        _temp_dir=environment["RAY_TMPDIR"],
+        _temp_dir=environment["RAY_TMPDIR"] + "/r",  # Ray opens it to all users
     )
     yield
     ray.shutdown()

@@ -131,9 +131,9 @@ def test_folds_side_by_side_score_as_in_turn_and_a_failing_one_is_a_row(
     plan = read_search(Path(SEARCH), [*words, "folds_at_once=2", "trials_at_once=1"])
     preflight(plan.experiment, folds=True)
     folder = RunFolder(tmp_path / "side")
-    broken = folder.trial(1).fold(1).path  # a worker trains this fold; the other one's is well
-    broken.parent.mkdir(parents=True)
-    broken.write_text("no folder")
+    broken = folder.trial(1).fold(1)  # a worker trains this fold; the other one's is well
+    broken.path.mkdir(parents=True)
+    broken.last.write_text("no checkpoint")
     resources = resources_of(plan, Cluster(4, 0, 1))
     assert resources == Resources(cpus=1, gpus=0, workers=2, at_once=1)
     found = search(plan, folder, resources, Silent())
