@@ -4,6 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
 BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/faults.py benchmarks/_%,$(wildcard benchmarks/*.py))
+PARALLEL := -n logical --maxprocesses=8 --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: demo test check fast bench
 
@@ -11,7 +12,7 @@ demo: .venv/installed
 	$(BIN)/dmlray demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
@@ -20,7 +21,7 @@ check: .venv/installed
 	$(BIN)/lint-imports
 
 fast: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 bench: .venv/installed
 	@failed=; for script in $(BENCHMARKS); do \

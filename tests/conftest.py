@@ -2,24 +2,47 @@
 
 import os
 import signal
+from typing import Any
 
 import pytest
 
-from tests import golden
+from tests import golden_vectors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests with these
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored: in the background, or under nohup
-ROOMS = ("backbones", "drml", "idml_dcml", "rcdml_dreml")
+FOLDERS = ("backbones", "drml", "idml_dcml", "rcdml_dreml")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what is `slow`; pytest-xdist runs these tests of one file in one process."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """Add the golden files that a process of pytest-xdist has read."""
+    golden_vectors.consumed.update(node.workeroutput["golden"])
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A golden file that no test has read is a promise that nobody keeps: the suite fails."""
+    """Fail if there is a golden file that no test has read."""
+    worker = getattr(session.config, "workeroutput", None)
+    if worker is not None:
+        worker["golden"] = sorted(golden_vectors.consumed)
+        return
     everything = session.config.args == session.config.getini("testpaths")
     if not everything or session.config.option.keyword or exitstatus:
         return
-    found = {path for room in ROOMS for path in (golden.ROOT / room).glob("*.npz")}
-    unread = sorted(str(path.relative_to(golden.ROOT)) for path in found - golden.consumed)
+    found = {
+        str(path)
+        for folder in FOLDERS
+        for path in (golden_vectors.ROOT / folder).glob("*.npz")
+    }
+    unread = sorted(found - golden_vectors.consumed)
     if unread:
         print(f"\ngolden files that no test has read: {', '.join(unread)}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

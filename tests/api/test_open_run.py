@@ -50,6 +50,21 @@ def test_a_run_that_another_process_writes_is_refused(
 
 
 @pytest.mark.parametrize("kind", TRAINS)
+def test_a_folder_that_holds_files_is_never_written(
+    kind: str, images: Path, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing_trains(monkeypatch, AssertionError("trains"))
+    kept = Path("run/notes.txt")
+    kept.parent.mkdir()
+    kept.write_text("precious")
+    result = run(*words(kind, images), "--out", "run")
+    assert result.exit_code == 2
+    assert "run: exists. Allowed: a new folder (--out), or go on with --resume" in result.output
+    assert [*kept.parent.iterdir()] == [kept]
+    assert kept.read_text() == "precious"
+
+
+@pytest.mark.parametrize("kind", TRAINS)
 def test_a_run_goes_on_with_the_images_that_it_began_with(
     kind: str, images: Path, no_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from dmlray import backbones
 from dmlray.backbones import bn_inception
 from dmlray.backbones.bn_inception import BNInception
 from dmlray.errors import ConfigError, DataError
-from tests.golden import ROOT, files, load
+from tests.golden_vectors import ROOT, files, load
 
 
 def tensors_of(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def close(found: Tensor, expected: np.ndarray) -> None:
 def test_has_the_names_shapes_and_order_of_the_public_file() -> None:
     path = ROOT / "backbones" / "bn_inception_state_dict.json"
     if not path.is_file():
-        pytest.skip(f"no {path}; set DMLRAY_GOLDEN to the golden vectors")
+        pytest.skip(f"no {path}")
     found = [[key, list(tensor.shape)] for key, tensor in tensors_of(BNInception()).items()]
     published = json.loads(path.read_text())
     assert found == [entry for entry in published if not entry[0].startswith("last_linear.")]

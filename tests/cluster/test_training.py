@@ -77,14 +77,3 @@ def test_two_workers_of_which_one_is_killed_end_as_one_alone(
     assert [epoch["loss"] for epoch in other] == pytest.approx(
         [epoch["loss"] for epoch in one], rel=1e-3
     )
-
-
-def test_a_run_is_never_overwritten(
-    tmp_path: Path, toy_images: Path, environment: dict[str, str]
-) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "mine.txt").write_text("precious")
-    words = ["train", FILE, *toy_words(toy_images), "--out", "run"]
-    status, said = Command(words, tmp_path, environment).finish()
-    assert status == 2
-    assert "run: exists. Allowed: a new folder (--out), or go on with --resume run" in said

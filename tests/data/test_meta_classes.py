@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dmlray.data.meta_classes import cap, deal
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 @pytest.mark.parametrize("path", files("rcdml_dreml", "dreml_meta_ids*.npz"))

@@ -7,7 +7,7 @@ import pytest
 
 from dmlray.data.samplers import balanced, per_class, shuffled
 from dmlray.errors import ConfigError
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 LABELS = np.repeat(np.arange(6), [1, 2, 4, 8, 16, 9])  # 40 images
 

@@ -16,7 +16,7 @@ from dmlray.evaluation.clustering import (
     pairwise_f1,
 )
 from tests.evaluation import slow
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 def blobs(per_class: int = 12, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from dmlray.evaluation.products import self_similarity
 from dmlray.evaluation.ranking import classes_of, first_hits
 from dmlray.evaluation.retrieval import recall_between, retrieval_scores
 from tests.evaluation import slow
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 DEPTHS = (1, 2, 8, 50)
 

@@ -11,7 +11,7 @@ from dmlray.evaluation import neighbours as module
 from dmlray.evaluation.neighbours import nearest
 from dmlray.evaluation.retrieval import recall_between, retrieval_scores
 from tests.evaluation import slow
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,7 +12,7 @@ from torch import nn
 from dmlray.learn.optimizer import build, clip, lr_factor, rest_trunk, set_lr
 from dmlray.methods import Group
 from dmlray.plans.experiment import Optimizer
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 RECIPES = {
     "leftthomas": {"milestones": (0.5, 0.7), "gamma": 0.1, "early_epochs": 1},

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dmlray.losses.fast_moco import fast_moco, queue_weights
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 def units(rows: int, dim: int, seed: int) -> Tensor:

@@ -13,7 +13,7 @@ from dmlray.losses.introspective import (
     introspective_distances,
     introspective_similarities,
 )
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 def similarities_as_released(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dmlray.losses.cosine import pairwise_cosines
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss, proxy_anchor
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 def as_in_the_paper(

@@ -17,7 +17,7 @@ from dmlray.losses.relationship import (
     pull_and_push,
     within_class_weights,
 )
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 Terms = dict[str, Tensor]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmlray.losses.separation import Separation, reverse_gradient
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 @pytest.mark.parametrize("path", files("idml_dcml", "dcml_separation_*.npz"))

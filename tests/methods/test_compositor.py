@@ -8,7 +8,7 @@ from torch import Tensor
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.self_reinforced import self_reinforced
 from dmlray.methods._compositor import Compositor, join
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 SHARES = {1: (1,), 2: (2, 2), 3: (2, 1, 1), 4: (1, 1, 1, 1)}

@@ -11,7 +11,7 @@ from dmlray.losses.separation import Separation
 from dmlray.methods import Batch
 from dmlray.methods._triplets import Triplets
 from dmlray.methods.dcml import Config, Learner
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 TASKS = ("discriminative", "shared", "intra")

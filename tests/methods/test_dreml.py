@@ -14,7 +14,7 @@ from dmlray.learn.optimizer import lr_factor
 from dmlray.methods import Batch
 from dmlray.methods.dreml import Config, Learner, Recipe
 from dmlray.plans.experiment import Optimizer
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 LEFTTHOMAS = Optimizer(schedule="multistep", milestones=(0.5, 0.7), gamma=0.1, early_epochs=1)
 

@@ -11,7 +11,7 @@ from dmlray.errors import ConfigError
 from dmlray.losses.proxy_anchor import proxy_anchor
 from dmlray.methods import Batch
 from dmlray.methods.drml import Config, Learner
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 OFFICIAL = {
     "node": "head.node",

@@ -10,7 +10,7 @@ from dmlray.methods import Batch, idml
 from dmlray.methods.idml import Config, Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.voices import flatten
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 NAMES = {
     "W_semantic": "head.weight",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dmlray.losses.cosine import unit_rows
 from dmlray.methods._triplets import Triplets, _log_weights, by_distance
 from dmlray.methods.margin import Config, Learner, by_hardness, distances
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 def read(path: Path) -> dict[str, Tensor]:

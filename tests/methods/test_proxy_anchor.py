@@ -7,7 +7,7 @@ from torch import nn
 from dmlray.losses.cosine import pairwise_cosines
 from dmlray.methods import Batch
 from dmlray.methods.proxy_anchor import Config, Learner
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 @pytest.mark.parametrize("path", files("drml", "pa_baseline_*.npz"))

@@ -10,7 +10,7 @@ from dmlray.losses.proxy_anchor import ProxyAnchorLoss
 from dmlray.losses.relationship import correct, images_together, proxies_apart
 from dmlray.methods import Batch
 from dmlray.methods.rcdml import PUBLISHED, SPACE, Config, Learner
-from tests.golden import files, load
+from tests.golden_vectors import files, load
 
 
 def read(path: Path) -> dict[str, Tensor]:
