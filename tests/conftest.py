@@ -38,9 +38,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if not everything or session.config.option.keyword or exitstatus:
         return
     found = {
-        str(path)
-        for folder in FOLDERS
-        for path in (golden_vectors.ROOT / folder).glob("*.npz")
+        str(path) for folder in FOLDERS for path in (golden_vectors.ROOT / folder).glob("*.npz")
     }
     unread = sorted(found - golden_vectors.consumed)
     if unread:
