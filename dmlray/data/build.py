@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from dmlray.data.decode import UnreadableImage, decoded, decoded_size
 from dmlray.data.findings import Findings
@@ -131,7 +132,8 @@ def _write(job: Job, folder: Path, first: int, processes: int) -> Iterator[Findi
     index = np.load(folder / INDEX)
     with open(folder / IMAGES, "r+b") as file:
 
-        def keep(row: int, pixels: np.ndarray) -> None:
+        def keep(row: int, image: Image.Image) -> None:
+            pixels = np.asarray(image)
             if pixels.shape[:2] != tuple(index[row, 1:]):
                 reason = "changed while it was read"
                 raise UnreadableImage(f"{job.path(row)}: {reason}.", reason, False)
@@ -143,18 +145,18 @@ def _write(job: Job, folder: Path, first: int, processes: int) -> Iterator[Findi
 
 def _check(job: Job, folder: Path, first: int, processes: int) -> Iterator[Findings]:
     """Decode every `processes`-th image."""
-    return _decode(job, first, processes, lambda row, pixels: None)
+    return _decode(job, first, processes, lambda row, image: None)
 
 
 def _decode(
-    job: Job, first: int, processes: int, use: Callable[[int, np.ndarray], None]
+    job: Job, first: int, processes: int, use: Callable[[int, Image.Image], None]
 ) -> Iterator[Findings]:
     """Decode every `processes`-th image for `use`; yield the findings since the last ones."""
     found = Findings()
     for row in range(first, len(job.files), processes):
         try:
-            pixels, peak, scaled = decoded(job.path(row), job.short_side, job.max_pixels)
-            use(row, pixels)
+            image, peak, scaled = decoded(job.path(row), job.short_side, job.max_pixels)
+            use(row, image)
             found.deep += peak is not None
             found.peak = max(found.peak, peak or 0)
             found.scaled += [row] * scaled

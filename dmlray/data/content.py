@@ -11,12 +11,10 @@ from dmlray.data.findings import refusal
 from dmlray.file_reading import open_regular
 
 WHOLE = 1 << 20  # bytes up to which a file is hashed whole
-BLOCK, BLOCKS = (
-    1 << 16,
-    16,
-)  # of a larger one: evenly spread parts, both ends among them
+BLOCK, BLOCKS = 1 << 16, 16  # of a larger one: evenly spread parts, both ends among them
 BATCH = 64  # files per task of a thread
-THREADS = 8  # they wait for the disk, and hashing leaves the other threads free to run
+# They wait for the disk; more than there are cores double the time that hashing takes.
+THREADS = min(8, max(2, os.cpu_count() or 1))
 
 
 class Content(NamedTuple):

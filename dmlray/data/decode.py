@@ -5,13 +5,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from dmlray.data.formats import FORMATS
-from dmlray.data.pixels import to_rgb
+from dmlray.data.pixels import Rgb, to_rgb
 from dmlray.errors import DataError
 from dmlray.file_reading import open_regular
 
@@ -43,14 +43,6 @@ class UnreadableImage(DataError):
         return type(self), (str(self), self.reason, self.broken)
 
 
-class Decoded(NamedTuple):
-    """(height, width, 3) uint8; `peak` and `scaled` as `pixels.Rgb` has them."""
-
-    pixels: np.ndarray
-    peak: int | None
-    scaled: bool
-
-
 def decode(path: Path, short_side: int | None, max_pixels: int | None = None) -> np.ndarray:
     """Read an image as (height, width, 3) uint8, resized to `short_side` pixels unless None.
 
@@ -61,10 +53,10 @@ def decode(path: Path, short_side: int | None, max_pixels: int | None = None) ->
     Raises:
         UnreadableImage: If the file is no image, is damaged, cut short or has too many pixels.
     """
-    return decoded(path, short_side, max_pixels).pixels
+    return np.asarray(decoded(path, short_side, max_pixels).image)
 
 
-def decoded(path: Path, short_side: int | None, max_pixels: int | None = None) -> Decoded:
+def decoded(path: Path, short_side: int | None, max_pixels: int | None = None) -> Rgb:
     """Read an image as `decode` does, and say what kind of pixels it had."""
     with _opened(path, max_pixels, check=True) as image:
         turn = TURNS.get(_orientation(image))
@@ -75,7 +67,7 @@ def decoded(path: Path, short_side: int | None, max_pixels: int | None = None) -
             height, width = resized(pixels.height, pixels.width, short_side)
             if (width, height) != pixels.size:
                 pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-        return Decoded(np.asarray(pixels), peak, scaled)
+        return Rgb(pixels, peak, scaled)
 
 
 def decoded_size(

@@ -113,4 +113,5 @@ def _on_white(image: Image.Image, raw: str) -> Image.Image:
         colours = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, colours).convert("RGB")
+    image.load()  # while its file is open: an RGB image is not converted
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -12,7 +12,8 @@ from dmlray.data import build
 from dmlray.data.broken import leave_out
 from dmlray.data.cache import cache_folder, find_broken, open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.decode import Decoded, UnreadableImage, decoded
+from dmlray.data.decode import UnreadableImage, decoded
+from dmlray.data.pixels import Rgb
 from dmlray.errors import DataError
 from tests.data.caches import assert_holds
 
@@ -95,7 +96,7 @@ def test_a_file_that_the_disk_does_not_give_is_never_left_out(
 ) -> None:
     damage(dataset, (1,))
 
-    def fail(path: Path, *settings: object) -> Decoded:
+    def fail(path: Path, *settings: object) -> Rgb:
         if path.name == "2.png":
             raise UnreadableImage(f"{path}: bad", "Input/output error", broken=False)
         return decoded(path, None)
