@@ -30,7 +30,15 @@ def read_tensors(path: Path) -> Any:
         OSError: If there is no such file, it cannot be read, or it is no regular file.
         ValueError: If it is damaged or holds more than plain data; the text is the reason.
     """
-    packed = read_bytes(path)
+    return parse_tensors(path, read_bytes(path))
+
+
+def parse_tensors(path: Path, packed: bytes) -> Any:
+    """Parse the content of the file `path`, see `read_tensors`.
+
+    Raises:
+        ValueError: If it is damaged or holds more than plain data; the text is the reason.
+    """
     if not packed:
         raise ValueError("is empty")
     for magic, kind in _FOREIGN.items():

@@ -16,13 +16,17 @@ from dmlray.data.augment import Transform, crop_eval, crop_train, normalise
 from dmlray.data.cache import Cache
 from dmlray.data.folds import Subset
 from dmlray.data.samplers import Replacement
-from dmlray.errors import ConfigError
 
 Pair = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
 Cut = Callable[[int, slice], Pair]  # of a batch's number, and of the images in it
 AHEAD = 2  # pieces in the making per thread
 EVALUATION_BATCH = 256  # images
 PIECE = 32  # images that a thread cuts at once: several make the first batch together
+
+
+def share(total: int, part: int, parts: int) -> slice:
+    """Which of `total` rows are those of `part`; sizes of parts differ by one at most."""
+    return slice(total * part // parts, total * (part + 1) // parts)
 
 
 class Feed:
@@ -36,8 +40,8 @@ class Feed:
         mean, std, scale, bgr: Of the network's input, see `normalise`.
         threads: That cut crops ahead of the loop; 0 cuts in the loop.
         views: Crops of each training image; more than one make images (B, V, 3, S, S).
-        part, parts: Which of how many equal parts of every batch to cut; parts in their order
-            are the whole batch.
+        part, parts: Which of how many parts of every batch to cut, see `share`; parts in their
+            order are the whole batch.
     """
 
     def __init__(
@@ -75,6 +79,11 @@ class Feed:
     def batches_per_epoch(self) -> int:
         return len(self._plan(0))
 
+    @property
+    def images_per_batch(self) -> int:
+        """Images of each training batch, over all parts."""
+        return len(self._plan(0)[0])
+
     def steps_without_pairs(self, number: int) -> int:
         """Batches of epoch `number` without two images of a class: known before any is cut."""
         if (self._images_per_class or 1) > 1:
@@ -95,7 +104,8 @@ class Feed:
             return self._staged(images, plan[batch][own])
 
         plan = self._plan(number)
-        return self._delivered(cut, [self._own(positions) for positions in plan])
+        own = [share(len(positions), self._part, self._parts) for positions in plan]
+        return self._delivered(cut, own)
 
     def evaluation(self, batch_size: int = EVALUATION_BATCH) -> Iterator[Pair]:
         """Yield all images in the subset's order, cut at their centres.
@@ -108,19 +118,12 @@ class Feed:
             rows = self._subset.rows[chosen]
             return self._staged(crop_eval(self._cache, rows, self._transform), chosen)
 
-        share = -(-self.count // self._parts)
-        positions = np.arange(self._part * share, (self._part + 1) * share) % self.count
-        starts = range(0, share, batch_size)
+        each = -(-self.count // self._parts)
+        positions = np.arange(self._part * each, (self._part + 1) * each) % self.count
+        starts = range(0, each, batch_size)
         return self._delivered(
-            cut, [slice(start, min(start + batch_size, share)) for start in starts]
+            cut, [slice(start, min(start + batch_size, each)) for start in starts]
         )
-
-    def _own(self, positions: np.ndarray) -> slice:
-        share, rest = divmod(len(positions), self._parts)
-        if rest:
-            problem = f"{len(positions)} images cannot be shared by {self._parts} workers"
-            raise ConfigError("budget.workers", [f"{problem}. Allowed: what divides the batch"])
-        return slice(self._part * share, (self._part + 1) * share)
 
     def _plan(self, number: int) -> list[np.ndarray]:
         """Positions (B,) in the subset of each batch of an epoch."""

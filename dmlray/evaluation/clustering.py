@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -15,7 +16,12 @@ Progress = Callable[[int, int], None]
 ITERATIONS = 20
 SEED = 1234
 COUNTED = "k-means, iterations"  # what `progress` counts
-NAME = f"faiss k-means, {ITERATIONS} iterations, seed {SEED}"
+_NAME = f"faiss k-means, {ITERATIONS} iterations, seed {SEED}"
+
+
+def name(device: torch.device) -> str:
+    """Name the k-means of embeddings on `device`; another k-means gives another NMI."""
+    return f"{_NAME}, on a GPU" if _has_gpu(device) else _NAME
 
 
 def nmi(
@@ -23,9 +29,9 @@ def nmi(
 ) -> dict[str, float]:
     """NMI of labels (N,) with the k-means clusters of embeddings (N, D), k = number of classes.
 
-    The k-means is faiss's on the CPU, 20 iterations over all images from a random start by `seed`;
-    another k-means gives another NMI, so name this one beside the number. Its memory is that of
-    the embeddings, whatever the number of classes.
+    The k-means is faiss's, 20 iterations over all images from a random start by `seed`, on the GPU
+    of the embeddings if faiss can use it, else on the CPU; see `name`. Its memory is that of the
+    embeddings, whatever the number of classes.
     """
     check_shapes("nmi", embeddings, labels)
     check_finite("nmi", embeddings)
@@ -42,9 +48,9 @@ def kmeans(
     centres of the last: the numbers are those of a single call.
     """
     points = np.ascontiguousarray(embeddings.detach().float().cpu().numpy())
-    centres = None
+    centres, gpu = None, _has_gpu(embeddings.device)
     for done in range(1, ITERATIONS + 1):
-        search = _one_iteration(points, clusters, seed, centres)
+        search = _one_iteration(points, clusters, seed, centres, gpu)
         centres = search.centroids
         if progress:
             progress(done, ITERATIONS)
@@ -52,7 +58,9 @@ def kmeans(
     return nearest[:, 0]
 
 
-def _one_iteration(points: np.ndarray, clusters: int, seed: int, centres: np.ndarray | None) -> Any:
+def _one_iteration(
+    points: np.ndarray, clusters: int, seed: int, centres: np.ndarray | None, gpu: bool
+) -> Any:
     """A faiss.Kmeans that has moved centres (K, D), or random points, once."""
     search = _faiss().Kmeans(
         points.shape[1],
@@ -61,6 +69,7 @@ def _one_iteration(points: np.ndarray, clusters: int, seed: int, centres: np.nda
         seed=seed,
         min_points_per_centroid=1,  # faiss complains below 39 images a class, and
         max_points_per_centroid=len(points),  # draws a sample above 256
+        gpu=int(gpu),  # their number
     )
     search.train(points, init_centroids=centres)
     return search
@@ -93,6 +102,11 @@ def pairwise_f1(clusters: ArrayLike, labels: ArrayLike) -> float:
 def _pairs(groups: np.ndarray) -> int:
     counts = np.unique(groups, axis=0, return_counts=True)[1].astype(np.int64)
     return int((counts * (counts - 1) // 2).sum())
+
+
+def _has_gpu(device: torch.device) -> bool:
+    """Whether faiss can use the GPU `device`: a wheel for CPUs has no such function."""
+    return device.type == "cuda" and getattr(_faiss(), "get_num_gpus", int)() > 0
 
 
 def _faiss() -> Any:

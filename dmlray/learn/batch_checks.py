@@ -5,6 +5,7 @@ B batch, C classes, N images of a subset.
 
 import logging
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from itertools import islice
 
 import numpy as np
@@ -57,9 +58,9 @@ def _too_few_classes(plan: Experiment, train: Subset) -> bool:
 
 def _check_workers(plan: Experiment, train: Subset) -> None:
     images, workers = _images_per_step(plan, train), plan.budget.workers
-    if images % workers:
-        problem = f"{workers} do not share the only batch, of {images} images, evenly"
-        raise ConfigError("budget.workers", [f"{problem}. Allowed: what divides {images}"])
+    if images < workers:
+        problem = f"{workers} are more than the {images} images of the only batch"
+        raise ConfigError("budget.workers", [f"{problem}. Allowed: at most {images}"])
 
 
 def _images_per_step(plan: Experiment, train: Subset) -> int:
@@ -68,21 +69,24 @@ def _images_per_step(plan: Experiment, train: Subset) -> int:
     return size if plan.data.images_per_class else min(size, len(train))
 
 
-def check_batchnorm(plan: Experiment, parts: Sequence[Subset], trunk: Trunk) -> None:
-    """Refuse one image per device where BatchNorm would see one value per channel.
+def check_batchnorm(
+    plan: Experiment, parts: Sequence[Subset], trunk: Trunk, devices: int = 1
+) -> None:
+    """Refuse one image where BatchNorm would then see one value per channel.
+
+    Args:
+        devices: That normalise their shares of a batch apart.
 
     Raises:
         ConfigError: If the network cannot be trained on the plan's smallest batch.
     """
-    images = min(_images_per_step(plan, train) for train in parts)
-    workers = plan.budget.workers
-    synchronised = workers > 1 and torch.cuda.is_available()  # which makes no CUDA context here
-    if images > workers or synchronised or plan.backbone.batchnorm != "train":
+    images = min(_images_per_step(plan, train) for train in parts) // devices
+    if images > 1 or plan.backbone.batchnorm != "train":
         return
     size = plan.data.transform.size
     try:
         with torch.no_grad():
-            trunk.train()(torch.zeros(1, 3, size, size))
+            deepcopy(trunk).train()(torch.zeros(1, 3, size, size))
     except ValueError as error:  # of BatchNorm
         problem = f"one image per device is too few for BatchNorm ({error})"
         allowed = (

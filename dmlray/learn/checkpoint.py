@@ -13,11 +13,12 @@ from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer
 
 from dmlray.errors import DamagedCheckpoint, DataError
-from dmlray.file_reading import reason
+from dmlray.file_reading import read_bytes, reason
 from dmlray.learn.optimizer_state import load_state, state_problem
 from dmlray.learn.run_files import checked
+from dmlray.learn.team import ALONE, Team
 from dmlray.storage import whole_file
-from dmlray.tensor_files import read_tensors, unusable
+from dmlray.tensor_files import parse_tensors, unusable
 
 
 def _score(value: float) -> float:
@@ -105,15 +106,21 @@ def save(
 
 
 def load(
-    path: Path, learner: nn.Module, optimizer: Optimizer | None, training: str = ""
+    path: Path,
+    learner: nn.Module,
+    optimizer: Optimizer | None,
+    training: str = "",
+    team: Team = ALONE,
 ) -> Progress:
     """Fill the learner (and optimizer) from `path`, wherever they are; all of it or nothing.
+
+    Of a team the first worker reads the file for all.
 
     Raises:
         DamagedCheckpoint: If the file is missing or damaged.
         DataError: If it is of another model or training, or its weights are not finite.
     """
-    content = _read(path)
+    content = _read(path, team)
     if training and content.training not in ("", training):  # older checkpoints have none
         other = f"{content.training}, not {training}"
         raise DataError(f"{path}: is a checkpoint of another training: {other}")
@@ -138,18 +145,24 @@ def read_progress(path: Path) -> Progress:
     return _read(path).progress
 
 
-def _read(path: Path) -> _Content:
+def _read(path: Path, team: Team = ALONE) -> _Content:
     """What `save` wrote, on the CPU: only damage fails here, no lack of a device's memory."""
+    packed = team.send(lambda: _packed(path))
     try:
-        return _content(read_tensors(path))
+        return _content(parse_tensors(path, packed))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _packed(path: Path) -> bytes:
+    try:
+        return read_bytes(path)
     except FileNotFoundError:
         problem = "no such checkpoint: the run has not finished an epoch, or it was deleted"
         raise DamagedCheckpoint(f"{path}: {problem}; {_mend(path)}") from None
     except OSError as error:  # it may be readable tomorrow
         mend = f"Make it readable, or {_mend(path)}"
         raise DataError(f"{path}: {reason(error)}. {mend}") from None
-    except ValueError as error:
-        raise _damaged(path, str(error)) from None
 
 
 def _damaged(path: Path, why: str) -> DamagedCheckpoint:

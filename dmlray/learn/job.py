@@ -1,7 +1,8 @@
 """Plan -> Scores: train, then open the test classes once. The plain function that runs anywhere."""
 
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,13 @@ from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, journal
+from dmlray.learn.batch_checks import check_batchnorm
 from dmlray.learn.embedding_files import write_embeddings
 from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.members import scores_of
-from dmlray.learn.scores import Scores, read_zero_shot
+from dmlray.learn.scores import Scores, parse_scores, read_zero_shot
+from dmlray.learn.team import Team
 from dmlray.learn.training import (
     WITHOUT_PAIRS,
     Place,
@@ -42,27 +45,50 @@ def job(
 
     Goes on from the folder's last checkpoint; a finished folder is only read.
     """
-    if folder.scores.exists():
-        scores = scores_of(folder, plan)
-        if folder.embeddings.exists() or not folder.last_checkpoint.exists():
-            return scores  # else the embeddings are made again
-    read_zero_shot(folder.zero_shot)  # damage is known before anything is trained
+    team = place.team
+    if finished := team.decide(lambda: _recorded(plan, folder)):
+        return parse_scores(finished)
     dataset = load_dataset(plan)
+    _check_equal_images(dataset, team)
     plan = with_folds(plan, dataset)
     keep_best = plan.protocol.selection != "last"
     training = Training(plan, task(plan, dataset), folder, place, keep_best)
-    if place.team.leads:
-        folder.make()
-        record_environment(folder, plan.seed, dataset, place, training.arithmetic)
-        write_experiment(folder.plan("experiment"), plan)
-    if with_zero_shot and not folder.last_checkpoint.exists():
+    if team.size > 1 and place.device.type == "cpu":  # GPUs normalise a batch together
+        check_batchnorm(plan, [training.task.train], training.trunk, team.size)
+    team.decide(lambda: _record(training))
+    if with_zero_shot and not training.resumed:
         zero_shot = _zero_shot(training)
-        if place.team.leads:
+        if team.leads:
             write_json(folder.zero_shot, zero_shot)
     with closing(training.epochs()) as epochs:
         for epoch in epochs:
             report(epoch)
     return _finish(training)
+
+
+def _recorded(plan: Experiment, folder: RunFolder) -> dict[str, Any] | None:
+    """The scores of a finished folder; None if something is left to do."""
+    if folder.scores.exists():
+        scores = scores_of(folder, plan)
+        if folder.embeddings.exists() or not folder.last_checkpoint.exists():
+            return asdict(scores)  # else the embeddings are made again
+    read_zero_shot(folder.zero_shot)  # damage is known before anything is trained
+    return None
+
+
+def _check_equal_images(dataset: Dataset, team: Team) -> None:
+    """Refuse workers that find different images, as on a shared disk that is not up to date."""
+    found = team.gather_json(dataset.fingerprint)
+    if len(set(found)) > 1:
+        problem = "the nodes of this training find different images there"
+        raise DataError(f"{dataset.root}: {problem} (fingerprints {', '.join(sorted(set(found)))})")
+
+
+def _record(training: Training) -> None:
+    plan, folder, dataset = training.plan, training.folder, training.task.dataset
+    folder.make()
+    record_environment(folder, plan.seed, dataset, training.place, training.arithmetic)
+    write_experiment(folder.plan("experiment"), plan)
 
 
 def task(plan: Experiment, dataset: Dataset) -> Task:
@@ -79,7 +105,6 @@ def task(plan: Experiment, dataset: Dataset) -> Task:
 def _finish(training: Training) -> Scores:
     """Score the chosen epoch on the test classes; write embeddings and scores, scores last."""
     plan, folder, team = training.plan, training.folder, training.place.team
-    team.wait()  # for the one that writes
     if plan.protocol.selection != "last":
         _load_chosen(training)
     progress = journal.count(folder.counting, clustering.COUNTED) if team.leads else None
@@ -125,6 +150,11 @@ def _load_chosen(training: Training) -> None:
         _check_over(training, training.load(folder.last_checkpoint))
         return
     best = training.load(folder.best_checkpoint)
+    training.place.team.decide(lambda: _check_best(training, best))
+
+
+def _check_best(training: Training, best: checkpoint.Progress) -> None:
+    folder = training.folder
     if not folder.last_checkpoint.exists():
         return  # deleted to save space: nothing needs it any more
     last = checkpoint.read_progress(folder.last_checkpoint)
@@ -149,7 +179,11 @@ def _score(
     subset = test_subset(training.task.dataset)
     embeddings, metrics = training.score(subset)
     if training.plan.protocol.nmi:
-        metrics |= clustering.nmi(embeddings, torch.as_tensor(subset.labels), progress=progress)
+        labels = torch.as_tensor(subset.labels)
+        # On one worker: the others would do the same work again.
+        metrics |= training.place.team.decide(
+            lambda: clustering.nmi(embeddings, labels, progress=progress)
+        )
     return embeddings, metrics
 
 
@@ -169,13 +203,16 @@ def _idle(training: Training) -> str | None:
 
 
 def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
-    plan, dataset = training.plan, training.task.dataset
+    plan, dataset, folder = training.plan, training.task.dataset, training.folder
+    idle, zero_shot = training.place.team.decide(
+        lambda: (_idle(training), read_zero_shot(folder.zero_shot))
+    )
     subset = test_subset(dataset)
     return Scores(
         metrics=metrics,
         dataset=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
-        remarks=[*training.remarks, *filter(None, [_idle(training)])],
+        remarks=[*training.remarks, *filter(None, [idle])],
         split=plan.protocol.classes(),
         split_fingerprint=folds.fingerprint(dataset, training.task.train),
         test_classes=len(subset.classes),
@@ -186,7 +223,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         selection=plan.protocol.selection,
         tuned_by=plan.protocol.tuned_by,
         seed=plan.seed,
-        clustering=clustering.NAME if plan.protocol.nmi else None,
-        zero_shot=read_zero_shot(training.folder.zero_shot),
+        clustering=clustering.name(training.place.device) if plan.protocol.nmi else None,
+        zero_shot=zero_shot,
         precision=str(training.arithmetic),
     )

@@ -11,9 +11,10 @@ from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from dmlray.data.loader import Pair
 from dmlray.learn.divergence import StepNorms, check_epoch, check_weights
+from dmlray.learn.gradient_average import GradientAverage
 from dmlray.learn.optimizer import lr_factor, set_lr
 from dmlray.learn.step import Update, call, step
-from dmlray.learn.team import ALONE, Team
+from dmlray.learn.team import ALONE, SharedBatch, Team
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 
@@ -34,6 +35,9 @@ class Batches(Protocol):
 
     @property
     def batches_per_epoch(self) -> int: ...
+
+    @property
+    def images_per_batch(self) -> int: ...
 
     def epoch(self, number: int) -> Iterator[Pair]: ...
 
@@ -57,23 +61,25 @@ def fit(
     """
     check_weights(learner, plan, done + 1)
     epochs, per_epoch = plan.budget.epochs, feed.batches_per_epoch
-    for epoch in range(done, epochs):
-        torch.manual_seed(plan.seed * 1_000_003 + epoch)
-        learner.train()
-        call(learner, "start_epoch", epoch)
-        sums: dict[str, Tensor] = {}
-        norms = StepNorms()
-        for number, (images, labels) in enumerate(feed.epoch(epoch)):
-            set_lr(
-                optimizer,
-                lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
-            )
-            update = Update(epoch < plan.budget.warmup_epochs, scaler)
-            terms = step(learner, images, labels, optimizer, plan, team, update, norms)
-            for name, term in terms.items():
-                sums[name] = sums.get(name, torch.zeros_like(term)) + term
-        check_epoch(norms, learner, epoch + 1)
-        yield Epoch(epoch + 1, _means(sums, per_epoch))
+    shared = SharedBatch(team, feed.images_per_batch)
+    with GradientAverage(learner.parameters(), team) as average:
+        for epoch in range(done, epochs):
+            torch.manual_seed(plan.seed * 1_000_003 + epoch)
+            learner.train()
+            call(learner, "start_epoch", epoch)
+            sums: dict[str, Tensor] = {}
+            norms = StepNorms()
+            update = Update(epoch < plan.budget.warmup_epochs, scaler, average)
+            for number, (images, labels) in enumerate(feed.epoch(epoch)):
+                set_lr(
+                    optimizer,
+                    lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
+                )
+                terms = step(learner, images, labels, optimizer, plan, shared, update, norms)
+                for name, term in terms.items():
+                    sums[name] = sums.get(name, torch.zeros_like(term)) + term
+            check_epoch(norms, learner, epoch + 1)
+            yield Epoch(epoch + 1, _means(sums, per_epoch))
 
 
 def _means(sums: dict[str, Tensor], steps: int) -> dict[str, float]:

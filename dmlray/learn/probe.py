@@ -81,6 +81,7 @@ class _Few:
         # Batches cut ahead come for nothing at first, so wait until that stock is used up.
         wanted = max(_STEPS, 2 * AHEAD * place.threads)
         self.batches_per_epoch = min(wanted, feed.batches_per_epoch)
+        self.images_per_batch = feed.images_per_batch
         self._times: list[float] = []
 
     def epoch(self, number: int) -> Iterator[Pair]:

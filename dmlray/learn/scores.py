@@ -17,6 +17,7 @@ from dmlray.learn.run_files import (
     Sha256,
     Spread,
     Text,
+    checked,
     read_checked,
 )
 from dmlray.storage import write_json
@@ -105,6 +106,15 @@ def read_scores(path: Path) -> Scores:
         problem = f"is damaged ({reason(error)}); delete it and --resume the run"
         raise RunError(f"{path}: {problem}") from None
     return scores
+
+
+def parse_scores(content: object) -> Scores:
+    """Make Scores of what `dataclasses.asdict` gave, perhaps in another process.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    return checked(_SCORES, content)
 
 
 def read_zero_shot(path: Path) -> dict[str, float]:

@@ -8,9 +8,10 @@ from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from dmlray.learn.divergence import StepNorms
+from dmlray.learn.gradient_average import GradientAverage
 from dmlray.learn.optimizer import clip, rest_trunk
 from dmlray.learn.precision import arithmetic
-from dmlray.learn.team import ALONE, Team
+from dmlray.learn.team import ALL_IMAGES, SharedBatch
 from dmlray.methods import Batch, Learner, Outputs
 from dmlray.plans.experiment import Experiment
 
@@ -21,6 +22,7 @@ class Update:
 
     trunk_rests: bool = False
     scaler: GradScaler | None = None  # of float16; it skips steps whose gradients overflow
+    average: GradientAverage | None = None  # over the workers that share the batch
 
 
 _PLAIN = Update()
@@ -32,25 +34,26 @@ def step(
     labels: Tensor,
     optimizer: TorchOptimizer,
     plan: Experiment,
-    team: Team = ALONE,
+    shared: SharedBatch = ALL_IMAGES,
     update: Update = _PLAIN,
     norms: StepNorms | None = None,
 ) -> dict[str, Tensor]:
     """Take one step on images (B, 3, H, W) and labels (B,); give the loss terms, detached.
 
-    A team's workers see a part of each batch each, and the loss sees them all. Nothing here reads
+    Workers that share a batch see a part of it each, and the loss sees them all. Nothing here reads
     a number back from the device, so that a GPU always has its next kernels waiting; `norms`
     collects what shows afterwards where a number stopped being finite.
     """
-    outputs = forward(learner, Batch(images, labels, team.gather, team.own(len(images))), plan)
-    everyone = {name: team.gather(rows) for name, rows in outputs.items()}
-    terms = learner.loss(everyone, team.gather(labels))
+    outputs = forward(learner, Batch(images, labels, shared.gather, shared.own), plan)
+    everyone = {name: shared.gather(rows) for name, rows in outputs.items()}
+    terms = learner.loss(everyone, shared.gather(labels))
     optimizer.zero_grad()
     loss = torch.stack(list(terms.values())).sum()
     scaler = update.scaler
     with arithmetic(plan.budget, images.device).train():
         (scaler.scale(loss) if scaler else loss).backward()
-    team.average_gradients(learner.parameters())
+    if update.average:
+        update.average.finish()
     if update.trunk_rests:
         rest_trunk(optimizer)
     if scaler:

@@ -1,13 +1,21 @@
 """The workers that share each batch, so that N of them take the very step that one would take."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from dmlray.data.loader import share
+from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
+
+T = TypeVar("T")
+_PLAIN, _WRONG, _FAILED = range(3)  # what the first worker sends: bytes, or the text of an error
+_USERS = (ConfigError, DataError)  # errors that end a command with status 2
 
 
 @dataclass(frozen=True)
@@ -22,21 +30,28 @@ class Team:
         """Whether this worker writes what all of them know."""
         return self.rank == 0
 
-    def own(self, count: int) -> slice:
-        """Where this worker's `count` rows stand among the rows of all."""
-        return slice(self.rank * count, (self.rank + 1) * count)
+    def own(self, total: int) -> slice:
+        """Which of the `total` rows of a batch are this worker's."""
+        return share(total, self.rank, self.size)
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """Rows (n, ...) of each worker, as many on each: (size * n, ...) in order of rank.
+    def gather(self, rows: Tensor, total: int | None = None) -> Tensor:
+        """Gather the rows (n, ...) of each worker: (total, ...) in order of rank.
 
         Only a worker's own rows lead back to its parameters, `size`-fold: the mean over workers
-        (`average_gradients`) is then the gradient of the whole batch, for what every worker
+        (`GradientAverage`) is then the gradient of the whole batch, for what every worker
         computes alike (proxies) and for what each computes for its rows (trunk, heads).
+
+        Args:
+            total: Rows of all workers, of which each has its share; None: as many on each.
         """
         if self.size == 1:
             return rows
-        parts = [torch.empty_like(rows.detach().contiguous()) for _ in range(self.size)]
-        dist.all_gather(parts, rows.detach().contiguous())
+        total = self.size * len(rows) if total is None else total
+        counts = [_length(share(total, rank, self.size)) for rank in range(self.size)]
+        sent = _padded(rows.detach(), max(counts))  # all_gather wants equal shapes
+        parts = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(parts, sent)
+        parts = [part[:count] for part, count in zip(parts, counts, strict=True)]
         if rows.requires_grad:
             parts[self.rank] = rows.clone()
             parts[self.rank].register_hook(lambda gradient: self.size * gradient)
@@ -48,24 +63,52 @@ class Team:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         lengths = self.gather(torch.tensor([len(text)])).tolist()
-        rows = self.gather(torch.nn.functional.pad(text, (0, max(lengths) - len(text))))
+        rows = self.gather(F.pad(text, (0, max(lengths) - len(text))))
         parts = rows.view(self.size, -1)
         return [
             json.loads(bytes(part[:length].tolist()))
             for part, length in zip(parts, lengths, strict=True)
         ]
 
-    @torch.no_grad()
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace gradients by their means over the workers, in one message."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if self.size == 1 or not gradients:
-            return
-        message = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(message)
-        parts = message.div_(self.size).split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+    def decide(self, question: Callable[[], T]) -> T:
+        """Ask `question` on the first worker alone; return its answer, of JSON, on all workers.
+
+        Whatever depends on the run folder is asked so: on a shared disk another worker may not
+        see yet what the first one wrote, and would wait for ever on a way of its own.
+
+        Raises:
+            DmlrayError: What `question` raised, on every worker.
+        """
+        if self.size == 1:
+            return question()
+        answer: T = json.loads(self.send(lambda: json.dumps(question()).encode()))
+        return answer
+
+    def send(self, read: Callable[[], bytes]) -> bytes:
+        """Give every worker the bytes that `read` returns on the first one.
+
+        Raises:
+            DmlrayError: What `read` raised, on every worker.
+        """
+        if self.size == 1:
+            return read()
+        content, error = b"", None
+        if self.leads:
+            try:
+                content = read()
+            except DmlrayError as met:
+                content, error = str(met).encode(), met
+        kind = _PLAIN if error is None else _WRONG if isinstance(error, _USERS) else _FAILED
+        head = torch.tensor([len(content), kind])
+        dist.broadcast(head, src=0)
+        length, kind = head.tolist()
+        packed = torch.frombuffer(bytearray(content or b"-"), dtype=torch.uint8)
+        packed = packed if self.leads else torch.empty(max(1, length), dtype=torch.uint8)
+        dist.broadcast(packed, src=0)
+        content = packed.numpy().tobytes()[:length]
+        if kind != _PLAIN:
+            raise error or (DataError if kind == _WRONG else RunError)(content.decode())
+        return content
 
     @torch.no_grad()
     def agree(self, model: nn.Module) -> None:
@@ -74,10 +117,32 @@ class Team:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)
 
-    def wait(self) -> None:
-        """Wait for all workers."""
-        if self.size > 1:
-            dist.barrier()
+
+class SharedBatch(NamedTuple):
+    """A batch of `total` images, of which each worker of a team has its share."""
+
+    team: Team
+    total: int | None
+
+    @property
+    def own(self) -> slice:
+        """Which rows of the batch are this worker's."""
+        return slice(None) if self.total is None else self.team.own(self.total)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Gather the rows (n, ...) of each worker, one for each of its images: (total, ...)."""
+        return self.team.gather(rows, self.total)
+
+
+def _length(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
+def _padded(rows: Tensor, length: int) -> Tensor:
+    if len(rows) == length:
+        return rows.contiguous()
+    return torch.cat([rows, rows.new_zeros(length - len(rows), *rows.shape[1:])])
 
 
 ALONE = Team()
+ALL_IMAGES = SharedBatch(ALONE, None)

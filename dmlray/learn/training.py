@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -130,9 +131,9 @@ class Training:
     ) -> None:
         self.plan, self.task, self.folder, self.place = plan, task, folder, place
         self.keep_best = keep_best
-        self.learner = build_learner(
-            plan, len(task.train.classes), place, fresh=not folder.last_checkpoint.exists()
-        )
+        self.resumed = place.team.decide(folder.last_checkpoint.exists)
+        classes = len(task.train.classes)
+        self.learner = build_learner(plan, classes, place, fresh=not self.resumed)
 
     @property
     def trunk(self) -> Trunk:
@@ -150,27 +151,22 @@ class Training:
 
         So whoever listens hears the same story after a kill as without one.
         """
-        plan, folder = self.plan, self.folder
+        plan, folder, team = self.plan, self.folder, self.place.team
         feed = self.train_feed()
         optimizer = build(plan.optimizer, self.learner.groups())
         progress, scaler = Progress(), self.arithmetic.scaler()
-        if folder.last_checkpoint.exists():
+        if self.resumed:
             progress = self.load(folder.last_checkpoint, optimizer)
         elif plan.budget.head_warmup_steps:
             every_image, labels = self.eval_feed(self.task.train), self.task.train.labels
             with self.arithmetic.evaluate():
-                warm_up_heads(self.learner, every_image, labels, plan, self.place.team)
+                warm_up_heads(self.learner, every_image, labels, plan, team)
         progress.scale(scaler)
-        self.place.team.agree(self.learner)
-        if self.place.team.leads:
-            folder.make()
-            journal.rewind(folder.metrics, progress.epoch)
-        for line in journal.read(folder.metrics):
-            if line["epoch"] <= progress.epoch:
-                yield Epoch(line.pop("epoch"), line)
-        done, team = progress.epoch, self.place.team
+        team.agree(self.learner)
+        for line in team.decide(lambda: self._past(progress.epoch)):
+            yield Epoch(line.pop("epoch"), line)
         with CheckpointWriter() as writer:
-            for epoch in fit(self.learner, feed, optimizer, plan, done, team, scaler):
+            for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, team, scaler):
                 metrics = {
                     **epoch.metrics,
                     **self._validate(),
@@ -187,13 +183,20 @@ class Training:
                     writer.save(folder.last_checkpoint, best, content)
                 yield Epoch(epoch.number, metrics)
 
+    def _past(self, epoch: int) -> list[dict[str, Any]]:
+        """Lines of the journal up to `epoch`; later ones, of a session that was killed, go."""
+        self.folder.make()
+        journal.rewind(self.folder.metrics, epoch)
+        return [line for line in journal.read(self.folder.metrics) if line["epoch"] <= epoch]
+
     def load(self, path: Path, optimizer: Optimizer | None = None) -> Progress:
         """Fill the learner (and optimizer) from a checkpoint of this training.
 
         Raises:
             DataError: If it is missing, damaged, or of another training.
         """
-        progress = checkpoint.load(path, self.learner, optimizer, self._identity)
+        team = self.place.team
+        progress = checkpoint.load(path, self.learner, optimizer, self._identity, team)
         epochs = self.plan.budget.epochs
         if progress.epoch > epochs:
             raise DataError(f"{path}: is of epoch {progress.epoch}, its plan has {epochs}")

@@ -206,11 +206,11 @@ class Experiment(Knobs):
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
 
     @model_validator(mode="after")
-    def _equal_parts(self) -> "Experiment":
-        if self.data.batch_size % self.budget.workers:
+    def _an_image_each(self) -> "Experiment":
+        if self.data.batch_size < self.budget.workers:
             raise ValueError(
-                f"budget.workers {self.budget.workers} do not share a batch of "
-                f"{self.data.batch_size} evenly. Allowed: what divides data.batch_size"
+                f"budget.workers {self.budget.workers} are more than the {self.data.batch_size} "
+                "images of a batch. Allowed: at most data.batch_size"
             )
         return self
 

@@ -1,6 +1,7 @@
 import builtins
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 
 from dmlray.errors import DataError, ResourceError
 from dmlray.evaluation.clustering import (
+    ITERATIONS,
     adjusted_mutual_information,
     kmeans,
+    name,
     nmi,
     normalised_mutual_information,
     pairwise_f1,
@@ -102,6 +105,33 @@ def test_a_machine_without_faiss_hears_one_sentence(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ResourceError, match="nmi: it needs faiss"):
         nmi(*blobs())
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_embeddings_on_a_gpu_are_clustered_there_if_faiss_can(
+    gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import faiss
+
+    found, run = list[int](), faiss.Kmeans
+
+    def recorded(*sizes: int, gpu: int, **options: Any) -> Any:
+        found.append(gpu)
+        return run(*sizes, **options)
+
+    monkeypatch.setattr(faiss, "Kmeans", recorded)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: gpus, raising=False)
+    embeddings, labels = blobs()
+    on_gpu = embeddings.as_subclass(OnGpu)
+    assert nmi(on_gpu, labels) == nmi(embeddings, labels)
+    assert found == ITERATIONS * [gpus] + ITERATIONS * [0]
+    assert name(torch.device("cuda")).endswith(", on a GPU") == bool(gpus)
+
+
+class OnGpu(torch.Tensor):
+    """Says that it is on a GPU."""
+
+    device = torch.device("cuda")
 
 
 @pytest.mark.parametrize("path", files("drml", "eval*.npz"))

@@ -50,7 +50,7 @@ class Feed:
     """Some batches of ones."""
 
     def __init__(self, steps: int, value: float = 1.0) -> None:
-        self.batches_per_epoch, self._value = steps, value
+        self.batches_per_epoch, self.images_per_batch, self._value = steps, 4, value
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(self.batches_per_epoch):

@@ -14,6 +14,7 @@ from dmlray.learn import journal
 from dmlray.learn.job import job
 from dmlray.learn.lockstep import together
 from dmlray.learn.preflight import preflight
+from dmlray.learn.team import Team
 from dmlray.learn.training import Place, load_dataset, with_folds
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
@@ -210,23 +211,30 @@ def test_folds_report_the_mean_of_their_steps_without_pairs() -> None:
     assert means["steps_without_pairs"] == 1.5
 
 
-def test_one_image_per_device_is_refused_where_batchnorm_sees_one_value(draw: Draw) -> None:
+def test_one_image_per_device_is_refused_where_batchnorm_sees_one_value(
+    draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = draw(8)
     one = ["backbone.name=resnet18", "data.batch_size=1"]
     said = refusal(plan_of(root, *one))
     assert said.startswith("data.batch_size: one image per device is too few for BatchNorm")
-    assert "one image per device" in refusal(
-        plan_of(root, one[0], "data.batch_size=4", "budget.workers=4")
-    )
+    four = plan_of(root, one[0], "data.batch_size=4", "budget.workers=4")
+    preflight(four)  # GPUs of a cluster normalise a batch together, whatever this machine has
+    four_processors = Place(torch.device("cpu"), team=Team(0, 4))
+    monkeypatch.setattr(Team, "send", lambda team, read: read())
+    monkeypatch.setattr(Team, "gather_json", lambda team, value: team.size * [value])
+    with pytest.raises(ConfigError, match="one image per device"):
+        job(four, RunFolder(tmp_path / "run"), lambda epoch: None, four_processors)
+    assert not (tmp_path / "run").exists()
     for mended in ("backbone.batchnorm=frozen", "data.transform.size=64", "data.batch_size=2"):
         preflight(plan_of(root, *one, mended))
 
 
-def test_workers_that_cannot_share_the_only_batch_are_refused(draw: Draw) -> None:
-    said = refusal(plan_of(draw(8), "data.batch_size=30", "budget.workers=3"))
+def test_more_workers_than_images_of_the_only_batch_are_refused(draw: Draw) -> None:
+    preflight(plan_of(draw(8), "data.batch_size=30", "budget.workers=3"))
+    said = refusal(plan_of(draw(8), "data.batch_size=30", "budget.workers=17"))
     assert said == (
-        "budget.workers: 3 do not share the only batch, of 16 images, evenly. "
-        "Allowed: what divides 16"
+        "budget.workers: 17 are more than the 16 images of the only batch. Allowed: at most 16"
     )
 
 

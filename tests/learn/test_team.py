@@ -1,4 +1,8 @@
-"""Two workers that share each batch take the steps that one takes alone, whatever the method."""
+"""Workers that share each batch take the steps that one takes alone, whatever the method.
+
+They are five, so that their shares of twelve images are not equal; all but the first one see
+another disk, where the run folder never appears.
+"""
 
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from dmlray.errors import ConfigError
 from dmlray.learn import journal
 from dmlray.learn.job import job
 from dmlray.learn.scores import read_scores
+from dmlray.learn.team import Team
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
@@ -26,24 +31,23 @@ pytestmark = pytest.mark.slow
 COMMON = [
     "optimizer.name=sgd", "optimizer.lr=1e-3", "budget.epochs=2", "data.batch_size=12",
     "backbone.batchnorm=frozen", "method.head_lr_factor=1", "data.transform.flip=0.5",
+    "budget.head_warmup_steps=0",  # principal directions of 24 images hang on a feature's last bit
 ]  # fmt: skip
+WORKERS = 5
 OTHERS = {
     "dcml diva": ("dcml", ["method.mode=diva", "method.rho=10", "method.queue_size=16"]),
     "dcml paper": ("dcml", ["method.mode=paper"]),
     "idml live": ("idml", ["method.metric=live"]),
     "idml pairs": ("idml", ["method.loss=contrastive"]),
     "margin triplet": ("margin", ["method.loss=triplet", "method.sampling=hard"]),
-    # No warm-up: principal directions of 24 images hang on the last bit of each feature.
-    "validation": (
-        "proxy_anchor",
-        ["protocol.selection=validation", "protocol.folds=2", "budget.head_warmup_steps=0"],
-    ),
+    "head warm-up": ("dreml", ["budget.head_warmup_steps=5"]),
+    "validation": ("proxy_anchor", ["protocol.selection=validation", "protocol.folds=2"]),
 }
 
 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
-    # An odd number of unseen images: the workers' shares of the evaluation are not equal.
+    # A number of unseen images that five do not share evenly either.
     images = draw_images(tmp_path_factory.mktemp("toys") / "images")
     (images / "class11" / "0.png").unlink()
     cases = {name: (name, list[str]()) for name in methods.names()} | OTHERS
@@ -63,7 +67,7 @@ def _known(method: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def runs(plans: dict[str, Experiment], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every plan by one process in `alone` and by two in `shared`."""
+    """Every plan by one process in `alone` and by five in `shared`."""
     root = tmp_path_factory.mktemp("runs")
     (root / "shared").mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -71,7 +75,7 @@ def runs(plans: dict[str, Experiment], tmp_path_factory: pytest.TempPathFactory)
         for name, plan in plans.items():
             folder = RunFolder(root / "alone" / name)
             job(plan, folder, lambda epoch: None, Place(torch.device("cpu")))
-        spawn(work, (2, plans, root / "shared"), nprocs=2)
+        spawn(work, (WORKERS, plans, root / "shared"), nprocs=WORKERS)
     return root
 
 
@@ -81,7 +85,7 @@ def state(folder: RunFolder) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("case", [*methods.names(), *OTHERS])
-def test_two_workers_take_the_steps_of_one(runs: Path, case: str) -> None:
+def test_workers_take_the_steps_of_one(runs: Path, case: str) -> None:
     alone, shared = (
         state(RunFolder(runs / "alone" / case)),
         state(RunFolder(runs / "shared" / case)),
@@ -92,7 +96,7 @@ def test_two_workers_take_the_steps_of_one(runs: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", [*methods.names(), *OTHERS])
-def test_two_workers_tell_the_story_of_one(runs: Path, case: str) -> None:
+def test_workers_give_the_metrics_and_embeddings_of_one(runs: Path, case: str) -> None:
     alone, shared = RunFolder(runs / "alone" / case), RunFolder(runs / "shared" / case)
     for one, two in zip(journal.read(alone.metrics), journal.read(shared.metrics), strict=True):
         assert one.keys() == two.keys()
@@ -101,9 +105,34 @@ def test_two_workers_tell_the_story_of_one(runs: Path, case: str) -> None:
     assert read_scores(shared.scores).metrics.keys() == read_scores(alone.scores).metrics.keys()
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"budget\.workers 3 do not share a batch of 64 evenly"):
-        read_experiment(Path("experiments/proxy_anchor_demo.yaml"), ["budget.workers=3"])
+@pytest.mark.parametrize("batch", [180, 120, 100, 64, 17, 16])
+@pytest.mark.parametrize("workers", [8, 16])
+def test_published_batches_are_shared_among_any_number_of_workers(batch: int, workers: int) -> None:
+    words = [f"budget.workers={workers}", f"data.batch_size={batch}"]
+    read_experiment(Path("experiments/margin_demo.yaml"), [*words, "data.images_per_class=null"])
+    rows = np.arange(batch)
+    shares = [rows[Team(rank, workers).own(batch)] for rank in range(workers)]
+    np.testing.assert_array_equal(np.concatenate(shares), rows)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_more_workers_than_images_of_a_batch_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"budget\.workers 65 are more than the 64 images"):
+        read_experiment(Path("experiments/proxy_anchor_demo.yaml"), ["budget.workers=65"])
+
+
+def test_a_resumed_run_is_what_the_first_worker_sees(runs: Path) -> None:
+    said = [(runs / "shared" / f"resumed{rank}.txt").read_text() for rank in range(WORKERS)]
+    assert said == WORKERS * ["epochs [1, 2], True"]
+
+
+def test_what_the_first_worker_cannot_read_ends_all_with_its_sentence(runs: Path) -> None:
+    said = [(runs / "shared" / f"damaged{rank}.txt").read_text() for rank in range(WORKERS)]
+    assert len(said) == WORKERS
+    for text in said:
+        kind, _, sentence = text.partition(" ")
+        assert kind in ("DamagedCheckpoint", "DataError")
+        assert "checkpoints/last.pt: is not a checkpoint of dmlray or is damaged" in sentence
 
 
 def test_workers_gather_what_each_of_them_gives(tmp_path: Path) -> None:

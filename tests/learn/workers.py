@@ -1,27 +1,66 @@
 """Processes that share each batch: the side of `test_team.py` that runs in them."""
 
 from pathlib import Path
+from shutil import copytree
 
 import torch
 import torch.distributed as dist
 
+from dmlray.errors import DataError
+from dmlray.learn import gradient_average
 from dmlray.learn.job import job
+from dmlray.learn.loop import Epoch
 from dmlray.learn.team import Team
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 
+RESUMED = "validation"
+
 
 def work(rank: int, size: int, plans: dict[str, Experiment], root: Path) -> None:
-    """Run every plan as one of `size` workers; the run folders are below `root`."""
+    """Run every plan as one of `size` workers; what all see of the disk is in the first's root."""
     torch.set_num_threads(1)
+    gradient_average.BUCKET = 1 << 12  # several of them, on their way at once
     meeting = f"file://{root / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
+    place = Place(torch.device("cpu"), team=Team(rank, size))
+    seen = root / f"elsewhere{rank}" if rank else root
     for name, plan in plans.items():
-        place = Place(torch.device("cpu"), team=Team(rank, size))
-        job(plan, RunFolder(root / name), lambda epoch: None, place)
+        job(plan, RunFolder(seen / name), lambda epoch: None, place)
+    (root / f"resumed{rank}.txt").write_text(resume(plans[RESUMED], seen / RESUMED, place))
+    (root / f"damaged{rank}.txt").write_text(damage(plans[RESUMED], seen, place))
+    assert not rank or not seen.exists()
     dist.barrier()
     dist.destroy_process_group()
+
+
+def resume(plan: Experiment, path: Path, place: Place) -> str:
+    """Score a finished run again from its checkpoints: which epochs are reported, and if equal."""
+    folder, epochs = RunFolder(path), list[int]()
+
+    def report(epoch: Epoch) -> None:
+        epochs.append(epoch.number)
+
+    before = job(plan, folder, report, place)
+    if place.team.leads:
+        folder.scores.unlink()
+    after = job(plan, folder, report, place)
+    return f"epochs {epochs}, {before == after}"
+
+
+def damage(plan: Experiment, root: Path, place: Place) -> str:
+    """Meet a damaged checkpoint in a copy of the run; what is raised."""
+    folder = RunFolder(root / "damaged")
+    if place.team.leads:
+        copytree(root / RESUMED, folder.path)
+        folder.scores.unlink()
+        folder.last_checkpoint.write_bytes(b"damaged")
+    try:
+        job(plan, folder, lambda epoch: None, place)
+    except DataError as error:
+        return f"{type(error).__name__} {error}"
+    return "nothing"
 
 
 def gather(rank: int, size: int, root: Path) -> None:
