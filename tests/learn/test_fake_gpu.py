@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dmlray.data import loader
 from dmlray.learn.job import job
 from dmlray.learn.training import Place
 from dmlray.plans.files import read_experiment
@@ -109,6 +110,22 @@ def test_a_wait_in_a_step_is_noted(
     with fake_gpu() as waits:
         job(plan, RunFolder(tmp_path), lambda _: None, Place(GPU), with_zero_shot=False)
         assert any(wait.in_step and wait.what == "item" for wait in waits)
+
+
+def test_all_epochs_are_uploaded_on_one_stream(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMLRAY_CACHE", str(images.parent / "cache"))
+    words = [*toy_words(images, 3), "protocol.selection=validation", "protocol.folds=2"]
+    plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
+    loader._upload_stream.cache_clear()
+    with fake_gpu():
+        made, Stream = list[object](), torch.cuda.Stream
+        monkeypatch.setattr(torch.cuda, "Stream", lambda *_: made.append(0) or Stream())
+        job(plan, RunFolder(tmp_path), lambda _: None, Place(GPU), with_zero_shot=False)
+        monkeypatch.undo()
+    loader._upload_stream.cache_clear()
+    assert len(made) == 1
 
 
 def test_the_fake_refuses_what_cuda_refuses_and_notes_what_waits() -> None:

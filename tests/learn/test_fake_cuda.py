@@ -1,0 +1,85 @@
+"""On torch's own fake CUDA tensors: no operation mixes devices, and the fused optimizer moves all.
+
+They have shapes, types and a device but no numbers, and cannot go backward without a driver.
+`pml` is exempt: its losses and miners are the library's, and they look at their tensors.
+"""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dmlray import methods
+from dmlray.learn.optimizer import build, clip
+from dmlray.learn.step import forward
+from dmlray.methods import Batch, idml
+from dmlray.plans.experiment import Budget, Experiment, Method, Optimizer
+from tests.learn.test_host_syncs import BATCH, CASES, CLASSES, SIDE, WIDTH, ToyTrunk
+
+GPU = "cuda"
+FAKE = FakeTensorMode()  # one for all tests: what a method keeps for its next call is of this mode
+pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available:UserWarning")  # for autocast
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixing of images without numbers, and copies of a network that stay in its fake mode."""
+
+    def mixing(count: int, beta: float, device: torch.device) -> tuple[float, torch.Tensor]:
+        return 0.3, torch.randperm(count, device=device)
+
+    monkeypatch.setattr(idml, "draw_mixing", mixing)
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)
+
+
+@pytest.mark.parametrize("optimizer_name", ["adamw", "adam", "sgd", "rmsprop"])
+def test_an_optimizer_on_a_gpu_moves_all_parameters_in_few_kernels(optimizer_name: str) -> None:
+    with FAKE:
+        with torch.device(GPU):
+            learner = methods.load("margin").Learner(
+                methods.load("margin").Config(), ToyTrunk(), WIDTH, CLASSES
+            )
+        optimizer = build(Optimizer(name=optimizer_name), learner.groups())
+        for parameter in learner.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        if optimizer_name != "sgd":  # torch knows its fused step on real tensors only
+            optimizer.step()
+        fused = "foreach" if optimizer_name == "rmsprop" else "fused"
+        assert all(group[fused] for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "knobs"), CASES)
+def test_a_step_stays_on_its_gpu(name: str, knobs: dict[str, Any], precision: str) -> None:
+    method = methods.load(name)
+    config = method.Config(**knobs)
+    plan = Experiment(
+        method=Method(name=name, config=config),
+        optimizer=Optimizer(clip_value=10.0, clip_norm=10.0),
+        budget=Budget(precision=precision),
+    )
+    with FAKE:
+        with torch.device(GPU):
+            learner = method.Learner(config, ToyTrunk(), WIDTH, CLASSES).train()
+        views = (2,) if getattr(learner, "views", 1) == 2 else ()
+        images = torch.randn(BATCH, *views, 3, SIDE, SIDE, device=GPU)
+        labels = torch.arange(BATCH, device=GPU) % CLASSES
+        getattr(learner, "start_epoch", lambda epoch: None)(0)
+        terms = learner.loss(forward(learner, Batch(images, labels), plan), labels)
+        assert {(term.device.type, term.dtype) for term in terms.values()} == {(GPU, torch.float32)}
+        optimizer = build(plan.optimizer, learner.groups())
+        for parameter in learner.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        clip(optimizer, plan.optimizer)
+        optimizer.step()
+        with torch.no_grad():
+            getattr(learner, "after_step", nullcontext)()
+            embedded = learner.eval().embed(images[:, 0] if views else images)
+        assert embedded.device.type == GPU and len(embedded) == BATCH
+
+
+def test_the_fake_refuses_a_mix_of_devices() -> None:
+    with FAKE, pytest.raises(Exception, match="device"):
+        torch.ones(2, device=GPU) + torch.ones(2)
