@@ -7,7 +7,11 @@ of the feed alone, in bfloat16; the step's share of the rate of a large bfloat16
 the bandwidth of a large copy, both measured here (of the traffic only that of activations kept
 for the backward pass counts, once written and once read). Then scores of Stanford Online
 Products' size, against their float32 products alone, and a merge of 48 members, against scoring
-the concatenation for each size. Seconds are by the clock, until the device has finished; the
+the concatenation for each size. Then for ResNet-50 the step in float32, TF32, bfloat16 and
+compiled; epochs with checkpoints, and with evaluation, against the bare step; how memory grows
+over 40 epochs; and two trainings at once on the device against one. A part that fails is noted
+and the others go on.
+Seconds are by the clock, until the device has finished; the
 median of the rounds after one to warm up. Ends with status 1 if values are wrong.
 """
 
@@ -17,22 +21,19 @@ try:
     import numpy as np
     import torch
     from _gpu_scores import score
+    from _gpu_setup import FULL, SMALL, Size, feed, photos, plan
+    from _gpu_training import guarded, precisions, trainings, two_members
     from _race import Rate, conclude, timed
-    from PIL import Image
     from torch import Tensor
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dmlray.data.cache import open_cache
     from dmlray.data.dataset import Dataset
-    from dmlray.data.folds import train_subset
-    from dmlray.data.loader import Feed
     from dmlray.learn.loop import fit
     from dmlray.learn.optimizer import build
     from dmlray.learn.step import forward, step
     from dmlray.learn.training import Place, build_learner
     from dmlray.methods import Batch, Learner
     from dmlray.plans.experiment import Experiment
-    from dmlray.plans.files import read_experiment
 except ImportError as missing:
     sys.exit(
         f"gpu.py needs {missing.name}, which is not installed here: pip install {missing.name}"
@@ -41,35 +42,11 @@ except ImportError as missing:
 import argparse
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
-CLASSES, PHOTOS = 100, 64
 REPEATS = 20
-NETWORKS = {  # name -> experiment, side in pixels
-    "resnet50": ("proxy_anchor_cub", 224),
-    "resnet18": ("dreml_cub", 256),
-    "bn_inception": ("proxy_anchor_cub", 224),
-}
-
-
-class Size(NamedTuple):
-    """How much is measured."""
-
-    images: int  # of the training set
-    batch: int
-    steps: int
-    side: int | None  # pixels, None as published
-    product: int  # rows of the square product
-    copied: int  # bytes
-    scored: int  # embeddings
-    members: int
-    rounds: int = 1
-
-
-FULL = Size(6_400, 128, 50, None, 8192, 4 << 30, 60_502, 48)
-SMALL = Size(32, 8, 2, 64, 256, 1 << 20, 600, 3)
 
 
 class Peaks(NamedTuple):
@@ -95,11 +72,17 @@ def main() -> int:
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DMLRAY_CACHE"] = f"{folder}/cache"
-        dataset = _dataset(Path(folder), size.images)
-        for name in NETWORKS:
+        dataset = photos(Path(folder), size.images)
+        for name in size.networks:
             found, finite = _train(name, dataset, device, size, peaks, options.compile)
             ratios |= found
             wrong += [] if finite else [f"{name}: the loss is not finite"]
+        for part in (
+            partial(precisions, dataset, device, size),
+            partial(trainings, dataset, Path(folder), device, size),
+            partial(two_members, device, options.small),
+        ):
+            ratios |= guarded(part, wrong)
     found, different = score(device, size.scored, size.members, size.rounds)
     return conclude(ratios | found, wrong + different)
 
@@ -131,57 +114,27 @@ def _peaks(device: torch.device, size: Size) -> Peaks:
     return peaks
 
 
-def _dataset(folder: Path, count: int) -> Dataset:
-    """Noisy photos of 500 x 375 pixels, each standing for many."""
-    rng = np.random.default_rng(0)
-    photos = folder / "photos"
-    photos.mkdir()
-    for number in range(PHOTOS):
-        pixels = rng.integers(0, 256, (375, 500, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(photos / f"{number}.jpg")
-    files = tuple(f"{number % PHOTOS}.jpg" for number in range(count))
-    labels = np.arange(count) % CLASSES
-    classes = tuple(f"{label:03d}" for label in range(CLASSES))
-    return Dataset("photos", photos, files, labels, classes, CLASSES)
-
-
-def _plan(name: str, size: Size, compile_trunk: bool) -> Experiment:
-    experiment, side = NETWORKS[name]
-    return read_experiment(
-        ROOT / "experiments" / f"{experiment}.yaml",
-        [
-            f"backbone.name={name}",
-            "backbone.weights=none",
-            f"data.batch_size={size.batch}",
-            f"data.transform.size={size.side or side}",
-            "budget.precision=bfloat16",
-            f"budget.compile={str(compile_trunk).lower()}",
-            f"budget.epochs={size.rounds + 1}",
-            "budget.warmup_epochs=0",
-        ],
-    ).experiment
-
-
 def _train(
     name: str, dataset: Dataset, device: torch.device, size: Size, peaks: Peaks, compiled: bool
 ) -> tuple[dict[str, float], bool]:
     """Rates of one network, and whether its loss stayed finite."""
     torch.manual_seed(0)
-    plan = _plan(name, size, compiled)
-    learner = build_learner(plan, CLASSES, Place(device))
-    feed = _feed(plan, learner, dataset, device)
-    images, labels = next(feed.epoch(0))
-    plain = _plan(name, size, False)  # what counts operations cannot look into compiled ones
-    flops, kept = _work(build_learner(plain, CLASSES, Place(device)), plain, images, labels)
-    optimizer = build(plan.optimizer, learner.groups())
-    epochs, losses = fit(learner, feed, optimizer, plan), list[float]()
+    of = plan(name, size, f"budget.compile={str(compiled).lower()}")
+    learner = build_learner(of, dataset.train_classes, Place(device))
+    batches = feed(of, learner, dataset, device)
+    images, labels = next(batches.epoch(0))
+    plain = plan(name, size)  # what counts operations cannot look into compiled ones
+    counted = build_learner(plain, dataset.train_classes, Place(device))
+    flops, kept = _work(counted, plain, images, labels)
+    optimizer = build(of.optimizer, learner.groups())
+    epochs, losses = fit(learner, batches, optimizer, of), list[float]()
 
     def steps() -> None:
         for _ in range(size.steps):
-            step(learner, images, labels, optimizer, plan)
+            step(learner, images, labels, optimizer, of)
 
     def go_through() -> None:
-        for _ in feed.epoch(1):
+        for _ in batches.epoch(1):
             pass
 
     def loop() -> None:
@@ -189,11 +142,12 @@ def _train(
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    runs = (loop, feed.batches_per_epoch), (steps, size.steps), (go_through, feed.batches_per_epoch)
+    count = batches.batches_per_epoch
+    runs = (loop, count), (steps, size.steps), (go_through, count)
     learner.train()
     rates = [Rate(timed(run, device, size.rounds), count * size.batch) for run, count in runs]
     shares = rates[1].median * flops / peaks.flops, rates[1].median * 2 * kept / peaks.bytes
-    print(f"{name}, {plan.data.transform.size} px, batch {size.batch}, images/s:")
+    print(f"{name}, {of.data.transform.size} px, batch {size.batch}, images/s:")
     for what, rate in zip(("loop", "step", "feed"), rates, strict=True):
         print(f"  {what} {rate}", flush=True)
     print(
@@ -213,19 +167,7 @@ def _peak_memory(device: torch.device) -> str:
     return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of memory at most"
 
 
-def _feed(plan: Experiment, learner: Learner, dataset: Dataset, device: torch.device) -> Feed:
-    statistics = learner.trunk.statistics
-    threads = max(1, len(os.sched_getaffinity(0)) - 1)
-    return Feed(
-        open_cache(dataset, plan.data.transform.resize), train_subset(dataset),
-        plan.data.transform, plan.data.batch_size, None, 0,
-        statistics.mean, statistics.std, statistics.scale, statistics.bgr, device, threads,
-    )  # fmt: skip
-
-
-def _work(
-    learner: Learner, plan: Experiment, images: Tensor, labels: Tensor
-) -> tuple[float, float]:
+def _work(learner: Learner, of: Experiment, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """Floating-point operations per image of a step, and bytes kept for its backward pass."""
     kept: dict[int, int] = {}
 
@@ -237,7 +179,7 @@ def _work(
         FlopCounterMode(display=False) as counter,
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
     ):
-        terms = learner.train().loss(forward(learner, Batch(images, labels), plan), labels)
+        terms = learner.train().loss(forward(learner, Batch(images, labels), of), labels)
         torch.stack(list(terms.values())).sum().backward()
     learner.zero_grad()
     return counter.get_total_flops() / len(images), sum(kept.values()) / len(images)
