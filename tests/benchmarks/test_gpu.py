@@ -26,24 +26,12 @@ def run(missing: list[str], *words: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.slow
 def test_every_line_is_printed_without_ray_optuna_and_faiss() -> None:
-    found = run(
-        ["ray", "optuna", "faiss", "sklearn", "scipy", "rich", "click"],
-        "--device",
-        "cpu",
-        "--small",
-    )
+    absent = ["ray", "optuna", "faiss", "sklearn", "scipy", "rich", "click"]
+    found = run(absent, "--device", "cpu", "--small", "--rounds", "1")
     assert found.returncode == 0, found.stderr
-    for part in (
-        "test_resnet",
-        "TFLOP/s",
-        "GB/s",
-        "merge of 3",
-        "scores",
-        "tf32",
-        "checkpoints and",
-    ):
+    for part in ("test_resnet", "TFLOP/s", "merge of 3", "scores", "tf32", "checkpoints and"):
         assert part in found.stdout
-    assert found.stdout.count("RATIO gpu_") == 11
+    assert found.stdout.count("RATIO gpu_") == 10
 
 
 @pytest.mark.parametrize(
