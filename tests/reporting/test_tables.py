@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from dmlray.reporting.display import Display
-from dmlray.reporting.tables import print_table
+from dmlray.reporting.tables import print_table, protocol
 from dmlray.reporting.tensorboard import TensorBoard
 from tests.reporting.test_report import scores
 
@@ -59,3 +59,9 @@ def test_settings_with_any_name_reach_tensorboard(tmp_path: Path) -> None:
     board.close()
     (file,) = tmp_path.glob("events.out.tfevents.*")
     assert rb"/a\udcff\x1b" in file.read_bytes()
+
+
+def test_the_protocol_names_the_precision_where_the_run_recorded_it() -> None:
+    found = scores(precision="bfloat16, embeddings in tf32")
+    assert "; computed in bfloat16, embeddings in tf32; n = " in protocol(found)
+    assert "computed" not in protocol(scores())
