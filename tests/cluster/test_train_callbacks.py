@@ -91,7 +91,7 @@ def test_a_mistake_of_one_worker_ends_all_once(
             file.write("x")
         if place.team.rank == workers - 1:
             raise failure
-        place.team.wait()  # for ever, if nothing ended this worker
+        torch.distributed.barrier()  # for ever, if nothing ended this worker
 
     monkeypatch.setattr(training, "job", fails)
     ray.cloudpickle.register_pickle_by_value(training)  # with `fails` in it
