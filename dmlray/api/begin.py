@@ -9,6 +9,7 @@ from typing import Any
 
 from dmlray import methods
 from dmlray.api.run_lock import RunLock
+from dmlray.atomic_files import storage_error
 from dmlray.data.cache import images_folder
 from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, Interrupted, StorageError
@@ -19,7 +20,6 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.problems import nearest
 from dmlray.reporting.display import Display
-from dmlray.storage import storage_error
 
 RUNS = Path("runs")
 _logger = logging.getLogger(__name__)

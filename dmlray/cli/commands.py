@@ -35,7 +35,7 @@ class Main(click.Group):
             except Interrupted as error:
                 exit_interrupted(error)
             except OSError as error:
-                from dmlray.storage import storage_error
+                from dmlray.atomic_files import storage_error
 
                 failure = storage_error(error)
                 if failure is None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from dmlray import backbones
+from dmlray.atomic_files import storage_error
 from dmlray.cluster import nodes
 from dmlray.cluster.session import session
 from dmlray.data import catalogue
 from dmlray.data.cache import cache_folder
 from dmlray.errors import DmlrayError, ResourceError
 from dmlray.learn.environment import versions
-from dmlray.storage import storage_error
 
 _GIB = 1 << 30
 

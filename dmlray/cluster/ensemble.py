@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from dmlray.atomic_files import storage_error
 from dmlray.cluster.breakage import Breakage
 from dmlray.cluster.failures import DIED, is_out_of_memory, is_plain_out_of_memory
 from dmlray.cluster.member_failures import MemberFailures
@@ -24,7 +25,6 @@ from dmlray.learn import journal
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
-from dmlray.storage import storage_error
 
 _LOOK = 0.5  # seconds between looks at the cluster and the journals
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from ray.exceptions import OutOfMemoryError, RayTaskError
 
+from dmlray.atomic_files import storage_error
 from dmlray.errors import DmlrayError, RunError
-from dmlray.storage import storage_error
 
 DIED = "its process or node died"
 _NO_MEMORY = RunError(

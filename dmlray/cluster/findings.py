@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dmlray.cluster.record import REASON, SAME_AS
 from dmlray.cluster.study import Study
-from dmlray.knobs import Choice, Distribution
+from dmlray.distributions import Choice, Distribution
 from dmlray.learn import journal
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search

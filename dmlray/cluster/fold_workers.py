@@ -9,6 +9,7 @@ from ray.train.torch import TorchTrainer
 from ray.util import get_current_placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
+from dmlray.atomic_files import write_text
 from dmlray.cluster.failures import told
 from dmlray.cluster.process_group import ProcessGroup
 from dmlray.cluster.watch import watch
@@ -21,7 +22,6 @@ from dmlray.learn.team import Team
 from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
-from dmlray.storage import write_text
 
 _GROUP = "placement_group"  # file in a trial's folder: the resources its workers hold
 

@@ -23,8 +23,8 @@ from optuna.study import StudyDirection, create_study
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
+from dmlray.atomic_files import whole_file
 from dmlray.errors import DiskFull, StorageError
-from dmlray.storage import whole_file
 
 NAME = "dmlray"
 PLAN = "plan"  # the study's own note of what it searches

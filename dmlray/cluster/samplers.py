@@ -17,7 +17,7 @@ from optuna.samplers import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from dmlray.knobs import Choice, Distribution, Float, Int, Value
+from dmlray.distributions import Choice, Distribution, Float, Int, Value
 from dmlray.plans.settings import Settings
 
 

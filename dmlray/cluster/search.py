@@ -11,6 +11,7 @@ from optuna.exceptions import StorageInternalError
 from ray import tune
 from ray.tune.error import TuneError
 
+from dmlray.atomic_files import storage_error
 from dmlray.cluster.failures import told
 from dmlray.cluster.findings import find
 from dmlray.cluster.fold_workers import train_folds
@@ -33,7 +34,6 @@ from dmlray.plans.search import Search
 from dmlray.plans.settings import SCORES
 from dmlray.reporting.display import Display
 from dmlray.reporting.findings import Findings
-from dmlray.storage import storage_error
 
 # Yields epochs and writes each into the folder's journal before; only on CPUs, one trial a process.
 Job = Callable[[Experiment, RunFolder, Place], Iterator[Epoch]]

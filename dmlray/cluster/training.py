@@ -7,6 +7,7 @@ from typing import Any
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchTrainer
 
+from dmlray.atomic_files import storage_error
 from dmlray.cluster.failures import is_out_of_memory, of_worker
 from dmlray.cluster.process_group import ProcessGroup
 from dmlray.cluster.reporters import ToTensorBoard, to_train
@@ -24,7 +25,6 @@ from dmlray.learn.training import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
-from dmlray.storage import storage_error
 
 _MAX_RESTARTS = 2  # of a dead worker
 _NO_MEMORY = (

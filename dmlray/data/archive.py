@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from dmlray.atomic_files import whole_file, write_json
 from dmlray.data.build import Progress
 from dmlray.data.members import DAMAGE, Member, checked, opened
 from dmlray.errors import DataError
-from dmlray.storage import whole_file, write_json
 
 LISTS = frozenset({".mat", ".txt"})  # what comes beside an archive and is copied as it is
 

@@ -11,10 +11,10 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from dmlray.config_model import Knobs
 from dmlray.data import boxes
 from dmlray.data.cache import Cache
 from dmlray.data.decode import resized
-from dmlray.knobs import Knobs
 
 Channels = tuple[float, float, float]
 

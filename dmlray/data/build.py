@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dmlray.atomic_files import write_array
 from dmlray.data.decode import UnreadableImage, decoded, decoded_size
 from dmlray.data.findings import Findings
 from dmlray.errors import DataError, ResourceError
-from dmlray.storage import write_array
 
 IMAGES, INDEX, JOB = "images.bin", "index.npy", "job.json"
 FEW = 2000  # images below which more processes cost more time than they save

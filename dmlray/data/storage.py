@@ -11,8 +11,8 @@ from tempfile import TemporaryFile
 
 from filelock import FileLock, Timeout
 
+from dmlray.atomic_files import storage_error
 from dmlray.errors import DataError, DiskFull
-from dmlray.storage import storage_error
 
 _logger = logging.getLogger(__name__)
 PART = ".partial-"  # then the host and the process that makes it

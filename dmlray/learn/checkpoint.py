@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer
 
+from dmlray.atomic_files import whole_file
 from dmlray.errors import DamagedCheckpoint, DataError
 from dmlray.file_reading import read_bytes, reason
 from dmlray.learn.optimizer_state import load_state, state_problem
 from dmlray.learn.run_files import checked
 from dmlray.learn.team import ALONE, Team
-from dmlray.storage import whole_file
 from dmlray.tensor_files import parse_tensors, unusable
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from dmlray.atomic_files import write_array
 from dmlray.file_reading import open_regular, sha256
-from dmlray.storage import write_array
 
 _MAGIC = b"\x93NUMPY"
 _TOLERANCE = 1e-2  # of a length: rows normalised in half precision are off by a thousandth

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dmlray.atomic_files import write_json
 from dmlray.data.dataset import FINGERPRINT_FORMAT, Dataset
 from dmlray.errors import DataError
 from dmlray.file_reading import read_json
@@ -16,7 +17,6 @@ from dmlray.learn.device import driver
 from dmlray.learn.precision import Arithmetic, float32_products
 from dmlray.learn.training import Place
 from dmlray.plans.folder import RunFolder
-from dmlray.storage import write_json
 
 _logger = logging.getLogger(__name__)
 PACKAGES = (

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from dmlray.atomic_files import write_json
 from dmlray.data import folds
 from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
@@ -35,7 +36,6 @@ from dmlray.learn.training import (
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import write_experiment
 from dmlray.plans.folder import RunFolder
-from dmlray.storage import write_json
 
 
 def job(

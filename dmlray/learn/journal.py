@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
+from dmlray.atomic_files import write_json, write_text
 from dmlray.errors import DataError
 from dmlray.file_reading import parse_json, read_bytes, reason
 from dmlray.learn.run_files import FromOne, FromZero, Text, read_checked
-from dmlray.storage import write_json, write_text
 
 _MOST = 256 << 20  # bytes of a journal: 10,000 epochs of many metrics take a few MB
 

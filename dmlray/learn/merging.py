@@ -8,6 +8,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from dmlray.atomic_files import write_json
 from dmlray.data import folds
 from dmlray.data.folds import Subset
 from dmlray.errors import ConfigError, DataError
@@ -24,7 +25,6 @@ from dmlray.learn.scores import Scores
 from dmlray.learn.training import Place, fold_task, load_dataset
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge
-from dmlray.storage import write_json
 
 Counting = Callable[[str], Callable[[int, int], None]]
 

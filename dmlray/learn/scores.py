@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
+from dmlray.atomic_files import write_json
 from dmlray.errors import DataError, RunError
 from dmlray.file_reading import reason
 from dmlray.learn.run_files import (
@@ -20,7 +21,6 @@ from dmlray.learn.run_files import (
     checked,
     read_checked,
 )
-from dmlray.storage import write_json
 
 Selection = Literal["validation", "last", "best_on_test", "mixed"]
 

@@ -11,8 +11,9 @@ from typing import Any, Protocol, cast
 
 from torch import nn
 
+from dmlray.config_model import Knobs
+from dmlray.distributions import Space
 from dmlray.errors import ConfigError
-from dmlray.knobs import Knobs, Space
 from dmlray.methods._contract import Batch, Group, Learner, LibraryLoss, Outputs, Published
 
 __all__ = [

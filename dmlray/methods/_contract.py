@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from dmlray.knobs import Value
+from dmlray.distributions import Value
 
 Outputs = dict[str, Tensor]
 

@@ -7,7 +7,8 @@ from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
-from dmlray.knobs import Choice, Float, Int, Knobs, Space, Value
+from dmlray.config_model import Knobs
+from dmlray.distributions import Choice, Float, Int, Space, Value
 from dmlray.losses.margin import Count
 from dmlray.methods._contract import Published
 from dmlray.methods._triplets import Sharing

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from dmlray.knobs import Value
+from dmlray.distributions import Value
 from dmlray.methods._contract import Published
 
 _CUB: dict[str, Value] = {

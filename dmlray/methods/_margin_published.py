@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from dmlray.knobs import Value
+from dmlray.distributions import Value
 from dmlray.methods._contract import Published
 
 # The one drop is half an epoch late, because the plan rounds fractions of the run down.

@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dmlray.config_model import Knobs
 from dmlray.data.meta_classes import deal
-from dmlray.knobs import Choice, Float, Int, Knobs, Space, Value
+from dmlray.distributions import Choice, Float, Int, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.methods._contract import Batch, Group, Outputs, Published
 from dmlray.methods._head import trainable

@@ -11,8 +11,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from dmlray.config_model import Knobs
+from dmlray.distributions import Choice, Float, Space
 from dmlray.errors import ConfigError
-from dmlray.knobs import Choice, Float, Knobs, Space
 from dmlray.losses.cosine import pairwise_cosines, unit_rows
 from dmlray.losses.proxy_anchor import proxy_anchor
 from dmlray.methods._contract import Batch, Group, Outputs

@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmlray.knobs import Choice, Float, Knobs, Space, Value
+from dmlray.config_model import Knobs
+from dmlray.distributions import Choice, Float, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.losses.introspective import IntrospectiveProxyAnchor
 from dmlray.losses.introspective_pairs import IntrospectivePairs, PairForm

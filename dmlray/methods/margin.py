@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmlray.knobs import Choice, Float, Knobs, Space
+from dmlray.config_model import Knobs
+from dmlray.distributions import Choice, Float, Space
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.margin import Count, margin_loss
 from dmlray.losses.triplet import triplet_loss

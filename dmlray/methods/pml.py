@@ -15,8 +15,9 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
+from dmlray.config_model import Knobs
+from dmlray.distributions import Float, Space, Value
 from dmlray.errors import RunError
-from dmlray.knobs import Float, Knobs, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.methods._contract import Batch, Group, Outputs, Published
 from dmlray.methods._head import linear_head, principal_head, trainable

@@ -7,7 +7,8 @@ B batch, D embedding.
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmlray.knobs import Float, Knobs, Space, Value
+from dmlray.config_model import Knobs
+from dmlray.distributions import Float, Space, Value
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss
 from dmlray.methods._contract import Batch, Group, Outputs, Published

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmlray.knobs import Choice, Float, Knobs, Space, Value
+from dmlray.config_model import Knobs
+from dmlray.distributions import Choice, Float, Space, Value
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.relationship import (
     Absent,

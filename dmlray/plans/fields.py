@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from dmlray import methods
-from dmlray.knobs import Knobs
+from dmlray.config_model import Knobs
 from dmlray.plans.experiment import Experiment
 
 

@@ -10,15 +10,15 @@ import yaml
 from pydantic import ValidationError
 
 from dmlray import methods
+from dmlray.atomic_files import write_text
+from dmlray.config_model import Knobs
 from dmlray.data import catalogue
 from dmlray.errors import ConfigError
-from dmlray.knobs import Knobs
 from dmlray.plans.experiment import Experiment, Method
 from dmlray.plans.fields import takes_text
 from dmlray.plans.problems import nearest, problems
 from dmlray.plans.voices import Voice, flatten, nest, read_file, read_overrides
 from dmlray.printable import printable, shortened
-from dmlray.storage import write_text
 
 
 @dataclass(frozen=True)

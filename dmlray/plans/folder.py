@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dmlray.atomic_files import storage_error
 from dmlray.errors import ConfigError, DiskFull
 from dmlray.local_paths import refuse_address
-from dmlray.storage import storage_error
 
 KINDS = ("search", "ensemble", "cross_validation", "repeat", "merge", "experiment")
 _LONGEST = Path(".ray", "x" * 200)  # about what Ray's own files need below a run folder

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from dmlray.config_model import Knobs
 from dmlray.errors import ConfigError
-from dmlray.knobs import Knobs
 from dmlray.plans.files import write_plan
 from dmlray.plans.problems import problems
 from dmlray.plans.voices import read_file

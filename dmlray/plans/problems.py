@@ -9,7 +9,7 @@ import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from dmlray.knobs import Knobs
+from dmlray.config_model import Knobs
 from dmlray.printable import shortened
 
 _NUMBERS = {int: "a whole number", float: "a number"}

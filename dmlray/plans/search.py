@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from dmlray import methods
+from dmlray.distributions import Choice
 from dmlray.errors import ConfigError
-from dmlray.knobs import Choice
 from dmlray.local_paths import local_path
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import types_of

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from dmlray.knobs import Knobs
+from dmlray.config_model import Knobs
 from dmlray.printable import shortened
 
 SCORES = ("map_at_r", "recall_at_1", "r_precision")  # of each epoch, on validation classes

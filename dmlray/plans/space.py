@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dmlray.config_model import Knobs
+from dmlray.distributions import Choice, Distribution, Float, Int, Space, Value
 from dmlray.errors import ConfigError
-from dmlray.knobs import Choice, Distribution, Float, Int, Knobs, Space, Value
 from dmlray.plans.problems import problems
 from dmlray.plans.voices import Voice
 

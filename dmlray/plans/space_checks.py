@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dmlray.distributions import Distribution
 from dmlray.errors import ConfigError
-from dmlray.knobs import Distribution
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override
 from dmlray.plans.problems import nearest

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dmlray.knobs import Choice, Distribution, Float, Int, Value
+from dmlray.distributions import Choice, Distribution, Float, Int, Value
 from dmlray.plans.space import Ranges, holds
 
 

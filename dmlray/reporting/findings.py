@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dmlray.atomic_files import write_json
 from dmlray.plans.folder import RunFolder
-from dmlray.storage import write_json
 
 _TOP = 5
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dmlray import methods
-from dmlray.knobs import Choice, Distribution, Value
+from dmlray.distributions import Choice, Distribution, Value
 from dmlray.methods import Batch
 
 CLASSES, EACH, SIDE, WIDTH = 20, 4, 8, 32

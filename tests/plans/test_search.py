@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from dmlray import methods
+from dmlray.distributions import Choice, Float, Int
 from dmlray.errors import ConfigError
-from dmlray.knobs import Choice, Float, Int
 from dmlray.plans.search import read_search
 from dmlray.plans.space import Ranges
 from dmlray.plans.space_checks import combinations

@@ -1,17 +1,9 @@
-"""What can be set, and where searching it is sensible."""
+"""Distributions over settings: where searching them is sensible."""
 
 import math
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
-
 Value = bool | int | float | str | None
-
-
-class Knobs(BaseModel):
-    """A frozen group of settings; each field has a default, a legal range, a unit and a help."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
