@@ -15,7 +15,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset, train_subset
 from dmlray.learn.optimizer import build
 from dmlray.learn.step import step
-from dmlray.learn.training import Place, Task, Training, build_learner
+from dmlray.learn.trainer import Place, Task, Training, build_learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from _race import conclude
 
-from dmlray.learn.job import job
 from dmlray.learn.preflight import preflight
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override, read_experiment
 from dmlray.plans.folder import RunFolder

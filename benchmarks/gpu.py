@@ -31,7 +31,7 @@ try:
     from dmlray.learn.loop import fit
     from dmlray.learn.optimizer import build
     from dmlray.learn.step import forward, step
-    from dmlray.learn.training import Place, build_learner
+    from dmlray.learn.trainer import Place, build_learner
     from dmlray.methods import Batch, Learner
     from dmlray.plans.experiment import Experiment
 except ImportError as missing:

@@ -28,9 +28,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from dmlray.cluster.search import Resources, search
 from dmlray.cluster.session import session
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from dmlray.learn.loop import Epoch
-from dmlray.learn.training import Place
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import read_search
@@ -53,8 +53,8 @@ def empty(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
     if FRESH:
         time.sleep(FRESH.pop())
     metrics = {"map_at_r": float(getattr(plan.method.config, "margin"))}  # noqa: B009
-    journal.rewind(folder.metrics, 0)
-    journal.append(folder.metrics, {"epoch": 1, **metrics})
+    metrics_log.rewind(folder.metrics, 0)
+    metrics_log.append(folder.metrics, {"epoch": 1, **metrics})
     yield Epoch(1, metrics)
 
 

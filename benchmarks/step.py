@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dmlray.learn.optimizer import build, clip
 from dmlray.learn.step import call, step
-from dmlray.learn.training import Place, build_learner
+from dmlray.learn.trainer import Place, build_learner
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment

@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 
 from dmlray.api.begin import prepare
 from dmlray.cli import main
-from dmlray.learn.job import job
 from dmlray.learn.preflight import preflight
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.ensemble import Ensemble, cross_validation
 from dmlray.plans.files import read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder

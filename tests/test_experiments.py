@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from dmlray.learn import journal
-from dmlray.learn.job import job
-from dmlray.learn.scores import read_scores
-from dmlray.learn.training import Place
+from dmlray.learn import metrics_log
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.scores import read_scores
 from tests.data.pictures import picture
 
 pytestmark = pytest.mark.slow
@@ -72,7 +72,7 @@ def test_it_trains_and_scores(
     plan = read_experiment(Path("experiments") / file, words).experiment
     folder = RunFolder(tmp_path / "run")
     job(plan, folder, lambda epoch: None, Place(torch.device("cpu")))
-    losses = [epoch["loss"] for epoch in journal.read(folder.metrics)]
+    losses = [epoch["loss"] for epoch in metrics_log.read(folder.metrics)]
     assert len(losses) == 2 and losses[0] != losses[1]
     scores = read_scores(folder.scores)
     assert scores.test_images == 3 * EACH

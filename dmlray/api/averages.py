@@ -10,12 +10,12 @@ from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.session import session
 from dmlray.cluster.slots import share_of
 from dmlray.data.dataset import Dataset
-from dmlray.learn.averages import score_members
-from dmlray.learn.scores import Scores
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display, Silent
+from dmlray.results.averages import score_members
+from dmlray.scores import Scores
 
 _SIZE = 5  # trainings of `repeat`, where no number is given
 

@@ -15,7 +15,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, Interrupted, StorageError
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
-from dmlray.learn.training import with_folds
+from dmlray.learn.trainer import with_folds
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.problems import nearest

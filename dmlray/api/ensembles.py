@@ -11,9 +11,7 @@ from dmlray.cluster.merging import Merging
 from dmlray.cluster.session import session
 from dmlray.cluster.slots import share_of
 from dmlray.errors import ConfigError
-from dmlray.learn import merging
-from dmlray.learn.scores import Scores
-from dmlray.learn.training import whole_process
+from dmlray.learn.trainer import whole_process
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
@@ -21,6 +19,8 @@ from dmlray.plans.merge import Merge, read_merge
 from dmlray.plans.voices import read_overrides
 from dmlray.reporting.display import Display, Silent
 from dmlray.reporting.report import write_ensemble
+from dmlray.results import merge_runs
+from dmlray.scores import Scores
 
 _SIZE = 8  # members of an ensemble, where nobody says how many
 
@@ -96,9 +96,9 @@ def merge(
         name = "+".join(run.name for run in plan.runs[:3])
         folder = RunFolder(out or RUNS / f"merge_{name}")
     with open_run(folder, "dmlray merge --resume", resumed=bool(resume)) as run:
-        merging.check(plan)
+        merge_runs.check(plan)
         run.begin(lambda: plan.write(folder.plan("merge")))
-        scores = merging.merge(plan, run.folder, whole_process(), display.counting)
+        scores = merge_runs.merge(plan, run.folder, whole_process(), display.counting)
         write_ensemble(run.folder, scores)
         return scores, folder
 

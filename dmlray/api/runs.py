@@ -27,18 +27,18 @@ from dmlray.cluster.session import session
 from dmlray.cluster.study_checks import read_study
 from dmlray.errors import ConfigError
 from dmlray.evaluation import clustering
-from dmlray.learn import job
-from dmlray.learn.averages import score_members
 from dmlray.learn.environment import check_images
-from dmlray.learn.scores import Scores
+from dmlray.learn.run import evaluate as evaluate_run
 from dmlray.learn.space_preflight import preflight_space
-from dmlray.learn.training import load_dataset, whole_process
+from dmlray.learn.trainer import load_dataset, whole_process
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.files import Resolved, read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search, is_search, read_search
 from dmlray.reporting.display import Display, Silent
 from dmlray.reporting.findings import Findings
+from dmlray.results.averages import score_members
+from dmlray.scores import Scores
 
 
 def train(
@@ -148,7 +148,7 @@ def evaluate(run: Path, display: Display | None = None) -> Scores:
     match folder.kind():
         case "experiment":
             plan = read_experiment(folder.plan("experiment")).experiment
-            return job.evaluate(plan, folder, whole_process(), counting)
+            return evaluate_run(plan, folder, whole_process(), counting)
         case "merge":
             return merge(resume=run)[0]
         case "ensemble" | "cross_validation" | "repeat" as kind:

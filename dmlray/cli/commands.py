@@ -114,7 +114,7 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
         echo_wrapped(line)
     echo(f"train it with:  dmlray train {folder.typed}/{folder.best.name}")
     if folder.repeat.scores.exists():
-        from dmlray.learn.scores import read_scores
+        from dmlray.scores import read_scores
 
         print_averages(read_scores(folder.repeat.scores))
     print_folder(folder)

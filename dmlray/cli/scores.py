@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from dmlray.cli.output import echo
 
 if TYPE_CHECKING:
-    from dmlray.learn.scores import Scores
     from dmlray.plans.folder import RunFolder
+    from dmlray.scores import Scores
 
 
 def stage_rows(scores: Scores, name: str) -> list[tuple[str, dict[str, float]]]:

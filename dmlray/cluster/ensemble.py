@@ -21,7 +21,7 @@ from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, livi
 from dmlray.cluster.slot_actor import Slot
 from dmlray.cluster.slots import Hired, Memory, Share, Slots, share_of
 from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
@@ -218,7 +218,7 @@ class Pool:
         return member.scores.exists() and member.embeddings.exists()
 
     def _epochs_of(self, index: int) -> int:
-        return len(journal.read(self.folder.member(index).metrics))
+        return len(metrics_log.read(self.folder.member(index).metrics))
 
     def _show(self, display: Display) -> None:
         active, waiting = set(self.active.values()), set(self.todo)

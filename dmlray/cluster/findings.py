@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dmlray.cluster.record import REASON, SAME_AS
 from dmlray.cluster.study import Study
 from dmlray.distributions import Choice, Distribution
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.reporting.findings import Findings, Row
@@ -41,7 +41,7 @@ def find(plan: Search, folder: RunFolder, study: Study) -> Findings:
 
 
 def _row(plan: Search, folder: RunFolder, trial: FrozenTrial) -> Row:
-    lines = journal.read(folder.trial(trial.number).metrics)
+    lines = metrics_log.read(folder.trial(trial.number).metrics)
     last: dict[str, Any] = lines[-1] if lines else {}
     metrics = {name: last[name] for name in plan.metrics if name in last}
     if trial.state == TrialState.COMPLETE:  # the study is the memory

@@ -14,12 +14,12 @@ from dmlray.cluster.failures import told
 from dmlray.cluster.process_group import ProcessGroup
 from dmlray.cluster.watch import watch
 from dmlray.errors import DmlrayError, RunError, StorageError
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
+from dmlray.learn.cross_validation import Clock, fold_epochs, together
 from dmlray.learn.device import device_of, loader_threads, set_threads
-from dmlray.learn.lockstep import Clock, fold_epochs, together
 from dmlray.learn.loop import Epoch, Report
-from dmlray.learn.team import Team
-from dmlray.learn.training import Place
+from dmlray.learn.process_group import Team
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 
@@ -37,12 +37,12 @@ def train_folds(
     Raises:
         DmlrayError: What a worker met.
     """
-    past, reported = journal.read(folder.metrics), 0
-    journal.rewind(folder.metrics, 0)
+    past, reported = metrics_log.read(folder.metrics), 0
+    metrics_log.rewind(folder.metrics, 0)
 
     def look() -> None:
         nonlocal reported
-        for line in journal.read(folder.metrics)[reported:]:
+        for line in metrics_log.read(folder.metrics)[reported:]:
             reported += 1
             report(Epoch(line.pop("epoch"), line))
 
@@ -100,7 +100,7 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
             return _failure(**failures[0])
         epoch = _mean(plan, [theirs["folds"] for theirs in gathered], gathered[0]["epoch"], clock)
         if team.leads:
-            journal.append(folder.metrics, {"epoch": epoch.number, **epoch.metrics})
+            metrics_log.append(folder.metrics, {"epoch": epoch.number, **epoch.metrics})
     return None
 
 

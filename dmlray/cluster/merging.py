@@ -13,11 +13,11 @@ from dmlray.errors import RunError
 from dmlray.evaluation.growing import MOST_IMAGES, Growing
 from dmlray.evaluation.merge import prefix_scores
 from dmlray.learn.device import device_of, set_threads
-from dmlray.learn.members import Member, joined, member_of, test_labels
-from dmlray.learn.scores import Scores
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.report import write_ensemble
+from dmlray.results.finished_runs import Member, joined, member_of, test_labels
+from dmlray.scores import Scores
 
 _TRIES = 3  # of a merger whose node is lost
 

@@ -4,14 +4,14 @@ import shutil
 from pathlib import Path
 
 from dmlray.errors import ConfigError, DataError, RunError
-from dmlray.learn.members import training_of
-from dmlray.learn.scores import read_zero_shot
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.voices import differences
 from dmlray.reporting.display import Display
+from dmlray.results.finished_runs import training_of
+from dmlray.scores import read_zero_shot
 
 
 def take_up(plan: Ensemble, folder: RunFolder, display: Display) -> None:

@@ -23,11 +23,11 @@ from dmlray.cluster.study import Study
 from dmlray.cluster.watch import watch
 from dmlray.cluster.watcher import Watcher
 from dmlray.errors import DmlrayError, RunError, StorageError
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
+from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.device import device_of, set_threads
-from dmlray.learn.lockstep import lockstep
 from dmlray.learn.loop import Epoch, Report
-from dmlray.learn.training import Place
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
@@ -95,7 +95,7 @@ def _run(
     display.start(f"{missing} trials of {folds} folds, epochs", missing * plan.most_epochs)
     watcher = Watcher(plan, folder, study, display)
     past = [
-        (row.number, journal.read(folder.trial(row.number).metrics)) for row in study.finished()
+        (row.number, metrics_log.read(folder.trial(row.number).metrics)) for row in study.finished()
     ]
     tuner = tune.Tuner(
         tune.with_resources(_trainable(plan, folder, resources, job), _request(resources)),

@@ -9,11 +9,11 @@ from dmlray.cluster.failures import out_of_memory_on_top
 from dmlray.cluster.reporters import ToTensorBoard
 from dmlray.cluster.slots import USABLE, Memory
 from dmlray.errors import ResourceError
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads
-from dmlray.learn.job import job
 from dmlray.learn.loop import Epoch, Report
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 
@@ -43,7 +43,7 @@ class Slot:
         """Train one epoch in `folder`, which is not lost, and measure its GPU; None without one."""
         if self._device.type != "cuda":
             return None
-        finished = len(journal.read(folder.metrics))
+        finished = len(metrics_log.read(folder.metrics))
 
         def report(epoch: Epoch) -> None:
             if epoch.number > finished:

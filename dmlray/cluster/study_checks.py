@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dmlray.cluster.record import NAME, PATIENCE, PLAN, POINT, REASON, SAME_AS, directions, storage
 from dmlray.cluster.samplers import optuna_range
 from dmlray.errors import ConfigError
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.plans.settings import SCORES
@@ -234,7 +234,7 @@ def _same(plan: Search, row: FrozenTrial, rows: list[FrozenTrial]) -> Iterator[s
 def _told_otherwise(plan: Search, folder: RunFolder, row: FrozenTrial) -> Iterator[str]:
     """The trial's own journal, where there is one, has the same numbers."""
     first, epochs = plan.metrics[0], plan.epochs(row.params)
-    for line in journal.read(folder.trial(row.number).metrics):
+    for line in metrics_log.read(folder.trial(row.number).metrics):
         kept = [(first, v) for n, v in row.intermediate_values.items() if n == line["epoch"]]
         if row.state == TrialState.COMPLETE and line["epoch"] == epochs:
             kept += zip(plan.metrics, row.values, strict=True)

@@ -15,16 +15,16 @@ from dmlray.cluster.resources import Cluster
 from dmlray.cluster.train_callbacks import EndAtMistake, EndWithoutRoom
 from dmlray.cluster.watch import watch
 from dmlray.errors import DmlrayError, ResourceError, RunError
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads
-from dmlray.learn.job import job
 from dmlray.learn.loop import Epoch
-from dmlray.learn.scores import Scores, read_scores
-from dmlray.learn.team import Team
-from dmlray.learn.training import Place
+from dmlray.learn.process_group import Team
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
+from dmlray.scores import Scores, read_scores
 
 _MAX_RESTARTS = 2  # of a dead worker
 _NO_MEMORY = (
@@ -129,7 +129,7 @@ class Shown:
         self._count: Callable[[int, int], None] | None = None
 
     def __call__(self) -> None:
-        said = journal.counted(self._folder.counting)
+        said = metrics_log.counted(self._folder.counting)
         if not self._count:
             self._epochs()  # the last one too, before the counting takes its place
         if said:
@@ -137,7 +137,7 @@ class Shown:
             self._count(said.done, said.total)
 
     def _epochs(self) -> None:
-        lines = journal.read(self._folder.metrics)
+        lines = metrics_log.read(self._folder.metrics)
         if lines:
             names = [name for name in ("loss", self._plan.protocol.metric) if name in lines[-1]]
             note = " ".join(f"{name} {lines[-1][name]:.3f}" for name in names)

@@ -15,9 +15,9 @@ from torch.optim.optimizer import Optimizer
 from dmlray.atomic_files import whole_file
 from dmlray.errors import DamagedCheckpoint, DataError
 from dmlray.file_reading import read_bytes, reason
+from dmlray.json_schema import checked
 from dmlray.learn.optimizer_state import load_state, state_problem
-from dmlray.learn.run_files import checked
-from dmlray.learn.team import ALONE, Team
+from dmlray.learn.process_group import ALONE, Team
 from dmlray.tensor_files import parse_tensors, unusable
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dmlray.data.loader import EVALUATION_BATCH, Feed
-from dmlray.learn.team import ALONE, Team
+from dmlray.learn.process_group import ALONE, Team
 
 
 def embed(

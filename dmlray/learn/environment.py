@@ -15,7 +15,7 @@ from dmlray.errors import DataError
 from dmlray.file_reading import read_json
 from dmlray.learn.device import driver
 from dmlray.learn.precision import Arithmetic, float32_products
-from dmlray.learn.training import Place
+from dmlray.learn.trainer import Place
 from dmlray.plans.folder import RunFolder
 
 _logger = logging.getLogger(__name__)

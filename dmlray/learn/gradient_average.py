@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dmlray.learn.team import Team
+from dmlray.learn.process_group import Team
 
 BUCKET = 25 << 20  # bytes of one message, as torch's DistributedDataParallel has it
 Parameters = list[nn.Parameter]

@@ -13,8 +13,8 @@ from dmlray.data.loader import Pair
 from dmlray.learn.divergence import StepNorms, check_epoch, check_weights
 from dmlray.learn.gradient_average import GradientAverage
 from dmlray.learn.optimizer import lr_factor, set_lr
+from dmlray.learn.process_group import ALONE, SharedBatch, Team
 from dmlray.learn.step import Update, call, step
-from dmlray.learn.team import ALONE, SharedBatch, Team
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 

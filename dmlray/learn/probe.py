@@ -14,10 +14,10 @@ from torch.optim.optimizer import Optimizer
 
 from dmlray.data.folds import Subset
 from dmlray.data.loader import AHEAD, Feed, Pair
-from dmlray.learn.job import task
 from dmlray.learn.loop import fit
 from dmlray.learn.optimizer import build
-from dmlray.learn.training import Place, Training, fold_task, load_dataset
+from dmlray.learn.run import task
+from dmlray.learn.trainer import Place, Training, fold_task, load_dataset
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder

@@ -11,7 +11,7 @@ from dmlray.learn.divergence import StepNorms
 from dmlray.learn.gradient_average import GradientAverage
 from dmlray.learn.optimizer import clip, rest_trunk
 from dmlray.learn.precision import arithmetic
-from dmlray.learn.team import ALL_IMAGES, SharedBatch
+from dmlray.learn.process_group import ALL_IMAGES, SharedBatch
 from dmlray.methods import Batch, Learner, Outputs
 from dmlray.plans.experiment import Experiment
 

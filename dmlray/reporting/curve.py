@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from dmlray.learn.scores import Scores
 from dmlray.reporting.tables import COLUMNS
+from dmlray.scores import Scores
 
 WIDTH, HEIGHT = 640, 360  # pixels
 LEFT, RIGHT, TOP, BOTTOM = 48, WIDTH - 18, 34, HEIGHT - 44  # of the area that holds the lines

@@ -7,10 +7,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from dmlray.atomic_files import whole_file
-from dmlray.learn.scores import Scores
 from dmlray.printable import printable
 from dmlray.reporting.curve import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, ZERO_SHOT, Plot, plot_of
 from dmlray.reporting.tables import protocol
+from dmlray.scores import Scores
 
 _SCALE = 2  # pixels of the picture for one of the plot
 _FINE = 2 * _SCALE  # pixels drawn for one of the plot: Pillow's lines are jagged

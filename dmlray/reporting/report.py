@@ -3,7 +3,6 @@
 import html
 
 from dmlray.atomic_files import write_json, write_text
-from dmlray.learn.scores import Scores, percent
 from dmlray.plans.folder import RunFolder
 from dmlray.printable import printable
 from dmlray.reporting.curve import (
@@ -21,6 +20,7 @@ from dmlray.reporting.curve import (
 from dmlray.reporting.picture import picture, write_picture
 from dmlray.reporting.tables import COLUMNS, protocol
 from dmlray.reporting.tensorboard import TensorBoard
+from dmlray.scores import Scores, percent
 
 _STYLE = (
     "body{font:15px system-ui,sans-serif;max-width:48em;margin:2em auto;padding:0 1em}"

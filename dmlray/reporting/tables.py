@@ -7,8 +7,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from dmlray.learn.scores import Part, Scores, percent
 from dmlray.printable import printable, wrapped
+from dmlray.scores import Part, Scores, percent
 
 COLUMNS = {
     "recall_at_1": "Recall@1",

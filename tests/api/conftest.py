@@ -10,8 +10,8 @@ import torch
 
 from dmlray.api import averages, ensembles, runs
 from dmlray.cluster.session import Cluster
-from dmlray.learn.job import job
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from tests.toys import draw_images, toy_words

@@ -10,7 +10,7 @@ import pytest
 
 from dmlray.api import averages, begin, ensembles, runs
 from dmlray.errors import ConfigError, ResourceError
-from dmlray.learn.training import load_dataset
+from dmlray.learn.trainer import load_dataset
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from tests.api.commands import ALL, EXPERIMENT, FORK, TRAINS, another_process, new_run, run, words

@@ -14,8 +14,8 @@ from ray.tune.error import TuneError
 from dmlray.cluster import record
 from dmlray.cluster import search as searching
 from dmlray.errors import DiskFull, Interrupted
-from dmlray.learn.job import job
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from tests.api.commands import (

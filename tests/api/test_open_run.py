@@ -13,8 +13,8 @@ from dmlray.api import ensembles
 from dmlray.api.begin import open_run
 from dmlray.cluster.reporters import ToTensorBoard
 from dmlray.errors import DmlrayError, Interrupted, StorageError
-from dmlray.learn.job import job
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlray.learn.scores import read_scores
+from dmlray.scores import read_scores
 from tests.cluster.commands import Command
 from tests.toys import toy_words
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from dmlray.learn.job import job
-from dmlray.learn.scores import read_scores
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.folder import RunFolder
+from dmlray.scores import read_scores
 from tests.cluster.commands import Command
 from tests.toys import toy_words
 

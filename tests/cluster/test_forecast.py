@@ -11,9 +11,9 @@ from dmlray.cluster.session import Cluster
 from dmlray.data.dataset import Dataset, from_ordered
 from dmlray.errors import DataError, ResourceError
 from dmlray.learn.probe import Probe
-from dmlray.learn.scores import read_scores
 from dmlray.plans.files import read_experiment
 from dmlray.plans.search import read_search
+from dmlray.scores import read_scores
 from tests.toys import toy_words
 
 SEARCH = Path("searches/proxy_anchor_demo.yaml")  # 6 trials of 2 folds

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from dmlray.cluster.remains import take_up
 from dmlray.errors import ConfigError
-from dmlray.learn.scores import Scores, read_scores
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.files import read_experiment, write_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
+from dmlray.scores import Scores, read_scores
 
 DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
 PLAN = Ensemble(DREML, 2, "seed")

@@ -17,11 +17,11 @@ from dmlray import api
 from dmlray.cluster.search import Resources, resources_of, search
 from dmlray.cluster.session import Cluster
 from dmlray.errors import RunError
-from dmlray.learn import journal
-from dmlray.learn.lockstep import lockstep
+from dmlray.learn import metrics_log
+from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.loop import Epoch
 from dmlray.learn.preflight import preflight
-from dmlray.learn.training import Place
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import read_search
@@ -152,7 +152,7 @@ def test_failures_in_a_row_end_a_search_and_a_resumed_one_goes_on(
         yield
 
     def well(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
-        journal.append(folder.metrics, {"epoch": 1, "map_at_r": 0.5})
+        metrics_log.append(folder.metrics, {"epoch": 1, "map_at_r": 0.5})
         yield Epoch(1, {"map_at_r": 0.5})
 
     words = ["budget.epochs=1", "scheduler=none", "failures_in_a_row=2", "trials=4"]

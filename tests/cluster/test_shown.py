@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from dmlray.cluster.training import Shown
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.display import Display
@@ -20,11 +20,11 @@ def test_epochs_are_shown_and_after_them_what_is_counted(tmp_path: Path) -> None
     display.start("epochs", 2)
     look = Shown(plan, folder, display)
     look()
-    journal.append(folder.metrics, {"epoch": 1, "loss": 2.0})
+    metrics_log.append(folder.metrics, {"epoch": 1, "loss": 2.0})
     look()
-    journal.append(folder.metrics, {"epoch": 2, "loss": 1.0})  # seen with the first count
+    metrics_log.append(folder.metrics, {"epoch": 2, "loss": 1.0})  # seen with the first count
     for done in (5, 20):
-        journal.count(folder.counting, "k-means, iterations")(done, 20)
+        metrics_log.count(folder.counting, "k-means, iterations")(done, 20)
         look()
     folder.counting.unlink()
     look()
@@ -39,5 +39,5 @@ def test_epochs_are_shown_and_after_them_what_is_counted(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"title": "half"}'])
 def test_a_count_that_cannot_be_read_counts_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "counting.json").write_text(content)
-    assert journal.counted(tmp_path / "counting.json") is None
-    assert journal.counted(tmp_path / "missing.json") is None
+    assert metrics_log.counted(tmp_path / "counting.json") is None
+    assert metrics_log.counted(tmp_path / "missing.json") is None

@@ -13,7 +13,7 @@ from dmlray.cluster.failures import DIED
 from dmlray.cluster.findings import find
 from dmlray.cluster.study import Study
 from dmlray.errors import ConfigError, DiskFull
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.search import Search, read_search
 from dmlray.reporting.findings import Findings
@@ -49,7 +49,7 @@ def told(study: Study, name: str, epochs: int = 2, **last: Any) -> dict[str, Any
     folder.path.mkdir(parents=True, exist_ok=True)
     metrics = {"map_at_r": values["method.margin"], "embedding_size": values.get("method.dim", 1)}
     for epoch in range(1, epochs + 1):
-        journal.append(folder.metrics, {"epoch": epoch, **metrics})
+        metrics_log.append(folder.metrics, {"epoch": epoch, **metrics})
         study.on_trial_result(name, {"epoch": epoch, **metrics})
     study.on_trial_complete(name, {"epoch": epochs, **metrics, **last})
     return values

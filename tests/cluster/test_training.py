@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmlray.learn import journal
-from dmlray.learn.job import job
-from dmlray.learn.scores import read_scores
-from dmlray.learn.training import Place
+from dmlray.learn import metrics_log
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.scores import read_scores
 from tests.cluster.commands import Command, lines
 from tests.toys import toy_words
 
@@ -73,7 +73,7 @@ def test_two_workers_of_which_one_is_killed_end_as_one_alone(
     os.kill(worker_of(environment), signal.SIGKILL)
     status, said = command.finish()
     assert status == 0, said
-    one, other = (journal.read(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
+    one, other = (metrics_log.read(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
     assert [epoch["loss"] for epoch in other] == pytest.approx(
         [epoch["loss"] for epoch in one], rel=1e-3
     )

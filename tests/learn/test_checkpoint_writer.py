@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from dmlray.learn import checkpoint, journal
+from dmlray.learn import checkpoint, metrics_log
 from dmlray.learn.checkpoint import Progress
 from dmlray.learn.checkpoint_writer import CheckpointWriter
-from dmlray.learn.job import task
-from dmlray.learn.training import Place, Training, load_dataset
+from dmlray.learn.run import task
+from dmlray.learn.trainer import Place, Training, load_dataset
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
@@ -73,7 +73,7 @@ def test_the_next_epoch_begins_while_the_disk_writes(
     folder = RunFolder(tmp_path / "run")
     epochs = training_of(plan, folder).epochs()
     assert next(epochs).number == 1
-    assert [line["epoch"] for line in journal.read(folder.metrics)] == [1]
+    assert [line["epoch"] for line in metrics_log.read(folder.metrics)] == [1]
     assert not folder.last_checkpoint.exists() and not disk.written
     disk.go.set()
     assert [epoch.number for epoch in epochs] == [2]
@@ -87,7 +87,7 @@ def test_the_log_is_at_most_one_epoch_ahead(
     folder, seen, write = RunFolder(tmp_path / "run"), list[tuple[int, int]](), checkpoint.write
 
     def watched(path: Path, content: dict[str, Any]) -> None:
-        seen.append((content["progress"]["epoch"], len(journal.read(folder.metrics))))
+        seen.append((content["progress"]["epoch"], len(metrics_log.read(folder.metrics))))
         write(path, content)
 
     monkeypatch.setattr(checkpoint, "write", watched)
@@ -125,7 +125,7 @@ def test_a_full_disk_ends_the_training_at_the_next_epoch_or_the_end(
     assert next(epochs).number == 1
     with pytest.raises(OSError, match="No space left"):
         next(epochs)
-    assert len(journal.read(folder.metrics)) == 1
+    assert len(metrics_log.read(folder.metrics)) == 1
     learner, optimizer = stepped(1)
     content = checkpoint.pack(learner, optimizer, Progress(1))
     with pytest.raises(OSError, match="No space left"), CheckpointWriter() as writer:

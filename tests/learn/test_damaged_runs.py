@@ -15,18 +15,18 @@ from rich.console import Console
 from dmlray.cluster.remains import take_up
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.evaluation.merge import prefix_scores
-from dmlray.learn.averages import score_members
-from dmlray.learn.job import evaluate, job
-from dmlray.learn.members import joined, member_of
-from dmlray.learn.members import test_labels as labels_of
-from dmlray.learn.merging import merge
-from dmlray.learn.training import Place
+from dmlray.learn.run import evaluate, job
+from dmlray.learn.trainer import Place
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge
 from dmlray.reporting.display import Display
+from dmlray.results.averages import score_members
+from dmlray.results.finished_runs import joined, member_of
+from dmlray.results.finished_runs import test_labels as labels_of
+from dmlray.results.merge_runs import merge
 from tests.learn.checkpoint_mutants import CHECKPOINTS, OPTIMIZERS
 from tests.learn.run_mutants import (
     ARRAYS,

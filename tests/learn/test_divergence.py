@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from dmlray.errors import RunError
-from dmlray.learn.job import job
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build
-from dmlray.learn.training import Place, Training
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place, Training
 from dmlray.methods import Batch, Group, Outputs
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override, read_experiment

@@ -13,7 +13,7 @@ from dmlray.data.folder import load
 from dmlray.errors import DataError
 from dmlray.learn import environment
 from dmlray.learn.environment import check_images, record_environment
-from dmlray.learn.training import Place
+from dmlray.learn.trainer import Place
 from dmlray.plans.folder import RunFolder
 from tests.toys import draw_images
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dmlray.data import loader
-from dmlray.learn.job import job
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from tests.learn.fake_gpu import CPU, GPU, DeviceMix, FakeTensor, fake_gpu

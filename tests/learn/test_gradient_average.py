@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dmlray.learn import gradient_average
 from dmlray.learn.gradient_average import GradientAverage
-from dmlray.learn.team import ALONE, Team
+from dmlray.learn.process_group import ALONE, Team
 
 TWO = Team(0, 2)
 

@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 
 from dmlray.errors import DataError
-from dmlray.learn.job import evaluate, job
-from dmlray.learn.lockstep import lockstep
+from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.loop import Epoch
-from dmlray.learn.members import members_of
-from dmlray.learn.members import test_labels as labels_of
 from dmlray.learn.preflight import preflight
-from dmlray.learn.scores import Scores
-from dmlray.learn.training import Place, load_dataset
+from dmlray.learn.run import evaluate, job
+from dmlray.learn.trainer import Place, load_dataset
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.results.finished_runs import members_of
+from dmlray.results.finished_runs import test_labels as labels_of
+from dmlray.scores import Scores
 from tests.toys import draw_images, toy_words
 
 PLACE = Place(torch.device("cpu"))

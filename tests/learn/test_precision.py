@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from dmlray.errors import RunError
-from dmlray.learn import journal, precision
-from dmlray.learn.job import job
+from dmlray.learn import metrics_log, precision
 from dmlray.learn.loop import Epoch
 from dmlray.learn.precision import arithmetic, float32_products
-from dmlray.learn.scores import Scores, read_scores
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Budget, Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.scores import Scores, read_scores
 from tests.toys import draw_images, toy_words
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -86,7 +86,7 @@ def test_a_killed_float16_training_goes_on_with_its_loss_scale(
     kept = torch.load(torn.last_checkpoint, weights_only=True)["progress"]
     assert kept["unscathed"] > 0 or kept["loss_scale"] != 65536.0
     assert job(plan, torn, lambda _: None, here) == expected
-    assert journal.read(torn.metrics) == journal.read(calm.metrics)
+    assert metrics_log.read(torn.metrics) == metrics_log.read(calm.metrics)
     last, again = (torch.load(f.last_checkpoint, weights_only=True) for f in (calm, torn))
     assert last["progress"] == again["progress"]
 

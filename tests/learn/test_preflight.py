@@ -10,12 +10,12 @@ import torch
 
 from dmlray.data import folds
 from dmlray.errors import ConfigError, DataError, DmlrayError
-from dmlray.learn import journal
-from dmlray.learn.job import job
-from dmlray.learn.lockstep import together
+from dmlray.learn import metrics_log
+from dmlray.learn.cross_validation import together
 from dmlray.learn.preflight import preflight
-from dmlray.learn.team import Team
-from dmlray.learn.training import Place, load_dataset, with_folds
+from dmlray.learn.process_group import Team
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place, load_dataset, with_folds
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
@@ -189,7 +189,7 @@ def test_steps_without_pairs_are_counted_and_every_score_says_so(
     preflight(plan)
     [said] = [text for text in caplog.messages if "have no two images of a class" in text]
     scores = job(plan, RunFolder(tmp_path / "run"), lambda _: None, PLACE)
-    [line] = journal.read(RunFolder(tmp_path / "run").metrics)
+    [line] = metrics_log.read(RunFolder(tmp_path / "run").metrics)
     idle = line["steps_without_pairs"]
     assert 0 < idle <= 3 and f"{idle} of 3 steps of the first epoch" in said
     assert any("steps had no two images of a class" in remark for remark in scores.remarks)
@@ -202,7 +202,7 @@ def test_steps_that_all_have_pairs_are_not_mentioned(draw: Draw, tmp_path: Path)
     ):
         folder = RunFolder(tmp_path / str(number))
         scores = job(plan_of(root, *words, method=method), folder, lambda _: None, PLACE)
-        assert "steps_without_pairs" not in journal.read(folder.metrics)[0]
+        assert "steps_without_pairs" not in metrics_log.read(folder.metrics)[0]
         assert scores.remarks == []
 
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from dmlray import methods
 from dmlray.errors import ResourceError
 from dmlray.learn.compiler import check_compiler
-from dmlray.learn.job import job
 from dmlray.learn.optimizer import build
 from dmlray.learn.preflight import preflight
+from dmlray.learn.run import job
 from dmlray.learn.step import forward, step
-from dmlray.learn.training import Place, build_learner
+from dmlray.learn.trainer import Place, build_learner
 from dmlray.methods import Batch
 from dmlray.plans.files import override, read_experiment
 from dmlray.plans.folder import RunFolder

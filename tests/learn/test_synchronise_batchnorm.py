@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dmlray import backbones
-from dmlray.learn.training import synchronise_batchnorm
+from dmlray.learn.trainer import synchronise_batchnorm
 
 NETWORKS = [  # one for each class of BatchNorm and each kind of activation in it
     "resnet18",

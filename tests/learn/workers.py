@@ -8,10 +8,10 @@ import torch.distributed as dist
 
 from dmlray.errors import DataError
 from dmlray.learn import gradient_average
-from dmlray.learn.job import job
 from dmlray.learn.loop import Epoch
-from dmlray.learn.team import Team
-from dmlray.learn.training import Place
+from dmlray.learn.process_group import Team
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from dmlray.learn.scores import Scores, read_scores
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.curve import WIDTH
 from dmlray.reporting.report import page, write_ensemble
+from dmlray.scores import Scores, read_scores
 
 CURVE = [
     {"recall_at_1": 0.5, "r_precision": 0.2, "map_at_r": 0.1},

@@ -11,7 +11,7 @@ from dmlray.data.loader import Feed
 from dmlray.data.samplers import per_class, shuffled
 from dmlray.learn.embed import embed
 from dmlray.learn.optimizer import build, set_lr
-from dmlray.learn.team import ALONE, Team
+from dmlray.learn.process_group import ALONE, Team
 from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 

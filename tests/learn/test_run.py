@@ -12,16 +12,16 @@ from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
-from dmlray.learn import journal
-from dmlray.learn.job import evaluate, job
-from dmlray.learn.lockstep import Clock, lockstep, together
+from dmlray.learn import metrics_log
+from dmlray.learn.cross_validation import Clock, lockstep, together
+from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch
-from dmlray.learn.scores import Scores, read_scores
-from dmlray.learn.training import Place, Training, fold_task, full_task, load_dataset
-from dmlray.learn.warmup import warm_up_heads
+from dmlray.learn.run import evaluate, job
+from dmlray.learn.trainer import Place, Training, fold_task, full_task, load_dataset
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override, read_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.scores import Scores, read_scores
 from tests.toys import draw_images, toy_words
 
 PLACE = Place(torch.device("cpu"))
@@ -70,9 +70,9 @@ def test_a_journal_ahead_of_its_checkpoint_is_told_again(plan: Experiment, tmp_p
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(Killed):
         train(plan, folder, killed_after=2)
-    journal.append(folder.metrics, {"epoch": 3, "loss": 99.0})
+    metrics_log.append(folder.metrics, {"epoch": 3, "loss": 99.0})
     train(plan, folder)
-    lines = journal.read(folder.metrics)
+    lines = metrics_log.read(folder.metrics)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert lines[2]["loss"] != 99.0
 
@@ -82,7 +82,7 @@ def test_seeds_decide(plan: Experiment, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         folder = RunFolder(tmp_path / name)
         train(override(plan, "test", {"seed": seed, "budget.epochs": 1}), folder)
-        losses.append(journal.read(folder.metrics)[0]["loss"])
+        losses.append(metrics_log.read(folder.metrics)[0]["loss"])
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -92,7 +92,7 @@ def test_validation_keeps_the_epoch_that_is_best_on_held_out_classes(
     chosen = override(plan, "test", {"protocol.selection": "validation"})
     folder = RunFolder(tmp_path / "run")
     scores = train(chosen, folder)
-    lines = journal.read(folder.metrics)
+    lines = metrics_log.read(folder.metrics)
     best = max(lines, key=lambda line: line["map_at_r"])["epoch"]
     kept = torch.load(folder.best_checkpoint, weights_only=True)["progress"]
     assert kept["best_epoch"] == best
@@ -114,13 +114,13 @@ def test_whoever_watches_the_folder_hears_the_iterations_of_k_means(
     def nmi(embeddings: torch.Tensor, labels: torch.Tensor, progress: Progress) -> dict[str, float]:
         def listen(done: int, total: int) -> None:
             progress(done, total)
-            heard.append(journal.counted(folder.counting))
+            heard.append(metrics_log.counted(folder.counting))
 
         return cluster(embeddings, labels, progress=listen)
 
     monkeypatch.setattr(clustering, "nmi", nmi)
     train(override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1}), folder)
-    assert heard == [journal.Count("k-means, iterations", done, 20) for done in range(1, 21)]
+    assert heard == [metrics_log.Count("k-means, iterations", done, 20) for done in range(1, 21)]
     assert not folder.counting.exists()
 
 

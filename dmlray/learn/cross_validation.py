@@ -8,9 +8,9 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from dmlray.errors import DataError
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from dmlray.learn.loop import Epoch
-from dmlray.learn.training import Place, Training, fold_task, load_dataset
+from dmlray.learn.trainer import Place, Training, fold_task, load_dataset
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
 
@@ -71,11 +71,11 @@ class Clock:
 def lockstep(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
     """Every epoch of all folds in this process, written to the trial's own journal."""
     folder.make()
-    clock = Clock(journal.read(folder.metrics))
-    journal.rewind(folder.metrics, 0)
+    clock = Clock(metrics_log.read(folder.metrics))
+    metrics_log.rewind(folder.metrics, 0)
     for epochs in fold_epochs(plan, folder, place, range(plan.protocol.fold_count)):
         number = epochs[0].number
         means = together([epoch.metrics for epoch in epochs], plan.protocol.metric)
         metrics = {**means, "seconds": clock.at(number)}
-        journal.append(folder.metrics, {"epoch": number, **metrics})
+        metrics_log.append(folder.metrics, {"epoch": number, **metrics})
         yield Epoch(number, metrics)

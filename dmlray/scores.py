@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter
 from dmlray.atomic_files import write_json
 from dmlray.errors import DataError, RunError
 from dmlray.file_reading import reason
-from dmlray.learn.run_files import (
+from dmlray.json_schema import (
     FromOne,
     FromZero,
     Metrics,

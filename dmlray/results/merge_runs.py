@@ -17,14 +17,14 @@ from dmlray.evaluation.projection import check_size, fit_projection
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.evaluation.selection import greedy
 from dmlray.file_reading import reason
+from dmlray.json_schema import Sha256, read_checked
 from dmlray.learn.embedding_files import read_embeddings, write_embeddings
-from dmlray.learn.job import finished
-from dmlray.learn.members import Member, joined, members_of, test_labels
-from dmlray.learn.run_files import Sha256, read_checked
-from dmlray.learn.scores import Scores
-from dmlray.learn.training import Place, fold_task, load_dataset
+from dmlray.learn.run import finished
+from dmlray.learn.trainer import Place, fold_task, load_dataset
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge
+from dmlray.results.finished_runs import Member, joined, members_of, test_labels
+from dmlray.scores import Scores
 
 Counting = Callable[[str], Callable[[int, int], None]]
 

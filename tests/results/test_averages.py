@@ -11,17 +11,17 @@ import torch
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import RunError
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn import journal
-from dmlray.learn.averages import average, score_members
-from dmlray.learn.job import job
+from dmlray.learn import metrics_log
 from dmlray.learn.probe import probe
-from dmlray.learn.scores import Part, Scores, half_width, read_scores
-from dmlray.learn.training import Place, load_dataset
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place, load_dataset
 from dmlray.plans.ensemble import Ensemble, cross_validation, repeats
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import override, read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.reporting.tables import average_rows, held_out_lines, protocol
+from dmlray.results.averages import average, score_members
+from dmlray.scores import Part, Scores, half_width, read_scores
 from tests.toys import draw_images, toy_words
 
 PLACE = Place(torch.device("cpu"))
@@ -58,7 +58,7 @@ def test_folds_are_scored_apart_and_as_one(plan: Experiment, tmp_path: Path, kin
     whole = retrieval_scores(torch.from_numpy(np.hstack(rows)) / 3**0.5, labels, (1, 2))
     assert scores.concatenated == pytest.approx(whole)
     for index, part in enumerate(scores.parts):
-        lines = journal.read(folder.member(index).metrics)
+        lines = metrics_log.read(folder.member(index).metrics)
         assert part.validation["map_at_r"] == max(line["map_at_r"] for line in lines)
         assert part.validation["map_at_r"] == lines[part.epoch - 1]["map_at_r"]
     assert len({part.split_fingerprint for part in scores.parts}) == 3
@@ -96,11 +96,13 @@ def test_what_is_missing_or_damaged_is_told_and_never_averaged_over(
     folder.member(1).embeddings.write_bytes(b"torn")
     with pytest.raises(RunError, match=r"001/embeddings.npy: is damaged"):
         score_members(folds, folder)
-    journal = folder.member(2).metrics
-    journal.write_bytes(journal.read_bytes().partition(b"\n")[2])  # which epoch was best is unsure
+    metrics_log = folder.member(2).metrics
+    metrics_log.write_bytes(
+        metrics_log.read_bytes().partition(b"\n")[2]
+    )  # which epoch was best is unsure
     with pytest.raises(RunError, match=r"002/metrics.jsonl: is missing or damaged"):
         score_members(folds, folder)
-    journal.unlink()
+    metrics_log.unlink()
     with pytest.raises(RunError, match=r"002/metrics.jsonl: is missing"):
         score_members(folds, folder)
     assert not folder.scores.exists()

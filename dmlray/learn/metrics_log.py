@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from dmlray.atomic_files import write_json, write_text
 from dmlray.errors import DataError
 from dmlray.file_reading import parse_json, read_bytes, reason
-from dmlray.learn.run_files import FromOne, FromZero, Text, read_checked
+from dmlray.json_schema import FromOne, FromZero, Text, read_checked
 
 _MOST = 256 << 20  # bytes of a journal: 10,000 epochs of many metrics take a few MB
 

@@ -10,14 +10,14 @@ import torch
 
 from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn.job import job
-from dmlray.learn.members import members_of
-from dmlray.learn.merging import merge
-from dmlray.learn.scores import Scores
-from dmlray.learn.training import Place
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge, read_merge, read_weights
+from dmlray.results.finished_runs import members_of
+from dmlray.results.merge_runs import merge
+from dmlray.scores import Scores
 from tests.toys import draw_images, toy_words
 
 HERE = Place(torch.device("cpu"))

@@ -3,36 +3,36 @@ from pathlib import Path
 import pytest
 
 from dmlray.errors import DataError
-from dmlray.learn import journal
+from dmlray.learn import metrics_log
 from tests.learn.run_mutants import GENERIC
 
 
 def test_a_line_cut_short_by_a_kill_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    journal.append(path, {"epoch": 1, "loss": 2.0})
+    metrics_log.append(path, {"epoch": 1, "loss": 2.0})
     with path.open("a") as file:
         file.write('{"epoch": 2, "lo')
-    assert journal.read(path) == [{"epoch": 1, "loss": 2.0}]
+    assert metrics_log.read(path) == [{"epoch": 1, "loss": 2.0}]
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe", b"", b"3", b"[]", b'{"loss": 1}', b"\x00" * 9])
 def test_a_line_that_a_disk_broke_costs_no_other(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"epoch": 1}\n' + damage + b'\n{"epoch": 3}\n')
-    assert [line["epoch"] for line in journal.read(path)] == [1, 3]
+    assert [line["epoch"] for line in metrics_log.read(path)] == [1, 3]
 
 
 def test_rewinding_forgets_what_a_resumed_run_will_say_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    journal.rewind(path, 0)
+    metrics_log.rewind(path, 0)
     for epoch in (1, 2, 3):
-        journal.append(path, {"epoch": epoch})
-    journal.rewind(path, 2)
-    assert [line["epoch"] for line in journal.read(path)] == [1, 2]
+        metrics_log.append(path, {"epoch": epoch})
+    metrics_log.rewind(path, 2)
+    assert [line["epoch"] for line in metrics_log.read(path)] == [1, 2]
 
 
 def test_a_run_that_never_began_has_no_lines(tmp_path: Path) -> None:
-    assert journal.read(tmp_path / "none.jsonl") == []
+    assert metrics_log.read(tmp_path / "none.jsonl") == []
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_run_that_never_began_has_no_lines(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_line_of_metrics_of_another_kind_is_not_read(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(line + b'\n{"epoch": 2, "loss": 1}\n')
-    assert journal.read(tmp_path / "metrics.jsonl") == [{"epoch": 2, "loss": 1}]
+    assert metrics_log.read(tmp_path / "metrics.jsonl") == [{"epoch": 2, "loss": 1}]
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "a link to itself"])
@@ -53,4 +53,4 @@ def test_metrics_that_are_no_file_are_one_sentence(tmp_path: Path, kind: str) ->
     (tmp_path / "metrics.jsonl").write_bytes(b"")
     GENERIC[kind](tmp_path / "metrics.jsonl")
     with pytest.raises(DataError, match=r"metrics\.jsonl: cannot be read"):
-        journal.read(tmp_path / "metrics.jsonl")
+        metrics_log.read(tmp_path / "metrics.jsonl")

@@ -14,14 +14,14 @@ from torch.multiprocessing import spawn
 
 from dmlray import methods
 from dmlray.errors import ConfigError
-from dmlray.learn import journal
-from dmlray.learn.job import job
-from dmlray.learn.scores import read_scores
-from dmlray.learn.team import Team
-from dmlray.learn.training import Place
+from dmlray.learn import metrics_log
+from dmlray.learn.process_group import Team
+from dmlray.learn.run import job
+from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.scores import read_scores
 from tests.learn.workers import gather, work
 from tests.toys import draw_images, toy_words
 
@@ -98,7 +98,9 @@ def test_workers_take_the_steps_of_one(runs: Path, case: str) -> None:
 @pytest.mark.parametrize("case", [*methods.names(), *OTHERS])
 def test_workers_give_the_metrics_and_embeddings_of_one(runs: Path, case: str) -> None:
     alone, shared = RunFolder(runs / "alone" / case), RunFolder(runs / "shared" / case)
-    for one, two in zip(journal.read(alone.metrics), journal.read(shared.metrics), strict=True):
+    for one, two in zip(
+        metrics_log.read(alone.metrics), metrics_log.read(shared.metrics), strict=True
+    ):
         assert one.keys() == two.keys()
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
     np.testing.assert_allclose(np.load(shared.embeddings), np.load(alone.embeddings), atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from dmlray.errors import DataError, RunError
-from dmlray.learn.scores import Scores, half_width, read_scores, read_zero_shot
+from dmlray.scores import Scores, half_width, read_scores, read_zero_shot
 
 
 def example() -> Scores:

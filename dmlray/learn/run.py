@@ -11,19 +11,17 @@ from dmlray.atomic_files import write_json
 from dmlray.data import folds
 from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
-from dmlray.errors import DataError
+from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn import checkpoint, journal
+from dmlray.learn import checkpoint, metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
 from dmlray.learn.embedding_files import write_embeddings
 from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.loop import Report
-from dmlray.learn.members import scores_of
-from dmlray.learn.scores import Scores, parse_scores, read_zero_shot
-from dmlray.learn.team import Team
-from dmlray.learn.training import (
+from dmlray.learn.process_group import Team
+from dmlray.learn.trainer import (
     WITHOUT_PAIRS,
     Place,
     Task,
@@ -36,6 +34,7 @@ from dmlray.learn.training import (
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import write_experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.scores import Scores, parse_scores, read_scores, read_zero_shot
 
 
 def job(
@@ -64,6 +63,21 @@ def job(
         for epoch in epochs:
             report(epoch)
     return _finish(training)
+
+
+def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
+    """The scores of the finished training of `plan` in `folder`.
+
+    Raises:
+        RunError: If there are none yet, or they are damaged or those of another run.
+    """
+    scores = read_scores(folder.scores)
+    theirs = f"{scores.method}, seed {scores.seed}"
+    ours = f"{plan.method.name}, seed {plan.seed}"
+    if theirs != ours:
+        problem = f"are scores of another run ({theirs}), its plan is {ours}"
+        raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
+    return scores
 
 
 def _recorded(plan: Experiment, folder: RunFolder) -> dict[str, Any] | None:
@@ -107,7 +121,7 @@ def _finish(training: Training) -> Scores:
     plan, folder, team = training.plan, training.folder, training.place.team
     if plan.protocol.selection != "last":
         _load_chosen(training)
-    progress = journal.count(folder.counting, clustering.COUNTED) if team.leads else None
+    progress = metrics_log.count(folder.counting, clustering.COUNTED) if team.leads else None
     embeddings, metrics = _score(training, progress)
     scores = _scores(training, metrics, embeddings.shape[1])
     if team.leads:
@@ -197,7 +211,7 @@ def _zero_shot(training: Training) -> dict[str, float]:
 
 def _idle(training: Training) -> str | None:
     """Say that some steps had no pair to learn from; the journal counts them."""
-    if not any(WITHOUT_PAIRS in line for line in journal.read(training.folder.metrics)):
+    if not any(WITHOUT_PAIRS in line for line in metrics_log.read(training.folder.metrics)):
         return None
     return f"some training steps had no two images of a class: {WITHOUT_PAIRS} in metrics.jsonl"
 

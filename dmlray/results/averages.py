@@ -15,14 +15,14 @@ from dmlray.data.unseen import test_subset
 from dmlray.errors import DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.file_reading import reason
-from dmlray.learn import job, journal
+from dmlray.learn import metrics_log, run
 from dmlray.learn.embedding_files import read_embeddings
-from dmlray.learn.members import Member, check_one_test_set, joint_fingerprint, member_of
-from dmlray.learn.scores import Part, Scores, half_width
-from dmlray.learn.training import load_dataset
+from dmlray.learn.trainer import load_dataset
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.folder import RunFolder
+from dmlray.results.finished_runs import Member, check_one_test_set, joint_fingerprint, member_of
+from dmlray.scores import Part, Scores, half_width
 
 
 def score_members(plan: Ensemble, folder: RunFolder) -> Scores:
@@ -94,7 +94,7 @@ def _check_splits(dataset: Dataset, members: Sequence[Member]) -> None:
         allowed = "Allowed: the images that they were scored on"
         raise DataError(f"{dataset.name}: {problem}. {allowed}")
     for member in members:
-        train = job.task(member.plan, dataset).train
+        train = run.task(member.plan, dataset).train
         if member.scores.split_fingerprint != folds.fingerprint(dataset, train):
             problem = "are scores of other training classes than its plan has"
             mend = "delete it and --resume the run"
@@ -119,7 +119,7 @@ def _load(member: Member) -> np.ndarray:
 
 def _part(member: Member) -> Part:
     plan, scores, file = member.plan, member.scores, member.folder.metrics
-    lines = journal.read(file)
+    lines = metrics_log.read(file)
     whole = [line["epoch"] for line in lines] == list(range(1, plan.budget.epochs + 1))
     if not whole or not all(plan.protocol.metric in line for line in _choice(plan, lines)):
         mend = f"delete {member.folder} and --resume"

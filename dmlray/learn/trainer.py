@@ -22,17 +22,17 @@ from dmlray.data.loader import Feed
 from dmlray.data.sides import everything
 from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn import checkpoint, journal
+from dmlray.learn import checkpoint, metrics_log
 from dmlray.learn.checkpoint import Progress
 from dmlray.learn.checkpoint_writer import CheckpointWriter
 from dmlray.learn.compiler import check_compiler
 from dmlray.learn.device import default_device, loader_threads
 from dmlray.learn.embed import embed
+from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build
 from dmlray.learn.precision import Arithmetic, arithmetic
-from dmlray.learn.team import ALONE, Team
-from dmlray.learn.warmup import warm_up_heads
+from dmlray.learn.process_group import ALONE, Team
 from dmlray.methods import Learner
 from dmlray.plans.experiment import FOLDS, Experiment
 from dmlray.plans.folder import RunFolder
@@ -178,7 +178,7 @@ class Training:
                 if team.leads:
                     progress.note_scale(scaler)
                     writer.flush()  # the log is never two epochs ahead of the checkpoint
-                    journal.append(folder.metrics, {"epoch": epoch.number, **metrics})
+                    metrics_log.append(folder.metrics, {"epoch": epoch.number, **metrics})
                     content = checkpoint.pack(self.learner, optimizer, progress, self._identity)
                     writer.save(folder.last_checkpoint, best, content)
                 yield Epoch(epoch.number, metrics)
@@ -186,8 +186,8 @@ class Training:
     def _past(self, epoch: int) -> list[dict[str, Any]]:
         """Lines of the journal up to `epoch`; later ones, of a session that was killed, go."""
         self.folder.make()
-        journal.rewind(self.folder.metrics, epoch)
-        return [line for line in journal.read(self.folder.metrics) if line["epoch"] <= epoch]
+        metrics_log.rewind(self.folder.metrics, epoch)
+        return [line for line in metrics_log.read(self.folder.metrics) if line["epoch"] <= epoch]
 
     def load(self, path: Path, optimizer: Optimizer | None = None) -> Progress:
         """Fill the learner (and optimizer) from a checkpoint of this training.

@@ -12,13 +12,14 @@ from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.file_reading import reason
 from dmlray.learn.embedding_files import read_embeddings
-from dmlray.learn.scores import Scores, read_scores
-from dmlray.learn.training import load_dataset
+from dmlray.learn.run import scores_of
+from dmlray.learn.trainer import load_dataset
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.files import read_experiment
 from dmlray.plans.folder import RunFolder
 from dmlray.plans.voices import differences
+from dmlray.scores import Scores, read_scores
 
 _MAY_MOVE = (("data", "root"), ("backbone", "weights"))  # paths of a member's plan
 
@@ -100,21 +101,6 @@ def training_of(folder: RunFolder, weight: float = 1.0) -> Member:
         raise ConfigError(str(folder), [f"is a {kind}. Allowed: a run of dmlray train"])
     plan = read_experiment(folder.plan("experiment")).experiment
     return Member(folder, plan, scores_of(folder, plan), weight)
-
-
-def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
-    """The scores of the finished training of `plan` in `folder`.
-
-    Raises:
-        RunError: If there are none yet, or they are damaged or those of another run.
-    """
-    scores = read_scores(folder.scores)
-    theirs = f"{scores.method}, seed {scores.seed}"
-    ours = f"{plan.method.name}, seed {plan.seed}"
-    if theirs != ours:
-        problem = f"are scores of another run ({theirs}), its plan is {ours}"
-        raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
-    return scores
 
 
 def test_labels(members: Sequence[Member]) -> Tensor:

@@ -1,0 +1,1 @@
+"""What becomes of finished runs: averages, merges, comparisons."""
