@@ -14,7 +14,7 @@ from dmlray.data.folds import train_subset
 from dmlray.data.loader import Feed
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import read_experiment
+from dmlray.plans.resolve import read_experiment
 
 ROOT = Path(__file__).parents[1]
 CLASSES, PHOTOS = 100, 64

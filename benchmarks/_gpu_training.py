@@ -17,7 +17,7 @@ from dmlray.learn.optimizer import build
 from dmlray.learn.step import step
 from dmlray.learn.trainer import Place, Task, Training, build_learner
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 GOAL = 2_800  # images/s of ResNet-50's step in bfloat16 on a GPU of H100's class
 WAYS = {

@@ -22,8 +22,8 @@ from dmlray.learn.preflight import preflight
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import override, read_experiment
+from dmlray.plans.run_folder import RunFolder
 
 NEAR = 0.05  # in R@1: threads add in another order, and training makes more of it
 

@@ -24,8 +24,8 @@ from _race import conclude
 from dmlray.cluster import session
 from dmlray.cluster.ensemble import Pool
 from dmlray.plans.ensemble import Ensemble
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display
 
 FAR = 10_000  # members

@@ -26,7 +26,7 @@ from dmlray.learn.step import call, step
 from dmlray.learn.trainer import Place, build_learner
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import read_experiment
+from dmlray.plans.resolve import read_experiment
 
 ROOT = Path(__file__).parents[1]
 CPU = Place(torch.device("cpu"))

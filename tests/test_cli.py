@@ -13,8 +13,8 @@ from dmlray.learn.preflight import preflight
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.ensemble import Ensemble, cross_validation
-from dmlray.plans.files import read_experiment, write_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment, write_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display
 from dmlray.reporting.tables import protocol
 from tests.toys import draw_images, toy_words

@@ -11,8 +11,8 @@ from dmlray.cluster.session import session
 from dmlray.cluster.slots import share_of
 from dmlray.data.dataset import Dataset
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display, Silent
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores

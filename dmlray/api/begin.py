@@ -17,8 +17,8 @@ from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
 from dmlray.learn.trainer import with_folds
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
-from dmlray.plans.problems import nearest
+from dmlray.plans.run_folder import RunFolder
+from dmlray.plans.validation_errors import nearest
 from dmlray.reporting.display import Display
 
 RUNS = Path("runs")

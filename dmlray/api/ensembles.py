@@ -12,11 +12,11 @@ from dmlray.cluster.session import session
 from dmlray.cluster.slots import share_of
 from dmlray.errors import ConfigError
 from dmlray.learn.trainer import whole_process
+from dmlray.plans.config_sources import read_overrides
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge, read_merge
-from dmlray.plans.voices import read_overrides
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display, Silent
 from dmlray.reporting.report import write_ensemble
 from dmlray.results import merge_runs

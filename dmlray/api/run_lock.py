@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dmlray.api.lock_holder import HEARTBEAT_TIMEOUT, Holder, is_alive, read
 from dmlray.errors import ConfigError, StorageError
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 _LOOK = 1.0  # seconds between looks at one's own lock
 _BEAT = 10.0  # seconds between heartbeats

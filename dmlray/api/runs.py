@@ -32,8 +32,8 @@ from dmlray.learn.run import evaluate as evaluate_run
 from dmlray.learn.space_preflight import preflight_space
 from dmlray.learn.trainer import load_dataset, whole_process
 from dmlray.plans.ensemble import Ensemble, read_ensemble
-from dmlray.plans.files import Resolved, read_experiment, write_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import Resolved, read_experiment, write_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, is_search, read_search
 from dmlray.reporting.display import Display, Silent
 from dmlray.reporting.findings import Findings

@@ -25,7 +25,7 @@ OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def show(file: Path, overrides: Sequence[str]) -> None:
     """Print each value of the experiment FILE and who said it."""
     from dmlray import api
-    from dmlray.plans.voices import flatten
+    from dmlray.plans.config_sources import flatten
 
     resolved = api.show(file, overrides)
     for key, value in flatten(resolved.experiment.document()).items():

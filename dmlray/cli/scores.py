@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dmlray.cli.output import echo
 
 if TYPE_CHECKING:
-    from dmlray.plans.folder import RunFolder
+    from dmlray.plans.run_folder import RunFolder
     from dmlray.scores import Scores
 
 

@@ -23,7 +23,7 @@ from dmlray.cluster.slots import Hired, Memory, Share, Slots, share_of
 from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
 from dmlray.learn import metrics_log
 from dmlray.plans.ensemble import Ensemble
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display
 
 _LOOK = 0.5  # seconds between looks at the cluster and the journals

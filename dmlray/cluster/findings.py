@@ -10,7 +10,7 @@ from dmlray.cluster.record import REASON, SAME_AS
 from dmlray.cluster.study import Study
 from dmlray.distributions import Choice, Distribution
 from dmlray.learn import metrics_log
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.reporting.findings import Findings, Row
 

@@ -21,7 +21,7 @@ from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.process_group import Team
 from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 _GROUP = "placement_group"  # file in a trial's folder: the resources its workers hold
 

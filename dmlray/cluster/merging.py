@@ -14,7 +14,7 @@ from dmlray.evaluation.growing import MOST_IMAGES, Growing
 from dmlray.evaluation.merge import prefix_scores
 from dmlray.learn.device import device_of, set_threads
 from dmlray.plans.ensemble import Ensemble
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.report import write_ensemble
 from dmlray.results.finished_runs import Member, joined, member_of, test_labels
 from dmlray.scores import Scores

@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dmlray.errors import ResourceError
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 _PACKAGES = ("dmlray", "torch", "ray", "optuna")
 _Look = tuple[str, dict[str, str], list[str], list[str]]

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 from dmlray.errors import ConfigError, DataError, RunError
+from dmlray.plans.config_sources import differences
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
-from dmlray.plans.voices import differences
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display
 from dmlray.results.finished_runs import training_of
 from dmlray.scores import read_zero_shot

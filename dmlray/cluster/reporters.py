@@ -6,7 +6,7 @@ from typing import Any
 from ray import train, tune
 
 from dmlray.learn.loop import Epoch
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.tensorboard import TensorBoard
 
 

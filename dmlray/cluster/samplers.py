@@ -18,7 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dmlray.distributions import Choice, Distribution, Float, Int, Value
-from dmlray.plans.settings import Settings
+from dmlray.plans.search_settings import Settings
 
 
 class Grid(BruteForceSampler):

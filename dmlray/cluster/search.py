@@ -29,9 +29,9 @@ from dmlray.learn.device import device_of, set_threads
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.plans.settings import SCORES
+from dmlray.plans.search_settings import SCORES
 from dmlray.reporting.display import Display
 from dmlray.reporting.findings import Findings
 

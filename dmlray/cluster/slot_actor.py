@@ -15,7 +15,7 @@ from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 
 class Slot:

@@ -22,7 +22,7 @@ from dmlray.cluster.points import Points
 from dmlray.cluster.record import POINT, REASON, SAME_AS, Record, create
 from dmlray.cluster.samplers import ask, sampler
 from dmlray.cluster.study_checks import read_study
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -16,9 +16,9 @@ from dmlray.cluster.record import NAME, PATIENCE, PLAN, POINT, REASON, SAME_AS, 
 from dmlray.cluster.samplers import optuna_range
 from dmlray.errors import ConfigError
 from dmlray.learn import metrics_log
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.plans.settings import SCORES
+from dmlray.plans.search_settings import SCORES
 
 _ROUNDING = 1e-6  # of a mean of fractions
 _MOST = 5  # problems of trials that are listed

@@ -22,7 +22,7 @@ from dmlray.learn.process_group import Team
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display
 from dmlray.scores import Scores, read_scores
 

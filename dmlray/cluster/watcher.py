@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 from dmlray.cluster.failures import DIED
 from dmlray.cluster.fold_workers import release
 from dmlray.cluster.study import Study
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.reporting.display import Display
 

@@ -12,7 +12,7 @@ from dmlray.learn import metrics_log
 from dmlray.learn.loop import Epoch
 from dmlray.learn.trainer import Place, Training, fold_task, load_dataset
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 
 def fold_epochs(

@@ -16,7 +16,7 @@ from dmlray.file_reading import read_json
 from dmlray.learn.device import driver
 from dmlray.learn.precision import Arithmetic, float32_products
 from dmlray.learn.trainer import Place
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
 PACKAGES = (

@@ -20,7 +20,7 @@ from dmlray.learn.run import task
 from dmlray.learn.trainer import Place, Training, fold_task, load_dataset
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 _STEPS = 6
 _IMAGES = 256  # of the timed evaluation: one batch

@@ -32,8 +32,8 @@ from dmlray.learn.trainer import (
     with_folds,
 )
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import write_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import write_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, parse_scores, read_scores, read_zero_shot
 
 

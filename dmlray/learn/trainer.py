@@ -35,7 +35,7 @@ from dmlray.learn.precision import Arithmetic, arithmetic
 from dmlray.learn.process_group import ALONE, Team
 from dmlray.methods import Learner
 from dmlray.plans.experiment import FOLDS, Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 WITHOUT_PAIRS = "steps_without_pairs"  # metric of an epoch, where there are any
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dmlray.errors import ConfigError
+from dmlray.plans.config_sources import Voice, differences, flatten, read_file
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, resolve, write_plan
-from dmlray.plans.voices import Voice, differences, flatten, read_file
+from dmlray.plans.resolve import override, resolve, write_plan
 from dmlray.printable import shortened
 
 Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]

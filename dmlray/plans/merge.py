@@ -11,9 +11,9 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from dmlray.config_model import Knobs
 from dmlray.errors import ConfigError
-from dmlray.plans.files import write_plan
-from dmlray.plans.problems import problems
-from dmlray.plans.voices import read_file
+from dmlray.plans.config_sources import read_file
+from dmlray.plans.resolve import write_plan
+from dmlray.plans.validation_errors import problems
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from dmlray import methods
 from dmlray.distributions import Choice
 from dmlray.errors import ConfigError
 from dmlray.local_paths import local_path
+from dmlray.plans.config_sources import Voice, flatten, read_file, read_overrides
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import types_of
-from dmlray.plans.files import override, resolve, write_experiment, write_plan
-from dmlray.plans.problems import problems
-from dmlray.plans.settings import COSTS, Settings
-from dmlray.plans.space import Ranges, as_text, read_ranges
+from dmlray.plans.resolve import override, resolve, write_experiment, write_plan
+from dmlray.plans.search_settings import COSTS, Settings
+from dmlray.plans.search_space import Ranges, as_text, read_ranges
 from dmlray.plans.space_checks import mistakes, sample_points
 from dmlray.plans.space_points import combinations, corners
-from dmlray.plans.voices import Voice, flatten, read_file, read_overrides
+from dmlray.plans.validation_errors import problems
 from dmlray.printable import shortened
 
 _SECTIONS = ("experiment", "space", "set")

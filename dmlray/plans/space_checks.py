@@ -7,13 +7,13 @@ from typing import Any
 
 from dmlray.distributions import Distribution
 from dmlray.errors import ConfigError
+from dmlray.plans.config_sources import Voice, flatten
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override
-from dmlray.plans.problems import nearest
-from dmlray.plans.settings import Settings
-from dmlray.plans.space import Ranges, holds
+from dmlray.plans.resolve import override
+from dmlray.plans.search_settings import Settings
+from dmlray.plans.search_space import Ranges, holds
 from dmlray.plans.space_points import combinations, every_point, extremes, random_point
-from dmlray.plans.voices import Voice, flatten
+from dmlray.plans.validation_errors import nearest
 
 # What a score is a score of, and what is only luck: trials that differ in these are not compared.
 _MEASURE = ("data.name", "data.root", "data.split", "data.skip_broken", "data.max_megapixels")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dmlray.distributions import Choice, Distribution, Float, Int, Value
-from dmlray.plans.space import Ranges, holds
+from dmlray.plans.search_space import Ranges, holds
 
 
 def combinations(ranges: Ranges, base: Mapping[str, Any]) -> float:

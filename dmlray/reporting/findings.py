@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dmlray.atomic_files import write_json
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 _TOP = 5
 

@@ -3,7 +3,7 @@
 import html
 
 from dmlray.atomic_files import write_json, write_text
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.printable import printable
 from dmlray.reporting.curve import (
     BOTTOM,

@@ -20,7 +20,7 @@ from dmlray.learn.embedding_files import read_embeddings
 from dmlray.learn.trainer import load_dataset
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import Member, check_one_test_set, joint_fingerprint, member_of
 from dmlray.scores import Part, Scores, half_width
 

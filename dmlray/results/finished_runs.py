@@ -14,11 +14,11 @@ from dmlray.file_reading import reason
 from dmlray.learn.embedding_files import read_embeddings
 from dmlray.learn.run import scores_of
 from dmlray.learn.trainer import load_dataset
+from dmlray.plans.config_sources import differences
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
-from dmlray.plans.voices import differences
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
 
 _MAY_MOVE = (("data", "root"), ("backbone", "weights"))  # paths of a member's plan

@@ -21,8 +21,8 @@ from dmlray.json_schema import Sha256, read_checked
 from dmlray.learn.embedding_files import read_embeddings, write_embeddings
 from dmlray.learn.run import finished
 from dmlray.learn.trainer import Place, fold_task, load_dataset
-from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge
+from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import Member, joined, members_of, test_labels
 from dmlray.scores import Scores
 

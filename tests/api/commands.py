@@ -17,8 +17,8 @@ from dmlray.api.begin import Run, open_run
 from dmlray.api.run_lock import RunLock
 from dmlray.cli import main
 from dmlray.plans.ensemble import Ensemble, cross_validation, repeats
-from dmlray.plans.files import read_experiment, write_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment, write_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
 from tests.toys import toy_words
 

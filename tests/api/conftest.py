@@ -12,8 +12,8 @@ from dmlray.api import averages, ensembles, runs
 from dmlray.cluster.session import Cluster
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from tests.toys import draw_images, toy_words
 
 EXPERIMENT = Path("experiments/proxy_anchor_demo.yaml").absolute()

@@ -11,8 +11,8 @@ import pytest
 from dmlray.api import averages, begin, ensembles, runs
 from dmlray.errors import ConfigError, ResourceError
 from dmlray.learn.trainer import load_dataset
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from tests.api.commands import ALL, EXPERIMENT, FORK, TRAINS, another_process, new_run, run, words
 from tests.toys import toy_words
 

@@ -16,8 +16,8 @@ from dmlray.cluster import search as searching
 from dmlray.errors import DiskFull, Interrupted
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from tests.api.commands import (
     EXPERIMENT,
     TRAINS,

@@ -15,9 +15,9 @@ from dmlray.cluster.reporters import ToTensorBoard
 from dmlray.errors import DmlrayError, Interrupted, StorageError
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from tests.api.commands import (
     EXPERIMENT,
     TRAINS,

@@ -19,7 +19,7 @@ from dmlray.api import lock_holder, run_lock
 from dmlray.api.lock_holder import Holder
 from dmlray.api.run_lock import RunLock
 from dmlray.errors import ConfigError, StorageError
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from tests.api.commands import another_process
 
 FORK = multiprocessing.get_context("fork")

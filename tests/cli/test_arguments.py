@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from dmlray.cli import main
 from dmlray.plans.ensemble import cross_validation, repeats
-from dmlray.plans.files import read_experiment, write_experiment
 from dmlray.plans.merge import Merge
+from dmlray.plans.resolve import read_experiment, write_experiment
 
 DEMO = Path("experiments/proxy_anchor_demo.yaml")
 

@@ -12,7 +12,7 @@ from dmlray.cluster import ensemble, slots
 from dmlray.cluster.ensemble import Pool
 from dmlray.cluster.slots import Memory
 from dmlray.errors import DataError, ResourceError, RunError
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display
 from tests.cluster import light
 from tests.cluster.paper_ray import Actor, PaperRay, Work

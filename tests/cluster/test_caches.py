@@ -7,7 +7,7 @@ import pytest
 
 from dmlray.cluster.caches import fill_caches, nodes_that_train
 from dmlray.errors import DataError
-from dmlray.plans.files import read_experiment
+from dmlray.plans.resolve import read_experiment
 from dmlray.reporting.display import Silent
 from tests.toys import toy_words
 

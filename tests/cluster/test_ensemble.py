@@ -10,7 +10,7 @@ import torch
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.ensemble import read_ensemble
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
 from tests.cluster.commands import Command
 from tests.toys import toy_words

@@ -11,7 +11,7 @@ from dmlray.cluster.session import Cluster
 from dmlray.data.dataset import Dataset, from_ordered
 from dmlray.errors import DataError, ResourceError
 from dmlray.learn.probe import Probe
-from dmlray.plans.files import read_experiment
+from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import read_search
 from dmlray.scores import read_scores
 from tests.toys import toy_words

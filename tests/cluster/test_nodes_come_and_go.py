@@ -12,7 +12,7 @@ import torch
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.ensemble import read_ensemble
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from tests.cluster.commands import Command, lines
 from tests.cluster.raylets import Raylets
 from tests.toys import toy_words

@@ -12,8 +12,8 @@ from rich.console import Console
 from dmlray.cluster.remains import take_up
 from dmlray.errors import ConfigError
 from dmlray.plans.ensemble import Ensemble
-from dmlray.plans.files import read_experiment, write_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment, write_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display
 from dmlray.scores import Scores, read_scores
 

@@ -10,7 +10,7 @@ from dmlray.cluster.resources import Cluster, Location, Node, Patience
 from dmlray.cluster.slots import share_of
 from dmlray.errors import ConfigError, ResourceError
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import read_experiment
+from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import Search, read_search
 
 Nodes = list[tuple[float, float]]

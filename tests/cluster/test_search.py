@@ -23,7 +23,7 @@ from dmlray.learn.loop import Epoch
 from dmlray.learn.preflight import preflight
 from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
 from dmlray.reporting.display import Silent
 from tests.cluster.commands import Command, lines

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from dmlray.cluster.training import Shown
 from dmlray.learn import metrics_log
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display
 
 

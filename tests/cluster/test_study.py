@@ -14,7 +14,7 @@ from dmlray.cluster.findings import find
 from dmlray.cluster.study import Study
 from dmlray.errors import ConfigError, DiskFull
 from dmlray.learn import metrics_log
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, read_search
 from dmlray.reporting.findings import Findings
 

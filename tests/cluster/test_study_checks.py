@@ -11,7 +11,7 @@ from dmlray import api
 from dmlray.cluster.study import Study
 from dmlray.cluster.study_checks import read_study
 from dmlray.errors import ConfigError
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, read_search
 from tests.cluster.broken_studies import MUTATIONS, RIGHT, flip
 from tests.cluster.test_study import findings, opened, plan, told

@@ -15,8 +15,8 @@ from dmlray.cluster.slots import USABLE
 from dmlray.cluster.train_callbacks import EndAtMistake, EndWithoutRoom
 from dmlray.errors import DataError, DmlrayError, ResourceError, RunError
 from dmlray.learn.device import loader_threads
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Silent
 from tests.toys import toy_words
 

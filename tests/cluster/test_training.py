@@ -10,8 +10,8 @@ import torch
 from dmlray.learn import metrics_log
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
 from tests.cluster.commands import Command, lines
 from tests.toys import toy_words

@@ -16,8 +16,8 @@ from dmlray.learn.checkpoint_writer import CheckpointWriter
 from dmlray.learn.run import task
 from dmlray.learn.trainer import Place, Training, load_dataset
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from tests.toys import draw_images, toy_words
 
 

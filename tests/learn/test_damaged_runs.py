@@ -19,9 +19,9 @@ from dmlray.learn.run import evaluate, job
 from dmlray.learn.trainer import Place
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.display import Display
 from dmlray.results.averages import score_members
 from dmlray.results.finished_runs import joined, member_of

@@ -14,8 +14,8 @@ from dmlray.learn.run import job
 from dmlray.learn.trainer import Place, Training
 from dmlray.methods import Batch, Group, Outputs
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import override, read_experiment
+from dmlray.plans.run_folder import RunFolder
 from tests.toys import draw_images, toy_words
 
 PLAN = read_experiment(

@@ -14,7 +14,7 @@ from dmlray.errors import DataError
 from dmlray.learn import environment
 from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.trainer import Place
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from tests.toys import draw_images
 
 HERE = Place(torch.device("cpu"))

@@ -8,8 +8,8 @@ import torch
 from dmlray.data import loader
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from tests.learn.fake_gpu import CPU, GPU, DeviceMix, FakeTensor, fake_gpu
 from tests.toys import draw_images, toy_words
 

@@ -16,8 +16,8 @@ from dmlray.learn.preflight import preflight
 from dmlray.learn.run import evaluate, job
 from dmlray.learn.trainer import Place, load_dataset
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import members_of
 from dmlray.results.finished_runs import test_labels as labels_of
 from dmlray.scores import Scores

@@ -14,8 +14,8 @@ from dmlray.learn.precision import arithmetic, float32_products
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Budget, Experiment
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
 from tests.toys import draw_images, toy_words
 

@@ -19,8 +19,8 @@ from dmlray.learn.process_group import Team
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
 from tests.learn.workers import gather, work
 from tests.toys import draw_images, toy_words

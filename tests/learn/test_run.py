@@ -19,8 +19,8 @@ from dmlray.learn.loop import Epoch
 from dmlray.learn.run import evaluate, job
 from dmlray.learn.trainer import Place, Training, fold_task, full_task, load_dataset
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import override, read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
 from tests.toys import draw_images, toy_words
 

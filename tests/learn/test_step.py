@@ -19,8 +19,8 @@ from dmlray.learn.run import job
 from dmlray.learn.step import forward, step
 from dmlray.learn.trainer import Place, build_learner
 from dmlray.methods import Batch
-from dmlray.plans.files import override, read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import override, read_experiment
+from dmlray.plans.run_folder import RunFolder
 from tests.toys import draw_images, toy_words
 
 CLASSES, BATCH, CPU = 6, 12, torch.device("cpu")

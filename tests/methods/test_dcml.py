@@ -11,7 +11,7 @@ from dmlray.losses.cosine import unit_rows
 from dmlray.methods import Batch
 from dmlray.methods._triplets import Triplets
 from dmlray.methods.dcml import Config, Learner
-from dmlray.plans.files import read_experiment
+from dmlray.plans.resolve import read_experiment
 
 WIDTH, CLASSES = 10, 4
 

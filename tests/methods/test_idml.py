@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from dmlray.backbones import InputStatistics, Network, Trunk
 from dmlray.methods import Batch, idml
 from dmlray.methods.idml import Config, Learner
+from dmlray.plans.config_sources import flatten
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.voices import flatten
 from tests.golden_vectors import files, load
 
 NAMES = {

@@ -10,7 +10,7 @@ from dmlray.plans.ensemble import (
     read_ensemble,
     repeats,
 )
-from dmlray.plans.files import override, read_experiment
+from dmlray.plans.resolve import override, read_experiment
 
 DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
 PROXY_ANCHOR = read_experiment(Path("experiments/proxy_anchor_demo.yaml")).experiment

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from dmlray.errors import ConfigError
+from dmlray.plans.config_sources import flatten, read_overrides
 from dmlray.plans.ensemble import Ensemble, read_ensemble
-from dmlray.plans.files import read_experiment, write_experiment
+from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.search import read_search
-from dmlray.plans.voices import flatten, read_overrides
 
 DEMO = Path("experiments/proxy_anchor_demo.yaml")
 SEARCH = Path("searches/proxy_anchor_demo.yaml")

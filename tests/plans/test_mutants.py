@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from dmlray.errors import DmlrayError
+from dmlray.plans.config_sources import shipped
 from dmlray.plans.ensemble import Ensemble, read_ensemble
-from dmlray.plans.files import read_experiment
 from dmlray.plans.merge import Merge, read_merge
+from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import is_search, read_search
-from dmlray.plans.voices import shipped
 
 _ROOT = Path(__file__).parents[2]
 _SCALARS = (

@@ -6,10 +6,10 @@ import pytest
 from dmlray import methods
 from dmlray.distributions import Choice, Float, Int
 from dmlray.errors import ConfigError
+from dmlray.plans.config_sources import shipped
 from dmlray.plans.search import read_search
-from dmlray.plans.space import Ranges
+from dmlray.plans.search_space import Ranges
 from dmlray.plans.space_checks import combinations
-from dmlray.plans.voices import shipped
 
 BASE = "experiment: experiments/proxy_anchor_demo.yaml\nuse_method_space: false\n"
 DATA = ("cub", "cars", "sop", "demo")

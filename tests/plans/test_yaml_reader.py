@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dmlray.errors import ConfigError
-from dmlray.plans.voices import read_file, read_overrides
+from dmlray.plans.config_sources import read_file, read_overrides
 from dmlray.plans.yaml_reader import compose, plain
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.curve import WIDTH
 from dmlray.reporting.report import page, write_ensemble
 from dmlray.scores import Scores, read_scores

@@ -17,8 +17,8 @@ from dmlray.learn.run import job
 from dmlray.learn.trainer import Place, load_dataset
 from dmlray.plans.ensemble import Ensemble, cross_validation, repeats
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.files import override, read_experiment
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.resolve import override, read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.tables import average_rows, held_out_lines, protocol
 from dmlray.results.averages import average, score_members
 from dmlray.scores import Part, Scores, half_width, read_scores

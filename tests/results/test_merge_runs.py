@@ -12,9 +12,9 @@ from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
-from dmlray.plans.files import read_experiment
-from dmlray.plans.folder import RunFolder
 from dmlray.plans.merge import Merge, read_merge, read_weights
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import members_of
 from dmlray.results.merge_runs import merge
 from dmlray.scores import Scores

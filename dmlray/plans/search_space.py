@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from dmlray.config_model import Knobs
 from dmlray.distributions import Choice, Distribution, Float, Int, Space, Value
 from dmlray.errors import ConfigError
-from dmlray.plans.problems import problems
-from dmlray.plans.voices import Voice
+from dmlray.plans.config_sources import Voice
+from dmlray.plans.validation_errors import problems
 
 Condition = Mapping[str, tuple[Value, ...]]  # key -> the values of it that let another be searched
 _NEEDED = "Allowed: low and high, or choices"

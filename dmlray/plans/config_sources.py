@@ -11,7 +11,7 @@ import yaml
 import dmlray
 from dmlray.errors import ConfigError
 from dmlray.file_reading import read_bytes, reason
-from dmlray.plans.problems import nearest
+from dmlray.plans.validation_errors import nearest
 from dmlray.plans.yaml_reader import compose, key_of, plain
 from dmlray.printable import shortened
 

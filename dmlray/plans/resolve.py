@@ -14,10 +14,10 @@ from dmlray.atomic_files import write_text
 from dmlray.config_model import Knobs
 from dmlray.data import catalogue
 from dmlray.errors import ConfigError
+from dmlray.plans.config_sources import Voice, flatten, nest, read_file, read_overrides
 from dmlray.plans.experiment import Experiment, Method
 from dmlray.plans.fields import takes_text
-from dmlray.plans.problems import nearest, problems
-from dmlray.plans.voices import Voice, flatten, nest, read_file, read_overrides
+from dmlray.plans.validation_errors import nearest, problems
 from dmlray.printable import printable, shortened
 
 

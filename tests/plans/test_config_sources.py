@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dmlray.errors import ConfigError
-from dmlray.plans.voices import find, flatten, nest, read_file, read_overrides, shipped
+from dmlray.plans.config_sources import find, flatten, nest, read_file, read_overrides, shipped
 
 
 def test_a_file_becomes_dotted_keys_that_remember_their_lines(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlray.plans.folder import RunFolder
+from dmlray.plans.run_folder import RunFolder
 
 NAMES = [
     "runs/a",

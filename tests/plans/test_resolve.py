@@ -6,8 +6,8 @@ import yaml
 
 from dmlray import methods
 from dmlray.errors import ConfigError
-from dmlray.plans.files import override, read_experiment, write_experiment
-from dmlray.plans.voices import shipped
+from dmlray.plans.config_sources import shipped
+from dmlray.plans.resolve import override, read_experiment, write_experiment
 
 DEMO = Path("experiments/proxy_anchor_demo.yaml")
 
@@ -103,8 +103,8 @@ def test_every_shipped_experiment_is_legal(name: str) -> None:
 def test_every_published_setting_is_legal(method: str) -> None:
     for dataset in methods.load(method).PUBLISHED:
         path = yaml.safe_dump({"method": {"name": method}, "data": {"name": dataset}})
-        from dmlray.plans.files import resolve
-        from dmlray.plans.voices import Voice, flatten
+        from dmlray.plans.config_sources import Voice, flatten
+        from dmlray.plans.resolve import resolve
 
         resolve("published", [Voice("test", flatten(yaml.safe_load(path)))])
 
