@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dmlray.data.cache import open_cache
+from dmlray.data.batches.loader import Feed
+from dmlray.data.cache.image_cache import open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import train_subset
-from dmlray.data.loader import Feed
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment

@@ -30,12 +30,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.transforms import functional as vision
 
-from dmlray.data.augment import Transform, crop_train, draw_boxes, normalise
-from dmlray.data.cache import Cache, open_cache
+from dmlray.data.batches.augment import Transform, crop_train, draw_boxes, normalise
+from dmlray.data.batches.loader import Feed
+from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.dataset import Dataset
+from dmlray.data.datasets.verify import verify_dataset
 from dmlray.data.folds import train_subset
-from dmlray.data.loader import Feed
-from dmlray.data.verify import verify_dataset
 
 PHOTOS, HEIGHT, WIDTH, QUALITY = 100, 375, 500, 90
 BATCH, ROUNDS = 50, 3

@@ -12,7 +12,7 @@ from dmlray.learn.trainer import Place
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
-from tests.data.pictures import picture
+from tests.data.images import picture
 
 pytestmark = pytest.mark.slow
 EACH = 3  # images of a class

@@ -10,7 +10,7 @@ from typing import Any
 from dmlray import methods
 from dmlray.api.run_lock import RunLock
 from dmlray.atomic_files import storage_error
-from dmlray.data.cache import images_folder
+from dmlray.data.cache.image_cache import images_folder
 from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, Interrupted, StorageError
 from dmlray.learn.environment import record_environment

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmlray.data import archive, catalogue, download
+from dmlray.data.archives import download, extract
 from dmlray.data.dataset import Dataset
-from dmlray.data.sides import Split
-from dmlray.data.verify import Verification, verify
+from dmlray.data.datasets import registry
+from dmlray.data.datasets.train_test import Split
+from dmlray.data.datasets.verify import Verification, verify
 from dmlray.errors import ConfigError
 from dmlray.reporting.display import Display, Silent
 
@@ -34,8 +35,8 @@ def prepare_data(
             progress = display.counting(f"fetching {source.file}, MB", 1 << 20)
             sources = [*sources, download.fetch(source, root, progress)]
         for file in sources:
-            archive.bring(file, root, display.counting(f"unpacking {file.name}"))
-    return catalogue.load(name, root, split)
+            extract.bring(file, root, display.counting(f"unpacking {file.name}"))
+    return registry.load(name, root, split)
 
 
 def verify_data(

@@ -15,7 +15,7 @@ from dmlray.cli.output import echo, echo_wrapped
 from dmlray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dmlray.data.sides import Split
+    from dmlray.data.datasets.train_test import Split
 
 ROOT = click.option("--root", type=PATH, help="Folder (csv: file) that holds the images.")
 SPLIT = click.option(
@@ -35,10 +35,10 @@ def data() -> None:
 @data.command(name="list")
 def list_data() -> None:
     """List the data sets that dmlray knows."""
-    from dmlray.data import catalogue
+    from dmlray.data.datasets import registry
 
-    for name in catalogue.names():
-        echo_wrapped(f"{name:<10} {catalogue.about(name)}")
+    for name in registry.names():
+        echo_wrapped(f"{name:<10} {registry.about(name)}")
 
 
 @data.command()
@@ -124,8 +124,8 @@ def cache() -> None:
 @cache.command(name="list")
 def list_cache() -> None:
     """List what lies in the cache, the last used first."""
-    from dmlray.data import inventory
-    from dmlray.data.cache import images_folder
+    from dmlray.data.cache import inventory
+    from dmlray.data.cache.image_cache import images_folder
 
     entries = inventory.listing()
     for entry in entries:
@@ -145,7 +145,7 @@ def list_cache() -> None:
 @click.option("--unused-days", type=click.IntRange(min=0), help="Only if not used for so long.")
 def clear(names: Sequence[str], everything: bool, unused_days: int | None) -> None:
     """Remove caches by the name of the data set or of the cache, and what killed runs left."""
-    from dmlray.data import inventory
+    from dmlray.data.cache import inventory
 
     if not names and not everything and unused_days is None:
         raise ConfigError(

@@ -11,8 +11,8 @@ from dmlray import backbones
 from dmlray.atomic_files import storage_error
 from dmlray.cluster import nodes
 from dmlray.cluster.session import session
-from dmlray.data import catalogue
-from dmlray.data.cache import cache_folder
+from dmlray.data.cache.image_cache import cache_folder
+from dmlray.data.datasets import registry
 from dmlray.errors import DmlrayError, ResourceError
 from dmlray.learn.environment import versions
 
@@ -81,5 +81,5 @@ def _weights() -> str:
 
 
 def _data() -> str:
-    dataset = catalogue.load("demo", None)
+    dataset = registry.load("demo", None)
     return f"demo: {len(dataset.classes)} classes, {len(dataset.files)} images"

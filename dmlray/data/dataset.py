@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dmlray.data.content import contents
+from dmlray.data.cache.content import contents
 
 FINGERPRINT_FORMAT = 1  # raised when the same images would get another fingerprint
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dmlray.backbones import Trunk
-from dmlray.data import samplers
+from dmlray.data.batches import samplers
 from dmlray.data.folds import Subset
 from dmlray.errors import ConfigError
 from dmlray.methods import LibraryLoss, needs_pairs

@@ -6,7 +6,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from dmlray.data.storage import cache_folder
+from dmlray.data.cache.atomic_dir import cache_folder
 
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dmlray.data.loader import EVALUATION_BATCH, Feed
+from dmlray.data.batches.loader import EVALUATION_BATCH, Feed
 from dmlray.learn.process_group import ALONE, Team
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dmlray.data.loader import Feed
-from dmlray.data.samplers import per_class, shuffled
+from dmlray.data.batches.loader import Feed
+from dmlray.data.batches.samplers import per_class, shuffled
 from dmlray.learn.embed import embed
 from dmlray.learn.optimizer import build, set_lr
 from dmlray.learn.process_group import ALONE, Team

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
-from dmlray.data.loader import Pair
+from dmlray.data.batches.loader import Pair
 from dmlray.learn.divergence import StepNorms, check_epoch, check_weights
 from dmlray.learn.gradient_average import GradientAverage
 from dmlray.learn.optimizer import lr_factor, set_lr

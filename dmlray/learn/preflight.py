@@ -8,9 +8,9 @@ import numpy as np
 
 from dmlray import backbones
 from dmlray.data import folds
-from dmlray.data.cache import open_cache
+from dmlray.data.cache.eval_cache import open_eval_cache
+from dmlray.data.cache.image_cache import open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.eval_cache import open_eval_cache
 from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError

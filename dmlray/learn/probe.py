@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.optim.optimizer import Optimizer
 
+from dmlray.data.batches.loader import AHEAD, Feed, Pair
 from dmlray.data.folds import Subset
-from dmlray.data.loader import AHEAD, Feed, Pair
 from dmlray.learn.loop import fit
 from dmlray.learn.optimizer import build
 from dmlray.learn.run import task

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dmlray.data.loader import share
+from dmlray.data.batches.loader import share
 from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
 
 T = TypeVar("T")

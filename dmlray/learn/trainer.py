@@ -12,14 +12,15 @@ from torch.optim.optimizer import Optimizer
 
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
-from dmlray.data import catalogue, folds
-from dmlray.data.broken import leave_out
-from dmlray.data.cache import Cache, find_broken, open_cache
+from dmlray.data import folds
+from dmlray.data.batches.loader import Feed
+from dmlray.data.cache.broken import leave_out
+from dmlray.data.cache.eval_cache import open_eval_cache
+from dmlray.data.cache.image_cache import Cache, find_broken, open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.eval_cache import open_eval_cache
+from dmlray.data.datasets import registry
+from dmlray.data.datasets.train_test import everything
 from dmlray.data.folds import Subset
-from dmlray.data.loader import Feed
-from dmlray.data.sides import everything
 from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, metrics_log
@@ -81,7 +82,7 @@ def load_dataset(
         return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
 
     keep = readable if data.skip_broken else everything
-    return catalogue.load(data.name, data.root, data.split, keep)
+    return registry.load(data.name, data.root, data.split, keep)
 
 
 def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:

@@ -7,11 +7,11 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from dmlray.backbones.trunk import BatchNorm, Pooling
 from dmlray.config_model import Knobs
-from dmlray.data.augment import Transform
-from dmlray.data.decode import MAX_PIXELS
+from dmlray.data.batches.augment import Transform
+from dmlray.data.batches.samplers import Replacement
+from dmlray.data.cache.decode import MAX_PIXELS
+from dmlray.data.datasets.train_test import Split
 from dmlray.data.folds import Kind
-from dmlray.data.samplers import Replacement
-from dmlray.data.sides import Split
 from dmlray.local_paths import local_path
 
 FOLDS = 4  # where the plan leaves their number open and the data set has classes enough

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dmlray import methods
 from dmlray.atomic_files import write_text
 from dmlray.config_model import Knobs
-from dmlray.data import catalogue
+from dmlray.data.datasets import registry
 from dmlray.errors import ConfigError
 from dmlray.plans.config_sources import Voice, flatten, nest, read_file, read_overrides
 from dmlray.plans.experiment import Experiment, Method
@@ -48,7 +48,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
         ConfigError: Lists all problems at once, with line, nearest spelling and allowed values.
     """
     resolved = resolve(str(path), [read_file(path), read_overrides(overrides)])
-    name, known = resolved.experiment.data.name, catalogue.names()
+    name, known = resolved.experiment.data.name, registry.names()
     if name not in known:
         problem = f"unknown data set {shortened(name)}. Allowed: {', '.join(known)}"
         raise ConfigError(str(path), [_line(resolved.said, "data.name", problem)])

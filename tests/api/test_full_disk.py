@@ -187,7 +187,7 @@ def test_a_cache_on_a_real_disk_that_is_full(
     images: Path, small_disk: Path, no_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMLRAY_CACHE", str(small_disk))
-    monkeypatch.setattr("dmlray.data.cache.check_space", lambda folder, size: None)
+    monkeypatch.setattr("dmlray.data.cache.image_cache.check_space", lambda folder, size: None)
     fill(small_disk, 8192)
     result = run(*words("train", images), "--out", "run")
     assert result.exit_code == 1 and not Path("run").exists()

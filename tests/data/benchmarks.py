@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.io import savemat
 
-from tests.data.pictures import picture
+from tests.data.images import picture
 
 Build = Callable[[Path], None]
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from dmlray.data.cache import Cache
+from dmlray.data.cache.decode import decode
+from dmlray.data.cache.image_cache import Cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.decode import decode
 
 
 def assert_holds(cache: Cache, dataset: Dataset, short_side: int | None) -> None:

@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from dmlray.data import build
+from dmlray.data.cache import cache_build
 from dmlray.data.dataset import Dataset
-from dmlray.data.folder import read
-from tests.data.pictures import picture
+from dmlray.data.datasets.folder import read
+from tests.data.images import picture
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,6 @@ def dataset(photos: Path) -> Dataset:
 @pytest.fixture
 def several(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let even small data sets be built by several processes."""
-    monkeypatch.setattr(build, "FEW", 0)
-    monkeypatch.setattr(build, "FEW_HEADERS", 0)
-    monkeypatch.setattr(build, "STRIDE", 4)
+    monkeypatch.setattr(cache_build, "FEW", 0)
+    monkeypatch.setattr(cache_build, "FEW_HEADERS", 0)
+    monkeypatch.setattr(cache_build, "STRIDE", 4)

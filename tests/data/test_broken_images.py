@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmlray.data import build
-from dmlray.data.broken import leave_out
-from dmlray.data.cache import cache_folder, find_broken, open_cache
+from dmlray.data.cache import cache_build
+from dmlray.data.cache.broken import leave_out
+from dmlray.data.cache.decode import UnreadableImage, decoded
+from dmlray.data.cache.image_cache import cache_folder, find_broken, open_cache
+from dmlray.data.cache.pixels import Rgb
 from dmlray.data.dataset import Dataset
-from dmlray.data.decode import UnreadableImage, decoded
-from dmlray.data.pixels import Rgb
 from dmlray.errors import DataError
 from tests.data.caches import assert_holds
 
@@ -85,7 +85,7 @@ def test_broken_images_are_left_out_where_that_is_allowed(
 def test_what_is_left_out_is_found_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     damage(dataset, (1, 3))
     sound = leave_out(dataset, find_broken(dataset, None))
-    monkeypatch.setattr(build, "measure", None)
+    monkeypatch.setattr(cache_build, "measure", None)
     again = leave_out(replace(dataset), find_broken(replace(dataset), None))
     assert again.files == sound.files
     assert_holds(open_cache(again, None), again, None)
@@ -101,7 +101,7 @@ def test_a_file_that_the_disk_does_not_give_is_never_left_out(
             raise UnreadableImage(f"{path}: bad", "Input/output error", broken=False)
         return decoded(path, None)
 
-    monkeypatch.setattr(build, "decoded", fail)
+    monkeypatch.setattr(cache_build, "decoded", fail)
     with pytest.raises(DataError, match="4 of 19 images cannot be read") as raised:
         find_broken(dataset, None)
     assert "a/2.png: Input/output error" in str(raised.value)

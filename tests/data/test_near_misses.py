@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlray.data import cars, cub, sop
+from dmlray.data.datasets import cars, cub, sop
 from dmlray.errors import ConfigError, DataError
 from tests.data import benchmarks
 from tests.data.benchmarks import LAYOUTS, Row, place, write

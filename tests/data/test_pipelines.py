@@ -13,12 +13,12 @@ from torchvision import transforms
 from torchvision.transforms import functional as vision
 
 from dmlray import methods
-from dmlray.data.augment import Transform, crop_eval, crop_train, draw_boxes, normalise
-from dmlray.data.cache import Cache, open_cache
+from dmlray.data.batches.augment import Transform, crop_eval, crop_train, draw_boxes, normalise
+from dmlray.data.cache.eval_cache import open_eval_cache
+from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.dataset import Dataset
-from dmlray.data.eval_cache import open_eval_cache
-from dmlray.data.folder import read
-from tests.data.pictures import picture
+from dmlray.data.datasets.folder import read
+from tests.data.images import picture
 
 SIZES = [(375, 500), (500, 333), (300, 300), (200, 640), (90, 70)]  # as found, and two odd ones
 ROWS = np.arange(len(SIZES))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmlray.data.cache import open_cache
+from dmlray.data.cache.image_cache import open_cache
 from dmlray.data.dataset import Dataset
 from tests.data.caches import assert_holds
-from tests.data.pictures import picture
+from tests.data.images import picture
 
 
 def turned_by_exif(path: Path) -> None:

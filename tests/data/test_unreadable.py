@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from dmlray.data.decode import UnreadableImage, decode, decoded_size
+from dmlray.data.cache.decode import UnreadableImage, decode, decoded_size
 from dmlray.errors import DataError
-from tests.data.pictures import picture
+from tests.data.images import picture
 
 COLOURS = np.asarray(picture(20, 30))
 

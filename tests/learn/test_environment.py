@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmlray.data.dataset import Dataset
-from dmlray.data.folder import load
+from dmlray.data.datasets.folder import load
 from dmlray.errors import DataError
 from dmlray.learn import environment
 from dmlray.learn.environment import check_images, record_environment

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmlray.data import loader
+from dmlray.data.batches import loader
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.resolve import read_experiment

@@ -1,0 +1,1 @@
+"""Archives of data sets: downloading and safe extraction."""

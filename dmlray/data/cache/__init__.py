@@ -1,0 +1,1 @@
+"""Images decoded once per machine, and shared between processes."""

@@ -1,0 +1,174 @@
+"""One image file -> upright 8-bit RGB. No torch here: the processes of a build start fast."""
+
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from dmlray.data.cache.formats import FORMATS
+from dmlray.data.cache.pixels import Rgb, to_rgb
+from dmlray.errors import DataError
+from dmlray.file_reading import open_regular
+
+MAX_PIXELS = 178_956_970  # what Pillow refuses to exceed: twice Image.MAX_IMAGE_PIXELS
+LONGEST = 32  # times the short side: beyond, a thread of pixels would fill the memory
+TURNS = {  # EXIF's orientation -> what brings the image upright; ImageOps.exif_transpose would copy
+    2: Image.Transpose.FLIP_LEFT_RIGHT,  # each image, and stop at damaged EXIF
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
+
+
+class UnreadableImage(DataError):
+    """An image that cannot be decoded; `reason` says why, without its path.
+
+    `broken`: its content is at fault and not the disk or the memory, so that no retry would help.
+    """
+
+    def __init__(self, text: str, reason: str, broken: bool) -> None:
+        super().__init__(text)
+        self.reason, self.broken = reason, broken
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, bool]]:
+        return type(self), (str(self), self.reason, self.broken)
+
+
+def decode(path: Path, short_side: int | None, max_pixels: int | None = None) -> np.ndarray:
+    """Read an image as (height, width, 3) uint8, resized to `short_side` pixels unless None.
+
+    Args:
+        max_pixels: More are refused before memory is taken; None means twice Pillow's
+            MAX_IMAGE_PIXELS.
+
+    Raises:
+        UnreadableImage: If the file is no image, is damaged, cut short or has too many pixels.
+    """
+    return np.asarray(decoded(path, short_side, max_pixels).image)
+
+
+def decoded(path: Path, short_side: int | None, max_pixels: int | None = None) -> Rgb:
+    """Read an image as `decode` does, and say what kind of pixels it had."""
+    with _opened(path, max_pixels, check=True) as image:
+        turn = TURNS.get(_orientation(image))
+        pixels, peak, scaled = to_rgb(image)
+        if turn is not None:
+            pixels = pixels.transpose(turn)
+        if short_side is not None:
+            height, width = resized(pixels.height, pixels.width, short_side)
+            if (width, height) != pixels.size:
+                pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+        return Rgb(pixels, peak, scaled)
+
+
+def decoded_size(
+    path: Path, short_side: int | None, max_pixels: int | None = None
+) -> tuple[int, int]:
+    """Read the (height, width) of `decode` from the file's header."""
+    with _opened(path, max_pixels, check=False) as image:
+        width, height = image.size
+        if _orientation(image) in SIDEWAYS:
+            width, height = height, width
+    return (height, width) if short_side is None else resized(height, width, short_side)
+
+
+def resized(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Scale (height, width) to a short side as torchvision's Resize does: the long one floors.
+
+    Departs: the long side is at most 32 times the short one, for images of 1 x N pixels.
+    """
+    longer = min(int(short_side * max(height, width) / min(height, width)), LONGEST * short_side)
+    return (short_side, longer) if height <= width else (longer, short_side)
+
+
+def limit(max_pixels: int | None) -> int:
+    """The number of pixels beyond which images are refused."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS) if max_pixels is None else max_pixels
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int | None, check: bool) -> Iterator[ImageFile.ImageFile]:
+    """Open an image; whatever goes wrong inside is an UnreadableImage that names the file.
+
+    `check` compares the checksums of a PNG, which Pillow does not do where it decodes.
+    """
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata; the pixels are read all the same
+        ImageFile.LOAD_TRUNCATED_IMAGES = False  # other libraries set it
+        try:
+            with open_regular(path) as file:
+                image = _identified(file, path)
+                _check_size(path, image.size, limit(max_pixels))
+                yield image
+                if check and image.format == "PNG":
+                    _identified(file, path).verify()
+        except UnreadableImage:
+            raise
+        except Exception as error:  # Pillow's readers have no common error: OSError, struct, ...
+            reason, broken = _reason(path, error)
+            text = f"{path}: not a readable image: {reason}."
+            raise UnreadableImage(text, reason, broken) from error
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
+    """Open `file` as Image.open does, in `FORMATS` alone.
+
+    Departs: no limit of pixels, which in Pillow is one of the whole process.
+    """
+    file.seek(0)
+    start, reason = file.read(16), "its content has no known image format"
+    for load_readers in (Image.preinit, Image.init):  # the usual ones, then all: that takes long
+        load_readers()
+        for name in filter(Image.OPEN.__contains__, FORMATS):
+            factory, accepts = Image.OPEN[name]
+            accepted = not accepts or accepts(start)
+            if isinstance(accepted, str):
+                raise UnidentifiedImageError(accepted)
+            if accepted:
+                try:
+                    file.seek(0)
+                    return factory(file, str(path))
+                except (SyntaxError, IndexError, TypeError, struct.error) as error:
+                    reason = f"a {name} file that is damaged or of an unknown kind ({error})"
+    raise UnidentifiedImageError(reason)
+
+
+def _check_size(path: Path, size: tuple[int, int], most: int) -> None:
+    if size[0] * size[1] > most:
+        reason = f"has more than {most:,} pixels ({size[0]:,} x {size[1]:,})"
+        advice = "data.max_megapixels allows more"
+        raise UnreadableImage(f"{path}: refused, {reason}: {advice}.", f"{reason}: {advice}", True)
+
+
+def _reason(path: Path, error: Exception) -> tuple[str, bool]:
+    """Say what is wrong, and whether the file's content is."""
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory", False
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror, False
+    if path.is_file() and not path.stat().st_size:
+        return "the file is empty", True
+    return " ".join(str(error).split()) or type(error).__name__, True
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number as a file's header has it: 1 is upright, 2 to 8 are in `TURNS`.
+
+    Departs: Pillow also looks behind the pixels of a PNG, and decodes them to get there.
+    """
+    try:
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # as many kinds as ways to damage EXIF, which says nothing of the pixels
+        return 1

@@ -1,0 +1,114 @@
+"""What lies in the cache of decoded images: listed and cleared."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from dmlray.data.cache import cache_build
+from dmlray.data.cache.atomic_dir import is_own, remove, roots, targets
+from dmlray.data.cache.image_cache import ABOUT, images_folder, images_folders
+from dmlray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cache: `images` of `dataset`, decoded from `root` to `short_side` pixels (None: raw)."""
+
+    folder: Path
+    dataset: str
+    root: Path
+    images: int
+    bytes: int
+    short_side: int | None
+    last_used: datetime
+    data_found: bool
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What `clear` removed, and what it left because a process is making it."""
+
+    removed: tuple[Entry, ...]
+    busy: tuple[Entry, ...]
+
+
+def listing() -> list[Entry]:
+    """All caches on this machine, the last used first."""
+    entries = (_entry(folder) for parent in images_folders() for folder in parent.glob("*"))
+    return sorted(filter(None, entries), key=lambda entry: entry.last_used, reverse=True)
+
+
+def clear(names: Collection[str] | None = None, unused_since: datetime | None = None) -> Cleared:
+    """Remove caches, and all that killed processes left.
+
+    Runs on this machine that read a removed cache keep its pages until they end. On a shared file
+    system nothing keeps them for other machines: clear it while none of them trains.
+
+    Args:
+        names: Of data sets or of folders; None means all.
+        unused_since: Keeps what was used at this time or later.
+
+    Raises:
+        ConfigError: If there is no such cache.
+    """
+    chosen = [
+        entry
+        for entry in _named(listing(), names)
+        if unused_since is None or entry.last_used < unused_since
+    ]
+    removed = {entry.folder: remove(entry.folder) for entry in chosen}
+    _sweep()
+    return Cleared(
+        removed=tuple(entry for entry in chosen if removed[entry.folder]),
+        busy=tuple(entry for entry in chosen if not removed[entry.folder]),
+    )
+
+
+def _named(entries: list[Entry], names: Collection[str] | None) -> list[Entry]:
+    if names is None:
+        return entries
+    known = {entry.folder.name for entry in entries} | {entry.dataset for entry in entries}
+    if unknown := sorted(set(names) - known):
+        allowed = f"Allowed: {', '.join(sorted(known))}." if known else "There is none."
+        raise ConfigError(
+            str(images_folder()), [f"no cache {name!r}. {allowed}" for name in unknown]
+        )
+    return [entry for entry in entries if {entry.folder.name, entry.dataset} & set(names)]
+
+
+def _sweep() -> None:
+    """Remove half-made and damaged folders, and locks that no process holds."""
+    for target in (target for root in roots() if is_own(root) for target in targets(root)):
+        remove(target, whole=False)
+    whole = {entry.folder for entry in listing()}
+    for parent in images_folders():
+        damaged = {path for path in parent.glob("*") if _is_target(path)} - whole
+        for target in targets(parent) | damaged:
+            remove(target, whole=target not in whole)
+
+
+def _is_target(path: Path) -> bool:
+    return path.is_dir() and ".partial-" not in path.name and is_own(path)
+
+
+def _entry(folder: Path) -> Entry | None:
+    """Read what a cache holds; None if it is damaged, not finished or another user's."""
+    if not is_own(folder):
+        return None
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        root = Path(about["root"])
+        return Entry(
+            folder=folder,
+            dataset=folder.name.rpartition("-")[0],
+            root=root,
+            images=about["images"],
+            bytes=(folder / cache_build.IMAGES).stat().st_size,
+            short_side=about["short_side"],
+            last_used=datetime.fromtimestamp((folder / ABOUT).stat().st_mtime).astimezone(),
+            data_found=root.is_dir(),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

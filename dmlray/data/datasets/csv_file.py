@@ -1,0 +1,234 @@
+"""Anybody's own images: a CSV file with the columns path, label and, if given, split."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dmlray.data.dataset import Dataset
+from dmlray.data.datasets import train_test
+from dmlray.data.datasets.found import Found, sound
+from dmlray.data.datasets.train_test import Keep, Split
+from dmlray.data.datasets.written_paths import Fault, Finder, fault_of
+from dmlray.errors import ConfigError, DataError
+from dmlray.file_reading import read_bytes
+
+LARGEST = 256 << 20  # bytes: millions of images
+OTHER_SEPARATORS = (";", "\t", "|")
+ROLES = ("is_query", "is_gallery", "role")  # columns of other libraries
+
+Cells = tuple[int, list[str]]  # the number of a line and what stands on it
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the file; `split` is as written, and None where it is not asked for."""
+
+    line: int
+    file: str
+    label: str
+    split: str | None
+    fault: Fault | None = None
+
+
+def load(
+    root: Path | None, split: Split = "classes", keep: Keep = train_test.everything
+) -> Dataset:
+    """List the images named by the CSV file `root`; relative paths start in its folder.
+
+    Raises:
+        ConfigError: If there is no root.
+        DataError: If the file is damaged, or images are missing, alone or contradict each other.
+    """
+    source, header, entries = _table(root, split)
+    if missing := _missing(source, entries, lambda fault: True):
+        raise DataError(missing)
+    return sound(_found(source, header, entries, split, keep))
+
+
+def find(root: Path | None, split: Split = "classes") -> Found:
+    """List them whether or not all are there and sound: `Found.problems` says what is not.
+
+    What is no file is left out, for a pipe must not be opened.
+    """
+    source, header, entries = _table(root, split)
+    listed = [entry for entry in entries if not entry.fault or entry.fault.gone]
+    found = _found(source, header, listed, split, train_test.everything)
+    unusable = _missing(source, entries, lambda fault: not fault.gone)
+    return replace(found, problems=(*filter(None, [unusable]), *found.problems))
+
+
+def _table(root: Path | None, split: Split) -> tuple[Path, list[str], list[Entry]]:
+    """The file's path, header and lines, with the names that the images have on this disk."""
+    if root is None:
+        problem = "data set 'csv' needs a CSV file with the columns path and label. Set data.root."
+        raise ConfigError("data.root", [problem])
+    source = Path(os.path.expanduser(root)).absolute()
+    header, entries = _read(source, split)
+    return source, header, _on_disk(source, entries)
+
+
+def _found(
+    source: Path, header: Sequence[str], entries: Sequence[Entry], split: Split, keep: Keep
+) -> Found:
+    dataset = keep(_dataset(source, entries, split))
+    dataset = replace(dataset, remarks=(*_unused(header, split), *dataset.remarks))
+    lines = {entry.file: entry.line for entry in entries}
+    dataset, problems = train_test.examine(
+        dataset, lambda row: f"{source}: line {lines[dataset.files[row]]} ({dataset.files[row]})"
+    )
+    return Found("csv file", "as listed", dataset, problems)
+
+
+def _read(source: Path, split: Split) -> tuple[list[str], list[Entry]]:
+    rows = _rows(source)
+    line, header = next(rows, (1, []))
+    wanted = ("path", "label", "split")[: 3 if split == "given" else 2]
+    places = {column: _places(header, column) for column in wanted}
+    for column, found in places.items():
+        if len(found) != 1:
+            other = next((mark for mark in OTHER_SEPARATORS if mark in "".join(header)), None)
+            reason = f", {other!r} separates it" if other and len(header) == 1 else ""
+            raise DataError(
+                f"{source}: line {line}: {len(found)} columns named {column!r}{reason}."
+                f" Expected a header of {', '.join(wanted)}, comma-separated and each once."
+            )
+    columns = {column: found[0] for column, found in places.items()}
+    return header, [_entry(source, row, len(header), columns) for row in rows]
+
+
+def _places(header: Sequence[str], column: str) -> list[int]:
+    """Where a column stands: as it is written, otherwise in capital letters too."""
+    exact = [at for at, name in enumerate(header) if name == column]
+    return exact or [at for at, name in enumerate(header) if name.lower() == column]
+
+
+def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> Entry:
+    line, cells = row
+    if len(cells) != width:
+        raise DataError(
+            f"{source}: line {line}: {len(cells)} values for {width} columns."
+            " Expected one each; a value that holds a comma stands in double quotes."
+        )
+    values = {column: cells[at] for column, at in columns.items()}
+    for column, value in values.items():
+        if not value:
+            raise DataError(f"{source}: line {line}: {column} is empty. Expected a value.")
+    split = values.get("split")
+    if split is not None and train_test.side(split) is None:
+        raise DataError(
+            f"{source}: line {line}: split {split!r} is not allowed."
+            " Allowed: train, test, validation."
+        )
+    return Entry(line, values["path"], values["label"], split)
+
+
+def _unused(header: Sequence[str], split: Split) -> Iterator[str]:
+    """Remarks on columns that mean something which is not done."""
+    if split == "classes" and _places(header, "split"):
+        yield f"the file's column split is not used; {train_test.GIVEN} follows it"
+    roles = [name for role in ROLES for name in header if name.lower() == role]
+    if roles:
+        yield (
+            f"the file's columns {', '.join(roles)} are not used: every image is a query, and all"
+            " others are searched"
+        )
+
+
+def _rows(source: Path) -> Iterator[Cells]:
+    """Give every line that is not blank, its cells stripped.
+
+    Line by line, because an open quote would swallow the lines after it.
+    """
+    for line, text in enumerate(io.StringIO(_text(source), newline=None), start=1):
+        if text.count('"') % 2:
+            raise DataError(
+                f'{source}: line {line}: a quote is open. Expected an even number of ".'
+            )
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([text], skipinitialspace=True))]
+        except csv.Error as error:
+            raise DataError(
+                f"{source}: line {line}: {error}. Expected values and commas."
+            ) from error
+        if any(cells):
+            yield line, cells
+
+
+def _text(source: Path) -> str:
+    try:
+        content = read_bytes(source, LARGEST)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{source}: cannot be read: {reason}. Expected a CSV file.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{source}: line {line}: not UTF-8. Save it as CSV in UTF-8.") from error
+
+
+def _on_disk(source: Path, entries: Sequence[Entry]) -> list[Entry]:
+    """Entries with the names that their files have on this disk, or why there are none."""
+    finder = Finder(source.parent)
+    lines: dict[Path, int] = {}
+    there = []
+    for entry in entries:
+        files = finder.find(entry.file)
+        if len(files) > 1:
+            raise DataError(
+                f"{source}: line {entry.line}: {entry.file} may be {len(files)} files:"
+                f" {', '.join(map(ascii, files))}. Expected a path in the Unicode form of one."
+            )
+        file = files[0] if files else os.path.normpath(entry.file)
+        first = lines.setdefault(source.parent / file, entry.line)
+        if first != entry.line:
+            raise DataError(
+                f"{source}: line {entry.line}: {file} is on line {first} already."
+                " Expected each image once."
+            )
+        fault = None if files else fault_of(source.parent / file, entry.file)
+        there.append(replace(entry, file=file, fault=fault))
+    return there
+
+
+def _missing(source: Path, entries: Sequence[Entry], such: Callable[[Fault], bool]) -> str | None:
+    """One sentence on the entries with such a fault."""
+    missing = [(entry, entry.fault) for entry in entries if entry.fault and such(entry.fault)]
+    if not missing:
+        return None
+    entry, fault = missing[0]
+    reason = f" ({fault.reason})" if fault.reason else ""
+    return (
+        f"{source}: line {entry.line}: there is no file {source.parent / entry.file}{reason};"
+        f" {len(missing)} of {len(entries)} are missing."
+        " Expected paths that are absolute or relative to the folder of the CSV file."
+    )
+
+
+def _dataset(source: Path, entries: Sequence[Entry], split: Split) -> Dataset:
+    remarks: list[str] = []
+    if split == "classes":
+        train, test = train_test.halves(_images(entries))
+    else:
+        values = dict.fromkeys(str(entry.split) for entry in entries)
+        train, test, remarks = train_test.assign(
+            {value: _images(entries, value) for value in values}, "split {!r}"
+        )
+    if not (train and test):
+        raise DataError(
+            f"{source}: {len(train)} classes to train and {len(test)} to test."
+            " Expected at least 1 of each."
+        )
+    return replace(train_test.join("csv", source.parent, train, test), remarks=tuple(remarks))
+
+
+def _images(entries: Sequence[Entry], split: str | None = None) -> dict[str, list[str]]:
+    """Class -> files, of one value of the column split if there is one."""
+    images: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.split == split:
+            images.setdefault(entry.label, []).append(entry.file)
+    return images

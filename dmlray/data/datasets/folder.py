@@ -1,0 +1,109 @@
+"""Anybody's own images: one sub-folder per class."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from dmlray.data.dataset import Dataset
+from dmlray.data.datasets import listing, train_test
+from dmlray.data.datasets.found import Found, complete
+from dmlray.data.datasets.listing import Tree
+from dmlray.data.datasets.train_test import Images, Keep, Split
+from dmlray.errors import ConfigError, DataError
+
+
+def load(
+    root: Path | None, split: Split = "classes", keep: Keep = train_test.everything
+) -> Dataset:
+    """List the data set `folder`: `root/<class>/`, or `root/{train,test}/<class>/` as given.
+
+    Raises:
+        ConfigError: If there is no root.
+        DataError: If images are missing, alone in a test class or contradict each other.
+    """
+    return complete(find(root, split, keep))
+
+
+def find(root: Path | None, split: Split = "classes", keep: Keep = train_test.everything) -> Found:
+    """List it whether or not all of it is there and sound: `Found.problems` says what is not."""
+    if root is None:
+        problem = "data set 'folder' needs a folder with one sub-folder per class. Set data.root."
+        raise ConfigError("data.root", [problem])
+    found = _read("folder", root) if split == "classes" else _read_given(root)
+    kept = keep(found.dataset)
+    dataset, problems = train_test.examine(kept, lambda row: str(kept.root / kept.files[row]))
+    return replace(found, dataset=dataset, problems=(*found.problems, *problems))
+
+
+def read(name: str, root: Path) -> Dataset:
+    """List the images in the sub-folders of `root` and below them; their content is not compared.
+
+    Raises:
+        DataError: If images are missing or cannot be reached.
+    """
+    return complete(_read(name, root))
+
+
+def _read(name: str, root: Path) -> Found:
+    root = listing.real_path(root)
+    tree = listing.read(root)
+    if _are_sides(tree.classes):
+        raise DataError(
+            f"{root}: the sub-folders {', '.join(tree.classes)} are named as sides of a split, not"
+            f" as classes. For train/<class>/ and test/<class>/ set {train_test.GIVEN}."
+        )
+    if len(tree.classes) < 2:
+        below = next((name for name in tree.classes if _is_deep(tree.classes, name)), None)
+        _refuse(
+            f"{root}: {len(tree.images)} sub-folders, {len(tree.classes)} of them with images."
+            " Expected at least 2, one per class"
+            f"{f', as {root / below} may have' if below else ''}.",
+            tree,
+        )
+    return _found(name, root, *train_test.halves(tree.classes), [], [tree])
+
+
+def _read_given(root: Path) -> Found:
+    root = listing.real_path(root)
+    top, trees = listing.read_sides(root)
+    parts = {name: tree.classes for name, tree in trees.items()}
+    train, test, remarks = train_test.assign(parts, "{}/")
+    for side, images in (("train", train), ("test", test)):
+        if images:
+            continue
+        if not any(train_test.side(name) == side for name in trees):
+            raise DataError(f"{root / side}: no such folder. Expected one sub-folder per class.")
+        _refuse(
+            f"{root / side}: no sub-folder with images. Expected at least 1, one per class.",
+            *trees.values(),
+        )
+    return _found("folder", root, train, test, remarks, [top, *trees.values()])
+
+
+def _found(
+    name: str, root: Path, train: Images, test: Images, remarks: list[str], trees: list[Tree]
+) -> Found:
+    dataset = train_test.join(name, root, train, test)
+    listed = tuple(filter(None, [*remarks, listing.passed_over(*trees)]))
+    return Found(
+        "class folders", "as listed", replace(dataset, remarks=listed), listing.unreadable(*trees)
+    )
+
+
+def _are_sides(images: Images) -> bool:
+    """Whether these folders are train, test or val and hold class folders, or nothing else is."""
+    named = [name for name in images if train_test.side(name)]
+    deep = all(_is_deep(images, name) for name in named)
+    return len(named) > 1 and (deep or len(named) == len(images))
+
+
+def _is_deep(images: Images, name: str) -> bool:
+    """Whether all images of a folder lie in sub-folders of it."""
+    return all(file.count("/") > 1 for file in images[name])
+
+
+def _refuse(problem: str, *trees: Tree) -> None:
+    """Raise a DataError that also says what was found instead."""
+    remark = listing.passed_over(*trees)
+    raise DataError(
+        " ".join([problem, *listing.unreadable(*trees), *([f"{remark}."] if remark else [])])
+    )

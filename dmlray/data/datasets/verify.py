@@ -1,0 +1,126 @@
+"""Is a data set what its name promises: layout, counts, order of classes, and every file."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dmlray.data.cache import cache_build
+from dmlray.data.cache.cache_build import Progress
+from dmlray.data.cache.decode import limit
+from dmlray.data.dataset import Dataset
+from dmlray.data.datasets import registry
+from dmlray.data.datasets.found import Found
+from dmlray.data.datasets.published import BENCHMARKS
+from dmlray.data.datasets.train_test import Split
+from dmlray.errors import DataError
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found in `root` and what was expected; pairs are (train, test), files relative.
+
+    `reasons` has why each of `unreadable` cannot be decoded.
+    `problems` forbid its use, `notes` go with every score of it.
+    `fingerprint` is None where a file cannot be reached, `expected_*` where nothing was published.
+    """
+
+    name: str
+    layout: str
+    root: Path
+    classes: Pair
+    images: Pair
+    expected_classes: Pair | None
+    expected_images: Pair | None
+    missing: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    class_order: str
+    fingerprint: str | None
+    problems: tuple[str, ...]
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def well(self) -> bool:
+        return not self.problems
+
+
+def verify(
+    name: str,
+    root: Path | None,
+    progress: Progress | None = None,
+    split: Split = "classes",
+    max_pixels: int | None = None,
+) -> Verification:
+    """Check the data set `name` below `root`.
+
+    Args:
+        progress: Called with (images decoded, images in all).
+        max_pixels: Larger images are unreadable; None means Pillow's own limit.
+
+    Raises:
+        ConfigError: If there is no such data set, or if it wants a root and has none.
+        DataError: If no layout fits or its lists contradict each other.
+    """
+    return _verify(registry.find(name, root, split), progress, max_pixels)
+
+
+def verify_dataset(
+    dataset: Dataset, progress: Progress | None = None, max_pixels: int | None = None
+) -> Verification:
+    """Check the files of any data set."""
+    return _verify(Found("class folders", "as listed", dataset), progress, max_pixels)
+
+
+def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> Verification:
+    dataset = found.dataset
+    missing, reasons, notes = _decode_all(dataset, progress, max_pixels)
+    train_images = int((dataset.labels < dataset.train_classes).sum())
+    published = next((known for known in BENCHMARKS if known.name == dataset.name), None)
+    return Verification(
+        name=dataset.name,
+        layout=found.layout,
+        root=dataset.root,
+        classes=(dataset.train_classes, len(dataset.classes) - dataset.train_classes),
+        images=(train_images, len(dataset) - train_images),
+        expected_classes=published.classes if published else None,
+        expected_images=published.images if published else None,
+        missing=missing,
+        unreadable=tuple(reasons),
+        reasons=reasons,
+        class_order=found.order,
+        fingerprint=_fingerprint(dataset),
+        problems=(
+            *(dataset.remarks if published else ()),  # not what was published
+            *found.problems,
+            *_said("missing", missing),
+            *_said("unreadable", tuple(reasons)),
+        ),
+        notes=(*(() if published else dataset.remarks), *notes),
+    )
+
+
+def _fingerprint(dataset: Dataset) -> str | None:
+    try:
+        return dataset.fingerprint
+    except DataError:  # a file is missing or out of reach: it is listed as such
+        return None
+
+
+def _said(what: str, files: Sequence[str]) -> Iterator[str]:
+    if files:
+        yield f"{len(files)} {what} images, first {files[0]}"
+
+
+def _decode_all(
+    dataset: Dataset, progress: Progress | None, max_pixels: int | None
+) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
+    """Decode every file: those that are missing, reasons of the unreadable ones, and remarks."""
+    missing = tuple(file for file in dataset.files if not (dataset.root / file).exists())
+    gone = set(missing)
+    files = [file for file in dataset.files if file not in gone]
+    job = cache_build.Job(str(dataset.root), files, None, limit(max_pixels))
+    findings = cache_build.check(job, cache_build.cores(), progress)
+    reasons = sorted((findings.broken | findings.unreached).items())
+    return missing, {files[row]: reason for row, reason in reasons}, findings.remarks(files)
