@@ -4,7 +4,7 @@ import torch
 from _race import timed
 from torch import Tensor
 
-from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.evaluation.neighbours import tiles
 from dmlray.evaluation.retrieval import retrieval_scores
 

@@ -105,7 +105,7 @@ def _compete(contestant: str, scale: Scale) -> int:
     torch.set_num_threads(1)
     embeddings, labels = _draw(scale)
     if contestant == OURS:
-        from dmlray.evaluation.gemm import onednn_is_exact
+        from dmlray.evaluation.matmul import onednn_is_exact
         from dmlray.evaluation.retrieval import retrieval_scores
 
         onednn_is_exact()  # once per process, as faiss's own loading below

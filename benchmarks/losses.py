@@ -18,7 +18,7 @@ from _race import conclude, race, table
 from torch import Tensor
 from torch.nn import functional as F
 
-from dmlray.losses import relationship
+from dmlray.losses import rcdml
 from dmlray.methods._triplets import Triplets, by_distance, margin_cost
 
 WIDTH, MARGIN, BOUNDARY, NEAREST = 512, 0.2, 1.2, 0.5
@@ -130,10 +130,10 @@ def _relationship() -> tuple[dict[str, float], list[str]]:
     labels = torch.randint(SOP_CLASSES // 128, (128,)) * 128
 
     def ours() -> Tensor:
-        columns = relationship.correct(rows, labels, proxies, MIX)
-        pull, push = relationship.pull_and_push(rows, labels, columns, SOP_CLASSES, SLACK, ALPHA)
-        apart = relationship.proxies_apart(columns)
-        return pull + push + PRC * apart + SRC * relationship.images_together(rows, labels)
+        columns = rcdml.correct(rows, labels, proxies, MIX)
+        pull, push = rcdml.pull_and_push(rows, labels, columns, SOP_CLASSES, SLACK, ALPHA)
+        apart = rcdml.proxies_apart(columns)
+        return pull + push + PRC * apart + SRC * rcdml.images_together(rows, labels)
 
     def loop() -> Tensor:
         return relationship_of_each(rows, labels, proxies)

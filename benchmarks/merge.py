@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from _race import conclude
 
-from dmlray.evaluation.growing import Growing
-from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.incremental import Growing
 
 RECALL_AT = (1, 2, 4, 8)
 MOST_ERROR = 1e-6

@@ -26,7 +26,7 @@ from dmlray.cluster.ensemble import Pool
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 
 FAR = 10_000  # members
 

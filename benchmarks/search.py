@@ -34,7 +34,7 @@ from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
-from dmlray.reporting.display import Silent
+from dmlray.reporting.progress import Silent
 
 TRIALS, AT_ONCE, ROUNDS = 200, 2, 3
 SEARCH = Path("searches/proxy_anchor_demo.yaml")

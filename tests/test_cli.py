@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from dmlray.api.begin import prepare
+from dmlray.api.run_setup import prepare
 from dmlray.cli import main
 from dmlray.learn.preflight import preflight
 from dmlray.learn.run import job
@@ -15,7 +15,7 @@ from dmlray.learn.trainer import Place
 from dmlray.plans.ensemble import Ensemble, cross_validation
 from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 from dmlray.reporting.tables import protocol
 from tests.toys import draw_images, toy_words
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dmlray.api.begin import RUNS, Run, needed, open_run, prepare, resumed, run_name
+from dmlray.api.run_setup import RUNS, Run, needed, open_run, prepare, resumed, run_name
 from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.session import session
@@ -13,7 +13,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display, Silent
+from dmlray.reporting.progress import Display, Silent
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores
 

@@ -9,7 +9,7 @@ from dmlray.data.datasets import registry
 from dmlray.data.datasets.train_test import Split
 from dmlray.data.datasets.verify import Verification, verify
 from dmlray.errors import ConfigError
-from dmlray.reporting.display import Display, Silent
+from dmlray.reporting.progress import Display, Silent
 
 
 def prepare_data(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dmlray.api.begin import RUNS, experiment_of, open_run, prepare, resumed, run_name
+from dmlray.api.run_setup import RUNS, experiment_of, open_run, prepare, resumed, run_name
 from dmlray.cluster import ensemble as members
 from dmlray.cluster.caches import fill_caches
 from dmlray.cluster.merging import Merging
@@ -17,8 +17,8 @@ from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.merge import Merge, read_merge
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display, Silent
-from dmlray.reporting.report import write_ensemble
+from dmlray.reporting.progress import Display, Silent
+from dmlray.reporting.run_report import write_ensemble
 from dmlray.results import merge_runs
 from dmlray.scores import Scores
 

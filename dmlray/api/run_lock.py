@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from dmlray.api.lock_holder import HEARTBEAT_TIMEOUT, Holder, is_alive, read
+from dmlray.api.lock_owner import HEARTBEAT_TIMEOUT, Holder, is_alive, read
 from dmlray.errors import ConfigError, StorageError
 from dmlray.plans.run_folder import RunFolder
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmlray.api.averages import repeat
-from dmlray.api.begin import (
+from dmlray.api.ensembles import ensemble, merge
+from dmlray.api.run_setup import (
     RUNS,
     Run,
     go_on,
@@ -15,7 +16,6 @@ from dmlray.api.begin import (
     resumed,
     run_name,
 )
-from dmlray.api.ensembles import ensemble, merge
 from dmlray.cluster import forecast as forecasting
 from dmlray.cluster import search as searching
 from dmlray.cluster import training
@@ -35,8 +35,8 @@ from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.resolve import Resolved, read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, is_search, read_search
-from dmlray.reporting.display import Display, Silent
-from dmlray.reporting.findings import Findings
+from dmlray.reporting.progress import Display, Silent
+from dmlray.reporting.search_report import Findings
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores
 

@@ -13,8 +13,8 @@ import click
 
 from dmlray import __version__
 from dmlray.cli.data import data
+from dmlray.cli.info import doctor, methods, plan, show
 from dmlray.cli.local_path import PATH, read_path
-from dmlray.cli.look import doctor, methods, plan, show
 from dmlray.cli.output import echo, echo_error, echo_wrapped, exit_interrupted, guarded_output
 from dmlray.cli.scores import curve_rows, print_averages, print_folder, print_scores, stage_rows
 from dmlray.errors import DmlrayError, Interrupted, RunError
@@ -248,6 +248,6 @@ def _split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 
 def _display() -> Any:
-    from dmlray.reporting.display import Display
+    from dmlray.reporting.progress import Display
 
     return Display()

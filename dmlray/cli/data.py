@@ -58,7 +58,7 @@ def prepare(
 ) -> None:
     """Make, unpack or find the data set NAME and check that its images are there."""
     from dmlray import api
-    from dmlray.reporting.display import Display
+    from dmlray.reporting.progress import Display
 
     with Display() as display:
         found = api.prepare_data(name, root, sources, split, fetched=fetched, display=display)
@@ -88,7 +88,7 @@ def verify(name: str, root: Path | None, split: Split, max_megapixels: float | N
     Exit status 2 if no layout fits.
     """
     from dmlray import api
-    from dmlray.reporting.display import Display
+    from dmlray.reporting.progress import Display
 
     with Display() as display:
         found = api.verify_data(name, root, display, split, max_megapixels)

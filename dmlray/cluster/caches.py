@@ -10,7 +10,7 @@ from dmlray.cluster.resources import node_of
 from dmlray.errors import DataError, DmlrayError
 from dmlray.learn.preflight import preflight
 from dmlray.plans.experiment import Experiment
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 
 
 def fill_caches(plan: Experiment, display: Display, cpus: float, gpus: float) -> None:

@@ -24,7 +24,7 @@ from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceErro
 from dmlray.learn import metrics_log
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 
 _LOOK = 0.5  # seconds between looks at the cluster and the journals
 

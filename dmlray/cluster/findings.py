@@ -12,7 +12,7 @@ from dmlray.distributions import Choice, Distribution
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.reporting.findings import Findings, Row
+from dmlray.reporting.search_report import Findings, Row
 
 _ENOUGH = 8  # complete trials: fewer say nothing about importance
 _TREES = 16  # of fANOVA's forest: 64 take four times as long and name the same keys

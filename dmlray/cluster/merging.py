@@ -10,12 +10,12 @@ from torch import Tensor
 from dmlray.cluster.failures import told
 from dmlray.cluster.resources import Cluster, living
 from dmlray.errors import RunError
-from dmlray.evaluation.growing import MOST_IMAGES, Growing
-from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.incremental import MOST_IMAGES, Growing
 from dmlray.learn.device import device_of, set_threads
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.report import write_ensemble
+from dmlray.reporting.run_report import write_ensemble
 from dmlray.results.finished_runs import Member, joined, member_of, test_labels
 from dmlray.scores import Scores
 

@@ -9,7 +9,7 @@ from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 from dmlray.results.finished_runs import training_of
 from dmlray.scores import read_zero_shot
 

@@ -32,8 +32,8 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.plans.search_settings import SCORES
-from dmlray.reporting.display import Display
-from dmlray.reporting.findings import Findings
+from dmlray.reporting.progress import Display
+from dmlray.reporting.search_report import Findings
 
 # Yields epochs and writes each into the folder's journal before; only on CPUs, one trial a process.
 Job = Callable[[Experiment, RunFolder, Place], Iterator[Epoch]]

@@ -23,7 +23,7 @@ from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 from dmlray.scores import Scores, read_scores
 
 _MAX_RESTARTS = 2  # of a dead worker

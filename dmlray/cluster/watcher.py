@@ -11,7 +11,7 @@ from dmlray.cluster.fold_workers import release
 from dmlray.cluster.study import Study
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 
 _RELEASE_AFTER = 2.0  # seconds: by then Tune has killed an ended trial's process
 

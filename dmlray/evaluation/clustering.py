@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dmlray.errors import ResourceError
-from dmlray.evaluation.checks import check_finite, check_shapes
+from dmlray.evaluation.input_checks import check_finite, check_shapes
 
 Progress = Callable[[int, int], None]
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmlray.evaluation.checks import check_depths
-from dmlray.evaluation.gemm import add_product
+from dmlray.evaluation.input_checks import check_depths
+from dmlray.evaluation.matmul import add_product
 
 ROWS = 512  # fills a CPU's product kernel; the block stays near the cache
 MOST_ROWS_ON_GPU = 4096

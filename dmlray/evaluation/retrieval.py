@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from dmlray.evaluation.checks import (
+from dmlray.evaluation.input_checks import (
     as_float,
     check_depths,
     check_finite,
     check_pairs,
     check_shapes,
 )
-from dmlray.evaluation.gemm import may_round
+from dmlray.evaluation.matmul import may_round
 from dmlray.evaluation.neighbours import tiles
 from dmlray.evaluation.products import self_similarity, similarity
 from dmlray.evaluation.ranking import SelfRetrieval, classes_of, first_hits

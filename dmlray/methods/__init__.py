@@ -14,7 +14,7 @@ from torch import nn
 from dmlray.config_model import Knobs
 from dmlray.distributions import Space
 from dmlray.errors import ConfigError
-from dmlray.methods._contract import Batch, Group, Learner, LibraryLoss, Outputs, Published
+from dmlray.methods._base import Batch, Group, Learner, LibraryLoss, Outputs, Published
 
 __all__ = [
     "Batch",

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from dmlray.config_model import Knobs
 from dmlray.distributions import Choice, Float, Int, Space, Value
 from dmlray.losses.margin import Count
-from dmlray.methods._contract import Published
+from dmlray.methods._base import Published
 from dmlray.methods._triplets import Sharing
 
 

@@ -3,7 +3,7 @@
 from typing import cast
 
 from dmlray.distributions import Value
-from dmlray.methods._contract import Published
+from dmlray.methods._base import Published
 
 _CUB: dict[str, Value] = {
     "method.dim": 512,

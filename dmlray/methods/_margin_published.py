@@ -3,7 +3,7 @@
 from typing import cast
 
 from dmlray.distributions import Value
-from dmlray.methods._contract import Published
+from dmlray.methods._base import Published
 
 # The one drop is half an epoch late, because the plan rounds fractions of the run down.
 _DROP = cast(Value, (55.5 / 300,))  # plans take lists, which Value does not name

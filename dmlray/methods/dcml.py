@@ -12,11 +12,11 @@ from dmlray.losses.cosine import unit_rows
 from dmlray.losses.fast_moco import fast_moco
 from dmlray.losses.self_reinforced import self_reinforced
 from dmlray.losses.separation import Separation
+from dmlray.methods._base import Batch, Group, Outputs
 from dmlray.methods._compositor import Compositor, join
-from dmlray.methods._contract import Batch, Group, Outputs
 from dmlray.methods._dcml_settings import PUBLISHED, SPACE, Config
 from dmlray.methods._head import trainable
-from dmlray.methods._key_network import Queue, SlowCopy
+from dmlray.methods._momentum_encoder import Queue, SlowCopy
 from dmlray.methods._triplets import (
     Triplets,
     by_distance,

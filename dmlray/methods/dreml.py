@@ -18,7 +18,7 @@ from dmlray.config_model import Knobs
 from dmlray.data.meta_classes import deal
 from dmlray.distributions import Choice, Float, Int, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
-from dmlray.methods._contract import Batch, Group, Outputs, Published
+from dmlray.methods._base import Batch, Group, Outputs, Published
 from dmlray.methods._head import trainable
 
 Recipe = Literal["leftthomas", "authors2020", "authors2018"]

@@ -16,7 +16,7 @@ from dmlray.distributions import Choice, Float, Space
 from dmlray.errors import ConfigError
 from dmlray.losses.cosine import pairwise_cosines, unit_rows
 from dmlray.losses.proxy_anchor import proxy_anchor
-from dmlray.methods._contract import Batch, Group, Outputs
+from dmlray.methods._base import Batch, Group, Outputs
 from dmlray.methods._drml_published import PUBLISHED
 from dmlray.methods._head import trainable
 from dmlray.methods._relation import BranchInput, EdgeNorm, Recon, Related, RelationHead

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from dmlray.config_model import Knobs
 from dmlray.distributions import Choice, Float, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
-from dmlray.losses.introspective import IntrospectiveProxyAnchor
-from dmlray.losses.introspective_pairs import IntrospectivePairs, PairForm
-from dmlray.methods._contract import Batch, Group, Outputs, Published
+from dmlray.losses.idml import IntrospectiveProxyAnchor
+from dmlray.losses.idml_pairs import IntrospectivePairs, PairForm
+from dmlray.methods._base import Batch, Group, Outputs, Published
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 _ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "softplus": nn.Softplus}

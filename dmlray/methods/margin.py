@@ -17,7 +17,7 @@ from dmlray.distributions import Choice, Float, Space
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.margin import Count, margin_loss
 from dmlray.losses.triplet import triplet_loss
-from dmlray.methods._contract import Batch, Group, Outputs
+from dmlray.methods._base import Batch, Group, Outputs
 from dmlray.methods._head import linear_head, principal_head, trainable
 from dmlray.methods._margin_published import PUBLISHED
 from dmlray.methods._triplets import Triplets, by_distance, draw

@@ -19,7 +19,7 @@ from dmlray.config_model import Knobs
 from dmlray.distributions import Float, Space, Value
 from dmlray.errors import RunError
 from dmlray.losses.cosine import at_least_float32, unit_rows
-from dmlray.methods._contract import Batch, Group, Outputs, Published
+from dmlray.methods._base import Batch, Group, Outputs, Published
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 _BASES = {

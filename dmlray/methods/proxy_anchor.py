@@ -11,7 +11,7 @@ from dmlray.config_model import Knobs
 from dmlray.distributions import Float, Space, Value
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss
-from dmlray.methods._contract import Batch, Group, Outputs, Published
+from dmlray.methods._base import Batch, Group, Outputs, Published
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 

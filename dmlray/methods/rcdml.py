@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from dmlray.config_model import Knobs
 from dmlray.distributions import Choice, Float, Space, Value
 from dmlray.losses.cosine import unit_rows
-from dmlray.losses.relationship import (
+from dmlray.losses.rcdml import (
     Absent,
     correct,
     images_together,
     proxies_apart,
     pull_and_push,
 )
-from dmlray.methods._contract import Batch, Group, Outputs, Published
+from dmlray.methods._base import Batch, Group, Outputs, Published
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 

@@ -12,10 +12,10 @@ from dmlray.atomic_files import write_json
 from dmlray.data import folds
 from dmlray.data.folds import Subset
 from dmlray.errors import ConfigError, DataError
-from dmlray.evaluation.merge import prefix_scores
-from dmlray.evaluation.projection import check_size, fit_projection
+from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.ensemble_selection import greedy
+from dmlray.evaluation.pca import check_size, fit_projection
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.evaluation.selection import greedy
 from dmlray.file_reading import reason
 from dmlray.json_schema import Sha256, read_checked
 from dmlray.learn.embedding_files import read_embeddings, write_embeddings

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dmlray.api import averages, ensembles, runs
-from dmlray.api.begin import Run, open_run
 from dmlray.api.run_lock import RunLock
+from dmlray.api.run_setup import Run, open_run
 from dmlray.cli import main
 from dmlray.plans.ensemble import Ensemble, cross_validation, repeats
 from dmlray.plans.resolve import read_experiment, write_experiment

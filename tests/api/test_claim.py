@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dmlray.api import averages, begin, ensembles, runs
+from dmlray.api import averages, ensembles, run_setup, runs
 from dmlray.errors import ConfigError, ResourceError
 from dmlray.learn.trainer import load_dataset
 from dmlray.plans.resolve import read_experiment
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_used_is_refused_before_anything_slow(
         pytest.skip("a demo goes on where it was")
     out = where(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(begin, "preflight", lambda *_: pytest.fail("decodes images"))
+    monkeypatch.setattr(run_setup, "preflight", lambda *_: pytest.fail("decodes images"))
     monkeypatch.setattr(runs, "session", lambda *_: pytest.fail("starts Ray"))
     result = run(*words(kind, images), "--out", str(out))
     assert result.exit_code == 2, result.output

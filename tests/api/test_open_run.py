@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dmlray.api import ensembles
-from dmlray.api.begin import open_run
+from dmlray.api.run_setup import open_run
 from dmlray.cluster.reporters import ToTensorBoard
 from dmlray.errors import DmlrayError, Interrupted, StorageError
 from dmlray.learn.run import job

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from dmlray.api import lock_holder, run_lock
-from dmlray.api.lock_holder import Holder
+from dmlray.api import lock_owner, run_lock
+from dmlray.api.lock_owner import Holder
 from dmlray.api.run_lock import RunLock
 from dmlray.errors import ConfigError, StorageError
 from dmlray.plans.run_folder import RunFolder
@@ -108,7 +108,7 @@ def test_parts_of_a_run_are_opened_by_its_own_process(run: RunFolder) -> None:
 def test_a_killed_holder_is_known_to_be_dead_at_once(run: RunFolder) -> None:
     with another_process(run) as first:
         os.kill(first.pid, signal.SIGKILL)
-        while lock_holder._started(first.pid):  # a zombie, for its parent has not looked yet
+        while lock_owner._started(first.pid):  # a zombie, for its parent has not looked yet
             time.sleep(0.01)
         lock = RunLock(run)
         lock.take()
@@ -136,7 +136,7 @@ def test_a_stopped_holder_is_alive_however_long_it_is_silent(run: RunFolder) -> 
 def test_a_holder_that_cannot_be_looked_at_is_dead_once_it_is_silent(
     run: RunFolder, content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_holder, "_LOOK", 0.01)
+    monkeypatch.setattr(lock_owner, "_LOOK", 0.01)
     elsewhere(run)
     if content == "half of a file":
         run.lock.write_bytes(run.lock.read_bytes()[:20])
@@ -145,8 +145,8 @@ def test_a_holder_that_cannot_be_looked_at_is_dead_once_it_is_silent(
     who = "process 7 on far" if content == "another machine" else "another process"
     with heartbeats(run), pytest.raises(ConfigError, match=f"is being trained by {who}"):
         RunLock(run).take()
-    monkeypatch.setattr(lock_holder, "_LOOK", 1000.0)
-    silent = run.lock.stat().st_mtime - lock_holder.HEARTBEAT_TIMEOUT - 5
+    monkeypatch.setattr(lock_owner, "_LOOK", 1000.0)
+    silent = run.lock.stat().st_mtime - lock_owner.HEARTBEAT_TIMEOUT - 5
     os.utime(run.lock, (silent, silent))
     lock = RunLock(run)
     lock.take()
@@ -157,8 +157,8 @@ def test_a_holder_that_cannot_be_looked_at_is_dead_once_it_is_silent(
 def test_a_command_that_is_started_again_elsewhere_waits_for_the_end_of_the_first(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_holder, "_LOOK", 0.01)
-    monkeypatch.setattr(lock_holder, "HEARTBEAT_TIMEOUT", 0.2)
+    monkeypatch.setattr(lock_owner, "_LOOK", 0.01)
+    monkeypatch.setattr(lock_owner, "HEARTBEAT_TIMEOUT", 0.2)
     elsewhere(run)
     lock = RunLock(run)
     lock.take()
@@ -171,7 +171,7 @@ def test_the_clock_of_this_host_does_not_matter(
 ) -> None:
     elsewhere(run)
     monkeypatch.setattr(time, "time", lambda: 4e9)
-    monkeypatch.setattr(lock_holder, "_LOOK", 0.01)
+    monkeypatch.setattr(lock_owner, "_LOOK", 0.01)
     said = "without a heartbeat for 120 seconds it counts as dead"
     with heartbeats(run), pytest.raises(ConfigError, match=said):
         RunLock(run).take()
@@ -278,5 +278,5 @@ def test_where_there_is_no_proc_ps_finds_living_and_dead_processes(
 ) -> None:
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: "/proc" not in str(path) and exists(path))
-    assert lock_holder._started(os.getpid())
-    assert lock_holder._started(2**22 - 1) is None
+    assert lock_owner._started(os.getpid())
+    assert lock_owner._started(2**22 - 1) is None

@@ -13,7 +13,7 @@ from dmlray.cluster.ensemble import Pool
 from dmlray.cluster.slots import Memory
 from dmlray.errors import DataError, ResourceError, RunError
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 from tests.cluster import light
 from tests.cluster.paper_ray import Actor, PaperRay, Work
 

@@ -8,7 +8,7 @@ import pytest
 from dmlray.cluster.caches import fill_caches, nodes_that_train
 from dmlray.errors import DataError
 from dmlray.plans.resolve import read_experiment
-from dmlray.reporting.display import Silent
+from dmlray.reporting.progress import Silent
 from tests.toys import toy_words
 
 

@@ -14,7 +14,7 @@ from dmlray.errors import ConfigError
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 from dmlray.scores import Scores, read_scores
 
 DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment

@@ -25,7 +25,7 @@ from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
-from dmlray.reporting.display import Silent
+from dmlray.reporting.progress import Silent
 from tests.cluster.commands import Command, lines
 from tests.toys import toy_words
 

@@ -10,7 +10,7 @@ from dmlray.cluster.training import Shown
 from dmlray.learn import metrics_log
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 
 
 def test_epochs_are_shown_and_after_them_what_is_counted(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dmlray.cluster.resources import Cluster, Node, living
 from dmlray.cluster.slots import Memory, Share, share_of
 from dmlray.errors import ConfigError, ResourceError, RunError
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display, Silent
+from dmlray.reporting.progress import Display, Silent
 from tests.cluster import light
 
 GIB = 1 << 30

@@ -16,7 +16,7 @@ from dmlray.errors import ConfigError, DiskFull
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, read_search
-from dmlray.reporting.findings import Findings
+from dmlray.reporting.search_report import Findings
 
 TEXT = """experiment: experiments/proxy_anchor_demo.yaml
 use_method_space: false

@@ -17,7 +17,7 @@ from dmlray.errors import DataError, DmlrayError, ResourceError, RunError
 from dmlray.learn.device import loader_threads
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Silent
+from dmlray.reporting.progress import Silent
 from tests.toys import toy_words
 
 BEFORE, AFTER = Cluster.of([Node(8, 0), Node(16, 2)]), Cluster.of([Node(8, 0), Node(16, 1)])

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmlray.evaluation import gemm, growing, merge, neighbours, ranking, retrieval
-from dmlray.evaluation.growing import Growing
-from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation import ensemble_scores, incremental, matmul, neighbours, ranking, retrieval
+from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.incremental import Growing
 from dmlray.evaluation.products import Part, Similarity, self_similarity
 from dmlray.evaluation.retrieval import recall_between, retrieval_scores
 
@@ -61,7 +61,7 @@ def by_chunks(block: Tensor, rows: Tensor, gallery: Tensor, **options: float) ->
 
 def as_wrong_as_allowed(block: Tensor, rows: Tensor, gallery: Tensor, **options: float) -> Tensor:
     """A kernel that is off by any amount up to the bound, which depends on the width."""
-    gemm.add_product(block, rows, gallery, beta=options.get("beta", 0.0),
+    matmul.add_product(block, rows, gallery, beta=options.get("beta", 0.0),
                      weight=options.get("weight", 1.0))  # fmt: skip
     bound = Similarity([Part(rows, gallery)], *self_similarity(gallery)[1:]).error.min()
     noise = torch.rand(block.shape, generator=torch.Generator().manual_seed(7)) * 2 - 1
@@ -72,7 +72,7 @@ def in_bfloat16(block: Tensor, rows: Tensor, gallery: Tensor, **options: float) 
     """What a CPU does that rounds to bfloat16 where that is allowed."""
     if options.pop("rounded", False):
         rows, gallery = (tensor.bfloat16().float() for tensor in (rows, gallery))
-    return gemm.add_product(block, rows, gallery, **options)  # type: ignore[arg-type]
+    return matmul.add_product(block, rows, gallery, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=[by_chunks, as_wrong_as_allowed, in_bfloat16], ids=lambda k: k.__name__)
@@ -82,7 +82,7 @@ def kernel(
     """Exchanges the product of matrices when called."""
 
     def exchange() -> None:
-        for module in (neighbours, growing, merge):
+        for module in (neighbours, incremental, ensemble_scores):
             monkeypatch.setattr(module, "add_product", request.param)
         monkeypatch.setattr(retrieval, "may_round", lambda rows: request.param is in_bfloat16)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from dmlray.cluster.remains import take_up
 from dmlray.errors import ConfigError, DmlrayError
-from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.learn.run import evaluate, job
 from dmlray.learn.trainer import Place
 from dmlray.plans.ensemble import Ensemble, read_ensemble
@@ -22,7 +22,7 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.merge import Merge
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 from dmlray.results.averages import score_members
 from dmlray.results.finished_runs import joined, member_of
 from dmlray.results.finished_runs import test_labels as labels_of

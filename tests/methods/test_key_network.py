@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from dmlray.methods._key_network import Queue, SlowCopy
+from dmlray.methods._momentum_encoder import Queue, SlowCopy
 
 
 def test_the_oldest_keys_leave_the_queue_first() -> None:

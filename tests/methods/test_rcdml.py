@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from dmlray.backbones import InputStatistics, Network, Trunk
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss
-from dmlray.losses.relationship import correct, images_together, proxies_apart
+from dmlray.losses.rcdml import correct, images_together, proxies_apart
 from dmlray.methods import Batch
 from dmlray.methods.rcdml import PUBLISHED, SPACE, Config, Learner
 from tests.golden_vectors import files, load

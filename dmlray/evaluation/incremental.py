@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from dmlray.evaluation.checks import check_depths, check_finite, check_pairs, check_shapes
-from dmlray.evaluation.gemm import add_product
+from dmlray.evaluation.input_checks import check_depths, check_finite, check_pairs, check_shapes
+from dmlray.evaluation.matmul import add_product
 from dmlray.evaluation.neighbours import ROWS, hide_self
 from dmlray.evaluation.products import Part, Similarity, grown
 from dmlray.evaluation.ranking import SelfRetrieval

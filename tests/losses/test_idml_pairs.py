@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dmlray.losses.contrastive import contrastive
-from dmlray.losses.introspective import introspective_distances, semantic_distances
-from dmlray.losses.introspective_pairs import IntrospectivePairs, PairForm
+from dmlray.losses.idml import introspective_distances, semantic_distances
+from dmlray.losses.idml_pairs import IntrospectivePairs, PairForm
 from dmlray.losses.multi_similarity import multi_similarity
 from dmlray.losses.semihard_triplet import semihard_triplet
 from dmlray.losses.weighted_margin import negative_chances, weighted_margin

@@ -1,16 +1,16 @@
 import pytest
 import torch
 
-from dmlray.evaluation import gemm
-from dmlray.evaluation.gemm import add_product
+from dmlray.evaluation import matmul
+from dmlray.evaluation.matmul import add_product
 from tests.evaluation import slow
 
 
 @pytest.fixture
 def exact_again():
-    gemm.onednn_is_exact.cache_clear()
+    matmul.onednn_is_exact.cache_clear()
     yield
-    gemm.onednn_is_exact.cache_clear()
+    matmul.onednn_is_exact.cache_clear()
 
 
 @pytest.fixture(params=["highest", "high", "medium"])
@@ -24,7 +24,7 @@ def test_products_are_exact_whatever_precision_training_uses(asked_precision):
     rows = slow.unit_rows(0, 300, 512)
     block = add_product(torch.empty(100, 300), rows[:100], rows)
     error = (block - rows[:100].double() @ rows.double().T).abs().max()
-    assert error < gemm.MOST_ERROR
+    assert error < matmul.MOST_ERROR
     assert torch.get_float32_matmul_precision() == asked_precision
 
 
@@ -38,21 +38,21 @@ def test_autocast_around_an_evaluation_does_not_round_it():
     rows = slow.unit_rows(0, 64, 512)
     with torch.autocast("cpu", torch.bfloat16):
         block = add_product(torch.empty(64, 64), rows, rows)
-    assert (block - rows.double() @ rows.double().T).abs().max() < gemm.MOST_ERROR
+    assert (block - rows.double() @ rows.double().T).abs().max() < matmul.MOST_ERROR
 
 
 def test_a_cpu_that_really_rounds_is_not_trusted(monkeypatch, exact_again):
-    monkeypatch.setattr(gemm, "MOST_ERROR", 0.0)
-    assert not gemm.onednn_is_exact()
+    monkeypatch.setattr(matmul, "MOST_ERROR", 0.0)
+    assert not matmul.onednn_is_exact()
     asked = []
-    monkeypatch.setattr(gemm, "_precision", _recorder(gemm._precision, asked))
+    monkeypatch.setattr(matmul, "_precision", _recorder(matmul._precision, asked))
     rows = slow.unit_rows(0, 5)
     add_product(torch.empty(5, 5), rows, rows)
     assert asked == ["ieee"]
 
 
 def test_a_torch_without_the_switch_still_multiplies(monkeypatch, exact_again):
-    monkeypatch.setattr(gemm, "_switch", lambda device: None)
+    monkeypatch.setattr(matmul, "_switch", lambda device: None)
     rows = slow.unit_rows(0, 50)
     torch.testing.assert_close(add_product(torch.empty(50, 50), rows, rows), rows @ rows.T)
 
@@ -66,10 +66,10 @@ def test_a_gpu_scores_in_float32_though_training_asked_for_tf32(switched_on_by):
             asked = switch.fp32_precision
         else:
             setattr(switch, switched_on_by, {"allow_tf32": True}.get(switched_on_by, "tf32"))
-        with gemm._precision("cuda", "ieee"):
+        with matmul._precision("cuda", "ieee"):
             assert switch.fp32_precision == "ieee"
         assert switch.fp32_precision == asked
-        with pytest.raises(RuntimeError), gemm._precision("cuda", "ieee"):
+        with pytest.raises(RuntimeError), matmul._precision("cuda", "ieee"):
             raise RuntimeError
         assert switch.fp32_precision == asked
     finally:
@@ -82,7 +82,7 @@ def test_a_gpu_scores_in_float32_though_training_asked_for_tf32(switched_on_by):
 def test_products_on_a_gpu_are_exact_whatever_precision_training_uses(asked_precision):
     rows = slow.unit_rows(0, 300, 512).cuda()
     block = add_product(torch.empty(300, 300, device="cuda"), rows, rows)
-    assert (block - rows.double() @ rows.double().T).abs().max() < gemm.MOST_ERROR
+    assert (block - rows.double() @ rows.double().T).abs().max() < matmul.MOST_ERROR
 
 
 def _recorder(precision, asked):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dmlray.losses.cosine import pairwise_cosines
 from dmlray.losses.proxy_anchor import proxy_anchor
-from dmlray.losses.relationship import (
+from dmlray.losses.rcdml import (
     Columns,
     correct,
     images_together,

@@ -6,7 +6,7 @@ from PIL import Image
 
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.curve import WIDTH
-from dmlray.reporting.report import page, write_ensemble
+from dmlray.reporting.run_report import page, write_ensemble
 from dmlray.scores import Scores, read_scores
 
 CURVE = [

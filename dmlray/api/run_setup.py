@@ -19,7 +19,7 @@ from dmlray.learn.trainer import with_folds
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.validation_errors import nearest
-from dmlray.reporting.display import Display
+from dmlray.reporting.progress import Display
 
 RUNS = Path("runs")
 _logger = logging.getLogger(__name__)

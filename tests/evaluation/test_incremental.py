@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from dmlray.evaluation import growing as module
-from dmlray.evaluation.growing import Growing
-from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation import incremental as module
+from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.ensemble_selection import greedy
+from dmlray.evaluation.incremental import Growing
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.evaluation.selection import greedy
 from tests.evaluation import slow
 
 DEPTHS = (1, 2, 8)

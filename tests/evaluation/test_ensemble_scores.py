@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation import neighbours as module
-from dmlray.evaluation.merge import prefix_scores
+from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.evaluation.products import self_similarity
 from dmlray.evaluation.ranking import classes_of, first_hits
 from dmlray.evaluation.retrieval import recall_between, retrieval_scores

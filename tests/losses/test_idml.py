@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmlray.losses.introspective import (
+from dmlray.losses.idml import (
     IntrospectiveProxyAnchor,
     introspective_distances,
     introspective_similarities,

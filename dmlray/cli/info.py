@@ -47,7 +47,7 @@ def show(file: Path, overrides: Sequence[str]) -> None:
 def plan(file: Path, overrides: Sequence[str], address: str | None) -> None:
     """Check the search or experiment FILE and tell what it will take here, from a short probe."""
     from dmlray import api
-    from dmlray.reporting.display import Display
+    from dmlray.reporting.progress import Display
 
     with Display() as display:
         found = api.forecast(file, overrides, address=address, display=display)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from dmlray.evaluation.growing import Growing
+from dmlray.evaluation.incremental import Growing
 
 Progress = Callable[[int, int], None]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dmlray.errors import ConfigError
-from dmlray.evaluation.checks import check_depths, check_finite, check_pairs, check_shapes
-from dmlray.evaluation.gemm import add_product
+from dmlray.evaluation.input_checks import check_depths, check_finite, check_pairs, check_shapes
+from dmlray.evaluation.matmul import add_product
 from dmlray.evaluation.neighbours import free_memory, hide_self, new_block
 from dmlray.evaluation.products import Part, Similarity, grown
 from dmlray.evaluation.ranking import SelfRetrieval

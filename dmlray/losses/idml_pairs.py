@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dmlray.losses.contrastive import contrastive
 from dmlray.losses.cosine import unit_rows
-from dmlray.losses.introspective import introspective_distances, semantic_distances
+from dmlray.losses.idml import introspective_distances, semantic_distances
 from dmlray.losses.multi_similarity import multi_similarity
 from dmlray.losses.semihard_triplet import semihard_triplet
 from dmlray.losses.weighted_margin import weighted_margin

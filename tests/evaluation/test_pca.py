@@ -6,8 +6,8 @@ import torch
 from sklearn.decomposition import PCA
 
 from dmlray.errors import ConfigError
-from dmlray.evaluation import projection as module
-from dmlray.evaluation.projection import fit_projection
+from dmlray.evaluation import pca as module
+from dmlray.evaluation.pca import fit_projection
 from tests.evaluation import slow
 
 
