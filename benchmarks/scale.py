@@ -22,7 +22,7 @@ import ray
 from _race import conclude
 
 from dmlray.cluster import session
-from dmlray.cluster.ensemble import Pool
+from dmlray.cluster.ensemble.member_queue import Pool
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder

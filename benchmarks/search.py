@@ -26,7 +26,7 @@ from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback, TBXLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 
-from dmlray.cluster.search import Resources, search
+from dmlray.cluster.search.run import Resources, search
 from dmlray.cluster.session import session
 from dmlray.learn import metrics_log
 from dmlray.learn.loop import Epoch

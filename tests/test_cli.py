@@ -17,7 +17,7 @@ from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display
 from dmlray.reporting.tables import protocol
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 SEARCH = ["searches/proxy_anchor_demo.yaml"]
 TRAIN = ["train", "experiments/proxy_anchor_demo.yaml"]

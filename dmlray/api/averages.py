@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmlray.api.run_setup import RUNS, Run, needed, open_run, prepare, resumed, run_name
-from dmlray.cluster import ensemble as members
-from dmlray.cluster.caches import fill_caches
+from dmlray.cluster.ensemble import member_queue as members
+from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.session import session
-from dmlray.cluster.slots import share_of
+from dmlray.cluster.warm_caches import fill_caches
 from dmlray.data.dataset import Dataset
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
 from dmlray.plans.resolve import read_experiment

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dmlray.api.run_setup import RUNS, experiment_of, open_run, prepare, resumed, run_name
-from dmlray.cluster import ensemble as members
-from dmlray.cluster.caches import fill_caches
-from dmlray.cluster.merging import Merging
+from dmlray.cluster.ensemble import member_queue as members
+from dmlray.cluster.ensemble.actor_pool import share_of
+from dmlray.cluster.ensemble.merge_actor import Merging
 from dmlray.cluster.session import session
-from dmlray.cluster.slots import share_of
+from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import ConfigError
 from dmlray.learn.trainer import whole_process
 from dmlray.plans.config_sources import read_overrides

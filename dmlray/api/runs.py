@@ -17,14 +17,14 @@ from dmlray.api.run_setup import (
     run_name,
 )
 from dmlray.cluster import forecast as forecasting
-from dmlray.cluster import search as searching
-from dmlray.cluster import training
-from dmlray.cluster.caches import fill_caches
+from dmlray.cluster import train as cluster_train
 from dmlray.cluster.doctor import Check, examine
+from dmlray.cluster.ensemble.merge_actor import merge_members
 from dmlray.cluster.forecast import Forecast
-from dmlray.cluster.merging import merge_members
+from dmlray.cluster.search import run as searching
+from dmlray.cluster.search.study_checks import read_study
 from dmlray.cluster.session import session
-from dmlray.cluster.study_checks import read_study
+from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import ConfigError
 from dmlray.evaluation import clustering
 from dmlray.learn.environment import check_images
@@ -61,11 +61,11 @@ def train(
     with open_run(folder, "dmlray train --resume", resumed=bool(resume)) as run:
         plan, dataset = prepare(plan, display)
         with session(address) as cluster:
-            cpus, gpu = training.resources_of(plan, cluster)  # before anything is decoded
+            cpus, gpu = cluster_train.resources_of(plan, cluster)  # before anything is decoded
             fill_caches(plan, display, cpus, gpu)
             path = folder.plan("experiment")
             run.begin(lambda: write_experiment(path, plan), dataset, plan.seed)
-            return training.train(plan, run.folder, cluster, display), folder
+            return cluster_train.train(plan, run.folder, cluster, display), folder
 
 
 def tune(

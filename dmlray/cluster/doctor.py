@@ -9,7 +9,7 @@ import torch
 
 from dmlray import backbones
 from dmlray.atomic_files import storage_error
-from dmlray.cluster import nodes
+from dmlray.cluster import node_checks
 from dmlray.cluster.session import session
 from dmlray.data.cache.image_cache import cache_folder
 from dmlray.data.datasets import registry
@@ -48,7 +48,7 @@ def examine(address: str | None, root: Path | None, out: Path) -> Iterator[Check
         with session(address) as cluster:
             size = f"{cluster.nodes} nodes, {cluster.cpus:g} CPU, {cluster.gpus:g} GPU"
             yield Check("ray", True, f"{address or 'started here'}: {size}")
-            yield _checked("nodes", lambda: nodes.examine(root, out))
+            yield _checked("nodes", lambda: node_checks.examine(root, out))
     except DmlrayError as error:
         yield Check("ray", False, str(error))
 

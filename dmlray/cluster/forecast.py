@@ -6,11 +6,11 @@ from math import ceil
 import ray
 from ray.exceptions import RayTaskError, WorkerCrashedError
 
-from dmlray.cluster import training
-from dmlray.cluster.failures import is_out_of_memory, out_of_memory_on_top
+from dmlray.cluster import train
+from dmlray.cluster.ensemble.actor_pool import share_of
+from dmlray.cluster.error_messages import is_out_of_memory, out_of_memory_on_top
 from dmlray.cluster.resources import Cluster
-from dmlray.cluster.search import Resources, resources_of
-from dmlray.cluster.slots import share_of
+from dmlray.cluster.search.run import Resources, resources_of
 from dmlray.data.dataset import Dataset
 from dmlray.errors import DmlrayError, ResourceError, RunError
 from dmlray.learn.device import device_of, loader_threads, set_threads
@@ -76,7 +76,7 @@ def of_experiment(plan: Experiment, dataset: Dataset, cluster: Cluster) -> Forec
     Raises:
         DmlrayError: What its first steps would meet.
     """
-    cpus, gpu = training.resources_of(plan, cluster)
+    cpus, gpu = train.resources_of(plan, cluster)
     resources = Resources(cpus, int(gpu), plan.budget.workers, at_once=1)
     found = _probe(plan, resources, folds=False)
     return Forecast(

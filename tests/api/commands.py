@@ -20,7 +20,7 @@ from dmlray.plans.ensemble import Ensemble, cross_validation, repeats
 from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 EXPERIMENT = Path("experiments/proxy_anchor_demo.yaml").absolute()
 SEARCH = Path("searches/proxy_anchor_demo.yaml").absolute()

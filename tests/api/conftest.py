@@ -14,7 +14,7 @@ from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 EXPERIMENT = Path("experiments/proxy_anchor_demo.yaml").absolute()
 SEARCH = Path("searches/proxy_anchor_demo.yaml").absolute()

@@ -14,7 +14,7 @@ from dmlray.learn.trainer import load_dataset
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.api.commands import ALL, EXPERIMENT, FORK, TRAINS, another_process, new_run, run, words
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 
 def below_a_file(folder: Path) -> Path:

@@ -11,8 +11,8 @@ import torch
 from optuna.exceptions import StorageInternalError
 from ray.tune.error import TuneError
 
-from dmlray.cluster import record
-from dmlray.cluster import search as searching
+from dmlray.cluster.search import run as searching
+from dmlray.cluster.search import study_storage
 from dmlray.errors import DiskFull, Interrupted
 from dmlray.learn.run import job
 from dmlray.learn.trainer import Place
@@ -28,7 +28,7 @@ from tests.api.commands import (
     run,
     words,
 )
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 PLANS = {"train": "experiment", "tune": "search", "cv": "cross_validation"}
 
@@ -153,7 +153,7 @@ def test_a_merge_on_a_real_disk_that_fills_up(
 def test_a_study_on_a_real_disk_that_is_full(leave: int, small_disk: Path) -> None:
     fill(small_disk, leave)
     with pytest.raises(DiskFull, match=r"study\.db: the disk is full: make room"):
-        record.create(small_disk / "study.db", ["max"], {})
+        study_storage.create(small_disk / "study.db", ["max"], {})
     assert {path.name for path in small_disk.iterdir()} == {"fill"}
 
 

@@ -28,7 +28,7 @@ from tests.api.commands import (
     words,
     write_plan,
 )
-from tests.toys import SIDE, toy_words
+from tests.toy_data import SIDE, toy_words
 
 
 @pytest.mark.parametrize("kind", TRAINS)

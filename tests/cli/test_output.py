@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from dmlray.cli import main
 from dmlray.cli.output import echo
-from tests.toys import draw_images
+from tests.toy_data import draw_images
 
 EVIL = "\x1b]0;title\x07\x9b2J\u202e[red]x"
 HARD = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.toys import draw_images
+from tests.toy_data import draw_images
 
 
 @pytest.fixture(scope="session")

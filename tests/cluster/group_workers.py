@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from ray._private.services import psutil
 
-from dmlray.cluster.process_group import join, leave, offer
+from dmlray.cluster.torch_backend import join, leave, offer
 
 
 def meet(rank: int, host: str, stores: "SimpleQueue[Any]", root: Path) -> None:

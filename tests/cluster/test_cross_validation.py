@@ -7,7 +7,7 @@ import pytest
 
 from dmlray.scores import read_scores
 from tests.cluster.commands import Command
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
 FOLDS = 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dmlray.cluster.nodes import Node, complaints
+from dmlray.cluster.node_checks import Node, complaints
 
 HERE = Node("here", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"})
 

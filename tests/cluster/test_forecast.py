@@ -14,7 +14,7 @@ from dmlray.learn.probe import Probe
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import read_search
 from dmlray.scores import read_scores
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 SEARCH = Path("searches/proxy_anchor_demo.yaml")  # 6 trials of 2 folds
 FOUND = Probe(

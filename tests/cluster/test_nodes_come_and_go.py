@@ -15,7 +15,7 @@ from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.run_folder import RunFolder
 from tests.cluster.commands import Command, lines
 from tests.cluster.raylets import Raylets
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
 SIZE, EPOCHS = 2, 40

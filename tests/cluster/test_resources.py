@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dmlray.cluster import forecast, merging, resources, search, training
+from dmlray.cluster import forecast, resources, train
+from dmlray.cluster.ensemble import merge_actor
+from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.resources import Cluster, Location, Node, Patience
-from dmlray.cluster.slots import share_of
+from dmlray.cluster.search import run
 from dmlray.errors import ConfigError, ResourceError
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
@@ -91,7 +93,7 @@ def test_a_training_gets_cores_with_which_all_its_workers_fit(
     workers: int, nodes: Nodes, cpus: int
 ) -> None:
     gpu = any(node[1] for node in nodes)
-    assert training.resources_of(experiment(workers), cluster(nodes)) == (cpus, gpu)
+    assert train.resources_of(experiment(workers), cluster(nodes)) == (cpus, gpu)
     assert placed(nodes, cpus, gpu) >= workers
     assert placed(nodes, cpus + 1, gpu) < workers or cpus + 1 > max(
         c / (g if gpu else 1) for c, g in nodes if g or not gpu
@@ -103,7 +105,7 @@ def test_no_training_is_begun_that_could_not_be_placed(workers: int) -> None:
     plan = experiment(workers)
     for nodes in CLUSTERS:
         try:
-            cpus, gpu = training.resources_of(plan, cluster(nodes))
+            cpus, gpu = train.resources_of(plan, cluster(nodes))
         except ResourceError:
             assert placed(nodes, 1, any(g for _, g in nodes)) < workers, nodes
         else:
@@ -127,7 +129,7 @@ def test_all_trials_of_a_search_that_run_at_once_can_be_placed(words: list[str])
     plan = trials("trials=100", *words)
     for nodes in CLUSTERS:
         try:
-            found = search.resources_of(plan, cluster(nodes))
+            found = run.resources_of(plan, cluster(nodes))
         except ResourceError:
             gpus = plan.settings.gpus
             gpus = float(any(g for _, g in nodes)) if gpus is None else gpus
@@ -153,7 +155,7 @@ def test_all_trials_of_a_search_that_run_at_once_can_be_placed(words: list[str])
 def test_a_search_shares_out_each_node(
     words: list[str], nodes: Nodes, expected: tuple[float, int, int]
 ) -> None:
-    found = search.resources_of(trials("trials=100", *words), cluster(nodes))
+    found = run.resources_of(trials("trials=100", *words), cluster(nodes))
     assert (found.cpus, found.workers, found.at_once) == expected
 
 
@@ -171,10 +173,10 @@ def test_every_slot_of_an_ensemble_can_be_placed(members_per_gpu: int) -> None:
 
 
 def test_a_merger_fits_one_node() -> None:
-    assert merging._resources(cluster([(192, 0), (16, 1)])) == (16, True)
-    assert merging._resources(cluster([(4, 0), (6, 0)])) == (6, False)
+    assert merge_actor._resources(cluster([(192, 0), (16, 1)])) == (16, True)
+    assert merge_actor._resources(cluster([(4, 0), (6, 0)])) == (6, False)
     with pytest.raises(ResourceError, match="asked for 1 CPU and 1 GPU"):
-        merging._resources(cluster([(8, 0), (0, 1)]))
+        merge_actor._resources(cluster([(8, 0), (0, 1)]))
 
 
 def test_a_forecast_repeats_the_winner_on_as_many_slots_as_there_are(

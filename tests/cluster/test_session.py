@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dmlray.cluster.search import resources_of
+from dmlray.cluster.search.run import resources_of
 from dmlray.cluster.session import Cluster, session
 from dmlray.errors import Interrupted, ResourceError
 from dmlray.interrupts import SIGNALS

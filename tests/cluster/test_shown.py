@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dmlray.cluster.training import Shown
+from dmlray.cluster.train import Shown
 from dmlray.learn import metrics_log
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder

@@ -7,18 +7,19 @@ import pytest
 import ray
 import torch
 
-from dmlray.cluster import resources, search, train_callbacks, training
+from dmlray.cluster import resources, train, train_callbacks
+from dmlray.cluster.ensemble.actor_pool import USABLE
+from dmlray.cluster.ensemble.member_actor import cap_memory
 from dmlray.cluster.resources import Cluster, Node
-from dmlray.cluster.search import Resources
-from dmlray.cluster.slot_actor import cap_memory
-from dmlray.cluster.slots import USABLE
+from dmlray.cluster.search import run
+from dmlray.cluster.search.run import Resources
 from dmlray.cluster.train_callbacks import EndAtMistake, EndWithoutRoom
 from dmlray.errors import DataError, DmlrayError, ResourceError, RunError
 from dmlray.learn.device import loader_threads
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Silent
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 BEFORE, AFTER = Cluster.of([Node(8, 0), Node(16, 2)]), Cluster.of([Node(8, 0), Node(16, 1)])
 
@@ -28,7 +29,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call at(time, cluster): what holds from now on."""
     now: list[Any] = [0.0, BEFORE]
     monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
-    for module in (search, train_callbacks):
+    for module in (run, train_callbacks):
         monkeypatch.setattr(module, "living", lambda: now[1])
 
     def at(time: float, cluster: Cluster) -> None:
@@ -48,7 +49,7 @@ def test_a_training_without_its_nodes_ends_after_two_minutes(at: Any) -> None:
 
 
 def test_a_search_without_its_nodes_ends_with_what_to_do(at: Any, tmp_path: Path) -> None:
-    check = search._RoomCheck(Resources(8, 1, workers=2, at_once=1), RunFolder(tmp_path))
+    check = run._RoomCheck(Resources(8, 1, workers=2, at_once=1), RunFolder(tmp_path))
     for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER)]:
         at(time, cluster)
         check()
@@ -93,15 +94,15 @@ def test_a_mistake_of_one_worker_ends_all_once(
             raise failure
         torch.distributed.barrier()  # for ever, if nothing ended this worker
 
-    monkeypatch.setattr(training, "job", fails)
-    ray.cloudpickle.register_pickle_by_value(training)  # with `fails` in it
+    monkeypatch.setattr(train, "job", fails)
+    ray.cloudpickle.register_pickle_by_value(train)  # with `fails` in it
     words = [*toy_words(toy_images), f"budget.workers={workers}"]
     plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
     try:
         with pytest.raises(DmlrayError, match=message):
-            training.train(plan, RunFolder(tmp_path), Cluster(4, 0, 1), Silent())
+            train.train(plan, RunFolder(tmp_path), Cluster(4, 0, 1), Silent())
     finally:
-        ray.cloudpickle.unregister_pickle_by_value(training)
+        ray.cloudpickle.unregister_pickle_by_value(train)
     assert log.read_text() == workers * "x"
 
 

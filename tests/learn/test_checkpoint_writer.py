@@ -18,7 +18,7 @@ from dmlray.learn.trainer import Place, Training, load_dataset
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 
 class SlowDisk:

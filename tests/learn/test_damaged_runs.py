@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from dmlray.cluster.remains import take_up
+from dmlray.cluster.ensemble.recovery import take_up
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.learn.run import evaluate, job
@@ -42,7 +42,7 @@ from tests.learn.run_mutants import (
     set_to,
     swapped,
 )
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 HERE = Place(torch.device("cpu"))
 Reader = Callable[[Path], dict[str, float]]

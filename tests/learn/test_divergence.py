@@ -16,7 +16,7 @@ from dmlray.methods import Batch, Group, Outputs
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 PLAN = read_experiment(
     Path("experiments/proxy_anchor_demo.yaml"),

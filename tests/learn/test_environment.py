@@ -15,7 +15,7 @@ from dmlray.learn import environment
 from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.trainer import Place
 from dmlray.plans.run_folder import RunFolder
-from tests.toys import draw_images
+from tests.toy_data import draw_images
 
 HERE = Place(torch.device("cpu"))
 

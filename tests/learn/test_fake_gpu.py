@@ -11,7 +11,7 @@ from dmlray.learn.trainer import Place
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.learn.fake_gpu import CPU, GPU, DeviceMix, FakeTensor, fake_gpu
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 CASES = [
     "proxy_anchor protocol.nmi=true protocol.selection=best_on_test",

@@ -21,7 +21,7 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import members_of
 from dmlray.results.finished_runs import test_labels as labels_of
 from dmlray.scores import Scores
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 PLACE = Place(torch.device("cpu"))
 

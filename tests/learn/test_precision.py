@@ -17,7 +17,7 @@ from dmlray.plans.experiment import Budget, Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -23,7 +23,7 @@ from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
 from tests.learn.workers import gather, work
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 pytestmark = pytest.mark.slow
 

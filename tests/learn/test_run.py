@@ -22,7 +22,7 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 PLACE = Place(torch.device("cpu"))
 

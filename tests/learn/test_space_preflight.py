@@ -8,7 +8,7 @@ from dmlray.errors import ConfigError
 from dmlray.learn.preflight import preflight
 from dmlray.learn.space_preflight import preflight_space
 from dmlray.plans.search import read_search
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 
 @pytest.fixture(scope="module")

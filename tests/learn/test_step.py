@@ -21,7 +21,7 @@ from dmlray.learn.trainer import Place, build_learner
 from dmlray.methods import Batch
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 CLASSES, BATCH, CPU = 6, 12, torch.device("cpu")
 TOY = ["backbone.name=timm/test_resnet", "backbone.weights=none", "data.batch_size=12"]

@@ -22,7 +22,7 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.tables import average_rows, held_out_lines, protocol
 from dmlray.results.averages import average, score_members
 from dmlray.scores import Part, Scores, half_width, read_scores
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 PLACE = Place(torch.device("cpu"))
 

@@ -18,7 +18,7 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import members_of
 from dmlray.results.merge_runs import merge
 from dmlray.scores import Scores
-from tests.toys import draw_images, toy_words
+from tests.toy_data import draw_images, toy_words
 
 HERE = Place(torch.device("cpu"))
 

@@ -6,8 +6,8 @@ from typing import Any
 from optuna import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from dmlray.cluster.record import REASON, SAME_AS
-from dmlray.cluster.study import Study
+from dmlray.cluster.search.searcher import Study
+from dmlray.cluster.search.study_storage import REASON, SAME_AS
 from dmlray.distributions import Choice, Distribution
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder

@@ -13,13 +13,13 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from dmlray.atomic_files import storage_error
-from dmlray.cluster.breakage import Breakage
-from dmlray.cluster.failures import DIED, is_out_of_memory, is_plain_out_of_memory
-from dmlray.cluster.member_failures import MemberFailures
-from dmlray.cluster.remains import begin_anew, take_up
+from dmlray.cluster.ensemble.actor_pool import Hired, Memory, Share, Slots, share_of
+from dmlray.cluster.ensemble.broken_devices import Breakage
+from dmlray.cluster.ensemble.member_actor import Slot
+from dmlray.cluster.ensemble.member_failures import MemberFailures
+from dmlray.cluster.ensemble.recovery import begin_anew, take_up
+from dmlray.cluster.error_messages import DIED, is_out_of_memory, is_plain_out_of_memory
 from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, living
-from dmlray.cluster.slot_actor import Slot
-from dmlray.cluster.slots import Hired, Memory, Share, Slots, share_of
 from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
 from dmlray.learn import metrics_log
 from dmlray.plans.ensemble import Ensemble

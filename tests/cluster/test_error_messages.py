@@ -9,7 +9,7 @@ import torch
 from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 
-from dmlray.cluster.failures import (
+from dmlray.cluster.error_messages import (
     is_out_of_memory,
     is_plain_out_of_memory,
     of_worker,

@@ -6,15 +6,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.cluster.test_study import findings, opened, plan, told
 
 from dmlray import api
-from dmlray.cluster.study import Study
-from dmlray.cluster.study_checks import read_study
+from dmlray.cluster.search.searcher import Study
+from dmlray.cluster.search.study_checks import read_study
 from dmlray.errors import ConfigError
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, read_search
 from tests.cluster.broken_studies import MUTATIONS, RIGHT, flip
-from tests.cluster.test_study import findings, opened, plan, told
 
 WORDS = ("trials=12", "sampler=random")
 FLIPS = 30
@@ -96,7 +96,7 @@ def test_flipped_bytes_of_a_study_change_no_score(
 def test_a_study_in_use_is_waited_for_and_then_refused(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dmlray.cluster.study_checks.PATIENCE", 0.1)
+    monkeypatch.setattr("dmlray.cluster.search.study_checks.PATIENCE", 0.1)
     plan, folder = copy(whole, tmp_path)
     with closing(sqlite3.connect(folder.study)) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -8,13 +8,13 @@ import torch
 from ray.exceptions import ActorDiedError
 from rich.console import Console
 
-from dmlray.cluster import ensemble, slots
-from dmlray.cluster.ensemble import Pool
-from dmlray.cluster.slots import Memory
+from dmlray.cluster.ensemble import actor_pool, member_queue
+from dmlray.cluster.ensemble.actor_pool import Memory
+from dmlray.cluster.ensemble.member_queue import Pool
 from dmlray.errors import DataError, ResourceError, RunError
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display
-from tests.cluster import light
+from tests.cluster import fake_actors
 from tests.cluster.paper_ray import Actor, PaperRay, Work
 
 ASSERT = "CUDA error: device-side assert triggered"
@@ -34,13 +34,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ) -> Result:
         ray = PaperRay(nodes, work)
         ray.unusable = {gpu: "torch cannot use this GPU" for gpu in unusable}
-        for module in (ensemble, slots):
+        for module in (member_queue, actor_pool):
             monkeypatch.setattr(module, "ray", ray)
-        monkeypatch.setattr(ensemble, "living", ray.living)
-        monkeypatch.setattr(ensemble, "_LOOK", 0.0)
+        monkeypatch.setattr(member_queue, "living", ray.living)
+        monkeypatch.setattr(member_queue, "_LOOK", 0.0)
         failure = ""
         with (console := Console(width=1000)).capture() as shown:
-            plan: Any = light.Plan(size, settings)
+            plan: Any = fake_actors.Plan(size, settings)
             pool = Pool(plan, RunFolder(tmp_path / "run"), ray.living(), members_per_gpu)
             try:
                 pool.run(Display(console))

@@ -7,7 +7,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from torch import Tensor
 
-from dmlray.cluster.failures import told
+from dmlray.cluster.error_messages import told
 from dmlray.cluster.resources import Cluster, living
 from dmlray.errors import RunError
 from dmlray.evaluation.ensemble_scores import prefix_scores

@@ -7,14 +7,14 @@ import pytest
 import ray
 from rich.console import Console
 
-from dmlray.cluster import ensemble as module
-from dmlray.cluster.ensemble import Pool
+from dmlray.cluster.ensemble import member_queue as module
+from dmlray.cluster.ensemble.actor_pool import Memory, Share, share_of
+from dmlray.cluster.ensemble.member_queue import Pool
 from dmlray.cluster.resources import Cluster, Node, living
-from dmlray.cluster.slots import Memory, Share, share_of
 from dmlray.errors import ConfigError, ResourceError, RunError
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display, Silent
-from tests.cluster import light
+from tests.cluster import fake_actors
 
 GIB = 1 << 30
 
@@ -74,9 +74,9 @@ def trained(
     display: Display | None = None,
 ) -> list[str]:
     """The log of each member."""
-    ray.cloudpickle.register_pickle_by_value(light)
+    ray.cloudpickle.register_pickle_by_value(fake_actors)
     folder = RunFolder(tmp_path / "run")
-    Pool(light.Plan(size), folder, living(), members_per_gpu, slot).run(display or Silent())
+    Pool(fake_actors.Plan(size), folder, living(), members_per_gpu, slot).run(display or Silent())
     return [(folder.member(index).path / "log").read_text() for index in range(size)]
 
 
@@ -84,7 +84,7 @@ def trained(
 def test_shares_are_used_once_one_member_alone_was_measured(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    first, *others = trained(tmp_path, light.Slot, members_per_gpu=4)
+    first, *others = trained(tmp_path, fake_actors.Slot, members_per_gpu=4)
     assert first.startswith("probe 1.00 on ")
     assert "train 0.25 on " in first
     assert all(log.startswith("train 0.25 on ") and log.count("\n") == 1 for log in others)
@@ -97,7 +97,7 @@ def test_members_that_do_not_fit_are_refused_with_the_number_that_does(
 ) -> None:
     said = r"4 members of 30\.0 GiB do not fit a GPU of 80\.0 GiB. Allowed: at most 2"
     with pytest.raises(ResourceError, match=said):
-        trained(tmp_path, light.TooLarge, members_per_gpu=4)
+        trained(tmp_path, fake_actors.TooLarge, members_per_gpu=4)
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_running_out_of_memory_halves_the_share_and_tries_each_member_once_more(
     tmp_path: Path, fake_gpus: None
 ) -> None:
     with (console := Console(width=1000)).capture() as said:
-        logs = trained(tmp_path, light.Grows, 4, size=2, display=Display(console))
+        logs = trained(tmp_path, fake_actors.Grows, 4, size=2, display=Display(console))
     trainings = [re.findall(r"^train (\S+)", log, re.MULTILINE) for log in logs]
     assert {("0.25", "0.50")} <= {*map(tuple, trainings)} <= {("0.25", "0.50"), ("0.50",)}
     told = re.findall(r"member (\d): GPU out of memory; from now on 2 members per GPU", said.get())
@@ -118,7 +118,7 @@ def test_a_member_that_runs_out_of_memory_twice_fails_and_says_what_to_give(
 ) -> None:
     said = r"member 0 failed: out of memory with 2 members per GPU as well: give --resume \S*run "
     with pytest.raises(RunError, match=said + "--members-per-gpu 1"):
-        trained(tmp_path, light.GrowsTooMuch, members_per_gpu=4, size=1)
+        trained(tmp_path, fake_actors.GrowsTooMuch, members_per_gpu=4, size=1)
     log = (tmp_path / "run/members/000/log").read_text()
     assert re.findall(r"^train (\S+)", log, re.MULTILINE) == ["0.25", "0.50"]
 
@@ -128,7 +128,7 @@ def test_a_member_too_large_for_a_whole_gpu_fails_with_the_reason(
     tmp_path: Path, fake_gpus: None
 ) -> None:
     with pytest.raises(RunError, match="member 0 failed: out of memory on a GPU of its own: give"):
-        trained(tmp_path, light.Hopeless, members_per_gpu=1, size=1)
+        trained(tmp_path, fake_actors.Hopeless, members_per_gpu=1, size=1)
 
 
 @pytest.mark.slow
@@ -137,6 +137,8 @@ def test_a_pool_does_not_wait_for_ever_for_a_node(
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 1.0)
     monkeypatch.setattr(module, "living", lambda: cluster((4, 0)))
-    pool = Pool(light.Plan(2), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, light.Slot)
+    pool = Pool(
+        fake_actors.Plan(2), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, fake_actors.Slot
+    )
     with pytest.raises(RunError, match=r"no node is left .* --resume"):
         pool.run(Silent())

@@ -5,9 +5,9 @@ from contextlib import suppress
 import ray
 import torch
 
-from dmlray.cluster.failures import out_of_memory_on_top
+from dmlray.cluster.ensemble.actor_pool import USABLE, Memory
+from dmlray.cluster.error_messages import out_of_memory_on_top
 from dmlray.cluster.reporters import ToTensorBoard
-from dmlray.cluster.slots import USABLE, Memory
 from dmlray.errors import ResourceError
 from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads

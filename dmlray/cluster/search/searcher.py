@@ -17,11 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from dmlray.cluster.failures import DIED
-from dmlray.cluster.points import Points
-from dmlray.cluster.record import POINT, REASON, SAME_AS, Record, create
-from dmlray.cluster.samplers import ask, sampler
-from dmlray.cluster.study_checks import read_study
+from dmlray.cluster.error_messages import DIED
+from dmlray.cluster.search.points import Points
+from dmlray.cluster.search.samplers import ask, sampler
+from dmlray.cluster.search.study_checks import read_study
+from dmlray.cluster.search.study_storage import POINT, REASON, SAME_AS, Record, create
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 

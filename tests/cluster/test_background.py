@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from dmlray.cluster.watch import watch
+from dmlray.cluster.background import watch
 
 
 class Signalled(Exception):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from torch.multiprocessing import get_context, spawn
 
-from dmlray.cluster.process_group import ProcessGroup
+from dmlray.cluster.torch_backend import ProcessGroup
 from tests.cluster.group_workers import meet
 
 

@@ -12,8 +12,17 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from dmlray.cluster.record import NAME, PATIENCE, PLAN, POINT, REASON, SAME_AS, directions, storage
-from dmlray.cluster.samplers import optuna_range
+from dmlray.cluster.search.samplers import optuna_range
+from dmlray.cluster.search.study_storage import (
+    NAME,
+    PATIENCE,
+    PLAN,
+    POINT,
+    REASON,
+    SAME_AS,
+    directions,
+    storage,
+)
 from dmlray.errors import ConfigError
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder

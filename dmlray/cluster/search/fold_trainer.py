@@ -10,9 +10,9 @@ from ray.util import get_current_placement_group, placement_group_table, remove_
 from ray.util.placement_group import PlacementGroup
 
 from dmlray.atomic_files import write_text
-from dmlray.cluster.failures import told
-from dmlray.cluster.process_group import ProcessGroup
-from dmlray.cluster.watch import watch
+from dmlray.cluster.background import watch
+from dmlray.cluster.error_messages import told
+from dmlray.cluster.torch_backend import ProcessGroup
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import Clock, fold_epochs, together

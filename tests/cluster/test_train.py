@@ -14,7 +14,7 @@ from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
 from tests.cluster.commands import Command, lines
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
 FILE = "experiments/proxy_anchor_demo.yaml"

@@ -8,12 +8,12 @@ from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_conte
 from ray.train.torch import TorchTrainer
 
 from dmlray.atomic_files import storage_error
-from dmlray.cluster.failures import is_out_of_memory, of_worker
-from dmlray.cluster.process_group import ProcessGroup
+from dmlray.cluster.background import watch
+from dmlray.cluster.error_messages import is_out_of_memory, of_worker
 from dmlray.cluster.reporters import ToTensorBoard, to_train
 from dmlray.cluster.resources import Cluster
+from dmlray.cluster.torch_backend import ProcessGroup
 from dmlray.cluster.train_callbacks import EndAtMistake, EndWithoutRoom
-from dmlray.cluster.watch import watch
 from dmlray.errors import DmlrayError, ResourceError, RunError
 from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads

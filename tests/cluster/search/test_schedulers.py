@@ -6,7 +6,7 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
-from dmlray.cluster.schedulers import scheduler
+from dmlray.cluster.search.schedulers import scheduler
 from dmlray.plans.search import Search, read_search
 
 SEARCH = Path("searches/proxy_anchor_demo.yaml")

@@ -31,7 +31,7 @@ class Measured:
 
 
 def _memory(*gib: int) -> Any:
-    from dmlray.cluster.slots import Memory
+    from dmlray.cluster.ensemble.actor_pool import Memory
 
     return Memory(*(size << 30 for size in gib))
 

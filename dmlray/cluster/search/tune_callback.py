@@ -6,9 +6,9 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from dmlray.cluster.failures import DIED
-from dmlray.cluster.fold_workers import release
-from dmlray.cluster.study import Study
+from dmlray.cluster.error_messages import DIED
+from dmlray.cluster.search.fold_trainer import release
+from dmlray.cluster.search.searcher import Study
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.reporting.progress import Display

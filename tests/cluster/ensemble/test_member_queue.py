@@ -13,7 +13,7 @@ from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
 from tests.cluster.commands import Command
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
 SIZE = 4

@@ -12,16 +12,16 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from dmlray.atomic_files import storage_error
-from dmlray.cluster.failures import told
-from dmlray.cluster.findings import find
-from dmlray.cluster.fold_workers import train_folds
-from dmlray.cluster.record import refused
+from dmlray.cluster.background import watch
+from dmlray.cluster.error_messages import told
 from dmlray.cluster.reporters import ToTune
 from dmlray.cluster.resources import Cluster, Patience, living
-from dmlray.cluster.schedulers import scheduler
-from dmlray.cluster.study import Study
-from dmlray.cluster.watch import watch
-from dmlray.cluster.watcher import Watcher
+from dmlray.cluster.search.fold_trainer import train_folds
+from dmlray.cluster.search.results import find
+from dmlray.cluster.search.schedulers import scheduler
+from dmlray.cluster.search.searcher import Study
+from dmlray.cluster.search.study_storage import refused
+from dmlray.cluster.search.tune_callback import Watcher
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import lockstep

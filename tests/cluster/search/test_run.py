@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from dmlray import api
-from dmlray.cluster.search import Resources, resources_of, search
+from dmlray.cluster.search.run import Resources, resources_of, search
 from dmlray.cluster.session import Cluster
 from dmlray.errors import RunError
 from dmlray.learn import metrics_log
@@ -27,7 +27,7 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
 from dmlray.reporting.progress import Silent
 from tests.cluster.commands import Command, lines
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
 SEARCH = "searches/proxy_anchor_demo.yaml"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dmlray.cluster.caches import fill_caches, nodes_that_train
+from dmlray.cluster.warm_caches import fill_caches, nodes_that_train
 from dmlray.errors import DataError
 from dmlray.plans.resolve import read_experiment
 from dmlray.reporting.progress import Silent
-from tests.toys import toy_words
+from tests.toy_data import toy_words
 
 
 @pytest.fixture(scope="module")

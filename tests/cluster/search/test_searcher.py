@@ -8,10 +8,10 @@ from typing import Any
 import optuna
 import pytest
 
-from dmlray.cluster import failures
-from dmlray.cluster.failures import DIED
-from dmlray.cluster.findings import find
-from dmlray.cluster.study import Study
+from dmlray.cluster import error_messages
+from dmlray.cluster.error_messages import DIED
+from dmlray.cluster.search.results import find
+from dmlray.cluster.search.searcher import Study
 from dmlray.errors import ConfigError, DiskFull
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder
@@ -196,7 +196,7 @@ def test_findings_tell_what_mattered_and_what_lies_on_a_bound(tmp_path: Path) ->
 def test_a_full_disk_ends_the_session_and_leaves_the_trial_for_the_next(tmp_path: Path) -> None:
     first = opened(tmp_path)
     begun = first.suggest("a")
-    error = failures.told(OSError(errno.ENOSPC, "No space left on device"))
+    error = error_messages.told(OSError(errno.ENOSPC, "No space left on device"))
     assert isinstance(error, DiskFull)
     first.on_trial_complete("a", {"unfinished": str(error), "epoch": 0})
     assert first.stopped_by == "the disk is full: make room"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dmlray.cluster.remains import take_up
+from dmlray.cluster.ensemble.recovery import take_up
 from dmlray.errors import ConfigError
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.resolve import read_experiment, write_experiment

@@ -1,0 +1,1 @@
+"""A hyperparameter search: Ray Tune with Optuna, over class-disjoint folds."""
