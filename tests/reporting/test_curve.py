@@ -6,7 +6,7 @@ from PIL import Image, ImageColor
 
 from dmlray.reporting.curve import BOTTOM, COLOURS, TOP, plot_of, sizes, step_of
 from dmlray.reporting.picture import picture
-from tests.reporting.test_report import CURVE, scores
+from tests.reporting.test_run_report import CURVE, scores
 
 HEAD = 30  # pixels above the plot
 

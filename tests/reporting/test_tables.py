@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.reporting.test_report import scores
 
 from dmlray.reporting.progress import Display
 from dmlray.reporting.tables import print_table, protocol
 from dmlray.reporting.tensorboard import TensorBoard
+from tests.reporting.test_run_report import scores
 
 ROWS = [("zero-shot (no training)", {"recall_at_1": 0.761, "r_precision": 1.0, "map_at_r": 0.287})]
 ROWS += [("[red]trained\x1b[2J", {"recall_at_1": 0.893, "r_precision": 0.5, "map_at_r": 0.504})]

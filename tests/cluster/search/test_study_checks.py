@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.cluster.test_study import findings, opened, plan, told
 
 from dmlray import api
 from dmlray.cluster.search.searcher import Study
@@ -15,6 +14,7 @@ from dmlray.errors import ConfigError
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, read_search
 from tests.cluster.broken_studies import MUTATIONS, RIGHT, flip
+from tests.cluster.search.test_searcher import findings, opened, plan, told
 
 WORDS = ("trials=12", "sampler=random")
 FLIPS = 30
