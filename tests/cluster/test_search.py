@@ -72,8 +72,9 @@ def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     first.finish()
     values = {row.number: row.params for row in trials(run)}
 
+    before = epochs_said(run)
     second = Command(["tune", "--resume", "run"], tmp_path, environment)
-    second.until(lambda: len(epochs_said(run)) >= 3)
+    second.until(lambda: len(epochs_said(run)) >= 3 and epochs_said(run) != before)
     second.kill(signal.SIGINT)
     status, said = second.finish(seconds=60)
     assert (status, "Traceback" in said) == (130, False), said
