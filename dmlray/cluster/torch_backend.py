@@ -4,6 +4,9 @@ torch's store listens on every interface and lets everyone read, write and join.
 group where there is one worker; on one machine the store is a file in a private folder, and the
 group's sockets listen on loopback only; across machines the store listens on the address that the
 first worker's node has in Ray.
+
+The backends follow from the workers' share of a GPU, and gloo is always one of them: without a name
+torch takes NCCL alone wherever it sees a GPU, and NCCL refuses tensors in the CPU's memory.
 """
 
 import os
@@ -26,6 +29,7 @@ from torch._C._distributed_c10d import FileStore, Store, TCPStore
 from dmlray.cluster.private_folder import private_folder
 
 _LOOPBACK = "127.0.0.1"
+_CPU, _CPU_AND_GPU = "gloo", "cpu:gloo,cuda:nccl"  # backends
 
 
 class ProcessGroup(TorchConfig):  # type: ignore[misc]
@@ -46,10 +50,12 @@ class _Backend(_TorchBackend):  # type: ignore[misc]
         if len({worker.metadata.node_id for worker in workers}) == 1:
             hosts = len(workers) * [_LOOPBACK]
         open_store = worker_group.execute_single(0, offer, hosts[0], len(workers))
+        gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
+        backend = backend_config.backend or (_CPU_AND_GPU if gpu else _CPU)
         limit = timedelta(seconds=backend_config.timeout_s)
         joining = [
             worker_group.execute_single_async(
-                rank, join, open_store, host, backend_config.backend, rank, len(workers), limit
+                rank, join, open_store, host, backend, rank, len(workers), limit
             )
             for rank, host in enumerate(hosts)
         ]

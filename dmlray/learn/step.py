@@ -60,7 +60,7 @@ def step(
         scaler.unscale_(optimizer)
     clip(optimizer, plan.optimizer)
     if norms is not None:
-        norms.add(outputs, loss, learner.parameters(), may_overflow=scaler is not None)
+        norms.add(everyone, loss, learner.parameters(), may_overflow=scaler is not None)
     _move(optimizer, scaler)
     call(learner, "after_step")
     return {name: term.detach() for name, term in terms.items()}

@@ -34,6 +34,7 @@ from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build
 from dmlray.learn.precision import Arithmetic, arithmetic
 from dmlray.learn.process_group import ALONE, Team
+from dmlray.learn.random_layers import keep_generators_equal
 from dmlray.methods import Learner
 from dmlray.plans.experiment import FOLDS, Experiment
 from dmlray.plans.run_folder import RunFolder
@@ -319,6 +320,8 @@ def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = Tr
     learner = method.Learner(plan.method.config, trunk, trunk.width, classes)
     if place.team.size > 1 and place.device.type == "cuda" and backbone.batchnorm == "train":
         learner = synchronise_batchnorm(learner)
+    if place.team.size > 1:
+        keep_generators_equal(learner, place.device)
     # Twice as fast on a CPU, and what a GPU's tensor cores want.
     learner = learner.to(device=place.device).to(memory_format=torch.channels_last)
     if plan.budget.compile:

@@ -21,7 +21,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """Variables for commands in processes of their own; Ray's sockets want a short path."""
     ray = tempfile.mkdtemp(prefix="dr")
     cache = str(tmp_path_factory.mktemp("cache"))
-    yield {**os.environ, "RAY_TMPDIR": ray, "DMLRAY_CACHE": cache, "OMP_NUM_THREADS": "1"}
+    own = {"RAY_TMPDIR": ray, "DMLRAY_CACHE": cache, "OMP_NUM_THREADS": "1"}
+    # Ray's workers are as urgent as the other tests beside them, and not of the lowest priority.
+    yield {**os.environ, **own, "RAY_worker_niceness": "0"}
     shutil.rmtree(ray, ignore_errors=True)
 
 

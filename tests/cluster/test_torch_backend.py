@@ -5,8 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.distributed.distributed_c10d import Backend, BackendConfig
 from torch.multiprocessing import get_context, spawn
 
+from dmlray.cluster import torch_backend
 from dmlray.cluster.torch_backend import ProcessGroup
 from tests.cluster.group_workers import meet
 
@@ -15,6 +18,44 @@ def test_one_worker_joins_nothing() -> None:
     """Whatever else the workers of a run can be asked is missing here."""
     lonely = SimpleNamespace(get_workers=lambda: ["worker"])
     ProcessGroup().backend_cls().on_start(lonely, ProcessGroup())
+
+
+@pytest.mark.parametrize(
+    ("share", "asked", "devices"),
+    [
+        ({"CPU": 2}, None, {"cpu": "gloo"}),
+        ({"CPU": 2, "GPU": 0}, None, {"cpu": "gloo"}),
+        ({"CPU": 2, "GPU": 1}, None, {"cpu": "gloo", "cuda": "nccl"}),
+        ({"CPU": 2, "GPU": 0.5}, "gloo", {"cpu": "gloo", "cuda": "gloo"}),  # folds share a GPU
+    ],
+)
+def test_workers_exchange_tensors_of_the_cpu_whatever_gpus_a_machine_has(
+    monkeypatch: pytest.MonkeyPatch,
+    share: dict[str, float],
+    asked: str | None,
+    devices: dict[str, str],
+) -> None:
+    """What workers agree on lies in the CPU's memory."""
+    backends = list[str]()
+    node = SimpleNamespace(metadata=SimpleNamespace(node_ip="192.0.2.1", node_id="one"))
+    workers = SimpleNamespace(
+        get_workers=lambda: [node, node],
+        get_resources_per_worker=lambda: share,
+        execute_single=lambda *call: None,
+        execute_single_async=lambda rank, join, store, host, backend, *rest: backends.append(
+            backend
+        ),
+    )
+    monkeypatch.setattr(torch_backend.ray, "get", lambda futures: None)
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
+    )
+    group = ProcessGroup(backend=asked)
+    group.backend_cls().on_start(workers, group)
+    used = [BackendConfig(Backend(name or "undefined")).device_backend_map for name in backends]
+    assert [{kind: map_[kind] for kind in devices if kind in map_} for map_ in used] == 2 * [
+        devices
+    ]
 
 
 @pytest.mark.slow

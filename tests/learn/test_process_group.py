@@ -41,7 +41,10 @@ OTHERS = {
     "idml pairs": ("idml", ["method.loss=contrastive"]),
     "margin triplet": ("margin", ["method.loss=triplet", "method.sampling=hard"]),
     "head warm-up": ("dreml", ["budget.head_warmup_steps=5"]),
-    "validation": ("proxy_anchor", ["protocol.selection=validation", "protocol.folds=2"]),
+    "validation": (
+        "proxy_anchor",
+        ["protocol.selection=validation", "protocol.folds=2", "protocol.nmi=true"],
+    ),
 }
 
 
@@ -135,6 +138,18 @@ def test_what_the_first_worker_cannot_read_ends_all_with_its_sentence(runs: Path
         kind, _, sentence = text.partition(" ")
         assert kind in ("DamagedCheckpoint", "DataError")
         assert "checkpoints/last.pt: is not a checkpoint of dmlray or is damaged" in sentence
+
+
+def test_workers_that_find_different_images_end_alike(runs: Path) -> None:
+    said = {(runs / "shared" / f"images{rank}.txt").read_text() for rank in range(WORKERS)}
+    assert len(said) == 1
+    assert said.pop().startswith(": the nodes of this training find different images there (")
+
+
+def test_workers_name_one_cause_though_only_one_has_the_image(runs: Path) -> None:
+    said = {(runs / "shared" / f"diverged{rank}.txt").read_text() for rank in range(WORKERS)}
+    assert len(said) == 1
+    assert "from step 2 of 3 on, nor are the network's outputs" in said.pop()
 
 
 def test_workers_gather_what_each_of_them_gives(tmp_path: Path) -> None:

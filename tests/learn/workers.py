@@ -1,18 +1,22 @@
 """Processes that share each batch: the side of `test_team.py` that runs in them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from dmlray.errors import DataError
+from dmlray.errors import DataError, DmlrayError
 from dmlray.learn import gradient_average
-from dmlray.learn.loop import Epoch
+from dmlray.learn.loop import Epoch, fit
+from dmlray.learn.optimizer import build
 from dmlray.learn.process_group import Team
 from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.trainer import Place, build_learner
 from dmlray.plans.experiment import Experiment
+from dmlray.plans.resolve import override
 from dmlray.plans.run_folder import RunFolder
 
 RESUMED = "validation"
@@ -30,6 +34,8 @@ def work(rank: int, size: int, plans: dict[str, Experiment], root: Path) -> None
         job(plan, RunFolder(seen / name), lambda epoch: None, place)
     (root / f"resumed{rank}.txt").write_text(resume(plans[RESUMED], seen / RESUMED, place))
     (root / f"damaged{rank}.txt").write_text(damage(plans[RESUMED], seen, place))
+    (root / f"images{rank}.txt").write_text(other_images(plans[RESUMED], root, place))
+    (root / f"diverged{rank}.txt").write_text(diverge(plans[RESUMED], place))
     assert not rank or not seen.exists()
     dist.barrier()
     dist.destroy_process_group()
@@ -60,6 +66,47 @@ def damage(plan: Experiment, root: Path, place: Place) -> str:
         job(plan, folder, lambda epoch: None, place)
     except DataError as error:
         return f"{type(error).__name__} {error}"
+    return "nothing"
+
+
+def other_images(plan: Experiment, root: Path, place: Place) -> str:
+    """Start a run of which the last worker does not see one image yet; what is raised."""
+    rank = place.team.rank
+    images = copytree(plan.data.root, root / f"images{rank}")
+    if rank == place.team.size - 1:
+        next(images.rglob("*.png")).unlink()
+    there = override(plan, "test", {"data.root": str(images)})
+    try:
+        job(there, RunFolder(root / f"unequal{rank}"), lambda epoch: None, place)
+    except DataError as error:
+        return str(error).removeprefix(str(images))
+    return "nothing"
+
+
+class InfinitePixels:
+    """Batches of which the second one's last image, of the last worker, is not finite."""
+
+    batches_per_epoch, images_per_batch = 3, 12
+
+    def __init__(self, team: Team) -> None:
+        self._own = team.own(self.images_per_batch)
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        labels = torch.arange(self.images_per_batch) % 4
+        for batch in range(self.batches_per_epoch):
+            images = torch.ones(self.images_per_batch, 3, 32, 32)
+            images[-1] = torch.inf if batch == 1 else 1.0
+            yield images[self._own], labels[self._own]
+
+
+def diverge(plan: Experiment, place: Place) -> str:
+    """Take steps whose outputs are not finite on one worker alone; what is raised."""
+    learner = build_learner(plan, 4, place)
+    optimizer = build(plan.optimizer, learner.groups())
+    try:
+        list(fit(learner, InfinitePixels(place.team), optimizer, plan, team=place.team))
+    except DmlrayError as error:
+        return str(error)
     return "nothing"
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from dmlray.cluster.search.run.run import Resources, resources_of, search
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
 from dmlray import api
-from dmlray.cluster.search.run import Resources, resources_of, search
 from dmlray.cluster.session import Cluster
 from dmlray.errors import RunError
 from dmlray.learn import metrics_log
@@ -72,8 +72,9 @@ def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     first.finish()
     values = {row.number: row.params for row in trials(run)}
 
+    before = epochs_said(run)
     second = Command(["tune", "--resume", "run"], tmp_path, environment)
-    second.until(lambda: len(epochs_said(run)) >= 3)
+    second.until(lambda: len(epochs_said(run)) >= 3 and epochs_said(run) != before)
     second.kill(signal.SIGINT)
     status, said = second.finish(seconds=60)
     assert (status, "Traceback" in said) == (130, False), said
