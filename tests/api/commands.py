@@ -73,12 +73,12 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Non
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(runs.training, "train", fail)
+    monkeypatch.setattr(runs.cluster_train, "train", fail)
     monkeypatch.setattr(runs.searching, "search", fail)
     monkeypatch.setattr(averages.members, "train_members", fail)
     monkeypatch.setattr(runs, "merge_members", fail)
     monkeypatch.setattr(runs, "score_members", fail)
-    monkeypatch.setattr(ensembles.merging, "merge", fail)
+    monkeypatch.setattr(ensembles.merge_runs, "merge", fail)
 
 
 def full_disk(*_: Any) -> Any:

@@ -116,7 +116,7 @@ def test_nothing_is_left_behind_when_the_machine_is_too_small(
     def too_small(*_: Any) -> None:
         raise ResourceError("too small")
 
-    monkeypatch.setattr(runs.training, "resources_of", too_small)
+    monkeypatch.setattr(runs.cluster_train, "resources_of", too_small)
     monkeypatch.setattr(runs.searching, "resources_of", too_small)
     monkeypatch.setattr(averages, "share_of", too_small)
     monkeypatch.setattr(ensembles, "share_of", too_small)

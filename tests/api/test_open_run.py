@@ -117,14 +117,14 @@ def test_a_moved_run_is_not_made_anew_by_what_still_writes_it(
 def test_a_merge_into_a_folder_that_is_moved_ends_with_a_sentence(
     finished: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merged = ensembles.merging.merge
+    merged = ensembles.merge_runs.merge
 
     def move(plan: Merge, folder: RunFolder, *rest: Any) -> Any:
         scores = merged(plan, folder, *rest)
         folder.path.rename("moved")
         return scores
 
-    monkeypatch.setattr(ensembles.merging, "merge", move)
+    monkeypatch.setattr(ensembles.merge_runs, "merge", move)
     result = run("merge", *finished, "--out", "merged")
     assert (result.exit_code, Path("merged").exists()) == (1, False)
     assert result.output.splitlines()[-1].startswith("merged: the run folder is gone")

@@ -39,15 +39,15 @@ CASES = [
     "pml",
 ]
 BETWEEN_STEPS = {  # where a training may wait for its GPU
-    "data/augment.py:_row",
+    "data/batches/augment.py:_row",
     "learn/checkpoint.py:load",
     "learn/checkpoint.py:note_scale",
     "learn/divergence.py:_broken",
     "learn/divergence.py:read",
     "learn/embedding_files.py:write_embeddings",
     "learn/loop.py:<dictcomp>",
-    "learn/training.py:score",
-    "learn/warmup.py:warm_up_heads",
+    "learn/trainer.py:score",
+    "learn/head_warmup.py:warm_up_heads",
     "methods/_head.py:principal_head",
 }
 WATCHED = {"watch", "start_epoch", "initialise_head"}  # hooks of methods between steps

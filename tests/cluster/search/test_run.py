@@ -10,11 +10,11 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from dmlray.cluster.search.run.run import Resources, resources_of, search
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
 from dmlray import api
+from dmlray.cluster.search.run import Resources, resources_of, search
 from dmlray.cluster.session import Cluster
 from dmlray.errors import RunError
 from dmlray.learn import metrics_log

@@ -144,13 +144,13 @@ def test_unwritable_cache_folder_is_named(
 SLOW_BUILD = """
 import os, sys, time
 from pathlib import Path
-from dmlray.data import build
+from dmlray.data.cache import cache_build
 from dmlray.data.datasets.folder import read
 from dmlray.data.cache.image_cache import open_cache
 def wait(done, count):
     print(done, flush=True)
     time.sleep(60)
-build.STRIDE = 2
+cache_build.STRIDE = 2
 open_cache(read("folder", Path(sys.argv[1])), None, wait, processes=1)
 """
 
