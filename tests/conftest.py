@@ -35,7 +35,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         worker["golden"] = sorted(golden_vectors.consumed)
         return
     everything = session.config.args == session.config.getini("testpaths")
-    if not everything or session.config.option.keyword or exitstatus:
+    options = session.config.option
+    if not everything or options.keyword or options.markexpr or exitstatus:
         return
     found = {
         str(path) for folder in FOLDERS for path in (golden_vectors.ROOT / folder).glob("*.npz")
