@@ -36,7 +36,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     everything = session.config.args == session.config.getini("testpaths")
     options = session.config.option
-    if not everything or options.keyword or options.markexpr or exitstatus:
+    partial = options.keyword or options.markexpr or options.collectonly
+    if not everything or partial or exitstatus:
         return
     found = {
         str(path) for folder in FOLDERS for path in (golden_vectors.ROOT / folder).glob("*.npz")
