@@ -31,7 +31,7 @@ from torchvision import transforms
 from torchvision.transforms import functional as vision
 
 from dmlray.data.batches.augment import Transform, crop_train, draw_boxes, normalise
-from dmlray.data.batches.loader import Feed
+from dmlray.data.batches.loader import BatchLoader
 from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets.verify import verify_dataset
@@ -258,12 +258,12 @@ def _load(root: Path) -> None:
     """Be one loader: an epoch, then wait."""
     torch.set_num_threads(1)
     dataset = _dataset(root)
-    feed = Feed(
+    loader = BatchLoader(
         open_cache(dataset, None), train_subset(dataset), RESIZED_CROP, LOADER_BATCH, None, 0,
         MEAN, STD, SCALE, False, torch.device("cpu"),
     )  # fmt: skip
     for epoch in range(2):
-        for _ in feed.epoch(epoch):
+        for _ in loader.epoch(epoch):
             pass
     print("ready", flush=True)
     input()

@@ -17,7 +17,7 @@ from dmlray.errors import DamagedCheckpoint, DataError
 from dmlray.file_reading import read_bytes, reason
 from dmlray.json_schema import checked
 from dmlray.learn.optimizer_state import load_state, state_problem
-from dmlray.learn.process_group import ALONE, Team
+from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
 from dmlray.tensor_files import parse_tensors, unusable
 
 
@@ -32,7 +32,7 @@ _Epoch = Annotated[int, Field(strict=True, ge=0, le=10_000)]  # as far as `budge
 
 
 @dataclass
-class Progress:
+class TrainProgress:
     """How far a learner has come. `best` is the best validation score, a fraction, -1 for none.
 
     `loss_scale` is the factor of losses in float16, and `unscathed` the steps since it changed.
@@ -57,19 +57,19 @@ class Progress:
             self.loss_scale, self.unscathed = state["scale"], state["_growth_tracker"]
 
 
-_PROGRESS = TypeAdapter(Progress)
+_PROGRESS = TypeAdapter(TrainProgress)
 
 
 @dataclass(frozen=True)
 class _Content:
     learner: dict[str, Tensor]
-    progress: Progress
+    progress: TrainProgress
     optimizer: Any
     training: str
 
 
 def pack(
-    learner: nn.Module, optimizer: Optimizer | None, progress: Progress, training: str = ""
+    learner: nn.Module, optimizer: Optimizer | None, progress: TrainProgress, training: str = ""
 ) -> dict[str, Any]:
     """What a checkpoint holds: the learner, and the optimizer where training may go on.
 
@@ -98,7 +98,7 @@ def save(
     path: Path,
     learner: nn.Module,
     optimizer: Optimizer | None,
-    progress: Progress,
+    progress: TrainProgress,
     training: str = "",
 ) -> None:
     """Write a checkpoint and wait for it; see `pack`."""
@@ -110,8 +110,8 @@ def load(
     learner: nn.Module,
     optimizer: Optimizer | None,
     training: str = "",
-    team: Team = ALONE,
-) -> Progress:
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> TrainProgress:
     """Fill the learner (and optimizer) from `path`, wherever they are; all of it or nothing.
 
     Of a team the first worker reads the file for all.
@@ -120,7 +120,7 @@ def load(
         DamagedCheckpoint: If the file is missing or damaged.
         DataError: If it is of another model or training, or its weights are not finite.
     """
-    content = _read(path, team)
+    content = _read(path, group)
     if training and content.training not in ("", training):  # older checkpoints have none
         other = f"{content.training}, not {training}"
         raise DataError(f"{path}: is a checkpoint of another training: {other}")
@@ -128,7 +128,7 @@ def load(
         raise DataError(f"{path}: is a checkpoint of another model: {difference}")
     _check_finite(path, content.learner)
     if optimizer is not None:
-        moved = content.progress.loss_scale >= Progress.loss_scale
+        moved = content.progress.loss_scale >= TrainProgress.loss_scale
         if problem := state_problem(optimizer, content.optimizer, moved):
             raise _damaged(path, problem)
         load_state(optimizer, content.optimizer)
@@ -136,7 +136,7 @@ def load(
     return content.progress
 
 
-def read_progress(path: Path) -> Progress:
+def read_progress(path: Path) -> TrainProgress:
     """How far the learner in `path` has come.
 
     Raises:
@@ -145,9 +145,9 @@ def read_progress(path: Path) -> Progress:
     return _read(path).progress
 
 
-def _read(path: Path, team: Team = ALONE) -> _Content:
+def _read(path: Path, group: ProcessGroup = SINGLE_PROCESS) -> _Content:
     """What `save` wrote, on the CPU: only damage fails here, no lack of a device's memory."""
-    packed = team.send(lambda: _packed(path))
+    packed = group.broadcast_bytes(lambda: _packed(path))
     try:
         return _content(parse_tensors(path, packed))
     except ValueError as error:
@@ -190,7 +190,7 @@ def _content(content: object) -> _Content:
             raise ValueError(f"learner: {name} {problem}")
     if not isinstance(content["progress"], dict) or not isinstance(training, str):
         raise ValueError("progress or training: is of another kind")
-    unknown = content["progress"].keys() - vars(Progress()).keys()
+    unknown = content["progress"].keys() - vars(TrainProgress()).keys()
     if unknown:
         raise ValueError(f"progress: unknown key {sorted(map(str, unknown))[0]}")
     progress = checked(_PROGRESS, content["progress"])

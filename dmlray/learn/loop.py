@@ -13,7 +13,7 @@ from dmlray.data.batches.loader import Pair
 from dmlray.learn.divergence import StepNorms, check_epoch, check_weights
 from dmlray.learn.gradient_average import GradientAverage
 from dmlray.learn.optimizer import lr_factor, set_lr
-from dmlray.learn.process_group import ALONE, SharedBatch, Team
+from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup, SharedBatch
 from dmlray.learn.step import Update, call, step
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
@@ -44,11 +44,11 @@ class Batches(Protocol):
 
 def fit(
     learner: Learner,
-    feed: Batches,
+    loader: Batches,
     optimizer: TorchOptimizer,
     plan: Experiment,
     done: int = 0,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     scaler: GradScaler | None = None,
 ) -> Iterator[Epoch]:
     """Minimise the sum of the loss terms for the epochs after `done`.
@@ -60,9 +60,9 @@ def fit(
         RunError: If a loss, a gradient or a weight is not finite; says what that comes from.
     """
     check_weights(learner, plan, done + 1)
-    epochs, per_epoch = plan.budget.epochs, feed.batches_per_epoch
-    shared = SharedBatch(team, feed.images_per_batch)
-    with GradientAverage(learner.parameters(), team) as average:
+    epochs, per_epoch = plan.budget.epochs, loader.batches_per_epoch
+    shared = SharedBatch(group, loader.images_per_batch)
+    with GradientAverage(learner.parameters(), group) as average:
         for epoch in range(done, epochs):
             torch.manual_seed(plan.seed * 1_000_003 + epoch)
             learner.train()
@@ -70,7 +70,7 @@ def fit(
             sums: dict[str, Tensor] = {}
             norms = StepNorms()
             update = Update(epoch < plan.budget.warmup_epochs, scaler, average)
-            for number, (images, labels) in enumerate(feed.epoch(epoch)):
+            for number, (images, labels) in enumerate(loader.epoch(epoch)):
                 set_lr(
                     optimizer,
                     lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),

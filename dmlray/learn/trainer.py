@@ -13,7 +13,7 @@ from torch.optim.optimizer import Optimizer
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
 from dmlray.data import folds
-from dmlray.data.batches.loader import Feed
+from dmlray.data.batches.loader import BatchLoader
 from dmlray.data.cache.broken import leave_out
 from dmlray.data.cache.eval_cache import open_eval_cache
 from dmlray.data.cache.image_cache import Cache, find_broken, open_cache
@@ -24,16 +24,16 @@ from dmlray.data.folds import Subset
 from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, metrics_log
-from dmlray.learn.checkpoint import Progress
+from dmlray.learn.checkpoint import TrainProgress
 from dmlray.learn.checkpoint_writer import CheckpointWriter
 from dmlray.learn.compiler import check_compiler
 from dmlray.learn.device import default_device, loader_threads
 from dmlray.learn.embed import embed
 from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch, fit
-from dmlray.learn.optimizer import build
-from dmlray.learn.precision import Arithmetic, arithmetic
-from dmlray.learn.process_group import ALONE, Team
+from dmlray.learn.optimizer import build_optimizer
+from dmlray.learn.precision import Precision, precision_of
+from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
 from dmlray.learn.random_layers import keep_generators_equal
 from dmlray.methods import Learner
 from dmlray.plans.experiment import FOLDS, Experiment
@@ -43,22 +43,22 @@ WITHOUT_PAIRS = "steps_without_pairs"  # metric of an epoch, where there are any
 
 
 @dataclass(frozen=True)
-class Place:
+class Runtime:
     """Where a learner computes: not part of any plan."""
 
     device: torch.device
     threads: int = 0  # that prepare batches ahead; 0 prepares them in step
-    team: Team = ALONE  # whose workers share each batch
+    group: ProcessGroup = SINGLE_PROCESS  # whose workers share each batch
 
 
-def whole_process() -> Place:
+def whole_machine() -> Runtime:
     """This process's device, with all CPU cores that torch uses here."""
     device = default_device()
-    return Place(device, loader_threads(device, torch.get_num_threads()))
+    return Runtime(device, loader_threads(device, torch.get_num_threads()))
 
 
 @dataclass(frozen=True)
-class Task:
+class ClassSplit:
     """What is learned, and what each epoch is scored on (None: on nothing)."""
 
     dataset: Dataset
@@ -86,12 +86,12 @@ def load_dataset(
     return registry.load(data.name, data.root, data.split, keep)
 
 
-def fold_task(plan: Experiment, dataset: Dataset, fold: int) -> Task:
+def fold_split(plan: Experiment, dataset: Dataset, fold: int) -> ClassSplit:
     """Train on all folds of the training classes but one, and validate on that one."""
-    return Task(dataset, *split(plan, dataset)[fold])
+    return ClassSplit(dataset, *fold_subsets(plan, dataset)[fold])
 
 
-def split(plan: Experiment, dataset: Dataset) -> list[tuple[Subset, Subset]]:
+def fold_subsets(plan: Experiment, dataset: Dataset) -> list[tuple[Subset, Subset]]:
     """The (train, validation) subsets of each fold; the same for every seed of the plan."""
     protocol = plan.protocol
     return folds.split(dataset, protocol.split, protocol.fold_count, protocol.split_seed)
@@ -115,9 +115,9 @@ def with_folds(plan: Experiment, dataset: Dataset) -> Experiment:
     return plan.model_copy(update={"protocol": changed})
 
 
-def full_task(dataset: Dataset) -> Task:
+def full_split(dataset: Dataset) -> ClassSplit:
     """Train on all training classes."""
-    return Task(dataset, folds.train_subset(dataset), None)
+    return ClassSplit(dataset, folds.train_subset(dataset), None)
 
 
 class Training:
@@ -126,16 +126,16 @@ class Training:
     def __init__(
         self,
         plan: Experiment,
-        task: Task,
+        split: ClassSplit,
         folder: RunFolder,
-        place: Place,
+        runtime: Runtime,
         keep_best: bool = False,
     ) -> None:
-        self.plan, self.task, self.folder, self.place = plan, task, folder, place
+        self.plan, self.split, self.folder, self.runtime = plan, split, folder, runtime
         self.keep_best = keep_best
-        self.resumed = place.team.decide(folder.last_checkpoint.exists)
-        classes = len(task.train.classes)
-        self.learner = build_learner(plan, classes, place, fresh=not self.resumed)
+        self.resumed = runtime.group.ask_main(folder.last_checkpoint.exists)
+        classes = len(split.train.classes)
+        self.learner = build_learner(plan, classes, runtime, fresh=not self.resumed)
 
     @property
     def trunk(self) -> Trunk:
@@ -144,40 +144,40 @@ class Training:
         return self.learner.trunk
 
     @property
-    def arithmetic(self) -> Arithmetic:
+    def precision(self) -> Precision:
         """In what precision this training computes on its device."""
-        return arithmetic(self.plan.budget, self.place.device)
+        return precision_of(self.plan.budget, self.runtime.device)
 
     def epochs(self) -> Generator[Epoch, None, None]:
         """Yield every epoch from the first: finished ones from the journal, the rest as learned.
 
         So whoever listens hears the same story after a kill as without one.
         """
-        plan, folder, team = self.plan, self.folder, self.place.team
-        feed = self.train_feed()
-        optimizer = build(plan.optimizer, self.learner.groups())
-        progress, scaler = Progress(), self.arithmetic.scaler()
+        plan, folder, group = self.plan, self.folder, self.runtime.group
+        loader = self.train_batches()
+        optimizer = build_optimizer(plan.optimizer, self.learner.groups())
+        progress, scaler = TrainProgress(), self.precision.scaler()
         if self.resumed:
             progress = self.load(folder.last_checkpoint, optimizer)
         elif plan.budget.head_warmup_steps:
-            every_image, labels = self.eval_feed(self.task.train), self.task.train.labels
-            with self.arithmetic.evaluate():
-                warm_up_heads(self.learner, every_image, labels, plan, team)
+            every_image, labels = self.eval_batches(self.split.train), self.split.train.labels
+            with self.precision.evaluate():
+                warm_up_heads(self.learner, every_image, labels, plan, group)
         progress.scale(scaler)
-        team.agree(self.learner)
-        for line in team.decide(lambda: self._past(progress.epoch)):
+        group.broadcast(self.learner)
+        for line in group.ask_main(lambda: self._past(progress.epoch)):
             yield Epoch(line.pop("epoch"), line)
         with CheckpointWriter() as writer:
-            for epoch in fit(self.learner, feed, optimizer, plan, progress.epoch, team, scaler):
+            for epoch in fit(self.learner, loader, optimizer, plan, progress.epoch, group, scaler):
                 metrics = {
                     **epoch.metrics,
                     **self._validate(),
                     **self.learner_metrics(),
-                    **self._idle_steps(feed, epoch.number),
+                    **self._idle_steps(loader, epoch.number),
                 }
                 progress.epoch = epoch.number
                 best = folder.best_checkpoint if self._is_best(metrics, progress) else None
-                if team.leads:
+                if group.is_main:
                     progress.note_scale(scaler)
                     writer.flush()  # the log is never two epochs ahead of the checkpoint
                     metrics_log.append(folder.metrics, {"epoch": epoch.number, **metrics})
@@ -191,14 +191,14 @@ class Training:
         metrics_log.rewind(self.folder.metrics, epoch)
         return [line for line in metrics_log.read(self.folder.metrics) if line["epoch"] <= epoch]
 
-    def load(self, path: Path, optimizer: Optimizer | None = None) -> Progress:
+    def load(self, path: Path, optimizer: Optimizer | None = None) -> TrainProgress:
         """Fill the learner (and optimizer) from a checkpoint of this training.
 
         Raises:
             DataError: If it is missing, damaged, or of another training.
         """
-        team = self.place.team
-        progress = checkpoint.load(path, self.learner, optimizer, self._identity, team)
+        group = self.runtime.group
+        progress = checkpoint.load(path, self.learner, optimizer, self._identity, group)
         epochs = self.plan.budget.epochs
         if progress.epoch > epochs:
             raise DataError(f"{path}: is of epoch {progress.epoch}, its plan has {epochs}")
@@ -207,36 +207,36 @@ class Training:
     @cached_property
     def _identity(self) -> str:
         """What members of an ensemble differ in, though their networks may be of one shape."""
-        classes = folds.fingerprint(self.task.dataset, self.task.train)
+        classes = folds.fingerprint(self.split.dataset, self.split.train)
         return f"seed {self.plan.seed}, training images {classes}"
 
     def learner_metrics(self) -> dict[str, float]:
         """What a method wants to be watched, such as the share of samples per branch."""
-        watch = getattr(self.learner, "watch", None)
-        return watch() if watch else {}
+        metrics = getattr(self.learner, "metrics", None)
+        return metrics() if metrics else {}
 
-    def train_feed(self) -> Feed:
+    def train_batches(self) -> BatchLoader:
         """The images to learn from, augmented, in as many views as the method wants."""
         views = getattr(self.learner, "views", 1)
         cache = self._cache(self.plan.data.transform.train_short_side)
-        return self._feed(cache, self.task.train, views)
+        return self._batches(cache, self.split.train, views)
 
-    def eval_feed(self, subset: Subset) -> Feed:
+    def eval_batches(self, subset: Subset) -> BatchLoader:
         """The images of `subset` as tests see them: no augmentation."""
-        return self._feed(self._eval_cache, subset)
+        return self._batches(self._eval_cache, subset)
 
     @property
     def remarks(self) -> list[str]:
         """What every score must carry: of the data set, of its pixels and of their cutting."""
         transform = self.plan.data.transform
         pixels = self._eval_cache.remarks
-        return [*self.task.dataset.remarks, *pixels, *filter(None, [transform.remark])]
+        return [*self.split.dataset.remarks, *pixels, *filter(None, [transform.remark])]
 
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
         """What `function` of the learner makes of the images of `subset`, in order: (N, D)."""
-        with self.arithmetic.evaluate():
-            feed, fixed = self.eval_feed(subset), self.plan.budget.compile
-            return embed(self.learner, function, feed, self.place.team, fixed)
+        with self.precision.evaluate():
+            loader, fixed = self.eval_batches(subset), self.plan.budget.compile
+            return embed(self.learner, function, loader, self.runtime.group, fixed)
 
     def score(self, subset: Subset) -> tuple[Tensor, dict[str, float]]:
         """Unit embeddings (N, D) of `subset` and their retrieval scores."""
@@ -250,18 +250,18 @@ class Training:
         return embeddings, retrieval_scores(embeddings, labels, depths)
 
     def _validate(self) -> dict[str, float]:
-        if self.task.validation is None:
+        if self.split.validation is None:
             return {}
-        embeddings, scores = self.score(self.task.validation)
+        embeddings, scores = self.score(self.split.validation)
         return {**scores, "embedding_size": embeddings.shape[1]}
 
-    def _idle_steps(self, feed: Feed, epoch: int) -> dict[str, float]:
+    def _idle_steps(self, loader: BatchLoader, epoch: int) -> dict[str, float]:
         """Count the steps that had no pair to learn from, where the method needs pairs."""
         needed = methods.needs_pairs(self.plan.method.config)
-        idle = feed.steps_without_pairs(epoch - 1) if needed else 0
+        idle = loader.steps_without_pairs(epoch - 1) if needed else 0
         return {WITHOUT_PAIRS: idle} if idle else {}
 
-    def _is_best(self, metrics: dict[str, float], progress: Progress) -> bool:
+    def _is_best(self, metrics: dict[str, float], progress: TrainProgress) -> bool:
         """Note the best score so far in `progress`; whether this epoch is to be kept for it."""
         score = metrics.get(self.plan.protocol.metric)
         if score is None or score <= progress.best:
@@ -274,11 +274,11 @@ class Training:
         return open_eval_cache(self.plan.data.transform, self._cache)
 
     def _cache(self, short_side: int | None) -> Cache:
-        return open_cache(self.task.dataset, short_side, max_pixels=self.plan.data.max_pixels)
+        return open_cache(self.split.dataset, short_side, max_pixels=self.plan.data.max_pixels)
 
-    def _feed(self, cache: Cache, subset: Subset, views: int = 1) -> Feed:
+    def _batches(self, cache: Cache, subset: Subset, views: int = 1) -> BatchLoader:
         data, network = self.plan.data, self.trunk.statistics
-        return Feed(
+        return BatchLoader(
             cache,
             subset,
             data.transform,
@@ -289,11 +289,11 @@ class Training:
             data.transform.std or network.std,
             network.scale,
             network.bgr,
-            self.place.device,
-            self.place.threads,
+            self.runtime.device,
+            self.runtime.threads,
             views,
-            self.place.team.rank,
-            self.place.team.size,
+            self.runtime.group.rank,
+            self.runtime.group.size,
             data.replacement,
         )
 
@@ -309,7 +309,7 @@ def synchronise_batchnorm(learner: Learner) -> Learner:
     return converted
 
 
-def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = True) -> Learner:
+def build_learner(plan: Experiment, classes: int, runtime: Runtime, fresh: bool = True) -> Learner:
     """The plan's learner on its device; weights are only fetched for a `fresh` one."""
     torch.manual_seed(plan.seed)
     backbone = plan.backbone
@@ -318,14 +318,14 @@ def build_learner(plan: Experiment, classes: int, place: Place, fresh: bool = Tr
     )
     method = methods.load(plan.method.name)
     learner = method.Learner(plan.method.config, trunk, trunk.width, classes)
-    if place.team.size > 1 and place.device.type == "cuda" and backbone.batchnorm == "train":
+    if runtime.group.size > 1 and runtime.device.type == "cuda" and backbone.batchnorm == "train":
         learner = synchronise_batchnorm(learner)
-    if place.team.size > 1:
-        keep_generators_equal(learner, place.device)
+    if runtime.group.size > 1:
+        keep_generators_equal(learner, runtime.device)
     # Twice as fast on a CPU, and what a GPU's tensor cores want.
-    learner = learner.to(device=place.device).to(memory_format=torch.channels_last)
+    learner = learner.to(device=runtime.device).to(memory_format=torch.channels_last)
     if plan.budget.compile:
-        check_compiler(place.device)
+        check_compiler(runtime.device)
         # In place: a checkpoint's names stay as they are. Shapes are fixed, see `embed`.
         learner.trunk.compile(dynamic=False)
     return learner

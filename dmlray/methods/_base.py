@@ -25,10 +25,10 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     gather: Callable[[Tensor], Tensor] = _all_there_is
-    own: slice = slice(None)
+    local_slice: slice = slice(None)
 
 
-class Group(NamedTuple):
+class ParameterGroup(NamedTuple):
     """Parameters that share a learning rate: `factor` times the run's, unitless.
 
     The group named `trunk` rests during warm-up. `weight_decay` None means the run's.
@@ -84,6 +84,6 @@ class Learner(nn.Module):
         """Unit vectors (B, D)."""
         raise NotImplementedError
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         """Every trainable parameter in exactly one group."""
         raise NotImplementedError

@@ -12,11 +12,11 @@ from dmlray.losses.cosine import unit_rows
 from dmlray.losses.fast_moco import fast_moco
 from dmlray.losses.self_reinforced import self_reinforced
 from dmlray.losses.separation import Separation
-from dmlray.methods._base import Batch, Group, Outputs
+from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._compositor import Compositor, join
 from dmlray.methods._dcml_settings import PUBLISHED, SPACE, Config
 from dmlray.methods._head import trainable
-from dmlray.methods._momentum_encoder import Queue, SlowCopy
+from dmlray.methods._momentum_encoder import FeatureQueue, MomentumEncoder
 from dmlray.methods._triplets import (
     Triplets,
     by_distance,
@@ -53,9 +53,9 @@ class Learner(nn.Module):
 
     def _add_diva(self, dim: int) -> None:
         self.views = 2
-        self.slow_trunk = SlowCopy(self.trunk)
-        self.slow_compositor = SlowCopy(self.compositor)
-        self.queue = Queue(self.config.queue_size, dim)
+        self.slow_trunk = MomentumEncoder(self.trunk)
+        self.slow_compositor = MomentumEncoder(self.compositor)
+        self.queue = FeatureQueue(self.config.queue_size, dim)
         self.separations = nn.ModuleList(Separation(dim) for _ in _HEADS[1:])
         self._keys: Tensor | None = None
 
@@ -93,29 +93,31 @@ class Learner(nn.Module):
         chosen: Tensor = parts if self.config.mode == "paper" else composites
         return unit_rows(chosen.flatten(1))  # (B, K D) or (B, M D)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         groups = [
-            Group("trunk", trainable(self.trunk)),
-            Group("head", trainable(self.compositor), self.config.head_lr_factor),
-            Group("boundaries", [self.boundaries], self.config.beta_lr_factor, 0.0),
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.compositor), self.config.head_lr_factor),
+            ParameterGroup("boundaries", [self.boundaries], self.config.beta_lr_factor, 0.0),
         ]
         if self.config.mode == "diva":
             regressors = trainable(self.separations)
-            groups.append(Group("regressors", regressors, self.config.regressor_lr_factor, 0.0))
+            groups.append(
+                ParameterGroup("regressors", regressors, self.config.regressor_lr_factor, 0.0)
+            )
         return groups
 
     def start_epoch(self, epoch: int) -> None:
         """Begin with a copy of the model that has warmed up its heads."""
         if epoch == 0:
-            self._follow(1.0)
+            self._update_key(1.0)
 
     def after_step(self) -> None:
         """Let the slow copy follow, and queue the keys that the step compared with."""
-        self._follow(self.config.key_share)
+        self._update_key(self.config.key_share)
         if self.config.mode == "diva" and self._keys is not None:
             self.queue.push(self._keys)
 
-    def watch(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The share of all choices in the last step that fell on one sub-embedding."""
         if self._logits is None:
             return {}
@@ -185,7 +187,7 @@ class Learner(nn.Module):
         features = images if images.dim() == 2 else self.slow_trunk(images)
         return self._heads(self.slow_compositor(features).composites)["selfsimilarity"]
 
-    def _follow(self, share: float) -> None:
+    def _update_key(self, share: float) -> None:
         if self.config.mode == "diva":
-            self.slow_trunk.follow(self.trunk, share)
-            self.slow_compositor.follow(self.compositor, share)
+            self.slow_trunk.update(self.trunk, share)
+            self.slow_compositor.update(self.compositor, share)

@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Choice, Float, Space
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.margin import Count, margin_loss
 from dmlray.losses.triplet import triplet_loss
-from dmlray.methods._base import Batch, Group, Outputs
+from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._head import linear_head, principal_head, trainable
 from dmlray.methods._margin_published import PUBLISHED
 from dmlray.methods._triplets import Triplets, by_distance, draw
@@ -27,7 +27,7 @@ __all__ = ["PUBLISHED", "SPACE", "Config", "Learner", "by_hardness", "distances"
 _SMOOTHING = {"distance": 1e-8, "hard": 0.0}  # under the root, as in each authors' code
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     needs_pairs: ClassVar[bool] = True
@@ -111,14 +111,14 @@ class Learner(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         groups = [
-            Group("trunk", trainable(self.trunk)),
-            Group("head", trainable(self.head), self.config.head_lr_factor),
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
         ]
         if self.config.loss == "margin":
             factor = self.config.beta_lr_factor
-            groups.append(Group("beta", [self.beta], factor, weight_decay=0.0))
+            groups.append(ParameterGroup("beta", [self.beta], factor, weight_decay=0.0))
         return groups
 
 

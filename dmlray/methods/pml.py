@@ -15,11 +15,11 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Float, Space, Value
 from dmlray.errors import RunError
 from dmlray.losses.cosine import at_least_float32, unit_rows
-from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 _BASES = {
@@ -42,7 +42,7 @@ _NO_PLAIN_VALUE = {
 }  # fmt: skip
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     loss: str = Field("MultiSimilarityLoss", description="class in pytorch_metric_learning.losses")
@@ -179,13 +179,13 @@ class Learner(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         groups = [
-            Group("trunk", trainable(self.trunk)),
-            Group("head", trainable(self.head), self.config.head_lr_factor),
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
         ]
         own = trainable(self.objective)
-        return [*groups, Group("loss", own, self.config.loss_lr_factor)] if own else groups
+        return [*groups, ParameterGroup("loss", own, self.config.loss_lr_factor)] if own else groups
 
 
 def available(kind: str) -> dict[str, type[nn.Module]]:

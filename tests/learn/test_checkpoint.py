@@ -10,7 +10,7 @@ from torch import nn
 
 from dmlray.errors import DamagedCheckpoint, DataError
 from dmlray.learn import checkpoint
-from dmlray.learn.checkpoint import Progress
+from dmlray.learn.checkpoint import TrainProgress
 from tests.learn.checkpoint_mutants import CHECKPOINTS, OPTIMIZERS
 from tests.learn.run_mutants import Change
 
@@ -22,7 +22,7 @@ def saved(path: Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     optimizer = torch.optim.AdamW(learner.parameters())
     learner(torch.randn(4, 40)).sum().backward()
     optimizer.step()
-    checkpoint.save(path, learner, optimizer, Progress(3, 0.5, 2))
+    checkpoint.save(path, learner, optimizer, TrainProgress(3, 0.5, 2))
     return learner, optimizer
 
 
@@ -30,7 +30,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     learner, optimizer = saved(tmp_path / "last.pt")
     other = nn.Linear(40, 40)
     again = torch.optim.AdamW(other.parameters())
-    assert checkpoint.load(tmp_path / "last.pt", other, again) == Progress(3, 0.5, 2)
+    assert checkpoint.load(tmp_path / "last.pt", other, again) == TrainProgress(3, 0.5, 2)
     torch.testing.assert_close(other.state_dict(), learner.state_dict(), rtol=0, atol=0)
     ours, theirs = again.state_dict()["state"], optimizer.state_dict()["state"]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -135,7 +135,7 @@ def test_every_optimizer_goes_on(
     optimizer, again = make(parameters), make(parameters)
     learner(torch.randn(2, 4)).sum().backward()
     optimizer.step()
-    checkpoint.save(tmp_path / "last.pt", learner, optimizer, Progress(1))
+    checkpoint.save(tmp_path / "last.pt", learner, optimizer, TrainProgress(1))
     checkpoint.load(tmp_path / "last.pt", learner, again)
     ours, theirs = again.state_dict()["state"], optimizer.state_dict()["state"]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)

@@ -29,7 +29,7 @@ def share(total: int, part: int, parts: int) -> slice:
     return slice(total * part // parts, total * (part + 1) // parts)
 
 
-class Feed:
+class BatchLoader:
     """Batches of (images (B, 3, S, S) float32, labels (B,) int64) on `device`.
 
     An epoch is a function of (seed, number) alone: neither threads nor earlier epochs change it.
@@ -93,19 +93,20 @@ class Feed:
     def epoch(self, number: int) -> Iterator[Pair]:
         """Yield the training batches of epoch `number`."""
 
-        def cut(batch: int, own: slice) -> Pair:
+        def cut(batch: int, local: slice) -> Pair:
             # An entropy of [a, b] is that of [a, b, 0]: batches count from 1 to have their own.
             rng = np.random.default_rng([self._seed, number, batch + 1])
             rows = self._subset.rows[plan[batch]]
             views = [
-                crop_train(self._cache, rows, self._transform, rng, own) for _ in range(self._views)
+                crop_train(self._cache, rows, self._transform, rng, local)
+                for _ in range(self._views)
             ]
             images = views[0] if self._views == 1 else torch.stack(views, 1)
-            return self._staged(images, plan[batch][own])
+            return self._staged(images, plan[batch][local])
 
         plan = self._plan(number)
-        own = [share(len(positions), self._part, self._parts) for positions in plan]
-        return self._delivered(cut, own)
+        local = [share(len(positions), self._part, self._parts) for positions in plan]
+        return self._delivered(cut, local)
 
     def evaluation(self, batch_size: int = EVALUATION_BATCH) -> Iterator[Pair]:
         """Yield all images in the subset's order, cut at their centres.
@@ -113,8 +114,8 @@ class Feed:
         Of several parts each is as long: the last ones go round to the first images again.
         """
 
-        def cut(batch: int, own: slice) -> Pair:
-            chosen = positions[own]
+        def cut(batch: int, local: slice) -> Pair:
+            chosen = positions[local]
             rows = self._subset.rows[chosen]
             return self._staged(crop_eval(self._cache, rows, self._transform), chosen)
 

@@ -12,7 +12,7 @@ import numpy as np
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
 from dmlray.data.datasets.found import Found, complete
-from dmlray.data.datasets.layouts import Group
+from dmlray.data.datasets.layouts import ImageGroup
 from dmlray.data.datasets.published import CARS, foreign
 from dmlray.errors import DataError
 
@@ -44,7 +44,7 @@ def _annotated(folder: Path) -> Found | None:
     rows, names = _read(annotations)
     nested = folder / IMAGES / IMAGES  # Kaggle's copies keep images in a folder of the same name
     groups = [
-        Group(_label(names, number), files, _trains(number))
+        ImageGroup(_label(names, number), files, _trains(number))
         for number, files in layouts.by_id(rows).items()
     ]
     order = f"class ids of {ANNOTATIONS}"
@@ -71,7 +71,7 @@ def _kit(folder: Path) -> Found | None:
     meta = _in_kit(folder, NAMES)
     names = _read(meta)[1] if meta else []
     groups = [
-        Group(_label(names, number), files, _trains(number))
+        ImageGroup(_label(names, number), files, _trains(number))
         for number, files in layouts.by_id(rows).items()
     ]
     order = "class ids of the development kit"
@@ -113,7 +113,7 @@ def _folders(folder: Path) -> Found | None:
         groups = _in_order(path, names, classes)
     else:
         order = f"alphabetical; no {ANNOTATIONS} to compare with"
-        groups = [Group(name, classes[name]) for name in sorted(classes)]
+        groups = [ImageGroup(name, classes[name]) for name in sorted(classes)]
     return layouts.arrange(CARS, "class folders", order, root, groups)
 
 
@@ -125,7 +125,7 @@ def _nearly(folder: Path) -> None:
         raise DataError(f"{folder}: found {IMAGES}/ but {ANNOTATIONS} is missing.")
 
 
-def _in_order(path: Path, names: list[str], classes: dict[str, list[str]]) -> list[Group]:
+def _in_order(path: Path, names: list[str], classes: dict[str, list[str]]) -> list[ImageGroup]:
     """Order class folders by the `names` of the annotations at `path`."""
     ids = {_letters(name): number for number, name in enumerate(names, 1)}
     for name in sorted(classes):
@@ -134,7 +134,7 @@ def _in_order(path: Path, names: list[str], classes: dict[str, list[str]]) -> li
     number = {name: ids[_letters(name)] for name in classes}
     _check_alphabet(path, number)
     return [
-        Group(name, classes[name], _trains(number[name]))
+        ImageGroup(name, classes[name], _trains(number[name]))
         for name in sorted(classes, key=lambda name: number[name])
     ]
 

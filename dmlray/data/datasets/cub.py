@@ -7,7 +7,7 @@ from pathlib import Path
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
 from dmlray.data.datasets.found import Found, complete
-from dmlray.data.datasets.layouts import Group
+from dmlray.data.datasets.layouts import ImageGroup
 from dmlray.data.datasets.published import CUB
 from dmlray.errors import DataError
 
@@ -84,7 +84,7 @@ def _read_lists(folder: Path) -> dict[str, list[str]]:
 
 def _arrange(layout: str, root: Path, classes: dict[str, list[str]]) -> Found:
     groups = [
-        Group(name, classes[name], _number(name) <= CUB.classes[0])
+        ImageGroup(name, classes[name], _number(name) <= CUB.classes[0])
         for name in sorted(classes, key=lambda name: (_number(name), name))
     ]
     return layouts.arrange(CUB, layout, ORDER, root, groups)

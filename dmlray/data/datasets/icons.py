@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from dmlray.data.cache.atomic_dir import make_whole, place
+from dmlray.data.cache.atomic_dir import final_path, make_whole
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import folder
 from dmlray.data.datasets.found import Found
@@ -62,7 +62,7 @@ def load(root: Path | None) -> Dataset:
     """List the data set `demo`; the first call on a machine draws it."""
     if root is not None:
         raise ConfigError("data.root", ["data set 'demo' makes its own images. Leave it out."])
-    target = place(f"demo-{DRAWING}")
+    target = final_path(f"demo-{DRAWING}")
     make_whole(target, Path.is_dir, _draw_all)
     return folder.read("demo", target)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
 from dmlray.data.datasets.found import Found, complete
-from dmlray.data.datasets.layouts import Group
+from dmlray.data.datasets.layouts import ImageGroup
 from dmlray.data.datasets.published import SOP
 from dmlray.errors import DataError
 
@@ -56,7 +56,7 @@ def _arrange(layout: str, folder: Path, rows: list[tuple[int, bool, str]]) -> Fo
     images = folder / "images"
     trains = {number: side for number, side, _ in rows}
     groups = [
-        Group(str(number), files, trains[number])
+        ImageGroup(str(number), files, trains[number])
         for number, files in layouts.by_id([(number, file) for number, _, file in rows]).items()
     ]
     return layouts.arrange(SOP, layout, ORDER, images if images.is_dir() else folder, groups)

@@ -42,7 +42,7 @@ class Verification:
     notes: tuple[str, ...] = ()
 
     @property
-    def well(self) -> bool:
+    def is_sound(self) -> bool:
         return not self.problems
 
 
@@ -94,8 +94,8 @@ def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> 
         problems=(
             *(dataset.remarks if published else ()),  # not what was published
             *found.problems,
-            *_said("missing", missing),
-            *_said("unreadable", tuple(reasons)),
+            *_described("missing", missing),
+            *_described("unreadable", tuple(reasons)),
         ),
         notes=(*(() if published else dataset.remarks), *notes),
     )
@@ -108,7 +108,7 @@ def _fingerprint(dataset: Dataset) -> str | None:
         return None
 
 
-def _said(what: str, files: Sequence[str]) -> Iterator[str]:
+def _described(what: str, files: Sequence[str]) -> Iterator[str]:
     if files:
         yield f"{len(files)} {what} images, first {files[0]}"
 
@@ -120,7 +120,7 @@ def _decode_all(
     missing = tuple(file for file in dataset.files if not (dataset.root / file).exists())
     gone = set(missing)
     files = [file for file in dataset.files if file not in gone]
-    job = cache_build.Job(str(dataset.root), files, None, limit(max_pixels))
+    job = cache_build.DecodeJob(str(dataset.root), files, None, limit(max_pixels))
     findings = cache_build.check(job, cache_build.cores(), progress)
     reasons = sorted((findings.broken | findings.unreached).items())
     return missing, {files[row]: reason for row, reason in reasons}, findings.remarks(files)
