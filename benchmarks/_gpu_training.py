@@ -13,9 +13,11 @@ from _race import Rate, timed
 
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset, train_subset
+from dmlray.learn.class_split import ClassSplit
 from dmlray.learn.optimizer import build_optimizer
+from dmlray.learn.runtime import Runtime
 from dmlray.learn.step import step
-from dmlray.learn.trainer import ClassSplit, Runtime, Training, build_learner
+from dmlray.learn.trainer import Training, build_learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 

@@ -20,7 +20,7 @@ from _race import conclude
 
 from dmlray.learn.preflight import preflight
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder

@@ -30,8 +30,10 @@ try:
     from dmlray.data.dataset import Dataset
     from dmlray.learn.loop import fit
     from dmlray.learn.optimizer import build_optimizer
+    from dmlray.learn.runtime import Runtime
+    from dmlray.learn.state import TrainState
     from dmlray.learn.step import forward, step
-    from dmlray.learn.trainer import Runtime, build_learner
+    from dmlray.learn.trainer import build_learner
     from dmlray.methods import Batch, Learner
     from dmlray.plans.experiment import Experiment
 except ImportError as missing:
@@ -127,7 +129,7 @@ def _train(
     counted = build_learner(plain, dataset.train_classes, Runtime(device))
     flops, kept = _work(counted, plain, images, labels)
     optimizer = build_optimizer(of.optimizer, learner.groups())
-    epochs, losses = fit(learner, batches, optimizer, of), list[float]()
+    epochs, losses = fit(TrainState(learner, optimizer), batches, of), list[float]()
 
     def steps() -> None:
         for _ in range(size.steps):

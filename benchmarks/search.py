@@ -30,7 +30,7 @@ from dmlray.cluster.search.run import Resources, search
 from dmlray.cluster.session import session
 from dmlray.learn import metrics_log
 from dmlray.learn.loop import Epoch
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search

@@ -22,8 +22,9 @@ from _race import Times, conclude, race, table
 from torch import Tensor, nn
 
 from dmlray.learn.optimizer import build_optimizer, clip
+from dmlray.learn.runtime import Runtime
 from dmlray.learn.step import call, step
-from dmlray.learn.trainer import Runtime, build_learner
+from dmlray.learn.trainer import build_learner
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment

@@ -11,7 +11,7 @@ from dmlray.api.run_setup import prepare
 from dmlray.cli import main
 from dmlray.learn.preflight import preflight
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble, cross_validation
 from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder

@@ -8,7 +8,7 @@ import torch
 
 from dmlray.learn import metrics_log
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores

@@ -11,7 +11,7 @@ from dmlray.cluster.ensemble.merge_actor import EnsembleMerge
 from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import ConfigError
-from dmlray.learn.trainer import whole_machine
+from dmlray.learn.runtime import whole_machine
 from dmlray.plans.config_sources import read_overrides
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.merge import Merge, read_merge

@@ -13,9 +13,9 @@ from dmlray.atomic_files import storage_error
 from dmlray.data.cache.image_cache import images_folder
 from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, Interrupted, StorageError
+from dmlray.learn.class_split import with_folds
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
-from dmlray.learn.trainer import with_folds
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.validation_errors import nearest

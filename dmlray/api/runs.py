@@ -27,10 +27,11 @@ from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import ConfigError
 from dmlray.evaluation import clustering
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.environment import check_images
 from dmlray.learn.run import evaluate as evaluate_run
+from dmlray.learn.runtime import whole_machine
 from dmlray.learn.space_preflight import preflight_space
-from dmlray.learn.trainer import load_dataset, whole_machine
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.resolve import Resolved, read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder

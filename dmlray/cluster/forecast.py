@@ -15,7 +15,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.errors import DmlrayError, ResourceError, RunError
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.probe import Probe, probe
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.search import Search
 

@@ -20,7 +20,7 @@ from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display

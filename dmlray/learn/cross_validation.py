@@ -9,8 +9,10 @@ from typing import Any
 
 from dmlray.errors import DataError
 from dmlray.learn import metrics_log
+from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.loop import Epoch
-from dmlray.learn.trainer import Runtime, Training, fold_split, load_dataset
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 

@@ -15,7 +15,7 @@ from dmlray.errors import DataError
 from dmlray.file_reading import read_json
 from dmlray.learn.device import driver
 from dmlray.learn.precision import Precision, float32_products
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)

@@ -38,8 +38,7 @@ def warm_up_heads(
     targets = torch.as_tensor(labels, device=features.device)
     learner.trunk = nn.Identity()
     try:
-        if hasattr(learner, "initialise_head"):
-            getattr(learner, "initialise_head")(features)  # noqa: B009  # an optional hook
+        learner.initialise_head(features)
         learner.train()
         heads = [group for group in learner.groups() if group.name != "trunk"]
         settings = plan.optimizer.model_copy(update={"lr": plan.budget.head_warmup_lr})

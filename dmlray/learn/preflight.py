@@ -15,7 +15,7 @@ from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError
 from dmlray.learn import batch_checks
-from dmlray.learn.trainer import fold_subsets, load_dataset, with_folds
+from dmlray.learn.class_split import fold_subsets, load_dataset, with_folds
 from dmlray.plans.experiment import Experiment
 
 _logger = logging.getLogger(__name__)

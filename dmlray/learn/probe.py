@@ -14,10 +14,13 @@ from torch.optim.optimizer import Optimizer
 
 from dmlray.data.batches.loader import AHEAD, BatchLoader, Pair
 from dmlray.data.folds import Subset
+from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.loop import fit
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.run import class_split
-from dmlray.learn.trainer import Runtime, Training, fold_split, load_dataset
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.state import TrainState
+from dmlray.learn.trainer import Training
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
@@ -59,7 +62,8 @@ def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
     begun = _now(runtime)
     loader = training.train_batches()
     few = _Few(loader, runtime)
-    next(fit(training.learner, few, optimizer, plan, scaler=training.precision.scaler()))
+    state = TrainState(training.learner, optimizer, scaler=training.precision.scaler())
+    next(fit(state, few, plan))
     return Probe(
         start=begun - started,
         step=few.seconds(),

@@ -17,20 +17,14 @@ from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
+from dmlray.learn.class_split import ClassSplit, fold_split, full_split, load_dataset, with_folds
 from dmlray.learn.embedding_files import write_embeddings
 from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.process_group import ProcessGroup
-from dmlray.learn.trainer import (
-    WITHOUT_PAIRS,
-    ClassSplit,
-    Runtime,
-    Training,
-    fold_split,
-    full_split,
-    load_dataset,
-    with_folds,
-)
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.state import TrainProgress
+from dmlray.learn.trainer import WITHOUT_PAIRS, Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import write_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -171,7 +165,7 @@ def _load_chosen(training: Training) -> None:
     training.runtime.group.ask_main(lambda: _check_best(training, best))
 
 
-def _check_best(training: Training, best: checkpoint.TrainProgress) -> None:
+def _check_best(training: Training, best: TrainProgress) -> None:
     folder = training.folder
     if not folder.last_checkpoint.exists():
         return  # deleted to save space: nothing needs it any more
@@ -183,7 +177,7 @@ def _check_best(training: Training, best: checkpoint.TrainProgress) -> None:
         raise DataError(f"{folder.best_checkpoint}: {problem}; {mend}")
 
 
-def _check_over(training: Training, last: checkpoint.TrainProgress) -> None:
+def _check_over(training: Training, last: TrainProgress) -> None:
     if last.epoch != training.plan.budget.epochs:
         problem = f"is of epoch {last.epoch}, its plan has {training.plan.budget.epochs}"
         path = training.folder.last_checkpoint

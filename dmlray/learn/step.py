@@ -62,7 +62,7 @@ def step(
     if norms is not None:
         norms.add(gathered, loss, learner.parameters(), may_overflow=scaler is not None)
     _move(optimizer, scaler)
-    call(learner, "after_step")
+    learner.after_step()
     return {name: term.detach() for name, term in terms.items()}
 
 
@@ -81,9 +81,3 @@ def forward(learner: Learner, batch: Batch, plan: Experiment) -> Outputs:
         outputs: Outputs = learner(batch)
     halves = (torch.bfloat16, torch.float16)
     return {n: rows.float() if rows.dtype in halves else rows for n, rows in outputs.items()}
-
-
-def call(learner: Learner, hook: str, *arguments: int) -> None:
-    """A hook, where the method has it."""
-    if hasattr(learner, hook):
-        getattr(learner, hook)(*arguments)

@@ -1,123 +1,39 @@
 """One learner on some classes: from a plan to epochs, resumable after each."""
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer
 
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
 from dmlray.data import folds
-from dmlray.data.batches.loader import BatchLoader
-from dmlray.data.cache.broken import leave_out
+from dmlray.data.batches.loader import BatchLoader, Delivery, Sampling
 from dmlray.data.cache.eval_cache import open_eval_cache
-from dmlray.data.cache.image_cache import Cache, find_broken, open_cache
-from dmlray.data.dataset import Dataset
-from dmlray.data.datasets import registry
-from dmlray.data.datasets.train_test import everything
+from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.folds import Subset
-from dmlray.errors import ConfigError, DataError, RunError
+from dmlray.errors import DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, metrics_log
-from dmlray.learn.checkpoint import TrainProgress
 from dmlray.learn.checkpoint_writer import CheckpointWriter
+from dmlray.learn.class_split import ClassSplit
 from dmlray.learn.compiler import check_compiler
-from dmlray.learn.device import default_device, loader_threads
 from dmlray.learn.embed import embed
 from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.precision import Precision, precision_of
-from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
 from dmlray.learn.random_layers import keep_generators_equal
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.state import TrainProgress, TrainState
 from dmlray.methods import Learner
-from dmlray.plans.experiment import FOLDS, Experiment
+from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
 WITHOUT_PAIRS = "steps_without_pairs"  # metric of an epoch, where there are any
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Where a learner computes: not part of any plan."""
-
-    device: torch.device
-    threads: int = 0  # that prepare batches ahead; 0 prepares them in step
-    group: ProcessGroup = SINGLE_PROCESS  # whose workers share each batch
-
-
-def whole_machine() -> Runtime:
-    """This process's device, with all CPU cores that torch uses here."""
-    device = default_device()
-    return Runtime(device, loader_threads(device, torch.get_num_threads()))
-
-
-@dataclass(frozen=True)
-class ClassSplit:
-    """What is learned, and what each epoch is scored on (None: on nothing)."""
-
-    dataset: Dataset
-    train: Subset
-    validation: Subset | None
-
-
-def load_dataset(
-    plan: Experiment,
-    progress: Callable[[int, int], None] | None = None,
-    announce: Callable[[int], None] | None = None,
-) -> Dataset:
-    """List the plan's data set; `data.skip_broken` leaves out what cannot be decoded.
-
-    To know what that is all images are decoded into the cache, if they are not there: `progress`
-    and `announce` are those of `open_cache`.
-    """
-    data = plan.data
-
-    def readable(dataset: Dataset) -> Dataset:
-        side = data.transform.train_short_side
-        return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
-
-    keep = readable if data.skip_broken else everything
-    return registry.load(data.name, data.root, data.split, keep)
-
-
-def fold_split(plan: Experiment, dataset: Dataset, fold: int) -> ClassSplit:
-    """Train on all folds of the training classes but one, and validate on that one."""
-    return ClassSplit(dataset, *fold_subsets(plan, dataset)[fold])
-
-
-def fold_subsets(plan: Experiment, dataset: Dataset) -> list[tuple[Subset, Subset]]:
-    """The (train, validation) subsets of each fold; the same for every seed of the plan."""
-    protocol = plan.protocol
-    return folds.split(dataset, protocol.split, protocol.fold_count, protocol.split_seed)
-
-
-def with_folds(plan: Experiment, dataset: Dataset) -> Experiment:
-    """The plan with a number of folds: where it leaves that open, 4, or as many as can be scored.
-
-    Raises:
-        ConfigError: If so few folds lack the one that the plan holds out.
-    """
-    protocol = plan.protocol
-    if protocol.folds is not None:
-        return plan
-    possible = folds.suitable(dataset, protocol.split, protocol.split_seed, FOLDS)
-    count = possible[-1] if possible else FOLDS
-    if protocol.fold >= count:
-        problem = f"{protocol.fold} does not exist: these classes make {count} folds"
-        raise ConfigError("protocol.fold", [f"{problem}. Allowed: 0 to {count - 1}"])
-    changed = protocol.model_copy(update={"folds": count})
-    return plan.model_copy(update={"protocol": changed})
-
-
-def full_split(dataset: Dataset) -> ClassSplit:
-    """Train on all training classes."""
-    return ClassSplit(dataset, folds.train_subset(dataset), None)
 
 
 class Training:
@@ -149,56 +65,62 @@ class Training:
         return precision_of(self.plan.budget, self.runtime.device)
 
     def epochs(self) -> Generator[Epoch, None, None]:
-        """Yield every epoch from the first: finished ones from the journal, the rest as learned.
+        """Yield every epoch from the first: finished ones from the metrics log, then new ones.
 
-        So whoever listens hears the same story after a kill as without one.
+        Reporters thus see the same sequence with or without a restart.
         """
         plan, folder, group = self.plan, self.folder, self.runtime.group
-        loader = self.train_batches()
-        optimizer = build_optimizer(plan.optimizer, self.learner.groups())
-        progress, scaler = TrainProgress(), self.precision.scaler()
-        if self.resumed:
-            progress = self.load(folder.last_checkpoint, optimizer)
-        elif plan.budget.head_warmup_steps:
-            every_image, labels = self.eval_batches(self.split.train), self.split.train.labels
-            with self.precision.evaluate():
-                warm_up_heads(self.learner, every_image, labels, plan, group)
-        progress.scale(scaler)
+        loader, state = self.train_batches(), self._start()
         group.broadcast(self.learner)
-        for line in group.ask_main(lambda: self._past(progress.epoch)):
+        for line in group.ask_main(lambda: self._finished_epochs(state.progress.epoch)):
             yield Epoch(line.pop("epoch"), line)
         with CheckpointWriter() as writer:
-            for epoch in fit(self.learner, loader, optimizer, plan, progress.epoch, group, scaler):
+            for epoch in fit(state, loader, plan, group):
                 metrics = {
                     **epoch.metrics,
                     **self._validate(),
-                    **self.learner_metrics(),
+                    **self.learner.metrics(),
                     **self._idle_steps(loader, epoch.number),
                 }
-                progress.epoch = epoch.number
-                best = folder.best_checkpoint if self._is_best(metrics, progress) else None
+                best = folder.best_checkpoint if self._is_best(metrics, state.progress) else None
                 if group.is_main:
-                    progress.note_scale(scaler)
+                    content = state.state_dict()
                     writer.flush()  # the log is never two epochs ahead of the checkpoint
                     metrics_log.append(folder.metrics, {"epoch": epoch.number, **metrics})
-                    content = checkpoint.pack(self.learner, optimizer, progress, self._identity)
                     writer.save(folder.last_checkpoint, best, content)
                 yield Epoch(epoch.number, metrics)
 
-    def _past(self, epoch: int) -> list[dict[str, Any]]:
-        """Lines of the journal up to `epoch`; later ones, of a session that was killed, go."""
+    def _start(self) -> TrainState[Learner]:
+        """Load the last checkpoint, or start anew with warmed-up heads."""
+        optimizer = build_optimizer(self.plan.optimizer, self.learner.groups())
+        state = TrainState(self.learner, optimizer, self._identity, self.precision.scaler())
+        if self.resumed:
+            self._load(self.folder.last_checkpoint, state)
+        elif self.plan.budget.head_warmup_steps:
+            train = self.split.train
+            with self.precision.evaluate():
+                warm_up_heads(
+                    self.learner, self.eval_batches(train), train.labels, self.plan,
+                    self.runtime.group,
+                )  # fmt: skip
+        return state
+
+    def _finished_epochs(self, epoch: int) -> list[dict[str, Any]]:
+        """Read the log up to `epoch`; later lines, of a session that was killed, are removed."""
         self.folder.make()
         metrics_log.rewind(self.folder.metrics, epoch)
         return [line for line in metrics_log.read(self.folder.metrics) if line["epoch"] <= epoch]
 
-    def load(self, path: Path, optimizer: Optimizer | None = None) -> TrainProgress:
-        """Fill the learner (and optimizer) from a checkpoint of this training.
+    def load(self, path: Path) -> TrainProgress:
+        """Fill the learner from a checkpoint of this training.
 
         Raises:
             DataError: If it is missing, damaged, or of another training.
         """
-        group = self.runtime.group
-        progress = checkpoint.load(path, self.learner, optimizer, self._identity, group)
+        return self._load(path, TrainState(self.learner, identity=self._identity))
+
+    def _load(self, path: Path, state: TrainState[Learner]) -> TrainProgress:
+        progress = checkpoint.load(path, state, self.runtime.group)
         epochs = self.plan.budget.epochs
         if progress.epoch > epochs:
             raise DataError(f"{path}: is of epoch {progress.epoch}, its plan has {epochs}")
@@ -210,16 +132,10 @@ class Training:
         classes = folds.fingerprint(self.split.dataset, self.split.train)
         return f"seed {self.plan.seed}, training images {classes}"
 
-    def learner_metrics(self) -> dict[str, float]:
-        """What a method wants to be watched, such as the share of samples per branch."""
-        metrics = getattr(self.learner, "metrics", None)
-        return metrics() if metrics else {}
-
     def train_batches(self) -> BatchLoader:
-        """The images to learn from, augmented, in as many views as the method wants."""
-        views = getattr(self.learner, "views", 1)
+        """Training images, augmented, in as many views as the method takes."""
         cache = self._cache(self.plan.data.transform.train_short_side)
-        return self._batches(cache, self.split.train, views)
+        return self._batches(cache, self.split.train, self.learner.views)
 
     def eval_batches(self, subset: Subset) -> BatchLoader:
         """The images of `subset` as tests see them: no augmentation."""
@@ -278,23 +194,17 @@ class Training:
 
     def _batches(self, cache: Cache, subset: Subset, views: int = 1) -> BatchLoader:
         data, network = self.plan.data, self.trunk.statistics
+        mean, std = data.transform.mean or network.mean, data.transform.std or network.std
+        runtime, group = self.runtime, self.runtime.group
         return BatchLoader(
             cache,
             subset,
             data.transform,
-            data.batch_size,
-            data.images_per_class,
-            self.plan.seed,
-            data.transform.mean or network.mean,
-            data.transform.std or network.std,
-            network.scale,
-            network.bgr,
-            self.runtime.device,
-            self.runtime.threads,
-            views,
-            self.runtime.group.rank,
-            self.runtime.group.size,
-            data.replacement,
+            Sampling(
+                data.batch_size, data.images_per_class, self.plan.seed, data.replacement, views
+            ),
+            network._replace(mean=mean, std=std),
+            Delivery(runtime.device, runtime.threads, group.rank, group.size),
         )
 
 

@@ -4,6 +4,8 @@ Source: Zheng et al., CVPR 2021, code wzzheng/DCML at 01a7220; Milbich et al., E
 2004.13458 (DiVA). B batch, C classes, K sub-embeddings, M composites, D width of each.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from dmlray.losses.cosine import unit_rows
 from dmlray.losses.fast_moco import fast_moco
 from dmlray.losses.self_reinforced import self_reinforced
 from dmlray.losses.separation import Separation
+from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._compositor import Compositor, join
 from dmlray.methods._dcml_settings import PUBLISHED, SPACE, Config
@@ -31,14 +34,12 @@ _HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 _ONE_VIEW = "diva needs two views of each image and got one. Allowed here: plain, paper"
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, sub-embeddings, compositors, and a boundary per class for each margin loss.
 
     `mode: paper` is a reconstruction: the released code has no loss on the ensemble of
     sub-embeddings, and the weights between the losses are not known.
     """
-
-    views = 1  # of each image that the loop must give
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class Learner(nn.Module):
         self.compositor = Compositor(width, config.dim, config.sub_embeddings, config.composites)
         tasks = {"plain": 1, "paper": 1 + config.composites, "diva": 3}[config.mode]
         self.boundaries = nn.Parameter(torch.full((tasks, classes), config.beta))
+        self.draw_triplets = partial(_draw_triplets, config)
         self._logits: Tensor | None = None
         if config.mode == "diva":
             self._add_diva(config.composites // 4 * config.dim)
@@ -124,16 +126,8 @@ class Learner(nn.Module):
         chosen = self._logits.argmax(2).flatten()
         return {"largest_choice": chosen.bincount().max().item() / len(chosen)}
 
-    def draw(self, head: str, units: Tensor, labels: Tensor) -> Triplets:
-        """The triplets that the margin loss of `head` compares."""
-        if head == "intra":
-            return intra_class(labels)
-        if head == "shared":
-            return class_shared(units, labels, self.config.sharing, self.config.lower_cutoff)
-        return by_distance(units, labels, self.config.lower_cutoff)
-
     def _margin(self, task: int, head: str, units: Tensor, labels: Tensor) -> Tensor:
-        triplets = self.draw(head, units.detach(), labels)
+        triplets = self.draw_triplets(head, units.detach(), labels)
         boundaries = self.boundaries[task, labels[triplets.anchors]]
         return margin_cost(units, triplets, boundaries, self.config.margin, self.config.count)
 
@@ -191,3 +185,12 @@ class Learner(nn.Module):
         if self.config.mode == "diva":
             self.slow_trunk.update(self.trunk, share)
             self.slow_compositor.update(self.compositor, share)
+
+
+def _draw_triplets(config: Config, head: str, units: Tensor, labels: Tensor) -> Triplets:
+    """Draw the triplets that the margin loss of `head` compares."""
+    if head == "intra":
+        return intra_class(labels)
+    if head == "shared":
+        return class_shared(units, labels, config.sharing, config.lower_cutoff)
+    return by_distance(units, labels, config.lower_cutoff)

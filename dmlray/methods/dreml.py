@@ -18,6 +18,7 @@ from dmlray.config_model import ConfigModel
 from dmlray.data.meta_classes import assign_meta_classes
 from dmlray.distributions import Choice, Float, Int, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
+from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._head import trainable
 
@@ -165,7 +166,7 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, linear classifier over meta classes, and the draw that says which class is where."""
 
     meta_class_of: Tensor

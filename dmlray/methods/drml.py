@@ -16,6 +16,7 @@ from dmlray.distributions import Choice, Float, Space
 from dmlray.errors import ConfigError
 from dmlray.losses.cosine import pairwise_cosines, unit_rows
 from dmlray.losses.proxy_anchor import proxy_anchor
+from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._drml_published import PUBLISHED
 from dmlray.methods._head import trainable
@@ -87,7 +88,7 @@ SPACE: Space = {
 }
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, relation head, a proxy per class for each branch and one for all together."""
 
     chosen: Tensor

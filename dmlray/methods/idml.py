@@ -16,6 +16,7 @@ from dmlray.distributions import Choice, Float, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.losses.idml import IntrospectiveProxyAnchor
 from dmlray.losses.idml_pairs import IntrospectivePairs, PairForm
+from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._head import linear_head, principal_head, trainable
 
@@ -171,7 +172,7 @@ def draw_mixing(count: int, beta: float, device: torch.device) -> tuple[float, T
     return share, torch.randperm(count, device=device)
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, a semantic and an uncertainty head, and a loss that knows both."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:

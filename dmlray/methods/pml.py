@@ -19,6 +19,7 @@ from dmlray.config_model import ConfigModel
 from dmlray.distributions import Float, Space, Value
 from dmlray.errors import RunError
 from dmlray.losses.cosine import at_least_float32, unit_rows
+from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._head import linear_head, principal_head, trainable
 
@@ -144,7 +145,7 @@ SPACE: Space = {
 PUBLISHED: dict[str, Published] = {}  # many losses, and no recipe that is theirs together
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, linear head, a loss with or without weights of its own, and perhaps a miner."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:

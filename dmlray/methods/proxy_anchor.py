@@ -11,6 +11,7 @@ from dmlray.config_model import ConfigModel
 from dmlray.distributions import Float, Space, Value
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss
+from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._head import linear_head, principal_head, trainable
 
@@ -98,7 +99,7 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, linear head, and a proxy per class."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:

@@ -20,6 +20,7 @@ from dmlray.losses.rcdml import (
     pull_and_push,
     sample_relationship_loss,
 )
+from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._head import linear_head, principal_head, trainable
 
@@ -116,7 +117,7 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, linear head, and a proxy per class."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:

@@ -16,8 +16,8 @@ from dmlray.errors import DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.file_reading import reason
 from dmlray.learn import metrics_log, run
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.embedding_files import read_embeddings
-from dmlray.learn.trainer import load_dataset
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder

@@ -18,9 +18,10 @@ from dmlray.evaluation.pca import check_size, fit_projection
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.file_reading import reason
 from dmlray.json_schema import Sha256, read_checked
+from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.embedding_files import read_embeddings, write_embeddings
 from dmlray.learn.run import load_finished
-from dmlray.learn.trainer import Runtime, fold_split, load_dataset
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import Member, joined, members_of, test_labels

@@ -11,7 +11,7 @@ import torch
 from dmlray.api import averages, ensembles, runs
 from dmlray.cluster.session import Cluster
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.toy_data import draw_images, toy_words

@@ -10,7 +10,7 @@ import pytest
 
 from dmlray.api import averages, ensembles, run_setup, runs
 from dmlray.errors import ConfigError, ResourceError
-from dmlray.learn.trainer import load_dataset
+from dmlray.learn.class_split import load_dataset
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.api.commands import ALL, EXPERIMENT, FORK, TRAINS, another_process, new_run, run, words

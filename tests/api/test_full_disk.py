@@ -15,7 +15,7 @@ from dmlray.cluster.search import run as searching
 from dmlray.cluster.search import study_storage
 from dmlray.errors import DiskFull, Interrupted
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.api.commands import (

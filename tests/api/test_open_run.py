@@ -14,7 +14,7 @@ from dmlray.api.run_setup import open_run
 from dmlray.cluster.reporters import ToTensorBoard
 from dmlray.errors import DmlrayError, Interrupted, StorageError
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.run_folder import RunFolder
 from tests.cluster.commands import Command, lines

@@ -16,7 +16,7 @@ from dmlray.cluster.ensemble.recovery import recover_members
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.learn.run import evaluate, run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.merge import Merge

@@ -11,7 +11,9 @@ from dmlray.errors import RunError
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime, Training
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.state import TrainState
+from dmlray.learn.trainer import Training
 from dmlray.methods import Batch, Outputs, ParameterGroup
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
@@ -64,7 +66,7 @@ def failure(loss: Loss, steps: int = 3, value: float = 1.0, factor: float = 1.0)
 def failure_of(learner: Toy, steps: int = 3, value: float = 1.0) -> str:
     optimizer = build_optimizer(PLAN.optimizer, learner.groups())
     with pytest.raises(RunError) as caught:
-        list(fit(learner, Feed(steps, value), optimizer, PLAN))  # type: ignore[arg-type]
+        list(fit(TrainState(learner, optimizer), Feed(steps, value), PLAN))
     assert caught.value.exit_status == 1
     return str(caught.value)
 
@@ -113,7 +115,7 @@ def test_a_gradient_that_clipping_mends_is_no_failure() -> None:
     plan = override(PLAN, "test", {"optimizer.clip_value": 1.0, "budget.epochs": 1})
     learner = Toy(lambda rows: rows.sum() * 3e37)
     optimizer = build_optimizer(plan.optimizer, learner.groups())
-    [epoch] = fit(learner, Feed(1), optimizer, plan)  # type: ignore[arg-type]
+    [epoch] = fit(TrainState(learner, optimizer), Feed(1), plan)
     assert learner.trunk.weight.isfinite().all() and epoch.metrics["loss"] > 1e38
 
 

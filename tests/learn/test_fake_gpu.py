@@ -7,7 +7,7 @@ import torch
 
 from dmlray.data.batches import loader
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.learn.fake_gpu import CPU, GPU, DeviceMix, FakeTensor, fake_gpu

@@ -66,11 +66,10 @@ def take_steps(device: str, name: str, knobs: dict[str, Any]) -> None:
     )
     learner = method.Learner(config, ToyTrunk(), WIDTH, CLASSES).to(device).train()
     optimizer = build_optimizer(plan.optimizer, learner.groups())
-    views = (2,) if getattr(learner, "views", 1) == 2 else ()
+    views = (2,) if learner.views == 2 else ()
     images = torch.randn(BATCH, *views, 3, SIDE, SIDE, device=device)
     labels = torch.arange(BATCH, device=device) % CLASSES
-    if hasattr(learner, "start_epoch"):
-        learner.start_epoch(0)
+    learner.start_epoch(0)
     norms = StepNorms()
     with waiting_fails(device):
         for _ in range(2):

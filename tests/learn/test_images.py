@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 from dmlray.errors import DataError
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.loop import Epoch
 from dmlray.learn.preflight import preflight
 from dmlray.learn.run import evaluate, run_training
-from dmlray.learn.trainer import Runtime, load_dataset
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder

@@ -12,7 +12,7 @@ from dmlray.learn import metrics_log, precision
 from dmlray.learn.loop import Epoch
 from dmlray.learn.precision import float32_products, precision_of
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import BudgetConfig, Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder

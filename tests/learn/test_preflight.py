@@ -11,11 +11,12 @@ import torch
 from dmlray.data import folds
 from dmlray.errors import ConfigError, DataError, DmlrayError
 from dmlray.learn import metrics_log
+from dmlray.learn.class_split import load_dataset, with_folds
 from dmlray.learn.cross_validation import run_in_lockstep
 from dmlray.learn.preflight import preflight
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime, load_dataset, with_folds
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder

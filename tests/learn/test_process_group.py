@@ -17,7 +17,7 @@ from dmlray.errors import ConfigError
 from dmlray.learn import metrics_log
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder

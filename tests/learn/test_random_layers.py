@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dmlray.learn.process_group import ProcessGroup
-from dmlray.learn.trainer import Runtime, build_learner
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.trainer import build_learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from tests.toy_data import toy_words

@@ -13,11 +13,13 @@ from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
 from dmlray.learn import metrics_log
+from dmlray.learn.class_split import fold_split, full_split, load_dataset
 from dmlray.learn.cross_validation import Clock, lockstep, run_in_lockstep
 from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch
 from dmlray.learn.run import evaluate, run_training
-from dmlray.learn.trainer import Runtime, Training, fold_split, full_split, load_dataset
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder

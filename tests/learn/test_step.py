@@ -16,8 +16,9 @@ from dmlray.learn.compiler import check_compiler
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.preflight import preflight
 from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.learn.step import forward, step
-from dmlray.learn.trainer import Runtime, build_learner
+from dmlray.learn.trainer import build_learner
 from dmlray.methods import Batch
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -35,7 +36,7 @@ def toy(name: str, *words: str) -> tuple[Any, Any]:
 
 
 def batch(learner: Any) -> tuple[Tensor, Tensor]:
-    views = (2,) if getattr(learner, "views", 1) == 2 else ()
+    views = (2,) if learner.views == 2 else ()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, *views, 3, 32, 32, generator=generator)
     return images, torch.arange(BATCH) % CLASSES

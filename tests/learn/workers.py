@@ -14,7 +14,9 @@ from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime, build_learner
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.state import TrainState
+from dmlray.learn.trainer import build_learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override
 from dmlray.plans.run_folder import RunFolder
@@ -104,7 +106,9 @@ def diverge(plan: Experiment, runtime: Runtime) -> str:
     learner = build_learner(plan, 4, runtime)
     optimizer = build_optimizer(plan.optimizer, learner.groups())
     try:
-        list(fit(learner, InfinitePixels(runtime.group), optimizer, plan, group=runtime.group))
+        list(
+            fit(TrainState(learner, optimizer), InfinitePixels(runtime.group), plan, runtime.group)
+        )
     except DmlrayError as error:
         return str(error)
     return "nothing"

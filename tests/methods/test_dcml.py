@@ -113,7 +113,7 @@ def test_batches_without_a_triplet_stay_finite(mode: str, labels: list[int]) -> 
 
 def test_the_plain_loss_is_one_margin_loss_on_the_joined_composites() -> None:
     learner, batch = learner_of(lambda_reinf=0.0, margin=0.5), batch_of("plain")
-    learner.draw = lambda *_: Triplets(  # type: ignore[method-assign]
+    learner.draw_triplets = lambda *_: Triplets(  # type: ignore[assignment]
         torch.tensor([0, 3]), torch.tensor([1, 4]), torch.tensor([6, 7]), torch.ones(2).bool()
     )
     units, beta = learner.embed(batch.images), learner.config.beta

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmlray.backbones import InputStatistics, Network, Trunk
+from dmlray.backbones import Network, Trunk
 from dmlray.data.meta_classes import assign_meta_classes
+from dmlray.input_statistics import InputStatistics
 from dmlray.learn.optimizer import lr_factor
 from dmlray.methods import Batch
 from dmlray.methods.dreml import Config, Learner, Recipe

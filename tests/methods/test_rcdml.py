@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmlray.backbones import InputStatistics, Network, Trunk
+from dmlray.backbones import Network, Trunk
+from dmlray.input_statistics import InputStatistics
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss
 from dmlray.losses.rcdml import corrected_proxies, proxy_relationship_loss, sample_relationship_loss

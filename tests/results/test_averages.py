@@ -12,9 +12,10 @@ from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import metrics_log
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.probe import probe
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime, load_dataset
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble, cross_validation, repeats
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment

@@ -11,7 +11,7 @@ import torch
 from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge, read_merge, read_weights
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder

@@ -13,7 +13,7 @@ from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.run import run_training
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 

@@ -19,7 +19,7 @@ from dmlray.learn.cross_validation import Clock, fold_epochs, run_in_lockstep
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.process_group import ProcessGroup
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 

@@ -1,6 +1,5 @@
 """Cached images -> batches of pixels: where to cut, cutting, and the network's own units."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -15,6 +14,7 @@ from dmlray.config_model import ConfigModel
 from dmlray.data.batches import crop_boxes
 from dmlray.data.cache.decode import resized
 from dmlray.data.cache.image_cache import Cache
+from dmlray.input_statistics import InputStatistics
 
 Channels = tuple[float, float, float]
 
@@ -157,20 +157,19 @@ def resize_short_side(image: np.ndarray, short_side: int | None) -> np.ndarray:
     return _resized(image.copy(), *target)  # the cache is read-only, torch is not
 
 
-def normalise(
-    images: Tensor, mean: Sequence[float], std: Sequence[float], scale: float, bgr: bool
-) -> Tensor:
+def normalise(images: Tensor, statistics: InputStatistics) -> Tensor:
     """Turn RGB pixels (B, 3, S, S) uint8 into (images * scale - mean) / std, float32.
 
-    `mean` and `std` are in the network's order of channels: blue first when `bgr`.
-    The result is laid out channels-last.
+    The result is laid out channels-last, in the network's order of channels.
     """
     count, _, height, width = images.shape
-    pixels = (images.flip(1) if bgr else images).permute(0, 2, 3, 1)
+    pixels = (images.flip(1) if statistics.bgr else images).permute(0, 2, 3, 1)
     # Whole rows of pixels: three channels alone are too short a run for vector instructions.
     rows = pixels.reshape(count, height, 3 * width).float()
-    centre, spread = (_row(tuple(numbers), width, rows.device) for numbers in (mean, std))
-    rows.mul_(scale).sub_(centre).div_(spread)
+    centre, spread = (
+        _row(tuple(numbers), width, rows.device) for numbers in (statistics.mean, statistics.std)
+    )
+    rows.mul_(statistics.scale).sub_(centre).div_(spread)
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 

@@ -21,7 +21,7 @@ from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.loop import Epoch
 from dmlray.learn.preflight import preflight
-from dmlray.learn.trainer import Runtime
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search

@@ -10,14 +10,16 @@ import torch
 from dmlray.data import folds
 from dmlray.data.batches import loader as module
 from dmlray.data.batches.augment import Transform, crop_eval, normalise
-from dmlray.data.batches.loader import BatchLoader, Pair
+from dmlray.data.batches.loader import BatchLoader, Delivery, Pair, Sampling
 from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.datasets.folder import read
 from dmlray.data.folds import Subset
+from dmlray.input_statistics import InputStatistics
 
-MEAN, STD, SCALE = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), 1 / 255
+STATISTICS = InputStatistics((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 TRANSFORM = Transform(size=16, eval_resize=20)
 CPU = torch.device("cpu")
+HERE = Delivery(CPU)
 
 
 @pytest.fixture
@@ -35,7 +37,11 @@ def loader(
     device: torch.device = CPU,
 ) -> BatchLoader:
     return BatchLoader(
-        *source, TRANSFORM, 4, images_per_class, seed, MEAN, STD, SCALE, False, device, threads
+        *source,
+        TRANSFORM,
+        Sampling(4, images_per_class, seed),
+        STATISTICS,
+        Delivery(device, threads),
     )
 
 
@@ -68,8 +74,8 @@ def test_batches_have_the_networks_units(source: tuple[Cache, Subset]) -> None:
     for images, labels in batches:
         assert (images.shape, images.dtype) == ((4, 3, 16, 16), torch.float32)
         assert (labels.shape, labels.dtype) == ((4,), torch.int64)
-    lowest = (0 - torch.tensor(MEAN)) / torch.tensor(STD)
-    highest = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
+    lowest = (0 - torch.tensor(STATISTICS.mean)) / torch.tensor(STATISTICS.std)
+    highest = (1 - torch.tensor(STATISTICS.mean)) / torch.tensor(STATISTICS.std)
     values = torch.cat([images for images, _ in batches]).transpose(0, 1).flatten(1)
     assert (values.amin(1) >= lowest - 1e-6).all()
     assert (values.amax(1) <= highest + 1e-6).all()
@@ -79,8 +85,8 @@ def test_labels_belong_to_their_images(source: tuple[Cache, Subset]) -> None:
     """Without chance in the crop, each image of a batch must be one of its label's class."""
     cache, subset = source
     transform = Transform(size=16, crop="none", flip=0)
-    plain = BatchLoader(cache, subset, transform, 4, 2, 0, MEAN, STD, SCALE, False, CPU)
-    one = BatchLoader(cache, subset, transform, 1, None, 0, MEAN, STD, SCALE, False, CPU)
+    plain = BatchLoader(cache, subset, transform, Sampling(4, 2), STATISTICS, HERE)
+    one = BatchLoader(cache, subset, transform, Sampling(1), STATISTICS, HERE)
     known = {images.numpy().tobytes(): int(label) for images, label in one.epoch(0)}
     assert len(known) == len(subset)
     for images, labels in plain.epoch(3):
@@ -94,7 +100,7 @@ def test_evaluation_shows_all_images_in_order(source: tuple[Cache, Subset], thre
     assert [len(labels) for _, labels in batches] == [4, 4, 4, 3]
     labels = torch.cat([labels for _, labels in batches])
     np.testing.assert_array_equal(labels, subset.labels)
-    wanted = normalise(crop_eval(cache, subset.rows, TRANSFORM), MEAN, STD, SCALE, False)
+    wanted = normalise(crop_eval(cache, subset.rows, TRANSFORM), STATISTICS)
     torch.testing.assert_close(torch.cat([images for images, _ in batches]), wanted)
 
 
@@ -125,12 +131,12 @@ def test_a_batch_is_the_same_cut_in_pieces(
     source: tuple[Cache, Subset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, subset = source
-    settings = (TRANSFORM, 6, None, 5, MEAN, STD, SCALE, False, CPU)
     for views, part in ((1, 0), (2, 1)):
-        whole = BatchLoader(cache, subset, *settings, views=views, part=part, parts=2)
+        settings = (TRANSFORM, Sampling(6, seed=5, views=views), STATISTICS)
+        whole = BatchLoader(cache, subset, *settings, Delivery(CPU, part=part, parts=2))
         plain, shown = list(whole.epoch(1)), list(whole.evaluation(4))
         monkeypatch.setattr(module, "PIECE", 2)
-        pieces = BatchLoader(cache, subset, *settings, threads=2, views=views, part=part, parts=2)
+        pieces = BatchLoader(cache, subset, *settings, Delivery(CPU, 2, part, 2))
         assert same(plain, list(pieces.epoch(1)))
         assert same(shown, list(pieces.evaluation(4)))
 
