@@ -31,7 +31,7 @@ def prepare_data(
         raise ConfigError("--root", ["is missing. Allowed: the folder to unpack into"])
     if root is not None:
         if fetched:
-            source = download.known(name)
+            source = registry.source(name)
             progress = display.count(f"fetching {source.file}, MB", 1 << 20)
             sources = [*sources, download.fetch(source, root, progress)]
         for file in sources:

@@ -13,7 +13,8 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
 from dmlray.data.datasets.found import Found, complete
 from dmlray.data.datasets.layouts import ImageGroup
-from dmlray.data.datasets.published import CARS, foreign
+from dmlray.data.datasets.published import foreign
+from dmlray.data.datasets.spec import Benchmark, DatasetSpec
 from dmlray.errors import DataError
 
 ANNOTATIONS, IMAGES = "cars_annos.mat", "car_ims"
@@ -23,6 +24,16 @@ HALVES = {  # folder of images -> its annotations; the second are not part of th
 }
 NAMES = "cars_meta.mat"
 KIT = (".", "devkit", "car_devkit/devkit", "car_devkit")  # where the development kit may lie
+CARS = Benchmark(
+    "cars",
+    "Cars196",
+    ("cars196", "cars", "car", "stanford_cars", "stanford-cars-dataset", "car_data"),
+    ("cars_annos.mat", "car_ims", "cars_train", "cars_test", "devkit/cars_meta.mat"),
+    "cars_annos.mat with car_ims/, or cars_train/ and cars_test/ with their annotations, or"
+    " images/CLASS NAME/, or train/ and test/",
+    (98, 98),
+    (8054, 8131),
+)
 
 
 def load(root: Path | None) -> Dataset:
@@ -179,3 +190,15 @@ def _label(names: list[str], number: int) -> str:
 def _letters(name: str) -> str:
     """What is left of a class's name on any disk: "Ram C/V" cannot be a folder."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+SPEC = DatasetSpec(
+    "cars",
+    "Cars196: 196 models of cars, the first 98 train; in any layout of the methods' authors.",
+    load,
+    find,
+    benchmark=CARS,
+    no_source="the official address of Cars196 is dead since 2023. Get car_ims.tgz and "
+    "cars_annos.mat from somebody who has them and run: "
+    "dmlray data prepare cars --from car_ims.tgz --from cars_annos.mat",
+)

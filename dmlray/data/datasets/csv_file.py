@@ -10,6 +10,7 @@ from pathlib import Path
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import train_test
 from dmlray.data.datasets.found import Found, sound
+from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.data.datasets.train_test import Keep, Split
 from dmlray.data.datasets.written_paths import Fault, Finder, fault_of
 from dmlray.errors import ConfigError, DataError
@@ -234,3 +235,12 @@ def _images(entries: Sequence[CsvEntry], split: str | None = None) -> dict[str, 
         if entry.split == split:
             images.setdefault(entry.label, []).append(entry.file)
     return images
+
+
+SPEC = DatasetSpec(
+    "csv",
+    "Anybody's own images: a CSV file with the columns path, label and, if given, split.",
+    load,
+    find,
+    own_images=True,
+)

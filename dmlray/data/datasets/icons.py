@@ -1,4 +1,4 @@
-"""The embedded data set: one class an icon's name, one image a drawing of it by some icon family.
+"""Icons drawn on this machine: a class is a name, an image one family's drawing of it.
 
 The fonts are those of the wheel `qtawesome` (MIT; each font has its own licence). They are read
 as files: importing the package would ask for Qt.
@@ -16,6 +16,7 @@ from dmlray.data.cache.atomic_dir import final_path, make_whole
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import folder
 from dmlray.data.datasets.found import Found
+from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.errors import ConfigError, DataError
 
 SIDE = 64  # pixels
@@ -148,3 +149,11 @@ def _distinct(images: dict[Glyph, Image.Image]) -> dict[Glyph, Image.Image]:
     """Keep the first of images that are equal to the last pixel."""
     first = {image.tobytes(): glyph for glyph, image in reversed(images.items())}
     return {glyph: image for glyph, image in images.items() if first[image.tobytes()] == glyph}
+
+
+SPEC = DatasetSpec(
+    "demo",
+    "Icons drawn on this machine: a class is a name, an image one family's drawing of it.",
+    load,
+    find,
+)

@@ -15,13 +15,13 @@ from dmlray.data.dataset import from_ordered, half
 from dmlray.data.datasets.found import Found
 from dmlray.data.datasets.listing import real_path
 from dmlray.data.datasets.published import (
-    BENCHMARKS,
-    Benchmark,
+    benchmarks,
     candidates,
     foreign,
     shortcomings,
     what_is_wrong,
 )
+from dmlray.data.datasets.spec import Benchmark
 from dmlray.data.datasets.train_test import natural
 from dmlray.errors import ConfigError, DataError
 
@@ -121,7 +121,7 @@ def same_classes(
     train, test = (class_folders(folder, f"{side}/*") for side in ("train", "test"))
     if not train or train.keys() != test.keys() or foreign(benchmark, folder):
         return None
-    for other in BENCHMARKS:
+    for other in benchmarks():
         if other is not benchmark and len(train) == sum(other.classes):
             raise DataError(
                 f"{folder}: {len(train)} classes in both train/ and test/ are those of"
@@ -192,7 +192,7 @@ def _check_sides(
             f"{folder}: train/ and test/ share {len(shared)} classes, first {shared[0]!r}."
             " Expected test classes that no training image shows."
         )
-    for other in BENCHMARKS:
+    for other in benchmarks():
         if other is not benchmark and (len(train), len(test)) == other.classes:
             raise DataError(
                 f"{folder}: {len(train)} / {len(test)} classes of train / test are those of"

@@ -10,7 +10,7 @@ from dmlray.data.cache.decode import limit
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import registry
 from dmlray.data.datasets.found import Found
-from dmlray.data.datasets.published import BENCHMARKS
+from dmlray.data.datasets.spec import specs
 from dmlray.data.datasets.train_test import Split
 from dmlray.errors import DataError
 
@@ -77,7 +77,8 @@ def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> 
     dataset = found.dataset
     missing, reasons, notes = _decode_all(dataset, progress, max_pixels)
     train_images = int((dataset.labels < dataset.train_classes).sum())
-    published = next((known for known in BENCHMARKS if known.name == dataset.name), None)
+    spec = specs().get(dataset.name)
+    published = spec.benchmark if spec else None
     return Verification(
         name=dataset.name,
         layout=found.layout,
