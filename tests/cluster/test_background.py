@@ -45,7 +45,7 @@ def test_an_interruption_asks_the_work_to_end_and_waits_until_it_did(signalled: 
 def test_the_last_look_sees_the_end() -> None:
     done = threading.Event()
     seen: list[bool] = []
-    run_watched(done.set, look=lambda: seen.append(done.is_set()))
+    run_watched(done.set, poll=lambda: seen.append(done.is_set()))
     assert seen[-1]
 
 

@@ -14,7 +14,7 @@ from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.state import TrainState
 from dmlray.learn.trainer import Training
-from dmlray.methods import Batch, Outputs, ParameterGroup
+from dmlray.methods import Batch, Learner, Outputs, ParameterGroup
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -28,7 +28,7 @@ LR = "try a smaller optimizer.lr"
 Loss = Callable[[Tensor], Tensor]
 
 
-class Toy(nn.Module):
+class Toy(Learner):
     """Two features, and a loss of choice on them."""
 
     def __init__(self, loss: Loss, factor: float = 1.0) -> None:
