@@ -31,10 +31,10 @@ def places(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
         monkeypatch.setattr(module, "device_of", lambda gpu: GPU if gpu else CPU)
         monkeypatch.setattr(module, "set_threads", lambda threads: None)
 
-    def job(plan: Any, folder: Any, report: Any, place: Runtime, **_: Any) -> None:
-        found.append(place)
+    def run_training(plan: Any, folder: Any, report: Any, runtime: Runtime, **_: Any) -> None:
+        found.append(runtime)
 
-    monkeypatch.setattr(member_actor, "job", job)
+    monkeypatch.setattr(member_actor, "run_training", run_training)
     monkeypatch.setattr(member_actor, "ToTensorBoard", lambda folder: None)
     monkeypatch.setattr(member_actor, "cap_memory", lambda device, share: None)
     monkeypatch.setattr(train, "_train", lambda plan, folder, place: found.append(place))
