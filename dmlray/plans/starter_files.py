@@ -77,11 +77,10 @@ def search_text(experiment: Path, schedule: Schedule) -> str:
 
 def duration(seconds: float) -> str:
     """A span of time in words, rounded."""
-    return (
-        f"{max(1, round(seconds / 60))} minutes"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} hours"
-    )
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} hours"
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"
 
 
 def _data(images: Survey, settings: Settings) -> list[Line]:
