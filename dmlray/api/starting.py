@@ -13,11 +13,11 @@ from dmlray.backbones.efficientnet_lite0 import PACKAGE
 from dmlray.data.datasets.survey import Survey, survey
 from dmlray.errors import ConfigError
 from dmlray.learn.training_speed import images_per_second
-from dmlray.plans.experiment import Backbone, Budget
+from dmlray.plans.experiment import BackboneConfig, BudgetConfig
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.starter import Schedule, Settings, choose_schedule, choose_settings, image_sizes
 from dmlray.plans.starter_files import experiment_text, search_text
-from dmlray.reporting.progress import Display, Silent
+from dmlray.reporting.progress import Display, SilentDisplay
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def init(images: Path, *, out: Path | None = None, display: Display | None = Non
         ConfigError: If the folder cannot be written, or a file of that name is there.
         DataError: If the images cannot be used.
     """
-    display, out = display or Silent(), out or Path()
+    display, out = display or SilentDisplay(), out or Path()
     name = re.sub(r"[^\w-]+", "_", images.absolute().stem).strip("_") or "images"
     experiment, search = out / f"{name}.yaml", out / f"{name}_search.yaml"
     _check_new(out, experiment, search)
-    found = survey(images, display.counting("decoding images"))
+    found = survey(images, display.count("decoding images"))
     settings, speed, schedule = _choose(found, display)
     texts = {experiment: experiment_text(found, settings, schedule)}
     if schedule.folds:
@@ -56,7 +56,7 @@ def init(images: Path, *, out: Path | None = None, display: Display | None = Non
 
 
 def _check_new(out: Path, *files: Path) -> None:
-    RunFolder(out).must_be_writable()
+    RunFolder(out).check_writable()
     for file in files:
         if file.exists() or file.is_symlink():
             raise ConfigError(str(file), ["exists. Allowed: another folder (--out)"])
@@ -67,7 +67,7 @@ def _choose(images: Survey, display: Display) -> tuple[Settings, float, Schedule
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for size in image_sizes(images, gpu=gpus > 0):
         settings = choose_settings(images, size, gpu=gpus > 0, packaged=_is_packaged())
-        display.say(f"measuring how fast {settings.backbone} trains here on {size} pixels")
+        display.log(f"measuring how fast {settings.backbone} trains here on {size} pixels")
         speed = _measure(settings)
         schedule = choose_schedule(images, speed, max(1, gpus))
         if schedule.is_long_enough:
@@ -76,8 +76,10 @@ def _choose(images: Survey, display: Display) -> tuple[Settings, float, Schedule
 
 
 def _measure(settings: Settings) -> float:
-    backbone = Backbone(name=settings.backbone, pooling="avg+max", batchnorm="frozen_statistics")
-    budget = Budget(precision="auto" if settings.gpu else "float32")
+    backbone = BackboneConfig(
+        name=settings.backbone, pooling="avg+max", batchnorm="frozen_statistics"
+    )
+    budget = BudgetConfig(precision="auto" if settings.gpu else "float32")
     return images_per_second(backbone, settings.size, settings.batch_size, budget)
 
 

@@ -6,13 +6,15 @@ import torch
 
 from dmlray import backbones
 from dmlray.learn.device import default_device
-from dmlray.learn.precision import arithmetic
-from dmlray.plans.experiment import Backbone, Budget
+from dmlray.learn.precision import precision_of
+from dmlray.plans.experiment import BackboneConfig, BudgetConfig
 
 _WARM, _STEPS = 2, 3
 
 
-def images_per_second(backbone: Backbone, size: int, batch_size: int, budget: Budget) -> float:
+def images_per_second(
+    backbone: BackboneConfig, size: int, batch_size: int, budget: BudgetConfig
+) -> float:
     """Time forward and backward passes on this process's device; weights are random.
 
     Args:
@@ -25,12 +27,12 @@ def images_per_second(backbone: Backbone, size: int, batch_size: int, budget: Bu
     trunk = backbones.build(backbone.name, "none", backbone.pooling, backbone.batchnorm)
     trunk.to(device).train()
     images = torch.rand(batch_size, 3, size, size, device=device)
-    computing = arithmetic(budget, device)
-    with computing.train():
+    precision = precision_of(budget, device)
+    with precision.train():
         for step in range(_WARM + _STEPS):
             if step == _WARM:
                 started = _now(device)
-            with computing.autocast():
+            with precision.autocast():
                 features = trunk(images)
             features.float().square().mean().backward()
     return _STEPS * batch_size / (_now(device) - started)

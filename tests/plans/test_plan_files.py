@@ -29,7 +29,10 @@ def test_a_bare_name_is_an_experiment_or_a_search_as_the_command_asks() -> None:
     assert read_search(named) == read_search(Path("searches", file))
     with pytest.raises(ConfigError, match=f"Allowed: experiments/{file} or searches/{file}"):
         is_search(named)
-    assert not is_search(Path("dcml_diva_cub")) and is_search(Path("margin_cub"))
+    assert is_search(Path("margin_cub"))  # no experiment has this name
+    Path("experiments").mkdir()
+    Path("experiments/mine.yaml").write_text("method: {name: dreml}\n")
+    assert not is_search(Path("mine")) and read_experiment(Path("mine")).experiment.seed == 0
 
 
 def test_a_file_of_the_bare_name_wins_and_a_folder_does_not() -> None:
