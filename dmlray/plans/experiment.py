@@ -80,6 +80,10 @@ class BackboneConfig(ConfigModel):
     batchnorm: BatchNorm = Field(
         "train", description="frozen_statistics trains the affine weights, as IDML and RCDML do"
     )
+    frozen: bool = Field(
+        False,
+        description="train the heads only, on features computed once, without random crops",
+    )
 
     @field_validator("weights")
     @classmethod
