@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
@@ -30,8 +29,9 @@ class TensorBoard:
         """Write all metrics at step `number`."""
         self._write([summary.scalar(name, value) for name, value in metrics.items()], number)
 
-    def image(self, name: str, image: Image) -> None:
-        self._write([summary.image(name, np.asarray(image), dataformats="HWC")])
+    def image(self, name: str, image: np.ndarray) -> None:
+        """Write a picture, uint8 (height, width, 3)."""
+        self._write([summary.image(name, image, dataformats="HWC")])
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fill this run's row of the HParams table, which shows the last of each of `metrics`."""
