@@ -19,6 +19,7 @@ from dmlray.learn.trainer import with_folds
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.validation_errors import nearest
+from dmlray.reporting import loggers
 from dmlray.reporting.progress import Display
 
 RUNS = Path("runs")
@@ -85,6 +86,7 @@ def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Ex
     def announce(size: int) -> None:
         display.say(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
 
+    loggers.check(plan.loggers)
     dataset = preflight(plan, folds, display.counting("decoding images"), announce)
     return with_folds(plan, dataset), dataset
 

@@ -1,15 +1,16 @@
 """One self-contained page of an ensemble: its protocol, its scores and their curve over sizes."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 from dmlray.atomic_files import write_json, write_text
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting import figures
+from dmlray.reporting.loggers import DEFAULT, Logger, open_logger
 from dmlray.reporting.pages import png_address, render
 from dmlray.reporting.tables import COLUMNS, protocol
-from dmlray.reporting.tensorboard import TensorBoard
 from dmlray.scores import Scores
 
 _NOT_PROTOCOL = (
@@ -17,25 +18,28 @@ _NOT_PROTOCOL = (
 )  # fmt: skip
 
 
-def write_ensemble(folder: RunFolder, scores: Scores) -> None:
+def write_ensemble(folder: RunFolder, scores: Scores, loggers: Sequence[str] = DEFAULT) -> None:
     """Write the curve in all its forms, the page, and, when all is there, the scores.
 
     dmlray itself reads the scores alone.
     """
-    folder.make()
-    board = TensorBoard(folder.path)
+    with closing(open_logger(folder, loggers)) as logger:
+        _write_curve(folder, scores, logger)
+    write_text(folder.report, page(folder.path.name, scores))
+    scores.write(folder.scores)
+
+
+def _write_curve(folder: RunFolder, scores: Scores, logger: Logger) -> None:
+    """Write curve.json and curve.png, and log both: the steps are sizes."""
     for size, metrics in enumerate(scores.curve, 1):
-        board.epoch(size, {f"ensemble/{name}": value for name, value in metrics.items()})
+        logger.scalars(size, {f"test/{name}": value for name, value in metrics.items()})
     if scores.curve:
         write_json(folder.curve, document(scores))
     if len(scores.curve) > 1:
         figure = figures.ensemble_curve(scores)
         figures.add_text(figure, _subject(folder.path.name, scores), protocol(scores))
         figures.write_png(folder.curve_picture, figure)
-        board.image("ensemble/curve", figures.pixels(figure))
-    board.close()
-    write_text(folder.report, page(folder.path.name, scores))
-    scores.write(folder.scores)
+        logger.image("test/curve", figures.pixels(figure))
 
 
 def page(title: str, scores: Scores) -> str:
