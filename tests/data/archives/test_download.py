@@ -1,16 +1,14 @@
 """Each failure names the command for a file from elsewhere."""
 
 import hashlib
-import re
 from pathlib import Path
 
 import pytest
 
 from dmlray import download as downloader
-from dmlray.data.archives import download
-from dmlray.data.archives.download import Source, fetch, known
+from dmlray.data.archives.download import Source, fetch
 from dmlray.download import DownloadError, Progress, Remote
-from dmlray.errors import ConfigError, DataError
+from dmlray.errors import DataError
 
 CONTENT = b"feathers" * 1000
 SOURCE = Source(
@@ -44,20 +42,3 @@ def test_a_file_of_the_users_own_is_checked_and_never_replaced(tmp_path: Path) -
     with pytest.raises(DataError, match=r"birds\.tgz: is not the official file .*Delete it"):
         fetch(SOURCE, tmp_path)
     assert (tmp_path / "birds.tgz").read_bytes() == CONTENT[:-1]
-
-
-@pytest.mark.parametrize("dataset", sorted(download.SOURCES))
-def test_known_sources_are_complete(dataset: str) -> None:
-    source = known(dataset)
-    algorithm, _, digest = source.checksum.partition(":")
-    assert source.dataset == dataset
-    assert re.fullmatch(r"[0-9a-f]+", digest)
-    assert len(digest) == 2 * hashlib.new(algorithm).digest_size
-    assert source.file in source.url
-
-
-def test_cars_and_unknown_sets_name_what_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"car_ims\.tgz --from cars_annos\.mat"):
-        known("cars")
-    with pytest.raises(ConfigError, match=r"'demo' has no public address\. Allowed: cub, sop"):
-        known("demo")
