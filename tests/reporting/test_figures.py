@@ -14,7 +14,7 @@ from dmlray.reporting.figures import COLOURS, add_text, ensemble_curve, pixels, 
 from dmlray.scores import Scores
 from tests.reporting.test_run_report import CURVE, scores
 
-EVIL = "<script>$x_{1}$\n\x1b[2J\\frac\u9ce5\udcff"
+EVIL = "<script>$x_{1$\n\x1b[2J\\frac\u9ce5\udcff"
 
 
 def axes_of(scores: Scores) -> Axes:
@@ -88,7 +88,7 @@ def test_names_are_drawn_as_they_are_and_not_as_formulas() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of letters that it cannot draw
         assert png(figure)
-    assert figure.get_suptitle() == r"<script>$x_{1}$\n\x1b[2J\frac\u9ce5\udcff"
+    assert figure.get_suptitle() == r"<script>$x_{1$\n\x1b[2J\frac\u9ce5\udcff"
 
 
 def test_threads_draw_the_same_picture_at_once() -> None:
