@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from dmlray.errors import ConfigError
+from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.run_folder import RunFolder
 from dmlray.printable import shortened
 
@@ -81,8 +82,8 @@ def _is_score(name: str) -> bool:
 
 def _load(name: str) -> Any:
     if name not in names():
-        allowed = ", ".join(names())
-        raise ConfigError("loggers", [f"unknown logger {shortened(name)}. Allowed: {allowed}"])
+        known = nearest_or_all(name, names())
+        raise ConfigError("loggers", [f"unknown logger {shortened(name)}.{known}"])
     try:
         return importlib.import_module(f"{__name__}.{name}").RunLogger
     except ImportError as error:
