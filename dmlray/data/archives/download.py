@@ -1,6 +1,6 @@
-"""Official archives, fetched: resumable, and believed only when their hash is right.
+"""Download official archives: resumable, accepted only if the checksum matches.
 
-Public addresses rot, so every failure says how to go on with a file that came by another way.
+Public URLs disappear, so each error message names the command for a manually downloaded file.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from dmlray.data.cache.cache_build import Progress
 from dmlray.errors import DataError
 
 TIMEOUT = 30.0  # seconds without a byte
-TRIES = 5  # connections; each goes on where the one before was cut
+TRIES = 5  # connections; each resumes where the previous one was cut
 BLOCK = 2**18  # bytes
 
 
@@ -35,10 +35,10 @@ class Source:
 
 
 def fetch(source: Source, folder: Path, progress: Progress | None = None) -> Path:
-    """Fetch `source` into `folder`, going on with `FILE.partial`; the file, checked, is returned.
+    """Download `source` into `folder`, resuming `FILE.partial`, and return the verified file.
 
     Args:
-        progress: Called with (bytes done, bytes in all).
+        progress: Called with (bytes done, total bytes).
 
     Raises:
         DataError: If the address cannot be reached, gives another file, or the disk is full.
@@ -51,12 +51,12 @@ def fetch(source: Source, folder: Path, progress: Progress | None = None) -> Pat
                 _download(source, target, progress or (lambda done, size: None))
             elif not _is_right(source, target):
                 raise DataError(
-                    f"{target}: is not the official file ({source.checksum}): it was cut short or"
-                    " is another one. Take it away and run the command again."
+                    f"{target}: is not the official file ({source.checksum}): it is truncated or"
+                    " another file. Remove it and run the command again."
                 )
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DataError(f"{folder}: {source.file} cannot be kept there: {reason}.") from error
+        raise DataError(f"{folder}: {source.file} cannot be written there: {reason}.") from error
     return target
 
 
@@ -65,31 +65,32 @@ def _download(source: Source, target: Path, progress: Progress) -> None:
     for _ in range(TRIES):
         if _length(partial) >= source.size:
             break
-        _go_on(source, partial, progress)
+        _resume(source, partial, progress)
     if _length(partial) < source.size:
         raise DataError(
             f"{source.url}: the connection was cut {TRIES} times, after {_length(partial)} of"
-            f" {source.size} bytes. They are kept: run the command again to go on."
+            f" {source.size} bytes. They are kept: run the command again to continue."
         )
     if not _is_right(source, partial):
         partial.unlink()
-        raise _unreachable(source, target.parent, f"what came is not {source.checksum}; removed")
+        reason = f"the download does not match {source.checksum} and was removed"
+        raise _unreachable(source, target.parent, reason)
     partial.replace(target)
 
 
-def _go_on(source: Source, partial: Path, progress: Progress) -> None:
-    """Append what is missing until the end, or until the connection is cut."""
+def _resume(source: Source, partial: Path, progress: Progress) -> None:
+    """Append the missing bytes until the end, or until the connection is cut."""
     done = _length(partial)
     _check_space(partial.parent, source.size - done)
-    with _ask(source, done, partial.parent) as answer:
-        if answer.status != 206:
-            done = 0  # the server cannot begin in the middle
-        length = answer.headers.get("Content-Length")
+    with _request(source, done, partial.parent) as response:
+        if response.status != 206:
+            done = 0  # the server does not support ranges
+        length = response.headers.get("Content-Length")
         if length is not None and length != str(source.size - done):
-            reason = f"it offers {length} bytes where {source.size - done} are due"
+            reason = f"it offers {length} bytes, expected {source.size - done}"
             raise _unreachable(source, partial.parent, reason)
         with partial.open("ab" if done else "wb") as file:
-            for block in _blocks(answer):
+            for block in _blocks(response):
                 file.write(block)
                 done += len(block)
                 progress(done, source.size)
@@ -97,36 +98,36 @@ def _go_on(source: Source, partial: Path, progress: Progress) -> None:
                     break
 
 
-def _ask(source: Source, offset: int, folder: Path) -> HTTPResponse:
+def _request(source: Source, offset: int, folder: Path) -> HTTPResponse:
     headers = {"User-Agent": "dmlray"} | ({"Range": f"bytes={offset}-"} if offset else {})
     try:
-        answer: HTTPResponse = urlopen(Request(source.url, headers=headers), timeout=TIMEOUT)
+        response: HTTPResponse = urlopen(Request(source.url, headers=headers), timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
         raise _unreachable(source, folder, f"HTTP status {error.code}") from error
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise _unreachable(source, folder, str(reason) or type(reason).__name__) from error
-    return answer
+    return response
 
 
-def _blocks(answer: HTTPResponse) -> Iterator[bytes]:
-    """The body, as far as it comes; the caller counts."""
+def _blocks(response: HTTPResponse) -> Iterator[bytes]:
+    """Yield the body until it ends or the connection is cut; the caller compares the length."""
     try:
-        while block := answer.read(BLOCK):
+        while block := response.read(BLOCK):
             yield block
     except (OSError, HTTPException):
         return
 
 
 def _is_right(source: Source, path: Path) -> bool:
-    """Hash what lies on the disk, so that a resumed half and a bad disk are seen too."""
-    algorithm, _, wanted = source.checksum.partition(":")
+    """Hash the file on disk, which also detects wrongly resumed parts and disk errors."""
+    algorithm, _, expected = source.checksum.partition(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
-    return digest.hexdigest() == wanted
+    return digest.hexdigest() == expected
 
 
 def _length(path: Path) -> int:
@@ -137,16 +138,16 @@ def _check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
-            f"{folder}: {size / 1e9:.2f} GB are to be fetched and the disk has {free / 1e9:.2f} GB"
-            " free. Make room, or name a folder on a larger disk."
+            f"{folder}: the download needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB"
+            " free. Free disk space, or use a folder on a larger disk."
         )
 
 
 def _unreachable(source: Source, folder: Path, reason: str) -> DataError:
-    """The one sentence for a file that has to come by another way."""
+    """Error for a file that must be downloaded manually."""
     file = shlex.quote(str(folder / source.file))
     return DataError(
         f"{source.url}: cannot be fetched ({reason.splitlines()[0][:120]}). Put {source.file} from"
-        f" there or elsewhere into {folder} and run: "
+        f" this or another source into {folder} and run: "
         f"dmlray data prepare {source.dataset} --from {file}"
     )

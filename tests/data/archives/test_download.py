@@ -1,4 +1,4 @@
-"""A server that resumes, does not, lies, hangs up or is not there."""
+"""Servers that resume or do not, send wrong data, disconnect or are unreachable."""
 
 import contextlib
 import hashlib
@@ -19,18 +19,19 @@ from dmlray.errors import DataError
 
 CONTENT = random.Random(0).randbytes(500_000)
 ADVICE = (
-    r"Put birds\.tgz from there or elsewhere into .* dmlray data prepare cub --from .*birds\.tgz$"
+    r"Put birds\.tgz from this or another source into .* "
+    r"dmlray data prepare cub --from .*birds\.tgz$"
 )
 Disk = namedtuple("Disk", "total used free")
 
 
 @dataclass
 class Server:
-    """What it answers, and the Range of each request it was asked."""
+    """Its response, and the Range of each request."""
 
     content: bytes = CONTENT
     resumes: bool = True
-    cut_after: int | None = None  # bytes of one answer, then the connection ends
+    cut_after: int | None = None  # bytes of one response, then the connection ends
     status: int = 200
     ranges: list[str | None] = field(default_factory=list)
     port: int = 0
@@ -60,7 +61,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.send_response(206 if start and state.status == 200 else state.status)
             self.send_header("Content-Length", str(len(state.content) - start))
             self.end_headers()
-            with contextlib.suppress(ConnectionError):  # the client need not read on
+            with contextlib.suppress(ConnectionError):  # the client may disconnect
                 self.wfile.write(state.content[start:][: state.cut_after])
 
         def log_message(self, *args: object) -> None:
@@ -96,9 +97,9 @@ def test_file_that_is_there_is_checked_and_not_fetched_again(
     (tmp_path / "birds.tgz").write_bytes(CONTENT)
     assert fetch(server.source, tmp_path).read_bytes() == CONTENT
     (tmp_path / "birds.tgz").write_bytes(CONTENT[:-1])
-    with pytest.raises(DataError, match=r"birds\.tgz: is not the official file .*Take it away"):
+    with pytest.raises(DataError, match=r"birds\.tgz: is not the official file .*Remove it"):
         fetch(server.source, tmp_path)
-    assert (tmp_path / "birds.tgz").read_bytes() == CONTENT[:-1]  # it is the user's own
+    assert (tmp_path / "birds.tgz").read_bytes() == CONTENT[:-1]  # the user's file is kept
     assert server.ranges == []
 
 
@@ -120,7 +121,7 @@ def test_whole_partial_needs_no_server(tmp_path: Path, extra: bytes) -> None:
     (tmp_path / "birds.tgz.partial").write_bytes(CONTENT + extra)
     source = replace(Server().source, url="http://127.0.0.1:1/")
     if extra:
-        with pytest.raises(DataError, match=r"what came is not md5:\w+; removed"):
+        with pytest.raises(DataError, match=r"the download does not match md5:\w+ and was removed"):
             fetch(source, tmp_path)
         assert visible(tmp_path) == []
     else:
@@ -144,7 +145,9 @@ def test_connection_that_is_always_cut_keeps_what_came(server: Server, tmp_path:
 
 def test_wrong_hash_removes_the_file(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[::-1]
-    with pytest.raises(DataError, match=rf"what came is not md5:\w+; removed\)\. {ADVICE}"):
+    with pytest.raises(
+        DataError, match=rf"the download does not match md5:\w+ and was removed\)\. {ADVICE}"
+    ):
         fetch(server.source, tmp_path)
     assert visible(tmp_path) == []
 
@@ -154,7 +157,7 @@ def test_page_in_place_of_the_file_does_not_touch_what_was_fetched(
 ) -> None:
     server.content, server.resumes = b"<html>Log in to this network</html>", False
     (tmp_path / "birds.tgz.partial").write_bytes(CONTENT[:1000])
-    with pytest.raises(DataError, match=rf"offers 35 bytes where 500000 are due\)\. {ADVICE}"):
+    with pytest.raises(DataError, match=rf"offers 35 bytes, expected 500000\)\. {ADVICE}"):
         fetch(server.source, tmp_path)
     assert (tmp_path / "birds.tgz.partial").read_bytes() == CONTENT[:1000]
 
@@ -169,7 +172,7 @@ def test_refusal_says_what_to_do(server: Server, tmp_path: Path, status: int) ->
 
 def test_closed_port_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    with socket.socket() as bound:  # bound and not listening: nobody else gets the port
+    with socket.socket() as bound:  # bound, not listening: reserves the port
         bound.bind(("127.0.0.1", 0))
         source = replace(Server().source, url=f"http://127.0.0.1:{bound.getsockname()[1]}/")
         with pytest.raises(DataError, match=rf"refused.*\)\. {ADVICE}"):
@@ -220,12 +223,12 @@ def test_small_disk_is_seen_before(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: Disk(10**6, 0, 10**5))
-    with pytest.raises(DataError, match=r"are to be fetched .* Make room"):
+    with pytest.raises(DataError, match=r"the download needs .* Free disk space"):
         fetch(server.source, tmp_path)
     assert server.ranges == []
 
 
 def test_folder_that_is_a_file_is_named(server: Server, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    with pytest.raises(DataError, match=r"data: birds\.tgz cannot be kept there: File exists"):
+    with pytest.raises(DataError, match=r"data: birds\.tgz cannot be written there: File exists"):
         fetch(server.source, tmp_path / "data")
