@@ -21,7 +21,7 @@ _CUB: dict[str, Value] = {
     "data.images_per_class": None,
     "data.transform.resize": 256,
     "data.transform.crop": "random_resized",
-    "data.transform.scale": cast(Value, (0.16, 1.0)),  # plans take lists, which Value does not name
+    "data.transform.scale": cast(Value, (0.16, 1.0)),  # plans accept lists, Value does not
     "data.transform.size": 224,
     "data.transform.flip": 0.5,
     "data.transform.eval_resize": 256,
@@ -63,7 +63,7 @@ _PAPER: dict[str, Value] = {
 }
 _SCORES = "scores of the README, Inception-BN 512, best epoch by test R@1"
 
-# Those of a data set's name are what `dmlray` begins with there; the others are for the record.
+# Entries named like a data set are the defaults for it; the others are for reference.
 PUBLISHED: dict[str, Published] = {
     "cub": Published(
         _CUB,
@@ -85,18 +85,18 @@ PUBLISHED: dict[str, Published] = {
             "recall_at_8": 0.974,
             "nmi": 0.721,
         },
-        f"no command was published: that for CUB, stepped as Proxy-Anchor on Cars; {_SCORES}",
+        f"no command was published: that for CUB, steps as Proxy-Anchor on Cars; {_SCORES}",
     ),
     "sop": Published(
         _SOP,
         {"recall_at_1": 0.715, "recall_at_10": 0.852, "recall_at_100": 0.930},
-        "no command was published: that for CUB, learning rate and batch norm as Proxy-Anchor "
-        "changes them for SOP; scores at second hand, from a later paper's table",
+        "no command was published: that for CUB, learning rate and batch norm as in Proxy-Anchor "
+        "for SOP; scores from a later paper's table",
     ),
     "cub, first release": Published(
         _FIRST_RELEASE, {}, "zbr17/DRML of 2021-09-06, README and args.csv"
     ),
     "cub, paper": Published(
-        _PAPER, {}, "the paper's equations and rates at second hand; the rest as in the code"
+        _PAPER, {}, "the paper's equations and rates from secondary sources; the rest as in code"
     ),
 }

@@ -17,7 +17,7 @@ from dmlray.methods._head import linear_head, principal_head, trainable
 
 
 class Config(ConfigModel):
-    """What can be set."""
+    """Settings of Proxy-Anchor."""
 
     dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
     margin: float = Field(0.1, ge=0, lt=1, description="slack on the cosine, unitless")
@@ -110,11 +110,11 @@ class Learner(_base.Learner):
         self.proxy_anchor = ProxyAnchorLoss(classes, config.dim, config.margin, config.alpha)
 
     def initialise_head(self, features: Tensor) -> None:
-        """Start the head from the principal directions of the frozen features (N, F)."""
+        """Initialise the head from the principal directions of the frozen features (N, F)."""
         principal_head(self.head, features)
 
     def forward(self, batch: Batch) -> Outputs:
-        """Give `embeddings` (B, D) of any length."""
+        """Return `embeddings` (B, D), not normalised."""
         return {"embeddings": self.head(self.trunk(batch.images))}
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
