@@ -1,4 +1,4 @@
-"""Published weights: fetched once per machine, checked by the hash in their name."""
+"""Download published weights once per machine; checked by the hash in the file name."""
 
 import hashlib
 import re
@@ -16,37 +16,37 @@ from filelock import FileLock
 from dmlray.errors import DataError
 
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.")
-_SILENCE_SECONDS = 30.0
+_TIMEOUT_SECONDS = 30.0
 
 
 def fetched(name: str, address: str) -> Path:
-    """The file at `address` in the cache of torch.hub, whole; TORCH_HOME says where that is.
+    """Return the path of the file at `address` in torch.hub's cache (TORCH_HOME), downloaded once.
 
     Raises:
-        DataError: If it is not there and cannot be fetched.
+        DataError: If it is not in the cache and cannot be downloaded.
     """
     path = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlparse(address).path).name)
     try:
         if not _is_whole(path):
             _fetch(address, path)
-    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: another hash
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: wrong hash
         raise unreachable(name, address, error) from error
     return path
 
 
 def unreachable(name: str, address: str, error: Exception) -> DataError:
-    """The one sentence for weights that cannot be fetched."""
+    """Error for weights that cannot be downloaded."""
     reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
     return DataError(
         f"backbone {name}: its pretrained weights cannot be fetched from {address} ({reason}); "
-        "name that file with backbone.weights=FILE, or start from random ones with "
+        "set backbone.weights=FILE to that file, or use random weights with "
         "backbone.weights=none"
     )
 
 
 def _fetch(address: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"), _patience():  # of all workers of a machine one fetches
+    with FileLock(f"{path}.lock"), _timeout():  # one worker of a machine downloads
         if not _is_whole(path):
             torch.hub.download_url_to_file(
                 address, str(path), _hash_in(path), progress=sys.stderr.isatty()
@@ -65,16 +65,16 @@ def _is_whole(path: Path) -> bool:
 
 
 def _hash_in(path: Path) -> str | None:
-    """The first digits of the file's SHA-256, where its publisher put them into its name."""
-    found = _HASH.search(path.name)
-    return found.group(1) if found else None
+    """First digits of the file's SHA-256, if its name contains them."""
+    match = _HASH.search(path.name)
+    return match.group(1) if match else None
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
-    """Give up on an address that says nothing: torch.hub itself would wait for ever."""
+def _timeout() -> Iterator[None]:
+    """Set a socket timeout: torch.hub sets none."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SILENCE_SECONDS)
+    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
         yield
     finally:

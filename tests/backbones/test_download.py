@@ -17,7 +17,7 @@ NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 
 
 class Publisher(BaseHTTPRequestHandler):
-    """Gives the file whole, or as the address says: cut, changed or never."""
+    """Serves the file whole, or by address: truncated, changed or not at all."""
 
     requests = 0
 
@@ -65,7 +65,7 @@ def test_a_file_is_fetched_once(
     for _ in range(2):
         assert fetched("net", f"{publisher}/whole/{NAME}").read_bytes() == CONTENT
     assert Publisher.requests == 1 and weights_in(cache) == [NAME]
-    assert capfd.readouterr() == ("", "")  # a log is no place for a progress bar
+    assert capfd.readouterr() == ("", "")  # no progress bar in a log
 
 
 @pytest.mark.parametrize(("way", "reason"), [("cut", "hash"), ("changed", "hash"), ("gone", "404")])
@@ -82,7 +82,7 @@ def test_what_does_not_arrive_whole_leaves_nothing(
 def test_an_address_that_says_nothing_is_given_up(
     publisher: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "_SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.1)
     with pytest.raises(DataError, match="timed out"):
         fetched("net", f"{publisher}/silent/{NAME}")
     assert weights_in(cache) == []
