@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dmlray.data.dataset import Dataset
-from dmlray.errors import ConfigError
+from dmlray.errors import ConfigError, DataError
 
 Kind = Literal["kfold", "mlrc", "seeded"]
 MIN_CLASSES = 2  # to score or to train: with one class every ranking is correct
@@ -98,6 +98,26 @@ def suitable(dataset: Dataset, kind: Kind, seed: int = 0, most: int = 1000) -> l
         for folds in range(2, min(most, classes // MIN_CLASSES) + 1)
         if all(several[held_out].any() for held_out in _KINDS[kind](classes, folds, seed))
     ]
+
+
+def check_sides(dataset: Dataset, *, halved: bool) -> None:
+    """Check that the training and the test classes suffice for meaningful scores.
+
+    Args:
+        halved: The first half of the classes trains; only for the message.
+
+    Raises:
+        DataError: If they do not, such as a single class.
+    """
+    train, classes = dataset.train_classes, len(dataset.classes)
+    test_flaw = flaw(dataset, np.arange(train, classes))
+    problem = f"the test side {test_flaw}" if test_flaw else None
+    if train < MIN_CLASSES:
+        problem = f"the training side has {train or 'no'} class"
+    if problem:
+        allowed = f"at least {MIN_CLASSES} classes on each side"
+        half = "; the first half of them trains" if halved else ""
+        raise DataError(f"{dataset.root}: {problem}. Allowed: {allowed}{half}")
 
 
 def flaw(dataset: Dataset, class_ids: np.ndarray) -> str | None:

@@ -7,6 +7,8 @@ Departs: clipping, if enabled, acts in every step (the authors' only in the firs
 B batch, C classes, K branches, D embedding.
 """
 
+from typing import Literal
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -57,6 +59,10 @@ class Config(ConfigModel):
     )
     recon: Recon = Field(
         "mse", description="reconstruction error: mean square, or length (the paper)"
+    )
+    recipe: Literal["readme2022", "release2021"] = Field(
+        "readme2022",
+        description="published recipe that provides the defaults; no other effect",
     )
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ def silent(title: str) -> Callable[[int, int], None]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods with equal held-out classes, one run with other folds, one without, one other set."""
+    """Two methods with equal held-out classes, and three runs that differ in these or in images."""
     root = tmp_path_factory.mktemp("merging")
     images = draw_images(root / "images")
     other = draw_images(root / "other", classes=10)
