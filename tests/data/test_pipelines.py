@@ -73,7 +73,7 @@ RECIPES = [
         Transform(resize=281, crop="random", size=256, rotation=10), DREML_2018, id="dreml 2018"
     ),
     pytest.param(published("drml", "cub"), DRML, id="drml"),
-    pytest.param(published("drml", "cub, first release"), DRML_FIRST, id="drml, first release"),
+    pytest.param(published("drml", "cub, release2021"), DRML_FIRST, id="drml, first release"),
     *[
         pytest.param(published(name, "cub"), PLAIN, id=name)
         for name in ("idml", "rcdml", "dcml", "proxy_anchor", "margin")
