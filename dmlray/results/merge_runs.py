@@ -1,4 +1,4 @@
-"""Merge finished runs of any methods and sizes: concatenation of unit embeddings, or more."""
+"""Merge finished runs of any methods and sizes: concatenation, greedy selection, PCA."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -31,19 +31,19 @@ Counting = Callable[[str], Callable[[int, int], None]]
 
 
 def merge(plan: Merge, folder: RunFolder, runtime: Runtime, counting: Counting) -> Scores:
-    """Scores of the merged runs; `counting(title)` gives what is told (done, all) of each stage.
+    """Score the merged runs; `counting(title)` returns a callback (done, total) for each stage.
 
     Raises:
-        DmlrayError: As `check` says.
+        DmlrayError: As in `check`.
     """
     members, labels = check(plan)
     folder.make()
     remarks = []
     if plan.greedy:
-        members, remark = _chosen(members, folder, runtime, counting)
+        members, remark = _select_greedily(members, folder, runtime, counting)
         remarks.append(remark)
     if plan.projects:
-        return _projected(plan, members, labels, remarks, folder, runtime, counting)
+        return _project(plan, members, labels, remarks, folder, runtime, counting)
     depths = members[0].plan.protocol.depths(len(labels))
     factors = [member.weight for member in members]
     parts = [member.embeddings() for member in members]
@@ -52,10 +52,10 @@ def merge(plan: Merge, folder: RunFolder, runtime: Runtime, counting: Counting) 
 
 
 def check(plan: Merge) -> tuple[list[Member], Tensor]:
-    """The members, and the labels (N,) of the test images that all of them were scored on.
+    """Load the members, and the labels (N,) of the test images that all were scored on.
 
     Raises:
-        DmlrayError: If there is a run that cannot be merged with the others.
+        DmlrayError: If a run cannot be merged with the others.
     """
     weights = plan.weights or (1.0,) * len(plan.runs)
     pairs = zip(plan.runs, weights, strict=True)
@@ -68,7 +68,7 @@ def check(plan: Merge) -> tuple[list[Member], Tensor]:
 
 
 def _check_held_out(members: Sequence[Member]) -> None:
-    """Greedy choice needs classes that no member trained on and that are no test classes."""
+    """Check that all members held out the same validation classes, as greedy selection needs."""
     for member in members:
         if member.plan.protocol.selection != "validation":
             rule = f"protocol.selection={member.plan.protocol.selection}"
@@ -78,14 +78,20 @@ def _check_held_out(members: Sequence[Member]) -> None:
         problem = "the runs held out different classes. Allowed: runs of one protocol.fold"
         raise ConfigError("--greedy", [problem])
     plan = members[0].plan
-    cut = plan.protocol
-    folds.check(load_dataset(plan), cut.split, cut.fold_count, cut.split_seed, [cut.fold])
+    protocol = plan.protocol
+    folds.check(
+        load_dataset(plan),
+        protocol.split,
+        protocol.fold_count,
+        protocol.split_seed,
+        [protocol.fold],
+    )
 
 
-def _chosen(
+def _select_greedily(
     members: list[Member], folder: RunFolder, runtime: Runtime, counting: Counting
 ) -> tuple[list[Member], str]:
-    """The members that help on the classes that none of them trained on, and how that was done."""
+    """Select members by their score on the common validation classes; also return a remark."""
     validation = _validation(members[0])
     rows = _Embedder(folder, runtime, counting).all(members, validation, "validation")
     protocol = members[0].plan.protocol
@@ -102,7 +108,7 @@ def _chosen(
     return [members[number] for number in numbers], f"members chosen greedily ({how}): {names}"
 
 
-def _projected(
+def _project(
     plan: Merge,
     members: list[Member],
     labels: Tensor,
@@ -111,7 +117,7 @@ def _projected(
     runtime: Runtime,
     counting: Counting,
 ) -> Scores:
-    """PCA of the concatenation, fitted on training classes; the embeddings are written too."""
+    """Score the PCA of the concatenation, fitted on training classes; write the embeddings."""
     train = folds.train_subset(load_dataset(members[0].plan))
     rows = _Embedder(folder, runtime, counting).all(members, train, "train")
     factors = [member.weight**0.5 for member in members]
@@ -128,8 +134,8 @@ def _projected(
 
 
 def _weights(plan: Merge) -> list[str]:
-    said = ", ".join(f"{weight:g}" for weight in plan.weights)
-    return [f"cosines of the runs weighted {said}"] if said else []
+    weights = ", ".join(f"{weight:g}" for weight in plan.weights)
+    return [f"cosines of the runs weighted {weights}"] if weights else []
 
 
 def _validation(member: Member) -> Subset:
@@ -140,7 +146,7 @@ def _validation(member: Member) -> Subset:
 
 @dataclass(frozen=True)
 class _Embedded:
-    """What a file of embeddings was made from, by the SHA-256 of the member's, and its own."""
+    """SHA-256 of the member's test embeddings and of a file of further embeddings by it."""
 
     member: Sha256 | None
     sha256: Sha256
@@ -151,33 +157,33 @@ _EMBEDDED = TypeAdapter(_Embedded)
 
 @dataclass(frozen=True)
 class _Embedder:
-    """Embeds images that no run folder holds; what is there already is not made again."""
+    """Embed further images with the members; existing files are reused."""
 
     folder: RunFolder
     runtime: Runtime
     counting: Counting
 
     def all(self, members: Sequence[Member], subset: Subset, name: str) -> list[Tensor]:
-        """Unit rows (N, D) of `subset` by each member."""
+        """Return the unit rows (N, D) of `subset` of each member."""
         count = self.counting(f"embedding {name} images, members")
-        found = []
+        rows = []
         for number, member in enumerate(members):
             count(number, len(members))
-            found.append(self._one(member, subset, name))
+            rows.append(self._one(member, subset, name))
         count(len(members), len(members))
-        return found
+        return rows
 
     def _one(self, member: Member, subset: Subset, name: str) -> Tensor:
         folder = self.folder.path / "embeddings"
-        runtime = hashlib.sha256(str(member.folder.path).encode("utf-8", "surrogateescape"))
-        file = folder / f"{member.folder.path.name[:40]}_{runtime.hexdigest()[:12]}_{name}.npy"
+        digest = hashlib.sha256(str(member.folder.path).encode("utf-8", "surrogateescape"))
+        file = folder / f"{member.folder.path.name[:40]}_{digest.hexdigest()[:12]}_{name}.npy"
         shape = (len(subset), member.scores.embedding_size)
         try:
             known = read_checked(file.with_suffix(".json"), _EMBEDDED)
             if known == _Embedded(member.scores.embeddings_sha256, known.sha256):
                 return torch.from_numpy(read_embeddings(file, shape, known.sha256))
         except (FileNotFoundError, ValueError):
-            pass  # not there, or damaged: made again
+            pass  # missing or damaged: made again
         except OSError as error:
             raise DataError(f"{file}: {reason(error)}; delete {folder} and --resume") from None
         training = load_finished(member.plan, member.folder, self.runtime)

@@ -1,4 +1,4 @@
-"""Means over folds and seeds: nothing counted twice, each with what it depends on."""
+"""Means over folds and seeds, with half-widths and protocol."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -99,9 +99,8 @@ def test_what_is_missing_or_damaged_is_told_and_never_averaged_over(
     with pytest.raises(RunError, match=r"001/embeddings.npy: is damaged"):
         score_members(folds, folder)
     metrics_log = folder.member(2).metrics
-    metrics_log.write_bytes(
-        metrics_log.read_bytes().partition(b"\n")[2]
-    )  # which epoch was best is unsure
+    # Without the first line the best epoch is undefined.
+    metrics_log.write_bytes(metrics_log.read_bytes().partition(b"\n")[2])
     with pytest.raises(RunError, match=r"002/metrics.jsonl: is missing or damaged"):
         score_members(folds, folder)
     metrics_log.unlink()

@@ -1,4 +1,4 @@
-"""Finished runs of any method are merged if they were scored on the same images."""
+"""Merging of finished runs that were scored on the same images."""
 
 import hashlib
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def silent(title: str) -> Callable[[int, int], None]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods of two sizes that held out the same classes, one that held out one, one none."""
+    """Two methods with equal held-out classes, and three runs that differ in these or in images."""
     root = tmp_path_factory.mktemp("merging")
     images = draw_images(root / "images")
     other = draw_images(root / "other", classes=10)
@@ -95,7 +95,7 @@ def test_a_projection_is_fitted_on_training_classes_and_marked(
     files = sorted((tmp_path / "out" / "embeddings").glob("*_train.npy"))
     assert [np.load(file).shape for file in files] == [(48, 8), (48, 3)]
     stamps = [file.stat().st_mtime_ns for file in files]
-    assert merged("a", "b", pca=3, whiten=True) == scores  # what is embedded stays
+    assert merged("a", "b", pca=3, whiten=True) == scores  # embeddings are reused
     assert [file.stat().st_mtime_ns for file in files] == stamps
 
 
@@ -110,7 +110,7 @@ def test_greedy_chooses_on_the_classes_held_out(
 
 
 @pytest.mark.parametrize(
-    ("names", "settings", "error", "said"),
+    ("names", "settings", "error", "message"),
     [
         (("a", "other_images"), {}, DataError, r"other_images: was scored on folder .*10 cl|5 cl"),
         (("a", "last"), {"greedy": True}, ConfigError, "last held out nothing"),
@@ -128,10 +128,10 @@ def test_what_cannot_be_merged_is_told(
     names: tuple[str, ...],
     settings: dict[str, object],
     error: type[DmlrayError],
-    said: str,
+    message: str,
     merged: Callable[..., Scores],
 ) -> None:
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         merged(*names, **settings)
     assert "\n" not in str(caught.value)
 
