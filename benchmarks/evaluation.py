@@ -106,11 +106,15 @@ def _compete(contestant: str, scale: Scale) -> int:
     embeddings, labels = _draw(scale)
     if contestant == OURS:
         from dmlray.evaluation.matmul import onednn_is_exact
+        from dmlray.evaluation.metrics import standard_metrics
         from dmlray.evaluation.retrieval import retrieval_scores
+        from dmlray.evaluation.task import RetrievalTask
 
         onednn_is_exact()  # once per process, as faiss's own loading below
         start = _begin()
-        scores = retrieval_scores(embeddings, labels, scale.recall_at)
+        scores = retrieval_scores(
+            embeddings, RetrievalTask(labels), standard_metrics(scale.recall_at)
+        )
     else:
         from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 

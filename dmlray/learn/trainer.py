@@ -35,6 +35,7 @@ from dmlray.learn.optimizer import build
 from dmlray.learn.precision import Arithmetic, arithmetic
 from dmlray.learn.process_group import ALONE, Team
 from dmlray.learn.random_layers import keep_generators_equal
+from dmlray.learn.retrieval_task import task_of
 from dmlray.methods import Learner
 from dmlray.plans.experiment import FOLDS, Experiment
 from dmlray.plans.run_folder import RunFolder
@@ -245,9 +246,9 @@ class Training:
             problem = f"{broken} of {len(embeddings)} embeddings are not finite"
             cause = "weights or BatchNorm's statistics have grown too large"
             raise RunError(f"{self.folder}: {problem}: {cause}; try a smaller optimizer.lr")
-        labels = torch.as_tensor(subset.labels, device=embeddings.device)
-        depths = self.plan.protocol.depths(len(subset))
-        return embeddings, retrieval_scores(embeddings, labels, depths)
+        task = task_of(subset)
+        metrics = self.plan.protocol.retrieval_metrics(task.neighbours)
+        return embeddings, retrieval_scores(embeddings, task, metrics)
 
     def _validate(self) -> dict[str, float]:
         if self.task.validation is None:

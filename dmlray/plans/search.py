@@ -103,7 +103,8 @@ class Search:
 
     def identity(self) -> dict[str, str]:
         """What may not change while a study goes on; images may move, and trials be added."""
-        flat = {key: json.dumps(value) for key, value in self.base().items() if key != "data.root"}
+        free = ("data.root", "protocol.extra_metrics")  # the latter is only reported
+        flat = {key: json.dumps(value) for key, value in self.base().items() if key not in free}
         space = {f"space.{key}": text for key, text in as_text(self.ranges).items()}
         return {"metric": json.dumps(self.metrics), **space, **flat}
 
@@ -150,9 +151,21 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     ranges, fixed = read_ranges(source, said, inherited, kinds)
     if fixed.values:
         experiment = resolve(source, [Voice("", flatten(experiment.document())), fixed]).experiment
+    experiment = _with_metrics(source, experiment, settings)
     if found := mistakes(experiment, ranges, settings, said):
         raise ConfigError(source, found)
     return Search(experiment, ranges, settings)
+
+
+def _with_metrics(source: str, experiment: Experiment, settings: Settings) -> Experiment:
+    """The experiment with all scores among its metrics that the search seeks after the first."""
+    protocol, sought = experiment.protocol, (settings.metric or ())[1:]
+    missing = [name for name in sought if name not in (*COSTS, *protocol.metrics)]
+    if not missing:
+        return experiment
+    return override(
+        experiment, source, {"protocol.extra_metrics": [*protocol.extra_metrics, *missing]}
+    )
 
 
 def _divided(command_line: Voice) -> tuple[Voice, Voice]:

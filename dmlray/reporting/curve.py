@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from dmlray.reporting.tables import COLUMNS
+from dmlray.evaluation.metrics import label as label_of
 from dmlray.scores import Scores
 
 WIDTH, HEIGHT = 640, 360  # pixels
@@ -93,5 +93,5 @@ def document(scores: Scores) -> dict[str, Any]:
 
 def _line(name: str, scores: Scores) -> Line:
     values = tuple(metrics[name] for metrics in scores.curve)
-    label = f"{COLUMNS[name]} {values[-1]:.1%}"
+    label = f"{label_of(name)} {values[-1]:.1%}"
     return Line(label, COLOURS[name], values, scores.zero_shot.get(name))

@@ -3,6 +3,7 @@
 import html
 
 from dmlray.atomic_files import write_json, write_text
+from dmlray.evaluation.metrics import label, tabled
 from dmlray.plans.run_folder import RunFolder
 from dmlray.printable import printable
 from dmlray.reporting.curve import (
@@ -18,7 +19,7 @@ from dmlray.reporting.curve import (
     plot_of,
 )
 from dmlray.reporting.picture import picture, write_picture
-from dmlray.reporting.tables import COLUMNS, protocol
+from dmlray.reporting.tables import protocol
 from dmlray.reporting.tensorboard import TensorBoard
 from dmlray.scores import Scores, percent
 
@@ -53,8 +54,8 @@ def page(title: str, scores: Scores) -> str:
     """The page as HTML; it loads nothing."""
     sizes: list[object] = list(range(1, len(scores.curve) + 1)) or ["all"]
     rows = zip(sizes, scores.curve or [scores.metrics], strict=True)
-    names = [name for name in COLUMNS if name in scores.metrics]
-    head = "".join(f"<th>{_text(COLUMNS[name])}</th>" for name in names)
+    names = tabled(scores.metrics)
+    head = "".join(f"<th>{_text(label(name))}</th>" for name in names)
     body = "".join(
         f"<tr><td>{size}</td>"
         + "".join(f"<td>{percent(metrics, name)}</td>" for name in names)

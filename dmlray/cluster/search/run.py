@@ -31,7 +31,6 @@ from dmlray.learn.trainer import Place
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.plans.search_settings import SCORES
 from dmlray.reporting.progress import Display
 from dmlray.reporting.search_report import Findings
 
@@ -143,7 +142,7 @@ def explained(folder: RunFolder) -> Iterator[None]:
 
 def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) -> Any:
     """The function that Tune calls with {number, values}; it reports metrics per epoch."""
-    columns = tuple(dict.fromkeys((*SCORES, *plan.metrics)))
+    columns = tuple(dict.fromkeys((*plan.metrics, *plan.experiment.protocol.metrics)))
 
     def train(experiment: Experiment, place: RunFolder, report: Report) -> None:
         if resources.spread:
