@@ -119,7 +119,7 @@ class RetrievalTask:
 
 
 def _check_chosen(name: str, chosen: Tensor, images: int) -> None:
-    if chosen.ndim != 1 or not len(chosen) or chosen.is_floating_point():
+    if chosen.ndim != 1 or not len(chosen) or chosen.dtype != torch.int64:
         problem = f"{chosen.dtype} of shape {tuple(chosen.shape)} is not allowed"
         raise DataError(f"{name}: {problem}. Allowed: indices of at least one image")
     if not 0 <= int(chosen.min()) <= int(chosen.max()) < images:

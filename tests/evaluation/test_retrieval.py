@@ -27,20 +27,23 @@ from tests.golden_vectors import files, load
 def test_equals_the_definition(seed, count, ties, double, rows_per_block):
     embeddings = (slow.rows_with_ties if ties else slow.unit_rows)(seed, count)
     embeddings = embeddings.double() if double or not ties else embeddings
-    labels, depths = slow.unequal_labels(seed, count), (1, 2, 7, count - 1)
+    task, depths = RetrievalTask(slow.unequal_labels(seed, count)), (1, 2, 7, count - 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ROWS", rows_per_block)
-        found = retrieval_scores(embeddings, RetrievalTask(labels), standard_metrics(depths))
-    assert found == pytest.approx(slow.scores(embeddings, labels, depths), abs=1e-12)
+        found = retrieval_scores(embeddings, task, slow.names(depths))
+        standard = retrieval_scores(embeddings, task, standard_metrics(depths))
+    assert found == pytest.approx(slow.scores(embeddings, task, depths), abs=1e-12)
+    assert standard == {name: found[name] for name in standard}
 
 
 @pytest.mark.parametrize("draw", [slow.rows_with_ties, slow.unit_rows])
 def test_recall_deeper_than_the_largest_class_equals_the_definition(draw):
     embeddings = draw(5, 90).double()
-    labels = torch.arange(90) // 2 % 43  # pairs and few larger classes
+    task = RetrievalTask(torch.arange(90) // 2 % 43)  # pairs and few larger classes
     depths = (1, 4, 10, 50, 89)
-    found = retrieval_scores(embeddings, RetrievalTask(labels), standard_metrics(depths))
-    assert found == pytest.approx(slow.scores(embeddings, labels, depths), abs=1e-12)
+    expected = slow.scores(embeddings, task, depths)
+    found = retrieval_scores(embeddings, task, standard_metrics(depths))
+    assert found == pytest.approx({name: expected[name] for name in found}, abs=1e-12)
 
 
 def test_images_alone_in_their_class_are_gallery_but_no_query():

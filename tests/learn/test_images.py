@@ -18,8 +18,8 @@ from dmlray.learn.trainer import Place, load_dataset
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.results.finished_runs import test_task as task_of
 from dmlray.results.finished_runs import members_of
+from dmlray.results.finished_runs import test_task as task_of
 from dmlray.scores import Scores
 from tests.toy_data import draw_images, toy_words
 
