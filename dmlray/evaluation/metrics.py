@@ -1,5 +1,7 @@
 """METRICS: every score of embeddings that dmlray computes. One entry makes a metric reachable.
 
+Formulas and sources are in docs/metrics.md.
+
 Letters: B queries of a block, W nearest items that are looked at, K neighbours that a name holds,
 R items of a query's class that count, N images.
 """
@@ -67,8 +69,9 @@ class Metric:
 class RetrievalMetric(Metric):
     """A mean over queries. `compute(ranked, K)` gives each query's value or terms of it: (B, ...).
 
-    `needs` says what must be known of each query: the rank of its `first` hit, if that is below K;
-    the hits among its K `nearest`; or those among the R nearest (`class`).
+    `needs` says what must be known of each query: the rank of its `first` hit, if that is below K
+    (without K: in any case); the hits among its K `nearest`; or those among the R nearest
+    (`class`).
     """
 
     compute: Callable[[Ranked, int], Tensor]
@@ -119,6 +122,13 @@ _ENTRIES: tuple[Metric, ...] = (
     ),
     RetrievalMetric(
         "mean_average_precision_at_K", "mAP@K", compute=_average_precision, needs="nearest"
+    ),
+    RetrievalMetric("cmc_at_K", "CMC@K", compute=lambda ranked, k: ranked.first < k, needs="first"),
+    RetrievalMetric(
+        "mean_reciprocal_rank",
+        "MRR",
+        compute=lambda ranked, _: 1 / (ranked.first + 1).double(),
+        needs="first",
     ),
     ClusteringMetric("nmi", "NMI", compute=normalised_mutual_information),
     ClusteringMetric("ami", "AMI", lowest=-math.inf, compute=adjusted_mutual_information),

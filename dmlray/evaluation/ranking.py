@@ -179,8 +179,9 @@ class Ranking:
         """Whether each of the nearest is a hit (B, width), and the rank of the first hit (B,)."""
         hits = self._hits(similarities, numbers, similarity)
         first = hits.int().argmax(1)
-        missed = (~hits.any(1)).nonzero().squeeze(1)
+        missed = ~hits.any(1)
         first[missed] = similarities.shape[1]
+        missed = (missed & (self.others[numbers] > 0)).nonzero().squeeze(1)
         if len(missed) and self._deepest > self.width:
             first[missed] = first_hits(similarities, self.classes, numbers, similarity, missed)
         return hits, first
@@ -193,7 +194,8 @@ class Ranking:
         best = self._best(similarities)  # (B, width + 1), rising
         _, own = _own(similarities, self.classes, numbers)
         ranks = self.width - torch.searchsorted(best[:, 1:].contiguous(), own, right=True)
-        ranks.masked_fill_(own == -torch.inf, self.width)  # hidden ones have no place
+        if self._mates is not None:  # several hidden items may be in `best`, where nothing ranks
+            ranks.masked_fill_(own == -torch.inf, self.width)
         hits = torch.zeros_like(best, dtype=torch.bool).scatter_(1, ranks, True)[:, :-1]
         counted = torch.arange(self.width, device=best.device) < self.depth[numbers, None]
         windows = _mixed(best, hits, counted, _margin(similarity, numbers, similarities))

@@ -34,6 +34,8 @@ def scores(embeddings: Tensor, task: RetrievalTask, depths: tuple[int, ...]) -> 
         row = {f"recall_at_{k}": float(any(hits[:k])) for k in depths}
         row["r_precision"] = sum(hits[:others]) / others
         row["map_at_r"] = sum(precisions[:others]) / others
+        row["mean_reciprocal_rank"] = 1 / (hits.index(True) + 1)
+        row |= {f"cmc_at_{k}": row[f"recall_at_{k}"] for k in depths}
         row |= {f"precision_at_{k}": sum(hits[:k]) / k for k in depths}
         row |= {
             f"mean_average_precision_at_{k}": sum(precisions[:k]) / min(k, others) for k in depths
@@ -44,8 +46,9 @@ def scores(embeddings: Tensor, task: RetrievalTask, depths: tuple[int, ...]) -> 
 
 def names(depths: tuple[int, ...]) -> list[str]:
     """The metrics of `scores`."""
-    families = ("precision_at_", "mean_average_precision_at_")
-    return [*standard_metrics(depths), *(f"{family}{k}" for family in families for k in depths)]
+    families = ("cmc_at_", "precision_at_", "mean_average_precision_at_")
+    deep = [f"{family}{k}" for family in families for k in depths]
+    return [*standard_metrics(depths), "mean_reciprocal_rank", *deep]
 
 
 def unit_rows(seed: int, count: int, width: int = 6) -> Tensor:

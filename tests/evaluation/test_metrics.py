@@ -1,5 +1,7 @@
 """METRICS is the one list: what it names is computed, shown and refused everywhere alike."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,12 @@ def test_other_names_are_unknown(name: str) -> None:
         retrieval_scores(torch.eye(4), RetrievalTask(torch.zeros(4)), [name])
 
 
+def test_every_metric_is_described_with_its_label() -> None:
+    text = Path("docs/metrics.md").read_text(encoding="utf-8")
+    for metric in METRICS.values():
+        assert f"| `{metric.name}` | {metric.label} |" in text
+
+
 def test_names_are_parted_by_what_they_need() -> None:
     names = ["ami", "recall_at_4", "precision_at_5", "nmi", "map_at_r"]
     assert of_retrieval(names, 4) == ("recall_at_4", "map_at_r")
@@ -63,9 +71,9 @@ def test_precisions_equal_pytorch_metric_learning_where_it_defines_them() -> Non
     """Its mAP divides by the hits that are found, ours by R: the same if all are looked at."""
     embeddings = slow.unit_rows(3, 300, 16)
     labels = torch.from_numpy(np.random.default_rng(3).geometric(0.05, 300))
-    names = ("precision_at_1", "mean_average_precision")
+    names = ("precision_at_1", "mean_average_precision", "mean_reciprocal_rank")
     theirs = AccuracyCalculator(include=names, k=299).get_accuracy(embeddings, labels)
-    ours = ["precision_at_1", "mean_average_precision_at_299"]
+    ours = ["precision_at_1", "mean_average_precision_at_299", "mean_reciprocal_rank"]
     found = retrieval_scores(embeddings, RetrievalTask(labels), ours)
     assert list(found.values()) == pytest.approx([theirs[name] for name in names], abs=1e-5)
 

@@ -123,22 +123,24 @@ def test_merges_and_folds_have_it(plan: Experiment, ensemble: list[Member], tmp_
 def test_a_new_metric_is_one_entry(
     plan: Experiment, ensemble: list[Member], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mean_rank = RetrievalMetric(
-        "reciprocal_rank",
-        "1/rank",
-        compute=lambda ranked, _: 1 / (ranked.first + 1.0),
+    entry = RetrievalMetric(
+        "discounted_gain",
+        "DCG of the first hit",
+        compute=lambda ranked, _: 1 / (ranked.first + 2).double().log2(),
         needs="first",
     )
-    monkeypatch.setitem(METRICS, mean_rank.name, mean_rank)
-    changes = {"protocol.extra_metrics": ["reciprocal_rank"], "protocol.metric": "reciprocal_rank"}
+    monkeypatch.setitem(METRICS, entry.name, entry)
+    changes = {"protocol.extra_metrics": ["discounted_gain"], "protocol.metric": "discounted_gain"}
     asked, task = override(plan, "test", changes).protocol, task_of(ensemble)
-    for size in ensemble_curve(ensemble, task, asked, PLACE.device):
-        assert 0 < size["reciprocal_rank"] < 1
+    curve = ensemble_curve(ensemble, task, asked, PLACE.device)
+    assert "<th>DCG of the first hit</th>" in page("x", joined(ensemble, curve[-1], []))
     rows = ensemble[0].embeddings().double()
     order = (rows @ rows.T).fill_diagonal_(-torch.inf).argsort(dim=1, descending=True)
     first = (task.labels[order] == task.labels[:, None]).int().argmax(1) + 1
     found = retrieval_scores(rows, task, asked.retrieval_metrics(task.neighbours))
-    assert found["reciprocal_rank"] == pytest.approx(float(np.mean(1 / first.numpy())))
+    expected = float(np.mean(1 / np.log2(first.numpy() + 1)))
+    assert found["discounted_gain"] == pytest.approx(expected)
+    assert curve[0]["discounted_gain"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
