@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dmlray.evaluation.metrics import label, tabled
 from dmlray.printable import printable, wrapped
-from dmlray.scores import Part, Scores, percent
+from dmlray.scores import ScorePart, Scores, percent
 
 
 def print_table(
@@ -64,7 +64,7 @@ def held_out_lines(scores: Scores) -> list[str]:
     ]
 
 
-def _named(scores: Scores) -> list[tuple[str, Part]]:
+def _named(scores: Scores) -> list[tuple[str, ScorePart]]:
     folds = bool(scores.concatenated)
     return [
         (f"fold {number}" if folds else f"seed {part.seed}", part)

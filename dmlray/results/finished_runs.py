@@ -17,13 +17,13 @@ from dmlray.evaluation.metrics import of_clustering
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.evaluation.task import RetrievalTask
 from dmlray.file_reading import reason
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.embedding_files import read_embeddings
 from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.run import scores_of
-from dmlray.learn.trainer import load_dataset
 from dmlray.plans.config_sources import differences
 from dmlray.plans.ensemble import Ensemble, read_ensemble
-from dmlray.plans.experiment import Experiment, Protocol
+from dmlray.plans.experiment import Experiment, ProtocolConfig
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
@@ -143,7 +143,9 @@ def check_one_test_set(members: Sequence[Member]) -> None:
             )
 
 
-def all_scores(embeddings: Tensor, task: RetrievalTask, protocol: Protocol) -> dict[str, float]:
+def all_scores(
+    embeddings: Tensor, task: RetrievalTask, protocol: ProtocolConfig
+) -> dict[str, float]:
     """All metrics of `protocol` for unit rows (N, D); k-means runs on their device."""
     retrieved = retrieval_scores(embeddings, task, protocol.retrieval_metrics(task.neighbours))
     return retrieved | clustering_scores(embeddings, task.labels, protocol.clustering_metrics)
@@ -152,7 +154,7 @@ def all_scores(embeddings: Tensor, task: RetrievalTask, protocol: Protocol) -> d
 def ensemble_curve(
     members: Sequence[Member],
     task: RetrievalTask,
-    protocol: Protocol,
+    protocol: ProtocolConfig,
     device: torch.device,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:

@@ -15,8 +15,8 @@ from dmlray.evaluation.metrics import METRICS, RetrievalMetric
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import metrics_log
 from dmlray.learn.preflight import preflight
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.merge import Merge
@@ -31,7 +31,7 @@ from dmlray.results.merge_runs import merge
 from dmlray.scores import Scores, read_scores
 from tests.toy_data import draw_images, toy_words
 
-PLACE = Place(torch.device("cpu"))
+RUNTIME = Runtime(torch.device("cpu"))
 RETRIEVED = ["precision_at_3", "mean_average_precision_at_3"]
 CLUSTERED = ["ami", "pairwise_f1"]
 LABELS = ["Precision@3", "mAP@3", "AMI", "pairwise F1"]
@@ -55,7 +55,7 @@ def ensemble(plan: Experiment, tmp_path_factory: pytest.TempPathFactory) -> list
     """Two finished members."""
     whole, folder = Ensemble(plan, 2, "seed"), RunFolder(tmp_path_factory.mktemp("runs") / "run")
     for index in range(2):
-        job(whole.member(index), folder.member(index), lambda epoch: None, PLACE)
+        run_training(whole.member(index), folder.member(index), lambda epoch: None, RUNTIME)
     return [member_of(whole, folder, index) for index in range(2)]
 
 
@@ -82,7 +82,7 @@ def test_ensembles_of_every_size_have_it(ensemble: list[Member], tmp_path: Path)
     task, protocol = task_of(ensemble), ensemble[0].plan.protocol
     sizes: list[tuple[int, int]] = []
     curve = ensemble_curve(
-        ensemble, task, protocol, PLACE.device, lambda *count: sizes.append(count)
+        ensemble, task, protocol, RUNTIME.device, lambda *count: sizes.append(count)
     )
     assert sizes == [(1, 2), (2, 2)]
     rows = torch.cat([member.embeddings() for member in ensemble], 1)
@@ -91,8 +91,8 @@ def test_ensembles_of_every_size_have_it(ensemble: list[Member], tmp_path: Path)
     assert {name: curve[1][name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert curve[0] == pytest.approx(ensemble[0].scores.metrics, abs=1e-6)
     merger = Merger(task, protocol, 1, False)
-    assert len(merger.grow(ensemble[:1])) == 1
-    for grown, at_once in zip(merger.grow(ensemble), curve, strict=True):
+    assert len(merger.add(ensemble[:1])) == 1
+    for grown, at_once in zip(merger.add(ensemble), curve, strict=True):
         assert grown == pytest.approx(at_once, abs=1e-6)
     scores = joined(ensemble, curve[-1], [])
     write_ensemble(RunFolder(tmp_path), Scores(**{**vars(scores), "curve": curve}))
@@ -109,12 +109,12 @@ def test_merges_and_folds_have_it(plan: Experiment, ensemble: list[Member], tmp_
     for options in ({}, {"pca": 3}, {"greedy": True}):
         settings = Merge(runs, **options)  # type: ignore[arg-type]
         folder = RunFolder(tmp_path / "_".join(options))
-        scores = merge(settings, folder, PLACE, lambda title: lambda done, total: None)
+        scores = merge(settings, folder, RUNTIME, lambda title: lambda done, total: None)
         assert {*RETRIEVED, *CLUSTERED} < scores.metrics.keys() and scores.clustering
     folds = Ensemble(override(plan, "test", {"protocol.folds": 3}), 3, "fold")
     for index in range(3):
         place = RunFolder(tmp_path / "cv").member(index)
-        job(folds.member(index), place, lambda epoch: None, PLACE)
+        run_training(folds.member(index), place, lambda epoch: None, RUNTIME)
     averaged = score_members(folds, RunFolder(tmp_path / "cv"))
     assert {*RETRIEVED, *CLUSTERED} < averaged.concatenated.keys()
     assert {*RETRIEVED, *CLUSTERED} < averaged.half_width.keys()
@@ -132,7 +132,7 @@ def test_a_new_metric_is_one_entry(
     monkeypatch.setitem(METRICS, entry.name, entry)
     changes = {"protocol.extra_metrics": ["discounted_gain"], "protocol.metric": "discounted_gain"}
     asked, task = override(plan, "test", changes).protocol, task_of(ensemble)
-    curve = ensemble_curve(ensemble, task, asked, PLACE.device)
+    curve = ensemble_curve(ensemble, task, asked, RUNTIME.device)
     assert "<th>DCG of the first hit</th>" in page("x", joined(ensemble, curve[-1], []))
     rows = ensemble[0].embeddings().double()
     order = (rows @ rows.T).fill_diagonal_(-torch.inf).argsort(dim=1, descending=True)

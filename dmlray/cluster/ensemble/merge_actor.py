@@ -6,15 +6,15 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from dmlray.cluster.error_messages import told
-from dmlray.cluster.resources import Cluster, living
+from dmlray.cluster.error_messages import as_dmlray_error
+from dmlray.cluster.resources import Cluster, current_cluster
 from dmlray.errors import RunError
 from dmlray.evaluation.clustering import prefix_clusterings
 from dmlray.evaluation.incremental import MOST_IMAGES, Growing
 from dmlray.evaluation.task import RetrievalTask
 from dmlray.learn.device import device_of, set_threads
 from dmlray.plans.ensemble import Ensemble
-from dmlray.plans.experiment import Protocol
+from dmlray.plans.experiment import ProtocolConfig
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.run_report import write_ensemble
 from dmlray.results.finished_runs import Member, ensemble_curve, joined, member_of, test_task
@@ -28,31 +28,33 @@ Curve = list[dict[str, float]]
 class Merger:
     """Adds the members' embeddings in order and scores the ensemble at every size."""
 
-    def __init__(self, task: RetrievalTask, protocol: Protocol, threads: int, gpu: bool) -> None:
+    def __init__(
+        self, task: RetrievalTask, protocol: ProtocolConfig, threads: int, gpu: bool
+    ) -> None:
         set_threads(threads)
         self._device = device_of(gpu)
         self._task, self._protocol = task, protocol
-        self._growing: Growing | None = None
+        self._ensemble: Growing | None = None
         self._curve: Curve = []
 
-    def grow(self, members: list[Member]) -> Curve:
+    def add(self, members: list[Member]) -> Curve:
         """Add the members after those that were added; scores of the first 1, 2, ..., L."""
         names, done = self._protocol.clustering_metrics, len(self._curve)
-        if not self._growing:
+        if not self._ensemble:
             metrics = self._protocol.retrieval_metrics(self._task.neighbours)
-            self._growing = Growing(self._task, metrics)
+            self._ensemble = Growing(self._task, metrics)
         rows = [member.embeddings() for member in members]
         clusterings = prefix_clusterings(rows, self._task.labels, names, first=done + 1)
         for member, clustered in zip(rows[done:], clusterings, strict=True):
-            self._curve.append(self._growing.add(member) | clustered)
+            self._curve.append(self._ensemble.add(member) | clustered)
         return self._curve
 
     def at_once(self, members: list[Member]) -> Curve:
-        """The same block by block, for more images than `grow` has memory for."""
+        """The same block by block, for more images than `add` has memory for."""
         return ensemble_curve(members, self._task, self._protocol, self._device)
 
 
-class Merging:
+class EnsembleMerge:
     """The driver's side: hands finished members to the merger, whichever order they end in."""
 
     def __init__(self, plan: Ensemble, folder: RunFolder) -> None:
@@ -61,12 +63,12 @@ class Merging:
         self._merger: Any = None
         self._task: RetrievalTask | None = None
 
-    def over(self, index: int) -> None:
+    def on_finished(self, index: int) -> None:
         """Member `index` is finished; all that come next in order are merged meanwhile."""
         before = len(self._members)
         self._read()
         if len(self._members) > before and self._streams:
-            self._start().grow.remote(list(self._members))
+            self._start().add.remote(list(self._members))
 
     def finish(self) -> Scores:
         """Scores of the whole ensemble and its curve over sizes."""
@@ -97,14 +99,14 @@ class Merging:
         test_task(self._members)  # of one test set all the same, whoever wrote these folders
         for _ in range(_TRIES):
             merger = self._start()
-            work = merger.grow if self._streams else merger.at_once
+            work = merger.add if self._streams else merger.at_once
             try:
                 curve: Curve = ray.get(work.remote(self._members))
                 return curve
             except RayActorError:
                 self._merger = None  # the files are still there
             except RayTaskError as error:
-                raise told(error.cause) from None
+                raise as_dmlray_error(error.cause) from None
         raise RunError("the merging actor died again and again")
 
     def _start(self) -> Any:
@@ -112,7 +114,7 @@ class Merging:
             if self._task is None:
                 self._task = test_task(self._members)
             protocol = self._plan.experiment.protocol
-            cpus, gpu = (0, False) if self._streams else _resources(living())
+            cpus, gpu = (0, False) if self._streams else _resources(current_cluster())
             actor = ray.remote(Merger).options(num_cpus=cpus, num_gpus=int(gpu))
             self._merger = actor.remote(self._task, protocol, max(1, cpus), gpu)
         return self._merger
@@ -132,4 +134,4 @@ def _resources(cluster: Cluster) -> tuple[int, bool]:
 
 def merge_members(plan: Ensemble, folder: RunFolder) -> Scores:
     """Scores of a finished ensemble, from its members' files."""
-    return Merging(plan, folder).finish()
+    return EnsembleMerge(plan, folder).finish()
