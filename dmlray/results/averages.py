@@ -25,6 +25,7 @@ from dmlray.results.finished_runs import (
     Member,
     all_scores,
     check_one_test_set,
+    distinct,
     joint_fingerprint,
     member_of,
 )
@@ -61,6 +62,8 @@ def joint(plan: Ensemble, scores: Sequence[Scores]) -> Scores:
         split=protocol.cut() if plan.vary == "fold" else scores[0].split,
         split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
         embeddings_sha256=None,  # of one member
+        precision=distinct(part.precision for part in scores),
+        computed_on=distinct(part.computed_on for part in scores),
     )
 
 
