@@ -13,16 +13,17 @@ from dmlray.data import folds
 from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import DataError, RunError
-from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.file_reading import reason
 from dmlray.learn import metrics_log, run
 from dmlray.learn.class_split import load_dataset
 from dmlray.learn.embedding_files import read_embeddings
+from dmlray.learn.retrieval_task import task_of
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import (
     Member,
+    all_scores,
     check_one_test_set,
     distinct,
     joint_fingerprint,
@@ -110,9 +111,9 @@ def _check_splits(dataset: Dataset, members: Sequence[Member]) -> None:
 
 
 def _concatenated(plan: Ensemble, dataset: Dataset, members: Sequence[Member]) -> dict[str, float]:
-    labels = torch.as_tensor(test_subset(dataset).labels)
+    task = task_of(test_subset(dataset))
     embeddings = concatenated([_load(member) for member in members])
-    return retrieval_scores(embeddings, labels, plan.experiment.protocol.depths(len(labels)))
+    return all_scores(embeddings, task, plan.experiment.protocol)
 
 
 def _load(member: Member) -> np.ndarray:

@@ -10,17 +10,25 @@ from torch import Tensor
 
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError, RunError
+from dmlray.evaluation import clustering
+from dmlray.evaluation.clustering import Progress, clustering_scores, prefix_clusterings
+from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.metrics import of_clustering
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.file_reading import reason
 from dmlray.learn.class_split import load_dataset
 from dmlray.learn.embedding_files import read_embeddings
+from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.run import scores_of
 from dmlray.plans.config_sources import differences
 from dmlray.plans.ensemble import Ensemble, read_ensemble
-from dmlray.plans.experiment import Experiment
+from dmlray.plans.experiment import Experiment, ProtocolConfig
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
 
+_CPU = torch.device("cpu")
 _MAY_MOVE = (("data", "root"), ("backbone", "weights"))  # paths of a member's plan
 
 
@@ -103,8 +111,8 @@ def training_of(folder: RunFolder, weight: float = 1.0) -> Member:
     return Member(folder, plan, scores_of(folder, plan), weight)
 
 
-def test_labels(members: Sequence[Member]) -> Tensor:
-    """Return the labels (N,) of the test images that all members share.
+def test_task(members: Sequence[Member]) -> RetrievalTask:
+    """What is searched for in what among the test images, which all members share.
 
     Raises:
         DataError: If members were scored on different images, or the images have changed since.
@@ -117,7 +125,7 @@ def test_labels(members: Sequence[Member]) -> Tensor:
             f"{first.folder}: was scored on {_test_set(first.scores)}, but the images there are "
             f"now {dataset.fingerprint}. Allowed: the images that the runs were scored on"
         )
-    return torch.as_tensor(test_subset(dataset).labels)
+    return task_of(test_subset(dataset))
 
 
 def check_one_test_set(members: Sequence[Member]) -> None:
@@ -133,6 +141,39 @@ def check_one_test_set(members: Sequence[Member]) -> None:
                 f"{other.folder}: was scored on {_test_set(other.scores)}, "
                 f"{first.folder} on {_test_set(first.scores)}. Allowed: runs of one test set"
             )
+
+
+def all_scores(
+    embeddings: Tensor, task: RetrievalTask, protocol: ProtocolConfig
+) -> dict[str, float]:
+    """All metrics of `protocol` for unit rows (N, D); k-means runs on their device."""
+    retrieved = retrieval_scores(embeddings, task, protocol.retrieval_metrics(task.neighbours))
+    return retrieved | clustering_scores(embeddings, task.labels, protocol.clustering_metrics)
+
+
+def ensemble_curve(
+    members: Sequence[Member],
+    task: RetrievalTask,
+    protocol: ProtocolConfig,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> list[dict[str, float]]:
+    """All metrics of `protocol` for the ensembles of the first 1, 2, ..., L members.
+
+    k-means runs on the CPU; `progress` counts the sizes that it is done with.
+    """
+    rows = [member.embeddings() for member in members]
+    weights = [member.weight for member in members]
+    metrics, found = protocol.retrieval_metrics(task.neighbours), protocol.clustering_metrics
+    curve = prefix_scores(rows, task, metrics, weights=weights, device=device)
+    if not found:
+        return curve
+    clusterings = prefix_clusterings(rows, task.labels, found, weights)
+    for size, scores in enumerate(clusterings, 1):
+        curve[size - 1] |= scores
+        if progress:
+            progress(size, len(members))
+    return curve
 
 
 def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[str]) -> Scores:
@@ -153,7 +194,7 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
         remarks=list(dict.fromkeys([*member_remarks, *remarks])),
         zero_shot=scores[0].zero_shot if len({part.backbone for part in scores}) == 1 else {},
-        clustering=None,  # of one member; the embeddings are not concatenated
+        clustering=clustering.name(_CPU) if of_clustering([*metrics]) else None,
         n=1,
         half_width={},
         curve=[],

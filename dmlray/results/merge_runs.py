@@ -12,19 +12,26 @@ from dmlray.atomic_files import write_json
 from dmlray.data import folds
 from dmlray.data.folds import Subset
 from dmlray.errors import ConfigError, DataError
-from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.evaluation.ensemble_selection import greedy
 from dmlray.evaluation.pca import check_size, fit_projection
-from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.file_reading import reason
 from dmlray.json_schema import Sha256, read_checked
 from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.embedding_files import read_embeddings, write_embeddings
+from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.run import load_finished
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge
 from dmlray.plans.run_folder import RunFolder
-from dmlray.results.finished_runs import Member, joined, members_of, test_labels
+from dmlray.results.finished_runs import (
+    Member,
+    all_scores,
+    ensemble_curve,
+    joined,
+    members_of,
+    test_task,
+)
 from dmlray.scores import Scores
 
 Counting = Callable[[str], Callable[[int, int], None]]
@@ -36,23 +43,21 @@ def merge(plan: Merge, folder: RunFolder, runtime: Runtime, counting: Counting) 
     Raises:
         DmlrayError: As in `check`.
     """
-    members, labels = check(plan)
+    members, task = check(plan)
     folder.make()
     remarks = []
     if plan.greedy:
         members, remark = _select_greedily(members, folder, runtime, counting)
         remarks.append(remark)
     if plan.projects:
-        return _project(plan, members, labels, remarks, folder, runtime, counting)
-    depths = members[0].plan.protocol.depths(len(labels))
-    factors = [member.weight for member in members]
-    parts = [member.embeddings() for member in members]
-    curve = prefix_scores(parts, labels, depths, weights=factors, device=runtime.device)
+        return _project(plan, members, task, remarks, folder, runtime, counting)
+    counted = counting("k-means, ensemble sizes")
+    curve = ensemble_curve(members, task, members[0].plan.protocol, runtime.device, counted)
     return replace(joined(members, curve[-1], remarks + _weights(plan)), curve=curve)
 
 
-def check(plan: Merge) -> tuple[list[Member], Tensor]:
-    """Load the members, and the labels (N,) of the test images that all were scored on.
+def check(plan: Merge) -> tuple[list[Member], RetrievalTask]:
+    """The members, and the task on the test images that all of them were scored on.
 
     Raises:
         DmlrayError: If a run cannot be merged with the others.
@@ -64,7 +69,7 @@ def check(plan: Merge) -> tuple[list[Member], Tensor]:
         _check_held_out(members)
     elif plan.projects:
         check_size(sum(member.scores.embedding_size for member in members), plan.pca)
-    return members, test_labels(members)
+    return members, test_task(members)
 
 
 def _check_held_out(members: Sequence[Member]) -> None:
@@ -95,23 +100,22 @@ def _select_greedily(
     validation = _validation(members[0])
     rows = _Embedder(folder, runtime, counting).all(members, validation, "validation")
     protocol = members[0].plan.protocol
-    numbers, scores = greedy(
+    numbers, score = greedy(
         rows,
-        torch.as_tensor(validation.labels),
+        task_of(validation),
         protocol.metric,
-        protocol.depths(len(validation)),
         [member.weight for member in members],
         counting("members chosen"),
     )
     names = ", ".join(str(members[number].folder) for number in numbers)
-    how = f"{protocol.metric} {scores[protocol.metric]:.4f} on the classes that chose the epochs"
+    how = f"{protocol.metric} {score:.4f} on the classes that chose the epochs"
     return [members[number] for number in numbers], f"members chosen greedily ({how}): {names}"
 
 
 def _project(
     plan: Merge,
     members: list[Member],
-    labels: Tensor,
+    task: RetrievalTask,
     remarks: list[str],
     folder: RunFolder,
     runtime: Runtime,
@@ -126,7 +130,7 @@ def _project(
     tests = [member.embeddings() * f for member, f in zip(members, factors, strict=True)]
     merged = projection(tests)
     digest = write_embeddings(folder.embeddings, merged)
-    metrics = retrieval_scores(merged, labels, members[0].plan.protocol.depths(len(labels)))
+    metrics = all_scores(merged, task, members[0].plan.protocol)
     whitened = ", whitened" if plan.whiten else ""
     remark = f"PCA to {merged.shape[1]} dimensions{whitened}, fitted on the training classes"
     scores = joined(members, metrics, [*remarks, *_weights(plan), remark])

@@ -11,7 +11,9 @@ import torch
 
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import RunError
+from dmlray.evaluation.metrics import standard_metrics
 from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.learn import metrics_log
 from dmlray.learn.class_split import load_dataset
 from dmlray.learn.probe import probe
@@ -57,7 +59,9 @@ def test_folds_are_scored_apart_and_as_one(plan: Experiment, tmp_path: Path, kin
     assert scores.half_width["map_at_r"] == pytest.approx(half_width(values))
     rows = [np.load(folder.member(i).embeddings) for i in range(3)]
     labels = torch.as_tensor(unseen(load_dataset(plan)).labels)
-    whole = retrieval_scores(torch.from_numpy(np.hstack(rows)) / 3**0.5, labels, (1, 2))
+    whole = retrieval_scores(
+        torch.from_numpy(np.hstack(rows)) / 3**0.5, RetrievalTask(labels), standard_metrics((1, 2))
+    )
     assert scores.concatenated == pytest.approx(whole)
     for index, part in enumerate(scores.parts):
         lines = metrics_log.read(folder.member(index).metrics)

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
+from dmlray.evaluation.metrics import standard_metrics
 from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge, read_merge, read_weights
@@ -65,7 +67,9 @@ def concatenated(runs: Path, weights: tuple[float, float] = (1, 1)) -> dict[str,
     parts = [np.load(runs / name / "embeddings.npy") for name in ("a", "b")]
     rows = [part * weight**0.5 for part, weight in zip(parts, weights, strict=True)]
     labels = torch.arange(6).repeat_interleave(8)
-    return retrieval_scores(torch.from_numpy(np.concatenate(rows, 1)), labels, (1, 2))
+    return retrieval_scores(
+        torch.from_numpy(np.concatenate(rows, 1)), RetrievalTask(labels), standard_metrics((1, 2))
+    )
 
 
 def test_merging_is_concatenating_unit_embeddings(
