@@ -3,9 +3,9 @@
 from dmlray.api.averages import cross_validate, repeat
 from dmlray.api.datasets import prepare_data, verify_data
 from dmlray.api.ensembles import ensemble, merge
-from dmlray.api.runs import Demo, demo, doctor, evaluate, forecast, show, train, tune
+from dmlray.api.runs import Demo, demo, doctor, evaluate, plan, show, train, tune
 
 __all__ = [
-    "Demo", "cross_validate", "demo", "doctor", "ensemble", "evaluate", "forecast", "merge",
+    "Demo", "cross_validate", "demo", "doctor", "ensemble", "evaluate", "merge", "plan",
     "prepare_data", "repeat", "show", "train", "tune", "verify_data",
 ]  # fmt: skip

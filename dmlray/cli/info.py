@@ -50,7 +50,7 @@ def plan(file: Path, overrides: Sequence[str], address: str | None) -> None:
     from dmlray.reporting.progress import Display
 
     with Display() as display:
-        found = api.forecast(file, overrides, address=address, display=display)
+        found = api.plan(file, overrides, address=address, display=display)
     for line in _lines(found):
         echo_wrapped(line)
 

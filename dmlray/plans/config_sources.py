@@ -11,10 +11,13 @@ import yaml
 import dmlray
 from dmlray.errors import ConfigError
 from dmlray.file_reading import read_bytes, reason
+from dmlray.local_paths import local_path
 from dmlray.plans.validation_errors import nearest
 from dmlray.plans.yaml_reader import compose, key_of, plain
 from dmlray.printable import shortened
 
+Overrides = Mapping[str, Any] | Sequence[str]  # dotted key -> value, or `key=value` words
+Source = str | Path | Mapping[str, Any]  # a YAML file, or what one holds
 _LARGEST = 1 << 20  # bytes of a file
 _MOST_KEYS = 2000  # of a file
 
@@ -47,6 +50,44 @@ class Voice:
     def only(self, kept: Callable[[str], bool]) -> "Voice":
         """Without the values of all other keys."""
         return replace(self, values={key: v for key, v in self.values.items() if kept(key)})
+
+
+def read_source(source: Source | None, name: str) -> Voice:
+    """Read a YAML file, or take what one would hold.
+
+    Args:
+        name: The parameter that `source` was given as.
+
+    Raises:
+        ConfigError: If it is neither, or the file cannot be read.
+    """
+    if isinstance(source, Mapping):
+        return read_mapping(source, f"`{name}`")
+    if not isinstance(source, str | Path):
+        problem = "is missing" if source is None else f"{shortened(source)} is not allowed"
+        allowed = "a YAML file, what one holds as a mapping, or a run to `resume`"
+        raise ConfigError(f"`{name}`", [f"{problem}. Allowed: {allowed}"])
+    try:
+        return read_file(local_path(source))
+    except ValueError as error:
+        raise ConfigError(f"`{name}`", [str(error)]) from None
+
+
+def read_mapping(content: Mapping[str, Any], name: str) -> Voice:
+    """Take nested or dotted keys as they would stand in a file."""
+    values = flatten(_plain(content))
+    return Voice(name, values, {}, {k: v for k, v in values.items() if isinstance(v, str)})
+
+
+def _plain(value: Any) -> Any:
+    """What YAML has for a value of Python: text for paths, lists for tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value.document() if hasattr(value, "document") else value
 
 
 def find(path: Path) -> Path:
@@ -101,17 +142,20 @@ def read_file(path: Path) -> Voice:
     return voice
 
 
-def read_overrides(words: Sequence[str]) -> Voice:
-    """Read `key=value` words; values are YAML, so that lists, null and numbers work.
+def read_overrides(overrides: Overrides) -> Voice:
+    """Take a mapping of dotted keys as it is, or read `key=value` words.
 
-    What is no YAML, or has a comment, is text: so may folders be named.
+    The values of words are YAML, so that lists, null and numbers work. What is no YAML, or has a
+    comment, is text: so may folders be named.
 
     Raises:
         ConfigError: If a word has no `=` or no key, or no YAML where no setting takes text.
     """
+    if isinstance(overrides, Mapping):
+        return replace(read_mapping({}, "`overrides`"), values=_plain(overrides))
     voice = Voice("command line", {})
     problems = []
-    for word in words:
+    for word in overrides:
         key, equals, text = word.partition("=")
         why = "" if equals and all(key.split(".")) else ". Allowed: key=value"
         inside: dict[str, str] = {}

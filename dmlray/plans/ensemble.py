@@ -34,15 +34,13 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not 1 <= self.size <= MOST_MEMBERS:
             allowed = f"at least 1 and at most {MOST_MEMBERS}"
-            raise ConfigError(
-                "--ensemble-size", [f"{self.size} is not allowed. Allowed: {allowed}"]
-            )
+            raise ConfigError("`size`", [f"{self.size} is not allowed. Allowed: {allowed}"])
         if self.vary not in get_args(Vary):
             allowed = ", ".join(get_args(Vary))
-            raise ConfigError("--vary", [f"{self.vary!r} is not allowed. Allowed: {allowed}"])
+            raise ConfigError("`vary`", [f"{self.vary!r} is not allowed. Allowed: {allowed}"])
         problem = self._problem()
         if problem:
-            raise ConfigError("--vary", [problem])
+            raise ConfigError("`vary`", [problem])
 
     def member(self, index: int) -> Experiment:
         """Member `index`, a function of (seed, index) alone: the same on 1 and on 8 devices."""
@@ -99,7 +97,7 @@ class Ensemble:
                 selection = f"protocol.selection={protocol.selection} holds out no fold"
                 return f"fold: {selection}. Allowed: protocol.selection=validation"
             case "settings" if not 2 <= several <= self.size:
-                allowed = f"Allowed: 2 to --ensemble-size {self.size} times --experiment"
+                allowed = f"Allowed: 2 to `size` {self.size} of them (`experiments`)"
                 return f"settings of {several} experiments are not possible. {allowed}"
             case "settings":
                 return next(filter(None, map(self._strange, self.others)), None)
@@ -132,7 +130,7 @@ def repeats(experiment: Experiment, size: int) -> Ensemble:
         ConfigError: If `size` is below 1.
     """
     if size < 1:
-        raise ConfigError("--repeats", [f"{size} is not allowed. Allowed: at least 1"])
+        raise ConfigError("`size`", [f"{size} is not allowed. Allowed: at least 1"])
     return Ensemble(experiment, size, "new_seed")
 
 

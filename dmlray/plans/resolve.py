@@ -14,11 +14,21 @@ from dmlray.atomic_files import write_text
 from dmlray.config_model import Knobs
 from dmlray.data.datasets import registry
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import Voice, flatten, nest, read_file, read_overrides
+from dmlray.plans.config_sources import (
+    Overrides,
+    Source,
+    Voice,
+    flatten,
+    nest,
+    read_overrides,
+    read_source,
+)
 from dmlray.plans.experiment import Experiment, Method
 from dmlray.plans.fields import takes_text
 from dmlray.plans.validation_errors import nearest, problems
 from dmlray.printable import printable, shortened
+
+ExperimentSource = Source | Experiment
 
 
 @dataclass(frozen=True)
@@ -41,17 +51,19 @@ class Resolved:
         return [key for key, value in theirs.items() if ours[key] != value]
 
 
-def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
-    """Read the experiment file `path` and let `key=value` overrides have the last word.
+def read_experiment(experiment: ExperimentSource | None, overrides: Overrides = ()) -> Resolved:
+    """Resolve an experiment, with overrides above its own values.
 
     Raises:
         ConfigError: Lists all problems at once, with line, nearest spelling and allowed values.
     """
-    resolved = resolve(str(path), [read_file(path), read_overrides(overrides)])
+    document = experiment.document() if isinstance(experiment, Experiment) else experiment
+    file = read_source(document, "experiment")
+    resolved = resolve(file.name, [file, read_overrides(overrides)])
     name, known = resolved.experiment.data.name, registry.names()
     if name not in known:
         problem = f"unknown data set {shortened(name)}. Allowed: {', '.join(known)}"
-        raise ConfigError(str(path), [_line(resolved.said, "data.name", problem)])
+        raise ConfigError(file.name, [_line(resolved.said, "data.name", problem)])
     return resolved
 
 

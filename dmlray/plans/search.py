@@ -1,7 +1,7 @@
 """A search: an experiment, the space around it, and how to walk through that space."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,10 +13,26 @@ from dmlray import methods
 from dmlray.distributions import Choice
 from dmlray.errors import ConfigError
 from dmlray.local_paths import local_path
-from dmlray.plans.config_sources import Voice, flatten, read_file, read_overrides
+from dmlray.plans.config_sources import (
+    Overrides,
+    Source,
+    Voice,
+    flatten,
+    read_file,
+    read_overrides,
+    read_source,
+)
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import types_of
-from dmlray.plans.resolve import override, resolve, write_experiment, write_plan
+from dmlray.plans.resolve import (
+    ExperimentSource,
+    Resolved,
+    override,
+    read_experiment,
+    resolve,
+    write_experiment,
+    write_plan,
+)
 from dmlray.plans.search_settings import COSTS, Settings
 from dmlray.plans.search_space import Ranges, as_text, read_ranges
 from dmlray.plans.space_checks import mistakes, sample_points
@@ -91,15 +107,18 @@ class Search:
 
     def write(self, path: Path) -> None:
         """Write a legal search file."""
+        write_plan(path, self.document())
+
+    def document(self) -> dict[str, Any]:
+        """The plain nested form that a search file holds: legal to read back."""
         settings = self.settings.model_dump(mode="json")
         settings |= {"metric": list(self.metrics), "folds": self.experiment.protocol.fold_count}
-        document = {
+        return {
             "experiment": self.experiment.document(),
             "space": self.ranges.document(),
             **settings,
             "use_method_space": False,
         }
-        write_plan(path, document)
 
     def identity(self) -> dict[str, str]:
         """What may not change while a study goes on; images may move, and trials be added."""
@@ -125,18 +144,37 @@ class Search:
         write_experiment(path, override(self.point(values), path.name, last), comments)
 
 
-def is_search(path: Path) -> bool:
-    """Whether the file is a search; else it is meant as an experiment."""
-    return any(key.split(".")[0] in ("experiment", "space") for key in read_file(path).values)
+SearchSource = Source | Search
 
 
-def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
-    """Read a search file; overrides reach its own keys and those of its experiment.
+def read_plan(
+    plan: SearchSource | ExperimentSource, overrides: Overrides = ()
+) -> Search | Resolved:
+    """Read a search, or an experiment: what it is shows by its keys.
 
     Raises:
         ConfigError: Lists all problems at once.
     """
-    source, file = str(path), read_file(path)
+    if isinstance(plan, Experiment):
+        return read_experiment(plan, overrides)
+    if isinstance(plan, Search) or _is_search(plan):
+        return read_search(plan, overrides)
+    return read_experiment(plan, overrides)
+
+
+def _is_search(plan: Source) -> bool:
+    keys = read_source(plan, "plan").values
+    return any(key.split(".")[0] in ("experiment", "space") for key in keys)
+
+
+def read_search(search: SearchSource | None, overrides: Overrides = ()) -> Search:
+    """Read a search; overrides reach its own keys and those of its experiment.
+
+    Raises:
+        ConfigError: Lists all problems at once.
+    """
+    file = read_source(search.document() if isinstance(search, Search) else search, "search")
+    source = file.name
     own, rest = _divided(read_overrides(overrides))
     settings = _settings(source, [file, own])
     both = _joined(file, own)

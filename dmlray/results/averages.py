@@ -82,7 +82,7 @@ def _check_alike(members: Sequence[Member]) -> None:
     for member in members:
         if member.scores.metrics.keys() != members[0].scores.metrics.keys():
             problem = "holds other metrics than the first member"
-            mend = "delete it and --resume the run"
+            mend = "delete it and resume the run"
             raise RunError(f"{member.folder.scores}: {problem}; {mend}")
 
 
@@ -97,7 +97,7 @@ def _check_splits(dataset: Dataset, members: Sequence[Member]) -> None:
         train = run.task(member.plan, dataset).train
         if member.scores.split_fingerprint != folds.fingerprint(dataset, train):
             problem = "are scores of other training classes than its plan has"
-            mend = "delete it and --resume the run"
+            mend = "delete it and resume the run"
             raise RunError(f"{member.folder.scores}: {problem}; {mend}")
 
 
@@ -113,7 +113,7 @@ def _load(member: Member) -> np.ndarray:
     try:
         return read_embeddings(file, shape, scores.embeddings_sha256)
     except (OSError, ValueError) as error:
-        mend = "delete it and --resume the run to make it again"
+        mend = "delete it and resume the run to make it again"
         raise RunError(f"{file}: is damaged ({reason(error)}); {mend}") from None
 
 
@@ -122,7 +122,7 @@ def _part(member: Member) -> Part:
     lines = metrics_log.read(file)
     whole = [line["epoch"] for line in lines] == list(range(1, plan.budget.epochs + 1))
     if not whole or not all(plan.protocol.metric in line for line in _choice(plan, lines)):
-        mend = f"delete {member.folder} and --resume"
+        mend = f"delete {member.folder} and resume the run"
         raise RunError(f"{file}: is missing or damaged; {mend}")
     line = _scored_epoch(plan, lines)
     held_out = plan.protocol.selection == "validation"

@@ -20,7 +20,7 @@ HERE = Node("here", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"})
         (Node("n", "", silence="nothing for 60 s"), ["n does not answer: nothing for 60 s"]),
         (
             Node("n", "3.11.7", HERE.packages, ("/runs/.mark", "/images")),
-            ["n does not share /runs with this machine (--out)", "n does not see /images (data.ro"],
+            ["n does not share /runs with this machine (`out`)", "n does not see /images (data.ro"],
         ),
         (
             Node("n", "3.11.7", HERE.packages, unusable=("GPU 1: torch cannot use this GPU",)),

@@ -62,7 +62,7 @@ def test_repeats_never_use_the_seed_that_a_search_trained_with() -> None:
         assert len(set(seeds)) == 5 and own not in seeds
         assert all(seed in range(2**31) for seed in seeds)
     assert plan.member(0).protocol == PROXY_ANCHOR.protocol  # repeated by its own rule
-    with pytest.raises(ConfigError, match=r"--repeats: 0 is not allowed\. Allowed: at least 1"):
+    with pytest.raises(ConfigError, match=r"`size`: 0 is not allowed\. Allowed: at least 1"):
         repeats(PROXY_ANCHOR, 0)
 
 

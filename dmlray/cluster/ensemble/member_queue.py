@@ -20,7 +20,14 @@ from dmlray.cluster.ensemble.member_failures import MemberFailures
 from dmlray.cluster.ensemble.recovery import begin_anew, take_up
 from dmlray.cluster.error_messages import DIED, is_out_of_memory, is_plain_out_of_memory
 from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, living
-from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
+from dmlray.errors import (
+    DamagedCheckpoint,
+    DiskFull,
+    DmlrayError,
+    ResourceError,
+    RunError,
+    UnfinishedRun,
+)
 from dmlray.learn import metrics_log
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.run_folder import RunFolder
@@ -104,8 +111,7 @@ class Pool:
             raise ResourceError("; ".join(f"{at}: {why}" for at, why in self._slots.unfit.items()))
         self._looked = time.monotonic()
         if self._patience.is_over(room):
-            resume = f"dmlray ensemble --resume {self.folder.typed}"
-            raise RunError(f"no node is left that has room for a member. Go on with: {resume}")
+            raise UnfinishedRun("no node is left that has room for a member")
         wanted = len(self._to_probe) - len(self.active) if self._to_probe else len(self.todo)
         self._slots.follow(self._wanted, room, max(0, wanted))
 
@@ -166,7 +172,7 @@ class Pool:
         if setting in self._unmeasured:
             self._unmeasured.discard(setting)
             if memory:
-                memory.must_hold(self._asked, f"--resume {self.folder.typed}")
+                memory.must_hold(self._asked)
             insort(self.todo, index)
         else:
             over(index)
@@ -189,9 +195,9 @@ class Pool:
         """The share that was asked for is halved, once; whoever failed with it is tried again."""
         share = slot.share
         if not share.members_per_gpu:
-            self._failed(index, slot, share.out_of_memory(self.folder.typed), display)
+            self._failed(index, slot, share.out_of_memory(), display)
         elif share.members_per_gpu != self._asked or self._asked == 1:
-            self._failures.give_up(index, share.out_of_memory(self.folder.typed))
+            self._failures.give_up(index, share.out_of_memory())
         else:
             half = self._asked // 2
             self.share = Share(share.cpus, half)

@@ -4,7 +4,6 @@ Public addresses rot, so every failure says how to go on with a file that came b
 """
 
 import hashlib
-import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 
 from dmlray.data.cache.cache_build import Progress
-from dmlray.errors import ConfigError, DataError
+from dmlray.errors import Call, ConfigError, DataError
 
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 5  # connections; each goes on where the one before was cut
@@ -66,12 +65,17 @@ def known(dataset: str) -> Source:
     if dataset == "cars":
         problem = (
             "the official address of Cars196 is dead since 2023. Get car_ims.tgz and cars_annos.mat"
-            " from somebody who has them and run: "
-            "dmlray data prepare cars --from car_ims.tgz --from cars_annos.mat"
+            " from somebody who has them"
+        )
+        resume = Call(
+            "prepare_data", {"name": dataset, "sources": ["car_ims.tgz", "cars_annos.mat"]}
         )
     else:
         problem = f"data set {dataset!r} has no public address. Allowed: {', '.join(SOURCES)}."
-    raise ConfigError("--download", [problem])
+        resume = None
+    error = ConfigError("`fetched`", [problem])
+    error.resume = resume
+    raise error
 
 
 def fetch(source: Source, folder: Path, progress: Progress | None = None) -> Path:
@@ -184,9 +188,10 @@ def _check_space(folder: Path, size: int) -> None:
 
 def _unreachable(source: Source, folder: Path, reason: str) -> DataError:
     """The one sentence for a file that has to come by another way."""
-    file = shlex.quote(str(folder / source.file))
-    return DataError(
+    error = DataError(
         f"{source.url}: cannot be fetched ({reason.splitlines()[0][:120]}). Put {source.file} from"
-        f" there or elsewhere into {folder} and run: "
-        f"dmlray data prepare {source.dataset} --from {file}"
+        f" there or elsewhere into {folder}"
     )
+    file = str(folder / source.file)
+    error.resume = Call("prepare_data", {"name": source.dataset, "sources": file})
+    return error

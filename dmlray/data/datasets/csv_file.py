@@ -128,7 +128,7 @@ def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> 
 def _unused(header: Sequence[str], split: Split) -> Iterator[str]:
     """Remarks on columns that mean something which is not done."""
     if split == "classes" and _places(header, "split"):
-        yield f"the file's column split is not used; {train_test.GIVEN} follows it"
+        yield "the file's column split is not used; data.split=given follows it"
     roles = [name for role in ROLES for name in header if name.lower() == role]
     if roles:
         yield (

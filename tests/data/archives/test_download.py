@@ -20,7 +20,8 @@ from dmlray.errors import ConfigError, DataError
 
 CONTENT = random.Random(0).randbytes(500_000)
 ADVICE = (
-    r"Put birds\.tgz from there or elsewhere into .* dmlray data prepare cub --from .*birds\.tgz$"
+    r"Put birds\.tgz from there or elsewhere into .* "
+    r"dmlray\.prepare_data\(name='cub', sources='.*birds\.tgz'\)$"
 )
 Disk = namedtuple("Disk", "total used free")
 
@@ -243,7 +244,7 @@ def test_known_sources_are_complete(dataset: str) -> None:
 
 
 def test_cars_and_unknown_sets_say_what_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"car_ims\.tgz --from cars_annos\.mat"):
+    with pytest.raises(ConfigError, match=r"'car_ims\.tgz', 'cars_annos\.mat'"):
         known("cars")
     with pytest.raises(ConfigError, match=r"'demo' has no public address\. Allowed: cub, sop"):
         known("demo")
