@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import Voice, differences, flatten, read_file
+from dmlray.plans.config_sources import Source, Voice, differences, flatten, read_source
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.resolve import override, resolve, write_plan
+from dmlray.plans.resolve import Resolved, override, resolve, write_plan
 from dmlray.printable import shortened
 
 Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]
@@ -134,22 +134,49 @@ def repeats(experiment: Experiment, size: int) -> Ensemble:
     return Ensemble(experiment, size, "new_seed")
 
 
+@dataclass(frozen=True)
+class ResolvedEnsemble:
+    """A checked ensemble, and where its own settings and those of its experiments are from."""
+
+    ensemble: Ensemble
+    said: dict[str, str]
+    experiments: tuple[Resolved, ...]
+
+
 def read_ensemble(path: Path, overrides: Sequence[Voice] = ()) -> Ensemble:
     """Read the plan of a run folder.
 
     Raises:
         ConfigError: If it is damaged.
     """
-    voice = read_file(path)
+    return resolve_ensemble(path, overrides).ensemble
+
+
+def is_ensemble(plan: Voice) -> bool:
+    """Whether these are the keys of an ensemble, a cross-validation or a repeat."""
+    return {"size", "vary"} <= plan.values.keys()
+
+
+def resolve_ensemble(source: Source, overrides: Sequence[Voice] = ()) -> ResolvedEnsemble:
+    """Read the plan of a run folder as `read_ensemble` does, and keep the origin of each value."""
+    voice = read_source(source, "file")
+    path = voice.name
     problems = [f"is no plan of an ensemble: {problem}" for problem in _wrong(voice.values)]
     if problems:
         raise ConfigError(str(path), problems)
-    experiment = resolve(str(path), [voice.below("experiment"), *overrides]).experiment
-    documents = [Voice(str(path), flatten(other)) for other in voice.values.get("others", [])]
-    others = tuple(resolve(str(path), [other, *overrides]).experiment for other in documents)
+    documents = [
+        voice.below("experiment"),
+        *(Voice("others", flatten(other)) for other in voice.values.get("others", [])),
+    ]
+    resolved = tuple(resolve(str(path), [document, *overrides]) for document in documents)
+    size, vary = voice.values["size"], voice.values["vary"]
+    experiment, *others = (each.experiment for each in resolved)
     try:
-        return Ensemble(experiment, voice.values["size"], voice.values["vary"], others)
-    except ConfigError as error:  # which names an option
+        ensemble = Ensemble(experiment, size, vary, tuple(others))
+        return ResolvedEnsemble(
+            ensemble, {key: voice.place(key) for key in ("size", "vary")}, resolved
+        )
+    except ConfigError as error:  # which names a parameter
         raise ConfigError(str(path), error.problems) from None
 
 

@@ -24,7 +24,7 @@ from dmlray.plans.config_sources import (
     read_source,
 )
 from dmlray.plans.experiment import Experiment, Method
-from dmlray.plans.fields import takes_text
+from dmlray.plans.fields import takes_text, walk
 from dmlray.plans.validation_errors import nearest, problems
 from dmlray.printable import printable, shortened
 
@@ -84,8 +84,7 @@ def resolve(source: str, voices: Sequence[Voice]) -> Resolved:
     dataset = values.get("data.name", "demo")
     published = methods.published(method, dataset, chosen) if isinstance(dataset, str) else None
     if published:
-        whispered = Voice(f"published: {published.source}", dict(published.settings))
-        values, said = _merge([whispered, *voices], method)
+        values, said = _merge([Voice("published", dict(published.settings)), *voices], method)
     return Resolved(_check(source, values, said), {**_defaults(method), **said})
 
 
@@ -176,14 +175,4 @@ def _line(said: dict[str, str], key: str, text: str) -> str:
 
 def _defaults(method: str) -> dict[str, str]:
     keys = [f"method.{key}" for key in methods.load(method).Config.model_fields]
-    return dict.fromkeys([*keys, *_keys(Experiment, "")], "default")
-
-
-def _keys(model: type[Knobs], prefix: str) -> Iterator[str]:
-    for key, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Knobs):
-            if inner is not Method:
-                yield from _keys(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
+    return dict.fromkeys([*keys, *(key for key, _ in walk(Experiment))], "default")

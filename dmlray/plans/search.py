@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from dmlray.plans.resolve import (
 )
 from dmlray.plans.search_settings import COSTS, Settings
 from dmlray.plans.search_space import Ranges, as_text, read_ranges
-from dmlray.plans.space_checks import mistakes, sample_points
+from dmlray.plans.space_checks import mistakes, place_of, sample_points
 from dmlray.plans.space_points import combinations, corners
 from dmlray.plans.validation_errors import problems
 from dmlray.printable import shortened
@@ -157,14 +157,26 @@ def read_plan(
     """
     if isinstance(plan, Experiment):
         return read_experiment(plan, overrides)
-    if isinstance(plan, Search) or _is_search(plan):
+    if isinstance(plan, Search) or is_search(read_source(plan, "plan")):
         return read_search(plan, overrides)
     return read_experiment(plan, overrides)
 
 
-def _is_search(plan: Source) -> bool:
-    keys = read_source(plan, "plan").values
-    return any(key.split(".")[0] in ("experiment", "space") for key in keys)
+def is_search(plan: Voice) -> bool:
+    """Whether these are the keys of a search; else they are meant as an experiment."""
+    return any(key.split(".")[0] in ("experiment", "space") for key in plan.values)
+
+
+@dataclass(frozen=True)
+class ResolvedSearch:
+    """A checked search, and where its settings and ranges, and its experiment's, are from.
+
+    `said` has the keys of its own settings, and `space.KEY` for ranges.
+    """
+
+    search: Search
+    said: dict[str, str]
+    experiment: Resolved
 
 
 def read_search(search: SearchSource | None, overrides: Overrides = ()) -> Search:
@@ -173,14 +185,20 @@ def read_search(search: SearchSource | None, overrides: Overrides = ()) -> Searc
     Raises:
         ConfigError: Lists all problems at once.
     """
+    return resolve_search(search, overrides).search
+
+
+def resolve_search(search: SearchSource | None, overrides: Overrides = ()) -> ResolvedSearch:
+    """Read a search as `read_search` does, and keep the origin of each value."""
     file = read_source(search.document() if isinstance(search, Search) else search, "search")
     source = file.name
     own, rest = _divided(read_overrides(overrides))
-    settings = _settings(source, [file, own])
+    settings, origins = _settings(source, [file, own])
     both = _joined(file, own)
     changes = [file.below("set"), _aliases(own), own.below("experiment"), own.below("set"), rest]
     voices = [_base(source, both), _aliases(file), *changes]
-    experiment = resolve(source, voices).experiment
+    resolved = resolve(source, voices)
+    experiment = resolved.experiment
     said = both.below("space")
     method = methods.load(experiment.method.name)
     inherited = method.SPACE if settings.use_method_space else {}
@@ -190,7 +208,11 @@ def read_search(search: SearchSource | None, overrides: Overrides = ()) -> Searc
         experiment = resolve(source, [Voice("", flatten(experiment.document())), fixed]).experiment
     if found := mistakes(experiment, ranges, settings, said):
         raise ConfigError(source, found)
-    return Search(experiment, ranges, settings)
+    origins |= {f"space.{key}": place_of(said, key) for key in ranges.space}
+    of_experiment = resolved.said | {key: said.place(key) for key in fixed.values}
+    return ResolvedSearch(
+        Search(experiment, ranges, settings), origins, Resolved(experiment, of_experiment)
+    )
 
 
 def _divided(command_line: Voice) -> tuple[Voice, Voice]:
@@ -225,9 +247,10 @@ def _base(source: str, search: Voice) -> Voice:
             raise ConfigError(source, ["experiment: is missing. Allowed: a file or a mapping"])
         return inner
     try:
-        return read_file(local_path(file))
+        base = read_file(local_path(file))
     except ValueError as error:
         raise ConfigError(source, [f"experiment: {error}"]) from None
+    return replace(base, places={key: f"experiment {place}" for key, place in base.places.items()})
 
 
 def _is_group(search: Voice, key: str) -> bool:
@@ -245,7 +268,8 @@ def _aliases(voice: Voice) -> Voice:
     return Voice(voice.name, values, places)
 
 
-def _settings(source: str, voices: list[Voice]) -> Settings:
+def _settings(source: str, voices: list[Voice]) -> tuple[Settings, dict[str, str]]:
+    """The search's own settings, and the origin of each."""
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for voice in voices:
@@ -253,7 +277,8 @@ def _settings(source: str, voices: list[Voice]) -> Settings:
             if key.split(".")[0] not in _SECTIONS:
                 values[key], places[key] = value, voice.place(key)
     try:
-        return Settings.model_validate(values)
+        origins = dict.fromkeys(Settings.model_fields, "default") | places
+        return Settings.model_validate(values), origins
     except ValidationError as error:
         lines = [f"{places.get(k, '')}  {k}: {text}" for k, text in problems(error, Settings, "")]
         raise ConfigError(source, lines) from None

@@ -32,7 +32,7 @@ def mistakes(experiment: Experiment, ranges: Ranges, settings: Settings, said: V
             problems.append(f"{key}: a grid needs steps. Allowed: step, int or choices")
         if not problems and holds(ranges.when.get(key, {}), known):
             problems += _base(key, distribution, known[key])
-        found += [f"{_place(said, key)}  space.{problem}" for problem in problems]
+        found += [f"{place_of(said, key)}  space.{problem}" for problem in problems]
     return found or list(_points(experiment, ranges, known, said))
 
 
@@ -77,7 +77,7 @@ def _points(
         if (keys := frozenset(least)) in seen:
             continue
         seen.add(keys)
-        place = next((_place(said, key) for key in least), "")
+        place = next((place_of(said, key) for key in least), "")
         verdict = "cannot go together" if len(least) > 1 else "is not allowed"
         yield f"{place}  space: {spelt(least)} {verdict}: {refusal(experiment, least)}"
         if len(seen) == _MOST_POINTS:
@@ -152,6 +152,7 @@ def _base(key: str, distribution: Distribution, value: Any) -> Iterator[str]:
         )
 
 
-def _place(said: Voice, key: str) -> str:
-    line = next((said.places[k] for k in said.values if k.startswith(f"{key}.")), None)
+def place_of(said: Voice, key: str) -> str:
+    """Return where the range of `key` was given."""
+    line = next((said.place(k) for k in said.values if k.startswith(f"{key}.")), None)
     return line or "the method's SPACE"

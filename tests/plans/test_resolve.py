@@ -76,7 +76,7 @@ def test_published_settings_speak_before_the_file(tmp_path: Path) -> None:
     resolved = read_experiment(path)
     published = methods.load("proxy_anchor").PUBLISHED["cub"].settings
     assert published["data.batch_size"] == resolved.experiment.data.batch_size
-    assert resolved.said["data.batch_size"].startswith("published: ")
+    assert resolved.said["data.batch_size"] == "published"
 
 
 def test_an_experiment_survives_its_own_file_and_a_pickle(tmp_path: Path) -> None:
