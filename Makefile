@@ -24,7 +24,7 @@ fast: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 docs: .venv/installed
-	$(BIN)/python -m dmlray.plans.settings_reference docs/settings.md
+	$(BIN)/python -m dmlray.reporting.settings_reference docs/settings.md
 
 bench: .venv/installed
 	@failed=; for script in $(BENCHMARKS); do \

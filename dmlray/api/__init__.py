@@ -3,9 +3,13 @@
 from dmlray.api.averages import cross_validate, repeat
 from dmlray.api.datasets import prepare_data, verify_data
 from dmlray.api.ensembles import ensemble, merge
-from dmlray.api.runs import Demo, demo, doctor, evaluate, plan, show, train, tune
+from dmlray.api.run_results import RunResult, SearchResult
+from dmlray.api.runs import Demo, demo, doctor, evaluate, plan, train, tune
+from dmlray.api.settings import read_experiment, show
+from dmlray.plans.search import read_search
 
 __all__ = [
-    "Demo", "cross_validate", "demo", "doctor", "ensemble", "evaluate", "merge", "plan",
-    "prepare_data", "repeat", "show", "train", "tune", "verify_data",
+    "Demo", "RunResult", "SearchResult", "cross_validate", "demo", "doctor", "ensemble",
+    "evaluate", "merge", "plan", "prepare_data", "read_experiment", "read_search", "repeat",
+    "show", "train", "tune", "verify_data",
 ]  # fmt: skip

@@ -39,7 +39,6 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import ExperimentSource, read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, SearchSource, read_plan, read_search
-from dmlray.plans.settings_table import SettingsTable, settings_table
 from dmlray.reporting.progress import Display, Shown, shown
 from dmlray.reporting.search_report import Findings
 from dmlray.results.averages import score_members
@@ -264,21 +263,6 @@ def _demo(folder: RunFolder, display: Display) -> Demo:
     }
     merged = ensemble(**go_on(dreml, **new), display=display)
     return Demo(trained.scores, merged.scores, folder)
-
-
-def show(
-    file: ExperimentSource | SearchSource | Ensemble, overrides: Overrides = ()
-) -> SettingsTable:
-    """List the settings of an experiment, a search or an ensemble with their origins.
-
-    Args:
-        file: A file, its content, or a plan.
-        overrides: Dotted key -> value, above the file's own.
-
-    Raises:
-        ConfigError: Lists all problems at once.
-    """
-    return settings_table(file, overrides)
 
 
 def doctor(

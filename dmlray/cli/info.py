@@ -32,10 +32,8 @@ def show(file: Path, overrides: Sequence[str], describe: bool) -> None:
         echo_wrapped(f"{row.key:<32} {row.value:<24} {row.origin}")
         if describe and row.allowed:
             echo_wrapped(f"    {row.meaning}. Allowed: {row.allowed}")
-    for label, source in table.sources.items():
-        echo_wrapped(f"{label}: {source}")
-    for note in table.notes:
-        echo_wrapped(note)
+    for remark in table.remarks():
+        echo_wrapped(remark)
 
 
 @click.command()

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-import dmlray
 from dmlray.errors import ConfigError
 from dmlray.file_reading import read_bytes, reason
 from dmlray.local_paths import local_path
@@ -97,7 +96,7 @@ def find(path: Path) -> Path:
         ConfigError: If there is neither.
         OSError: If it cannot be looked for.
     """
-    inside = Path(dmlray.__file__).parent
+    inside = Path(__file__).parents[1]
     for candidate in (path, inside / path, inside.parent / path):
         if candidate.is_file() and (candidate == path or path.suffix in (".yaml", ".yml")):
             return candidate
@@ -108,7 +107,7 @@ def find(path: Path) -> Path:
 
 def shipped() -> list[str]:
     """Names of the experiments and searches that come with dmlray."""
-    inside = Path(dmlray.__file__).parent
+    inside = Path(__file__).parents[1]
     found = {
         f"{folder}/{file.name}"
         for root in (inside, inside.parent)

@@ -180,7 +180,11 @@ class ResolvedSearch:
 
 
 def read_search(search: SearchSource | None, overrides: Overrides = ()) -> Search:
-    """Read a search; overrides reach its own keys and those of its experiment.
+    """Read and check a search.
+
+    Args:
+        search: A file, its content, or a `Search`.
+        overrides: Key -> value: the search's own settings, and dotted keys of its experiment.
 
     Raises:
         ConfigError: Lists all problems at once.

@@ -11,8 +11,7 @@ from dmlray.plans.config_sources import shipped
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.merge import Merge, read_merge
 from dmlray.plans.resolve import read_experiment
-from dmlray.plans.search import read_plan
-from dmlray.plans.settings_table import settings_table
+from dmlray.reporting.settings_table import settings_table
 
 _ROOT = Path(__file__).parents[2]
 _SCALARS = (
@@ -56,7 +55,6 @@ def _mutated(text: str, rng: random.Random) -> str:
 
 
 def _read_any(path: Path, words: list[str]) -> None:
-    read_plan(path, words)
     settings_table(path, words)
 
 

@@ -8,7 +8,7 @@ from dmlray import methods
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import walk
 from dmlray.plans.search_settings import Settings
-from dmlray.plans.settings_reference import settings_reference
+from dmlray.reporting.settings_reference import settings_reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 MODELS = [Experiment, Settings, *(methods.load(name).Config for name in methods.names())]

@@ -1,4 +1,4 @@
-"""docs/settings.md, generated from the models: `python -m dmlray.plans.settings_reference FILE`."""
+"""Write docs/settings.md from the models: `python -m dmlray.reporting.settings_reference FILE`."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,8 +12,8 @@ from dmlray.atomic_files import write_text
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import walk
 from dmlray.plans.search_settings import Settings
-from dmlray.plans.settings_table import value_text
 from dmlray.plans.validation_errors import allowed_values
+from dmlray.reporting.settings_table import value_text
 
 _HEAD = """# Settings
 

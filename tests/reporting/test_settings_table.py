@@ -11,7 +11,7 @@ from dmlray.plans.config_sources import flatten
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import read_search
-from dmlray.plans.settings_table import Setting, SettingsTable, settings_table
+from dmlray.reporting.settings_table import Setting, SettingsTable, settings_table
 
 DEMO = "experiments/proxy_anchor_demo.yaml"
 

@@ -1,7 +1,7 @@
 """All settings of a plan as rows: value, origin, meaning and what is allowed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
@@ -30,6 +30,7 @@ from dmlray.plans.search import (
 from dmlray.plans.search_settings import Settings
 from dmlray.plans.search_space import Condition
 from dmlray.plans.validation_errors import allowed_values
+from dmlray.reporting.tabular import Tabular
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class SettingsTable:
+class SettingsTable(Tabular):
     """The settings of an experiment, a search or an ensemble.
 
     `sources` says what an origin stands for where its label is short; `notes` are the published
@@ -54,6 +55,12 @@ class SettingsTable:
     rows: list[Setting]
     sources: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def records(self) -> list[dict[str, str]]:
+        return [asdict(row) for row in self.rows]
+
+    def remarks(self) -> list[str]:
+        return [*(f"{label}: {source}" for label, source in self.sources.items()), *self.notes]
 
 
 def settings_table(
