@@ -110,6 +110,6 @@ def _averaged(
     with session(address) as cluster:
         share = share_of(cluster, members_per_gpu)
         fill_caches(plan.experiment, run.display, share.cpus, share.gpus)
-        run.begin(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
+        run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
         members.train_members(plan, run.folder, cluster, members_per_gpu, run.display)
         return score_members(plan, run.folder)

@@ -48,11 +48,11 @@ def prepare_data(
 
 def _unpack(name: str, root: Path, files: list[Path], fetched: bool, display: Display) -> None:
     if fetched:
-        source = download.known(name)
-        progress = display.counting(f"fetching {source.file}, MB", 1 << 20)
+        source = registry.source(name)
+        progress = display.count(f"fetching {source.file}, MB", 1 << 20)
         files = [*files, download.fetch(source, root, progress)]
     for file in files:
-        extract.bring(file, root, display.counting(f"unpacking {file.name}"))
+        extract.extract_or_copy(file, root, display.count(f"unpacking {file.name}"))
 
 
 def verify_data(
@@ -78,4 +78,4 @@ def verify_data(
     folder = None if root is None else path_of("root", root)
     most = None if max_megapixels is None else round(max_megapixels * 1e6)
     with shown(display) as entered:
-        return verify(name, folder, entered.counting("decoding images"), split, most)
+        return verify(name, folder, entered.count("decoding images"), split, most)

@@ -10,11 +10,11 @@ from dmlray.api.run_results import RunResult
 from dmlray.api.run_setup import Command, Run, open_run, path_of, prepare, run_name
 from dmlray.cluster.ensemble import member_queue as members
 from dmlray.cluster.ensemble.actor_pool import share_of
-from dmlray.cluster.ensemble.merge_actor import Merging
+from dmlray.cluster.ensemble.merge_actor import EnsembleMerge
 from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import ConfigError
-from dmlray.learn.trainer import whole_process
+from dmlray.learn.runtime import whole_machine
 from dmlray.plans.config_sources import Overrides, read_overrides
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.merge import Merge, read_merge
@@ -71,7 +71,7 @@ def ensemble(
         if resume:
             _must_agree(run, files, changes, size, vary)
         elif not files:
-            run.display.say(f"no experiment given: taking {_demo_of(method)}")
+            run.display.log(f"no experiment given: taking {_demo_of(method)}")
         settings = [
             prepare(each, run.display, run.plan.vary == "fold")
             for each in (run.plan.experiment, *run.plan.others)
@@ -82,10 +82,10 @@ def ensemble(
             share = share_of(cluster, members_per_gpu)
             for setting, _ in settings:
                 fill_caches(setting, run.display, share.cpus, share.gpus)
-            run.begin(lambda: plan.write(run.plan_file), dataset, first.seed)
-            merger = Merging(plan, run.folder)
+            run.start(lambda: plan.write(run.plan_file), dataset, first.seed)
+            merger = EnsembleMerge(plan, run.folder)
             members.train_members(
-                plan, run.folder, cluster, members_per_gpu, run.display, merger.over
+                plan, run.folder, cluster, members_per_gpu, run.display, merger.on_finished
             )
             return RunResult(merger.finish(), run.folder)
 
@@ -132,8 +132,8 @@ def merge(
     }
     with open_run(_MERGE, new, given, resume, display) as run:
         merge_runs.check(run.plan)
-        run.begin(lambda: run.plan.write(run.plan_file))
-        scores = merge_runs.merge(run.plan, run.folder, whole_process(), run.display.counting)
+        run.start(lambda: run.plan.write(run.plan_file))
+        scores = merge_runs.merge(run.plan, run.folder, whole_machine(), run.display.count)
         write_ensemble(run.folder, scores)
         return RunResult(scores, run.folder)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.search_report import Findings
+from dmlray.reporting.search_report import SearchReport
 from dmlray.reporting.tables import protocol, score_rows
 from dmlray.reporting.tabular import Tabular
 from dmlray.scores import Scores
@@ -38,7 +38,7 @@ class RunResult(_Run, Tabular):
 
 
 class _Search(NamedTuple):
-    findings: Findings
+    report: SearchReport
     folder: RunFolder
 
 
@@ -56,7 +56,7 @@ class SearchResult(_Search, Tabular):
         return self.folder.best
 
     def records(self) -> list[dict[str, Any]]:
-        trials = self.findings.trained
+        trials = self.report.trained
         names = dict.fromkeys(name for trial in trials for name in trial.metrics)
         keys = dict.fromkeys(key for trial in trials for key in trial.values)
         return [
@@ -67,4 +67,4 @@ class SearchResult(_Search, Tabular):
         ]
 
     def remarks(self) -> list[str]:
-        return [*self.findings.warnings, f"winner: {self.best}"]
+        return [*self.report.warnings, f"winner: {self.best}"]

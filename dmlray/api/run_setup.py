@@ -13,13 +13,13 @@ from dmlray.atomic_files import storage_error
 from dmlray.data.cache.image_cache import images_folder
 from dmlray.data.dataset import Dataset
 from dmlray.errors import Call, ConfigError, Interrupted, StorageError, UnfinishedRun
+from dmlray.learn.class_split import with_folds
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
-from dmlray.learn.trainer import with_folds
 from dmlray.local_paths import local_path
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.progress import Display, Shown, Silent, shown
+from dmlray.reporting.progress import Display, Shown, SilentDisplay, shown
 
 RUNS = Path("runs")
 Plan = TypeVar("Plan")
@@ -92,9 +92,9 @@ def path_of(parameter: str, given: Any) -> Path:
         raise ConfigError(f"`{parameter}`", [str(error)]) from None
 
 
-def go_on(path: Path, **new: Any) -> dict[str, Any]:
+def resume_or_start(path: Path, **new: Any) -> dict[str, Any]:
     """Options of a stage: resume what was begun, else begin with the options `new`."""
-    return {"resume": path} if RunFolder(path).begun() else {"out": path, **new}
+    return {"resume": path} if RunFolder(path).is_started() else {"out": path, **new}
 
 
 def run_name(source: Any, plan: Experiment) -> str:
@@ -112,9 +112,9 @@ def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Ex
     """
 
     def announce(size: int) -> None:
-        display.say(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
+        display.log(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
 
-    dataset = preflight(plan, folds, display.counting("decoding images"), announce)
+    dataset = preflight(plan, folds, display.count("decoding images"), announce)
     return with_folds(plan, dataset), dataset
 
 
@@ -133,7 +133,7 @@ class Run(Generic[Plan]):
         """Where the plan lies."""
         return self.folder.plan(self.kind)
 
-    def begin(
+    def start(
         self,
         write_plan: Callable[[], None] = lambda: None,
         dataset: Dataset | None = None,
@@ -164,7 +164,7 @@ class Run(Generic[Plan]):
         try:
             path.mkdir(parents=not self.lock.nested, exist_ok=True)
             self.lock.take()
-            self.folder.must_be_new()
+            self.folder.check_new()
             try:
                 write_plan()
                 if dataset:
@@ -185,7 +185,7 @@ class Run(Generic[Plan]):
         try:
             self.lock.check()
         except StorageError as gone:
-            self.folder.remove_shell()
+            self.folder.remove_if_empty()
             return gone
         failure = storage_error(error) or error
         if isinstance(failure, KeyboardInterrupt):
@@ -208,13 +208,13 @@ def claim(folder: RunFolder, resume: Call, *, resumed: bool) -> Iterator[Run[Non
         StorageError: If the disk is full or the folder moved away while it was written.
     """
     opened = RunFolder(folder.path, root=folder.path)
-    run = Run(opened, RunLock(opened), None, Silent())
+    run = Run(opened, RunLock(opened), None, SilentDisplay())
     try:
         if resumed:
-            folder.must_be_writable()
+            folder.check_writable()
             run.lock.take()
         else:
-            folder.must_be_new()
+            folder.check_new()
         yield run
         run.lock.check()
     except BaseException as error:

@@ -12,10 +12,10 @@ from dmlray.api.run_setup import (
     Command,
     Run,
     claim,
-    go_on,
     open_run,
     path_of,
     prepare,
+    resume_or_start,
     run_name,
 )
 from dmlray.cluster import forecast as forecasting
@@ -29,10 +29,11 @@ from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import Call, ConfigError
 from dmlray.evaluation import clustering
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.environment import check_images
 from dmlray.learn.run import evaluate as evaluate_run
+from dmlray.learn.runtime import whole_machine
 from dmlray.learn.space_preflight import preflight_space
-from dmlray.learn.trainer import load_dataset, whole_process
 from dmlray.plans.config_sources import Overrides
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
@@ -40,7 +41,7 @@ from dmlray.plans.resolve import ExperimentSource, read_experiment, write_experi
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, SearchSource, read_plan, read_search
 from dmlray.reporting.progress import Display, Shown, shown
-from dmlray.reporting.search_report import Findings
+from dmlray.reporting.search_report import SearchReport
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores
 
@@ -82,7 +83,7 @@ def train(
         with session(address) as cluster:
             cpus, gpu = cluster_train.resources_of(plan, cluster)  # before anything is decoded
             fill_caches(plan, run.display, cpus, gpu)
-            run.begin(lambda: write_experiment(run.plan_file, plan), dataset, plan.seed)
+            run.start(lambda: write_experiment(run.plan_file, plan), dataset, plan.seed)
             scores = cluster_train.train(plan, run.folder, cluster, run.display)
             return RunResult(scores, run.folder)
 
@@ -99,7 +100,7 @@ def tune(
     """Search hyperparameters; write the winner as `best.yaml`, a legal experiment, and repeat it.
 
     Only the repeats, where the search asks for some, open the test classes: after the search, and
-    not where `Findings.failure` says that most of its trials failed.
+    not where `SearchReport.failure` says that most of its trials failed.
 
     Args:
         search: A file, its content, or a `Search`.
@@ -124,7 +125,7 @@ def tune(
         return SearchResult(_search(run, address), run.folder)
 
 
-def _search(run: Run[Search], address: str | None) -> Findings:
+def _search(run: Run[Search], address: str | None) -> SearchReport:
     """Run the trials that are missing, and train the winner as often as the search asks for."""
     folder, display = run.folder, run.display
     experiment, dataset = prepare(run.plan.experiment, display, folds=True)
@@ -133,16 +134,16 @@ def _search(run: Run[Search], address: str | None) -> Findings:
     with session(address) as cluster:
         resources = searching.resources_of(plan, cluster)
         fill_caches(plan.experiment, display, resources.cpus, resources.gpus)
-        run.begin(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
-        findings = searching.search(plan, folder, resources, display)
-        best = findings.best
+        run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
+        report = searching.search(plan, folder, resources, display)
+        best = report.best
         assert best is not None  # else the search has said so
-        score, trials = best.metrics[plan.metrics[0]], len(findings.trained)
+        score, trials = best.metrics[plan.metrics[0]], len(report.trained)
         plan.write_winner(folder.best, best.number, best.values, score, trials)
-        if plan.settings.repeats and not findings.failure:
+        if plan.settings.repeats and not report.failure:
             new = {"experiment": folder.best, "size": plan.settings.repeats}
-            repeat(**go_on(folder.repeat.path, **new), display=display)
-    return findings
+            repeat(**resume_or_start(folder.repeat.path, **new), display=display)
+    return report
 
 
 def plan(
@@ -169,7 +170,7 @@ def plan(
             return _plan_search(read, address, entered)
         experiment, dataset = prepare(read.experiment, entered)
         with session(address) as cluster:
-            entered.say(_PROBING)
+            entered.log(_PROBING)
             return forecasting.of_experiment(experiment, dataset, cluster)
 
 
@@ -178,7 +179,7 @@ def _plan_search(search: Search, address: str | None, display: Display) -> Forec
     search = replace(search, experiment=experiment)
     preflight_space(search, dataset)
     with session(address) as cluster:
-        display.say(_PROBING)
+        display.log(_PROBING)
         return forecasting.of_search(search, dataset, cluster)
 
 
@@ -202,8 +203,8 @@ def _evaluate(folder: RunFolder, display: Display) -> Scores:
     match folder.kind():
         case "experiment":
             plan = read_experiment(folder.plan("experiment")).experiment
-            counting = display.counting(clustering.COUNTED)
-            return evaluate_run(plan, folder, whole_process(), counting)
+            counting = display.count(clustering.COUNTED)
+            return evaluate_run(plan, folder, whole_machine(), counting)
         case "merge":
             return merge(resume=folder.path, display=display).scores
         case "ensemble" | "cross_validation" | "repeat" as kind:
@@ -243,25 +244,27 @@ def demo(*, out: str | Path | None = None, display: Shown = "auto") -> Demo:
         DmlrayError: If the folder cannot be used, or a stage failed.
     """
     folder = RunFolder(path_of("out", out or RUNS / "demo"))
-    begun, call = folder.begun(), Call("demo", {"out": str(folder)})
+    begun, call = folder.is_started(), Call("demo", {"out": str(folder)})
     with shown(display) as entered, claim(folder, call, resumed=begun) as run, session():
-        run.begin()
+        run.start()
         return _demo(run.folder, entered)
 
 
 def _demo(folder: RunFolder, display: Display) -> Demo:
     search, winner, dreml = (folder.path / name for name in ("search", "winner", "dreml"))
-    display.say("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
-    found = tune(**go_on(search, search="searches/proxy_anchor_demo.yaml"), display=display)
-    display.say("2/3  train: the winner, on all training classes, on Ray Train")
-    trained = train(**go_on(winner, experiment=found.best), display=display)
-    display.say("3/3  ensemble: DREML, one actor per core, merged")
+    display.log("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
+    found = tune(
+        **resume_or_start(search, search="searches/proxy_anchor_demo.yaml"), display=display
+    )
+    display.log("2/3  train: the winner, on all training classes, on Ray Train")
+    trained = train(**resume_or_start(winner, experiment=found.best), display=display)
+    display.log("3/3  ensemble: DREML, one actor per core, merged")
     new = {
         "experiments": "experiments/dreml_demo.yaml",
         "overrides": {"budget.epochs": 2},
         "size": 8,
     }
-    merged = ensemble(**go_on(dreml, **new), display=display)
+    merged = ensemble(**resume_or_start(dreml, **new), display=display)
     return Demo(trained.scores, merged.scores, folder)
 
 

@@ -21,8 +21,8 @@ def with_options(text: str, commands: click.Group, name: str | None = None) -> s
     Args:
         name: The command that was typed, whose options go before those of others.
     """
-    typed = commands.commands.get(name or "")
-    known = _WORDS | dict(_options(commands)) | (dict(_options(typed)) if typed else {})
+    command = commands.commands.get(name or "")
+    known = _WORDS | dict(_options(commands)) | (dict(_options(command)) if command else {})
     return _PARAMETER.sub(lambda found: known.get(found[1], found[0]), text)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import Source, Voice, differences, flatten, read_source
+from dmlray.plans.config_sources import ConfigSource, Source, differences, flatten, read_source
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import Resolved, override, resolve, write_plan
 from dmlray.printable import shortened
@@ -139,11 +139,11 @@ class ResolvedEnsemble:
     """A checked ensemble, and where its own settings and those of its experiments are from."""
 
     ensemble: Ensemble
-    said: dict[str, str]
+    origins: dict[str, str]
     experiments: tuple[Resolved, ...]
 
 
-def read_ensemble(path: Path, overrides: Sequence[Voice] = ()) -> Ensemble:
+def read_ensemble(path: Path, overrides: Sequence[ConfigSource] = ()) -> Ensemble:
     """Read the plan of a run folder.
 
     Raises:
@@ -152,29 +152,32 @@ def read_ensemble(path: Path, overrides: Sequence[Voice] = ()) -> Ensemble:
     return resolve_ensemble(path, overrides).ensemble
 
 
-def is_ensemble(plan: Voice) -> bool:
+def is_ensemble(plan: ConfigSource) -> bool:
     """Whether these are the keys of an ensemble, a cross-validation or a repeat."""
     return {"size", "vary"} <= plan.values.keys()
 
 
-def resolve_ensemble(source: Source, overrides: Sequence[Voice] = ()) -> ResolvedEnsemble:
+def resolve_ensemble(source: Source, overrides: Sequence[ConfigSource] = ()) -> ResolvedEnsemble:
     """Read the plan of a run folder as `read_ensemble` does, and keep the origin of each value."""
-    voice = read_source(source, "file")
-    path = voice.name
-    problems = [f"is no plan of an ensemble: {problem}" for problem in _wrong(voice.values)]
+    source_config = read_source(source, "file")
+    path = source_config.name
+    problems = [f"is no plan of an ensemble: {problem}" for problem in _wrong(source_config.values)]
     if problems:
         raise ConfigError(str(path), problems)
     documents = [
-        voice.below("experiment"),
-        *(Voice("others", flatten(other)) for other in voice.values.get("others", [])),
+        source_config.below("experiment"),
+        *(
+            ConfigSource("others", flatten(other))
+            for other in source_config.values.get("others", [])
+        ),
     ]
     resolved = tuple(resolve(str(path), [document, *overrides]) for document in documents)
-    size, vary = voice.values["size"], voice.values["vary"]
-    experiment, *others = (each.experiment for each in resolved)
+    size, vary = source_config.values["size"], source_config.values["vary"]
+    experiment, *rest = (each.experiment for each in resolved)
     try:
-        ensemble = Ensemble(experiment, size, vary, tuple(others))
+        ensemble = Ensemble(experiment, size, vary, tuple(rest))
         return ResolvedEnsemble(
-            ensemble, {key: voice.place(key) for key in ("size", "vary")}, resolved
+            ensemble, {key: source_config.location(key) for key in ("size", "vary")}, resolved
         )
     except ConfigError as error:  # which names a parameter
         raise ConfigError(str(path), error.problems) from None

@@ -9,17 +9,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from dmlray import methods
-from dmlray.config_model import Knobs
-from dmlray.plans.experiment import Experiment, Method
+from dmlray.config_model import ConfigModel
+from dmlray.plans.experiment import Experiment, MethodConfig
 
 
-def walk(model: type[Knobs], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def walk(model: type[ConfigModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Yield each setting of a model and of its groups, without those of a method."""
     for key, field in model.model_fields.items():
         inner = field.annotation
-        if not (isinstance(inner, type) and issubclass(inner, Knobs)):
+        if not (isinstance(inner, type) and issubclass(inner, ConfigModel)):
             yield f"{prefix}{key}", field
-        elif inner is not Method:
+        elif inner is not MethodConfig:
             yield from walk(inner, f"{prefix}{key}.")
 
 
@@ -61,7 +61,7 @@ def _is_words(part: Any) -> bool:
 
 
 def _is_group(part: Any) -> bool:
-    return isinstance(part, type) and issubclass(part, Knobs)
+    return isinstance(part, type) and issubclass(part, ConfigModel)
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:

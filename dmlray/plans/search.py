@@ -14,9 +14,9 @@ from dmlray.distributions import Choice
 from dmlray.errors import ConfigError
 from dmlray.local_paths import local_path
 from dmlray.plans.config_sources import (
+    ConfigSource,
     Overrides,
     Source,
-    Voice,
     flatten,
     read_file,
     read_overrides,
@@ -33,9 +33,9 @@ from dmlray.plans.resolve import (
     write_experiment,
     write_plan,
 )
-from dmlray.plans.search_settings import COSTS, Settings
+from dmlray.plans.search_settings import COSTS, SearchSettings
 from dmlray.plans.search_space import Ranges, as_text, read_ranges
-from dmlray.plans.space_checks import mistakes, place_of, sample_points
+from dmlray.plans.space_checks import location_of, sample_points, space_problems
 from dmlray.plans.space_points import combinations, corners
 from dmlray.plans.validation_errors import problems
 from dmlray.printable import shortened
@@ -50,7 +50,7 @@ class Search:
 
     experiment: Experiment
     ranges: Ranges
-    settings: Settings
+    settings: SearchSettings
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ def read_plan(
     return read_experiment(plan, overrides)
 
 
-def is_search(plan: Voice) -> bool:
+def is_search(plan: ConfigSource) -> bool:
     """Whether these are the keys of a search; else they are meant as an experiment."""
     return any(key.split(".")[0] in ("experiment", "space") for key in plan.values)
 
@@ -171,11 +171,11 @@ def is_search(plan: Voice) -> bool:
 class ResolvedSearch:
     """A checked search, and where its settings and ranges, and its experiment's, are from.
 
-    `said` has the keys of its own settings, and `space.KEY` for ranges.
+    `origins` has the keys of its own settings, and `space.KEY` for ranges.
     """
 
     search: Search
-    said: dict[str, str]
+    origins: dict[str, str]
     experiment: Resolved
 
 
@@ -200,26 +200,27 @@ def resolve_search(search: SearchSource | None, overrides: Overrides = ()) -> Re
     settings, origins = _settings(source, [file, own])
     both = _joined(file, own)
     changes = [file.below("set"), _aliases(own), own.below("experiment"), own.below("set"), rest]
-    voices = [_base(source, both), _aliases(file), *changes]
-    resolved = resolve(source, voices)
+    resolved = resolve(source, [_base(source, both), _aliases(file), *changes])
     experiment = resolved.experiment
-    said = both.below("space")
+    space = both.below("space")
     method = methods.load(experiment.method.name)
     inherited = method.SPACE if settings.use_method_space else {}
     kinds = partial(types_of, experiment.method.name)
-    ranges, fixed = read_ranges(source, said, inherited, kinds)
+    ranges, fixed = read_ranges(source, space, inherited, kinds)
     if fixed.values:
-        experiment = resolve(source, [Voice("", flatten(experiment.document())), fixed]).experiment
-    if found := mistakes(experiment, ranges, settings, said):
+        experiment = resolve(
+            source, [ConfigSource("", flatten(experiment.document())), fixed]
+        ).experiment
+    if found := space_problems(experiment, ranges, settings, space):
         raise ConfigError(source, found)
-    origins |= {f"space.{key}": place_of(said, key) for key in ranges.space}
-    of_experiment = resolved.said | {key: said.place(key) for key in fixed.values}
+    origins |= {f"space.{key}": location_of(space, key) for key in ranges.space}
+    of_experiment = resolved.origins | {key: space.location(key) for key in fixed.values}
     return ResolvedSearch(
         Search(experiment, ranges, settings), origins, Resolved(experiment, of_experiment)
     )
 
 
-def _divided(command_line: Voice) -> tuple[Voice, Voice]:
+def _divided(command_line: ConfigSource) -> tuple[ConfigSource, ConfigSource]:
     """What is said of the search itself, and of its experiment: the latter's keys have dots."""
 
     def inside(key: str) -> bool:
@@ -228,21 +229,23 @@ def _divided(command_line: Voice) -> tuple[Voice, Voice]:
     return command_line.only(lambda key: not inside(key)), command_line.only(inside)
 
 
-def _joined(file: Voice, command_line: Voice) -> Voice:
+def _joined(file: ConfigSource, command_line: ConfigSource) -> ConfigSource:
     """Both, where a value on the command line takes the place of a range of the file."""
-    said = command_line.values
-    kept = file.only(lambda key: not any(key.startswith(f"{new}.") for new in said)).values
-    places = {**file.places, **dict.fromkeys(said, command_line.name)}
-    texts = {**file.texts, **dict.fromkeys(said, ""), **command_line.texts}
-    return Voice(file.name, {**kept, **said}, places, texts)
+    origins = command_line.values
+    kept = file.only(lambda key: not any(key.startswith(f"{new}.") for new in origins)).values
+    locations = {**file.locations, **dict.fromkeys(origins, command_line.name)}
+    texts = {**file.texts, **dict.fromkeys(origins, ""), **command_line.texts}
+    return ConfigSource(file.name, {**kept, **origins}, locations, texts)
 
 
-def _base(source: str, search: Voice) -> Voice:
+def _base(source: str, search: ConfigSource) -> ConfigSource:
     """The experiment that is searched around: a file, or a mapping in the search itself."""
     wrong = [key for key in _SECTIONS[1:] if search.values.get(key) and not _is_group(search, key)]
     if wrong:
         problem = "{} is not allowed. Allowed: a group of keys".format
-        texts = [f"{search.place(k)}  {k}: {problem(shortened(search.values[k]))}" for k in wrong]
+        texts = [
+            f"{search.location(k)}  {k}: {problem(shortened(search.values[k]))}" for k in wrong
+        ]
         raise ConfigError(source, texts)
     file = search.texts.get("experiment")
     if not file or _is_group(search, "experiment"):
@@ -254,35 +257,39 @@ def _base(source: str, search: Voice) -> Voice:
         base = read_file(local_path(file))
     except ValueError as error:
         raise ConfigError(source, [f"experiment: {error}"]) from None
-    return replace(base, places={key: f"experiment {place}" for key, place in base.places.items()})
+    locations = {key: f"experiment {line}" for key, line in base.locations.items()}
+    return replace(base, locations=locations)
 
 
-def _is_group(search: Voice, key: str) -> bool:
+def _is_group(search: ConfigSource, key: str) -> bool:
     return isinstance(search.values.get(key), dict)
 
 
-def _aliases(voice: Voice) -> Voice:
+def _aliases(source_config: ConfigSource) -> ConfigSource:
     """`folds` and `metric` of a search, as the keys of its experiment that they are."""
     values: dict[str, Any] = {}
-    if (folds := voice.values.get("folds")) is not None:
+    if (folds := source_config.values.get("folds")) is not None:
         values["protocol.folds"] = folds
-    if metric := voice.values.get("metric"):
+    if metric := source_config.values.get("metric"):
         values["protocol.metric"] = metric if isinstance(metric, str) else metric[0]
-    places = {key: voice.place(key.removeprefix("protocol.")) for key in values}
-    return Voice(voice.name, values, places)
+    locations = {key: source_config.location(key.removeprefix("protocol.")) for key in values}
+    return ConfigSource(source_config.name, values, locations)
 
 
-def _settings(source: str, voices: list[Voice]) -> tuple[Settings, dict[str, str]]:
+def _settings(source: str, sources: list[ConfigSource]) -> tuple[SearchSettings, dict[str, str]]:
     """The search's own settings, and the origin of each."""
     values: dict[str, Any] = {}
-    places: dict[str, str] = {}
-    for voice in voices:
-        for key, value in voice.values.items():
+    locations: dict[str, str] = {}
+    for source_config in sources:
+        for key, value in source_config.values.items():
             if key.split(".")[0] not in _SECTIONS:
-                values[key], places[key] = value, voice.place(key)
+                values[key], locations[key] = value, source_config.location(key)
     try:
-        origins = dict.fromkeys(Settings.model_fields, "default") | places
-        return Settings.model_validate(values), origins
+        origins = dict.fromkeys(SearchSettings.model_fields, "default") | locations
+        return SearchSettings.model_validate(values), origins
     except ValidationError as error:
-        lines = [f"{places.get(k, '')}  {k}: {text}" for k, text in problems(error, Settings, "")]
+        lines = [
+            f"{locations.get(k, '')}  {k}: {text}"
+            for k, text in problems(error, SearchSettings, "")
+        ]
         raise ConfigError(source, lines) from None

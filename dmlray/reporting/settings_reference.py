@@ -11,7 +11,7 @@ from dmlray import methods
 from dmlray.atomic_files import write_text
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import walk
-from dmlray.plans.search_settings import Settings
+from dmlray.plans.search_settings import SearchSettings
 from dmlray.plans.validation_errors import allowed_values
 from dmlray.reporting.settings_table import value_text
 
@@ -44,7 +44,7 @@ def _methods() -> Iterator[str]:
 def _search() -> Iterator[str]:
     yield "\n## A search\n"
     yield "Beside these a search has `experiment`, `space` and `set`.\n"
-    yield from _table(walk(Settings))
+    yield from _table(walk(SearchSettings))
 
 
 def _table(fields: Iterable[tuple[str, FieldInfo]]) -> Iterator[str]:

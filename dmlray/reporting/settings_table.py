@@ -27,7 +27,7 @@ from dmlray.plans.search import (
     is_search,
     resolve_search,
 )
-from dmlray.plans.search_settings import Settings
+from dmlray.plans.search_settings import SearchSettings
 from dmlray.plans.search_space import Condition
 from dmlray.plans.validation_errors import allowed_values
 from dmlray.reporting.tabular import Tabular
@@ -97,15 +97,15 @@ def of_search(resolved: ResolvedSearch, file: str | None = None) -> SettingsTabl
     Args:
         file: The experiment that the search names, if it does.
     """
-    search, said = resolved.search, resolved.said
+    search, origins = resolved.search, resolved.origins
     rows = [
-        _row(key, value, said, Settings.model_fields[key])
+        _row(key, value, origins, SearchSettings.model_fields[key])
         for key, value in search.settings.model_dump(mode="json").items()
     ]
     method = search.experiment.method.name
     for key, range_ in search.ranges.space.items():
         text = range_text(range_, search.ranges.when.get(key, {}))
-        rows.append(_row(f"space.{key}", text, said, field_of(method, key)))
+        rows.append(_row(f"space.{key}", text, origins, field_of(method, key)))
     rows += (_inside(row, "experiment") for row in _settings(resolved.experiment))
     named = {"experiment line": file} if file else {}
     return SettingsTable(rows, named | _sources(resolved.experiment), _notes(resolved.experiment))
@@ -114,7 +114,7 @@ def of_search(resolved: ResolvedSearch, file: str | None = None) -> SettingsTabl
 def of_ensemble(resolved: ResolvedEnsemble) -> SettingsTable:
     """List the settings of an ensemble and of its experiment; of others, in what they differ."""
     ensemble, (first, *others) = resolved.ensemble, resolved.experiments
-    rows = [*_own(ensemble, resolved.said), *_settings(first)]
+    rows = [*_own(ensemble, resolved.origins), *_settings(first)]
     known = {row.key: row.value for row in rows}
     for number, other in enumerate(others, 1):
         differing = (row for row in _settings(other) if known.get(row.key) != row.value)
@@ -148,7 +148,7 @@ def value_text(value: Any) -> str:
 def _settings(resolved: Resolved) -> Iterator[Setting]:
     method = resolved.experiment.method.name
     for key, value in flatten(resolved.experiment.document()).items():
-        yield _row(key, value, resolved.said, field_of(method, key))
+        yield _row(key, value, resolved.origins, field_of(method, key))
 
 
 def _inside(row: Setting, section: str) -> Setting:
@@ -156,17 +156,17 @@ def _inside(row: Setting, section: str) -> Setting:
     return row if "." in row.key else replace(row, key=f"{section}.{row.key}")
 
 
-def _own(ensemble: Ensemble, said: dict[str, str]) -> Iterator[Setting]:
+def _own(ensemble: Ensemble, origins: dict[str, str]) -> Iterator[Setting]:
     sizes, kinds = f"a whole number in [1, {MOST_MEMBERS}]", f"one of {', '.join(get_args(Vary))}"
-    yield Setting("size", f"{ensemble.size}", said["size"], "number of members", sizes)
-    yield Setting("vary", ensemble.vary, said["vary"], "what differs between members", kinds)
+    yield Setting("size", f"{ensemble.size}", origins["size"], "number of members", sizes)
+    yield Setting("vary", ensemble.vary, origins["vary"], "what differs between members", kinds)
 
 
-def _row(key: str, value: Any, said: dict[str, str], field: FieldInfo | None) -> Setting:
+def _row(key: str, value: Any, origins: dict[str, str], field: FieldInfo | None) -> Setting:
     meaning, allowed = (field.description or "", allowed_values(field)) if field else ("", "")
     if key == "method.name":
         meaning, allowed = "how an embedding is learned", f"one of {', '.join(methods.names())}"
-    origin = said.get(key, "default").strip("`")
+    origin = origins.get(key, "default").strip("`")
     return Setting(key, value_text(value), origin, meaning, allowed)
 
 

@@ -16,8 +16,8 @@ from dmlray.api.run_results import RunResult, SearchResult
 from dmlray.cli import main
 from dmlray.errors import ConfigError
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.search_report import Findings, Row
-from dmlray.scores import Part, Scores
+from dmlray.reporting.search_report import Row, SearchReport
+from dmlray.scores import ScorePart, Scores
 
 HEAVY = ["torch", "ray", "click", "optuna", "numpy", "pandas", "pydantic", "yaml", "rich"]
 FUNCTIONS = [name for name in api.__all__ if inspect.isfunction(getattr(api, name))]
@@ -103,7 +103,7 @@ def scores(**more: Any) -> Scores:
         (
             {
                 "n": 2,
-                "parts": [Part(seed, "s", 1, {"recall_at_1": seed / 10}) for seed in (3, 4)],
+                "parts": [ScorePart(seed, "s", 1, {"recall_at_1": seed / 10}) for seed in (3, 4)],
                 "half_width": {"recall_at_1": 0.01},
             },
             ["seed 3", "seed 4", "mean of 2", "95 % half-width"],
@@ -131,7 +131,7 @@ def test_a_search_is_a_data_frame_of_its_trials(tmp_path: Path) -> None:
         Row(0, "COMPLETE", {"map_at_r": 0.3}, {"method.alpha": 8}, 2),
         Row(1, "FAIL", {}, {"method.alpha": 9}, 0, reason="out of memory"),
     ]
-    found = SearchResult(Findings(("map_at_r",), rows, rows[0]), RunFolder(tmp_path))
+    found = SearchResult(SearchReport(("map_at_r",), rows, rows[0]), RunFolder(tmp_path))
     frame = found.to_frame()
     assert list(frame["method.alpha"]) == [8, 9] and list(frame["state"]) == ["COMPLETE", "FAIL"]
     assert frame["map_at_r"][0] == 0.3 and found.best == tmp_path / "best.yaml"

@@ -7,11 +7,11 @@ import pytest
 from dmlray import methods
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import walk
-from dmlray.plans.search_settings import Settings
+from dmlray.plans.search_settings import SearchSettings
 from dmlray.reporting.settings_reference import settings_reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
-MODELS = [Experiment, Settings, *(methods.load(name).Config for name in methods.names())]
+MODELS = [Experiment, SearchSettings, *(methods.load(name).Config for name in methods.names())]
 
 
 def test_the_page_is_generated_anew_with_each_change() -> None:
