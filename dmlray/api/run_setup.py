@@ -13,7 +13,7 @@ from dmlray.atomic_files import storage_error
 from dmlray.data.cache.image_cache import images_folder
 from dmlray.data.dataset import Dataset
 from dmlray.errors import Call, ConfigError, Interrupted, StorageError, UnfinishedRun
-from dmlray.learn.class_split import with_folds
+from dmlray.learn.class_split import listed_once, with_folds
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
 from dmlray.local_paths import local_path
@@ -215,7 +215,8 @@ def claim(folder: RunFolder, resume: Call, *, resumed: bool) -> Iterator[Run[Non
             run.lock.take()
         else:
             folder.check_new()
-        yield run
+        with listed_once():
+            yield run
         run.lock.check()
     except BaseException as error:
         failure = run.failure(error, resume)

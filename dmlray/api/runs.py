@@ -29,7 +29,7 @@ from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import Call, ConfigError
 from dmlray.evaluation import clustering
-from dmlray.learn.class_split import load_dataset
+from dmlray.learn.class_split import listed_once, load_dataset
 from dmlray.learn.environment import check_images
 from dmlray.learn.run import evaluate as evaluate_run
 from dmlray.learn.runtime import whole_machine
@@ -164,7 +164,7 @@ def plan(
     Raises:
         DmlrayError: What the first trial or the training would meet.
     """
-    with shown(display) as entered:
+    with shown(display) as entered, listed_once():
         read = read_plan(file, overrides)
         if isinstance(read, Search):
             return _plan_search(read, address, entered)
@@ -195,7 +195,7 @@ def evaluate(run: str | Path, display: Shown = "auto") -> RunResult:
         DmlrayError: If the run is not finished, or its files or images have changed.
     """
     folder = RunFolder(path_of("run", run))
-    with shown(display) as entered:
+    with shown(display) as entered, listed_once():
         return RunResult(_evaluate(folder, entered), folder)
 
 

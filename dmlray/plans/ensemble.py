@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -44,6 +45,16 @@ class Ensemble:
 
     def member(self, index: int) -> Experiment:
         """Member `index`, a function of (seed, index) alone: the same on 1 and on 8 devices."""
+        if index not in self._members:
+            self._members[index] = self._make_member(index)
+        return self._members[index]
+
+    @cached_property
+    def _members(self) -> dict[int, Experiment]:
+        """Members that were made: the queue, the recovery and the merge each ask for all."""
+        return {}
+
+    def _make_member(self, index: int) -> Experiment:
         own = (self.experiment, *self.others)[self.setting(index)]
         protocol = self.experiment.protocol
         seed = (self.experiment.seed * _SEED_STRIDE + index) % 2**31

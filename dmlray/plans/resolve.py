@@ -109,7 +109,10 @@ def override(experiment: Experiment, name: str, values: dict[str, Any]) -> Exper
         ConfigError: If a key does not exist or a value is not allowed.
     """
     base = ConfigSource("base", flatten(experiment.document()))
-    return resolve(name, [base, ConfigSource(name, values)]).experiment
+    method = values.get("method.name", experiment.method.name)
+    if method != experiment.method.name:  # whose own settings and published ones apply
+        return resolve(name, [base, ConfigSource(name, values)]).experiment
+    return _check(name, *_merge([base, ConfigSource(name, values)], method))
 
 
 def _merge(
