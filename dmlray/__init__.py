@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         doctor,
         ensemble,
         evaluate,
+        init,
         merge,
         plan,
         prepare_data,
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
     from dmlray.plans.search import Search
     from dmlray.scores import Scores, read_scores
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "DmlrayError", "Ensemble", "Experiment", "RunFolder", "RunResult", "Scores", "Search",
-    "SearchResult", "cross_validate", "demo", "doctor", "ensemble", "evaluate", "merge", "plan",
-    "prepare_data", "read_experiment", "read_scores", "read_search", "repeat", "show", "train",
-    "tune", "verify_data",
+    "SearchResult", "cross_validate", "demo", "doctor", "ensemble", "evaluate", "init", "merge",
+    "plan", "prepare_data", "read_experiment", "read_scores", "read_search", "repeat", "show",
+    "train", "tune", "verify_data",
 ]  # fmt: skip
 
 _ELSEWHERE = {

@@ -50,7 +50,8 @@ class Scores:
     side by side; `curve` holds the metrics of the first 1, 2, ... members.
 
     `precision` is that of training and of the embeddings, on the device that it ran on; empty
-    where the run is older.
+    where the run is older. `computed_on` names the GPU, with the versions of CUDA, cuDNN and
+    driver; empty on a CPU.
     `split` names the training classes that `split_fingerprint` hashes.
     `half_width` is that of the 95 % interval of each mean over `n` runs, the `parts` (Student t);
     empty for n = 1. `concatenated` scores the parts' unit embeddings side by side.
@@ -83,6 +84,7 @@ class Scores:
     concatenated: Metrics = field(default_factory=dict)
     embeddings_sha256: Sha256 | None = field(default=None, compare=False)
     precision: Text = ""
+    computed_on: Text = ""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))

@@ -6,10 +6,11 @@ from dmlray.api.ensembles import ensemble, merge
 from dmlray.api.run_results import RunResult, SearchResult
 from dmlray.api.runs import Demo, demo, doctor, evaluate, plan, train, tune
 from dmlray.api.settings import read_experiment, show
+from dmlray.api.starting import Started, init
 from dmlray.plans.search import read_search
 
 __all__ = [
-    "Demo", "RunResult", "SearchResult", "cross_validate", "demo", "doctor", "ensemble",
-    "evaluate", "merge", "plan", "prepare_data", "read_experiment", "read_search", "repeat",
+    "Demo", "RunResult", "SearchResult", "Started", "cross_validate", "demo", "doctor", "ensemble",
+    "evaluate", "init", "merge", "plan", "prepare_data", "read_experiment", "read_search", "repeat",
     "show", "train", "tune", "verify_data",
 ]  # fmt: skip

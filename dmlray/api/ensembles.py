@@ -15,11 +15,11 @@ from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import ConfigError
 from dmlray.learn.runtime import whole_machine
+from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.config_sources import Overrides, read_overrides
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.merge import Merge, read_merge
 from dmlray.plans.resolve import ExperimentSource, read_experiment
-from dmlray.plans.validation_errors import nearest
 from dmlray.reporting.progress import Shown
 from dmlray.reporting.run_report import write_ensemble
 from dmlray.results import merge_runs
@@ -162,7 +162,7 @@ def _demo_of(method: str | None) -> Path:
     if method is None:
         raise ConfigError("`experiments`", ["is missing. Allowed: a file, or a `method`"])
     if method not in methods.names():
-        problem = f"unknown method {method!r}.{nearest(method, methods.names())}"
+        problem = f"unknown method {method!r}.{nearest_or_all(method, methods.names())}"
         raise ConfigError("`method`", [problem])
     return Path("experiments") / f"{method}_demo.yaml"
 

@@ -1,6 +1,5 @@
 """Who says what: YAML files, published settings and the command line, as dotted keys."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import yaml
 from dmlray.errors import ConfigError
 from dmlray.file_reading import read_bytes, reason
 from dmlray.local_paths import local_path
-from dmlray.plans.validation_errors import nearest
+from dmlray.plans.plan_files import FOLDERS, find
 from dmlray.plans.yaml_reader import compose, key_of, plain
 from dmlray.printable import shortened
 
@@ -51,11 +50,12 @@ class ConfigSource:
         return replace(self, values={key: v for key, v in self.values.items() if kept(key)})
 
 
-def read_source(source: Source | None, name: str) -> ConfigSource:
+def read_source(source: Source | None, name: str, folders: Sequence[str] = FOLDERS) -> ConfigSource:
     """Read a YAML file, or take what one would hold.
 
     Args:
         name: The parameter that `source` was given as.
+        folders: Where a bare name is looked for, see `plan_files.find`.
 
     Raises:
         ConfigError: If it is neither, or the file cannot be read.
@@ -67,7 +67,7 @@ def read_source(source: Source | None, name: str) -> ConfigSource:
         allowed = "a YAML file, what one holds as a mapping, or a run to `resume`"
         raise ConfigError(f"`{name}`", [f"{problem}. Allowed: {allowed}"])
     try:
-        return read_file(local_path(source))
+        return read_file(local_path(source), folders)
     except ValueError as error:
         raise ConfigError(f"`{name}`", [str(error)]) from None
 
@@ -89,42 +89,17 @@ def _plain(value: Any) -> Any:
     return value.document() if hasattr(value, "document") else value
 
 
-def find(path: Path) -> Path:
-    """The file `path` in the current folder, or the one of that name that dmlray ships.
-
-    Raises:
-        ConfigError: If there is neither.
-        OSError: If it cannot be looked for.
-    """
-    inside = Path(__file__).parents[1]
-    for candidate in (path, inside / path, inside.parent / path):
-        if candidate.is_file() and (candidate == path or path.suffix in (".yaml", ".yml")):
-            return candidate
-    if os.path.lexists(path):
-        return path  # a folder, a pipe, a broken link: reading it says what
-    raise ConfigError(str(path), [f"no such file.{nearest(path.as_posix(), shipped())}"])
-
-
-def shipped() -> list[str]:
-    """Names of the experiments and searches that come with dmlray."""
-    inside = Path(__file__).parents[1]
-    found = {
-        f"{folder}/{file.name}"
-        for root in (inside, inside.parent)
-        for folder in ("experiments", "searches")
-        for file in (root / folder).glob("*.yaml")
-    }
-    return sorted(found)
-
-
-def read_file(path: Path) -> ConfigSource:
+def read_file(path: Path, folders: Sequence[str] = FOLDERS) -> ConfigSource:
     """Read a YAML mapping into dotted keys that remember their lines.
+
+    Args:
+        folders: Where a bare name is looked for, see `plan_files.find`.
 
     Raises:
         ConfigError: If it is no regular file, too large, no mapping of YAML, or has a key twice.
     """
     try:
-        text = read_bytes(find(path), _LARGEST).decode("utf-8")
+        text = read_bytes(find(path, folders), _LARGEST).decode("utf-8")
         root = compose(text)
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["is not YAML: not UTF-8"]) from None

@@ -14,6 +14,7 @@ from dmlray.atomic_files import write_text
 from dmlray.config_model import ConfigModel
 from dmlray.data.datasets import registry
 from dmlray.errors import ConfigError
+from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.config_sources import (
     ConfigSource,
     Overrides,
@@ -25,10 +26,11 @@ from dmlray.plans.config_sources import (
 )
 from dmlray.plans.experiment import Experiment, MethodConfig
 from dmlray.plans.fields import takes_text, walk
-from dmlray.plans.validation_errors import nearest, problems
+from dmlray.plans.validation_errors import problems
 from dmlray.printable import printable, shortened
 
 ExperimentSource = Source | Experiment
+_FOLDERS = ("experiments",)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def read_experiment(experiment: ExperimentSource | None, overrides: Overrides = 
         ConfigError: Lists all problems at once, with line, nearest spelling and allowed values.
     """
     document = experiment.document() if isinstance(experiment, Experiment) else experiment
-    file = read_source(document, "experiment")
+    file = read_source(document, "experiment", _FOLDERS)
     resolved = resolve(file.name, [file, read_overrides(overrides)])
     name, known = resolved.experiment.data.name, registry.names()
     if name not in known:
@@ -76,7 +78,7 @@ def resolve(source: str, sources: Sequence[ConfigSource]) -> Resolved:
             source, [f"method.name: is missing. Allowed: {', '.join(methods.names())}"]
         )
     if method not in methods.names():
-        known = nearest(str(method), methods.names())
+        known = nearest_or_all(str(method), methods.names())
         problem = f"unknown method {shortened(method)}.{known}"
         raise ConfigError(source, [_line(origins, "method.name", problem)])
     values, origins = _merge(sources, method)

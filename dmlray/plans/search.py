@@ -194,7 +194,8 @@ def read_search(search: SearchSource | None, overrides: Overrides = ()) -> Searc
 
 def resolve_search(search: SearchSource | None, overrides: Overrides = ()) -> ResolvedSearch:
     """Read a search as `read_search` does, and keep the origin of each value."""
-    file = read_source(search.document() if isinstance(search, Search) else search, "search")
+    document = search.document() if isinstance(search, Search) else search
+    file = read_source(document, "search", ("searches",))
     source = file.name
     own, rest = _divided(read_overrides(overrides))
     settings, origins = _settings(source, [file, own])
@@ -254,7 +255,7 @@ def _base(source: str, search: ConfigSource) -> ConfigSource:
             raise ConfigError(source, ["experiment: is missing. Allowed: a file or a mapping"])
         return inner
     try:
-        base = read_file(local_path(file))
+        base = read_file(local_path(file), ("experiments",))
     except ValueError as error:
         raise ConfigError(source, [f"experiment: {error}"]) from None
     locations = {key: f"experiment {line}" for key, line in base.locations.items()}

@@ -7,8 +7,9 @@ import yaml
 
 from dmlray import methods
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import ConfigSource, flatten, shipped
+from dmlray.plans.config_sources import ConfigSource, flatten
 from dmlray.plans.experiment import Experiment
+from dmlray.plans.plan_files import shipped
 from dmlray.plans.resolve import override, read_experiment, resolve, write_experiment
 
 DEMO = Path("experiments/proxy_anchor_demo.yaml")
