@@ -19,6 +19,7 @@ from dmlray.learn.preflight import preflight
 from dmlray.local_paths import local_path
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
+from dmlray.reporting import loggers
 from dmlray.reporting.progress import Display, Shown, SilentDisplay, shown
 
 RUNS = Path("runs")
@@ -114,6 +115,7 @@ def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Ex
     def announce(size: int) -> None:
         display.log(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
 
+    loggers.check(plan.loggers)
     dataset = preflight(plan, folds, display.count("decoding images"), announce)
     return with_folds(plan, dataset), dataset
 

@@ -42,6 +42,7 @@ from dmlray.printable import shortened
 
 _SECTIONS = ("experiment", "space", "set")
 _EPOCHS = "budget.epochs"
+_FREE = ("data.root", "loggers", "protocol.extra_metrics")  # change no trial
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Search:
 
     def identity(self) -> dict[str, str]:
         """What may not change while a study goes on; images may move, and trials be added."""
-        flat = {key: json.dumps(value) for key, value in self.base().items() if key != "data.root"}
+        flat = {key: json.dumps(value) for key, value in self.base().items() if key not in _FREE}
         space = {f"space.{key}": text for key, text in as_text(self.ranges).items()}
         return {"metric": json.dumps(self.metrics), **space, **flat}
 
@@ -212,12 +213,24 @@ def resolve_search(search: SearchSource | None, overrides: Overrides = ()) -> Re
         experiment = resolve(
             source, [ConfigSource("", flatten(experiment.document())), fixed]
         ).experiment
+    experiment = _with_metrics(source, experiment, settings)
     if found := space_problems(experiment, ranges, settings, space):
         raise ConfigError(source, found)
     origins |= {f"space.{key}": location_of(space, key) for key in ranges.space}
     of_experiment = resolved.origins | {key: space.location(key) for key in fixed.values}
     return ResolvedSearch(
         Search(experiment, ranges, settings), origins, Resolved(experiment, of_experiment)
+    )
+
+
+def _with_metrics(source: str, experiment: Experiment, settings: SearchSettings) -> Experiment:
+    """The experiment with all scores among its metrics that the search seeks after the first."""
+    protocol, sought = experiment.protocol, (settings.metric or ())[1:]
+    missing = [name for name in sought if name not in (*COSTS, *protocol.metrics)]
+    if not missing:
+        return experiment
+    return override(
+        experiment, source, {"protocol.extra_metrics": [*protocol.extra_metrics, *missing]}
     )
 
 
