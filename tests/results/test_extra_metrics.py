@@ -98,7 +98,7 @@ def test_ensembles_of_every_size_have_it(ensemble: list[Member], tmp_path: Path)
     write_ensemble(RunFolder(tmp_path), Scores(**{**vars(scores), "curve": curve}))
     events = EventAccumulator(str(tmp_path)).Reload()
     for name in (*RETRIEVED, *CLUSTERED):
-        found = [event.value for event in events.Scalars(f"ensemble/{name}")]
+        found = [event.value for event in events.Scalars(f"test/{name}")]
         assert found == pytest.approx([size[name] for size in curve], abs=1e-6)
     assert all(f"<th>{label}</th>" in page("x", scores) for label in LABELS)
     assert read_scores(RunFolder(tmp_path).scores).clustering
