@@ -25,7 +25,7 @@ def test_damaged_scores_are_told_in_one_sentence(tmp_path: Path, text: str) -> N
 
 
 def test_missing_scores_say_how_to_go_on(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="--resume"):
+    with pytest.raises(RunError, match="resume the run"):
         read_scores(tmp_path / "scores.json")
 
 
