@@ -39,9 +39,9 @@ def echo_error(error: DmlrayError | click.ClickException) -> None:
 
 def exit_interrupted(error: Interrupted) -> NoReturn:
     """Say how to go on, and end with the signal's status."""
-    go_on = f". Go on with: {error.resume}" if error.resume else ""
+    resume = f". Resume with: {error.resume}" if error.resume else ""
     with suppress(OSError):  # a closed terminal
-        echo(f"interrupted{go_on}", err=True)
+        echo(f"interrupted{resume}", err=True)
     sys.exit(error.exit_status)
 
 

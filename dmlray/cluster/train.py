@@ -60,7 +60,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     try:
         run_watched(lambda: fit(trainer), EpochDisplay(plan, folder, display))
     except ResourceError as error:  # once there is room again
-        raise RunError(f"{error}. Go on with: dmlray train --resume {folder.typed}") from error
+        raise RunError(f"{error}. Resume with: dmlray train --resume {folder.typed}") from error
     return read_scores(folder.scores)
 
 

@@ -24,7 +24,7 @@ def test_folds_survive_an_interruption_and_none_is_trained_twice(
     torn.kill(signal.SIGTERM)
     status, said = torn.finish(seconds=60)
     assert (status, "Traceback" in said) == (143, False), said
-    assert said.endswith("Go on with: dmlray cv --resume torn\n"), said
+    assert said.endswith("Resume with: dmlray cv --resume torn\n"), said
     finished = {path: path.stat().st_mtime_ns for path in run.glob("members/*/scores.json")}
     assert not (run / "scores.json").exists()
 

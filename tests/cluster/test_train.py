@@ -49,7 +49,7 @@ def test_a_killed_worker_and_a_killed_driver_change_no_number(
     torn.kill(signal.SIGTERM)
     status, said = torn.finish(seconds=60)
     assert (status, "Traceback" in said) == (143, False), said
-    assert said.endswith("Go on with: dmlray train --resume torn\n"), said
+    assert said.endswith("Resume with: dmlray train --resume torn\n"), said
 
     status, said = Command(["train", "--resume", "torn"], tmp_path, environment).finish()
     assert status == 0, said

@@ -54,7 +54,7 @@ def test_a_search_without_its_nodes_ends_with_what_to_do(at: Any, tmp_path: Path
         at(time, cluster)
         check()
     at(180, AFTER)
-    with pytest.raises(RunError, match=r"enough for 1\. Go on with: dmlray tune --resume"):
+    with pytest.raises(RunError, match=r"enough for 1\. Resume with: dmlray tune --resume"):
         check()
 
 

@@ -107,7 +107,7 @@ class MemberQueue:
         self._looked = time.monotonic()
         if self._patience.is_over(room):
             resume = f"dmlray ensemble --resume {self.folder.typed}"
-            raise RunError(f"no node is left that has room for a member. Go on with: {resume}")
+            raise RunError(f"no node is left that has room for a member. Resume with: {resume}")
         wanted = len(self._to_probe) - len(self.active) if self._to_probe else len(self.todo)
         self._actors.scale_to(self._wanted, room, max(0, wanted))
 

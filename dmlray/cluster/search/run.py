@@ -71,7 +71,7 @@ def search(
     report = find(plan, folder, study)
     report.write(folder)
     if study.stopped_by:
-        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder.typed}")
+        raise RunError(f"{study.stopped_by}. Resume with: dmlray tune --resume {folder.typed}")
     if report.best is None:
         reasons = sorted({row.reason for row in report.rows if row.reason})
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
@@ -201,7 +201,7 @@ class _CapacityCheck:
         needs, cluster = self._resources, current_cluster()
         if self._patience.is_over(cluster.count(needs.cpus, needs.gpus) // needs.workers):
             shortage = cluster.shortage(needs.cpus, needs.gpus, needs.workers)
-            resume = f"Go on with: dmlray tune --resume {self._folder.typed}"
+            resume = f"Resume with: dmlray tune --resume {self._folder.typed}"
             raise RunError(f"a node was lost: {shortage}. {resume}")
 
 

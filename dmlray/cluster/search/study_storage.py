@@ -76,7 +76,7 @@ def refused(path: Path, error: Exception) -> StorageError:
     """The sentence for a study that SQLite can no longer write or read."""
     reason = str(error.__cause__ or error).split("\n")[0]
     if "disk is full" in reason:
-        return DiskFull(f"{path}: the disk is full: make room")
+        return DiskFull(f"{path}: the disk is full: free some space")
     return StorageError(f"{path}: cannot be written or read ({reason})")
 
 

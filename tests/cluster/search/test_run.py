@@ -78,7 +78,7 @@ def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     second.kill(signal.SIGINT)
     status, said = second.finish(seconds=60)
     assert (status, "Traceback" in said) == (130, False), said
-    assert said.endswith("Go on with: dmlray tune --resume run\n"), said
+    assert said.endswith("Resume with: dmlray tune --resume run\n"), said
 
     status, said = Command(["tune", "--resume", "run"], tmp_path, environment).finish()
     assert status == 0, said

@@ -199,7 +199,7 @@ def test_a_full_disk_ends_the_session_and_leaves_the_trial_for_the_next(tmp_path
     error = error_messages.as_dmlray_error(OSError(errno.ENOSPC, "No space left on device"))
     assert isinstance(error, DiskFull)
     first.on_trial_complete("a", {"unfinished": str(error), "epoch": 0})
-    assert first.stopped_by == "the disk is full: make room"
+    assert first.stopped_by == "the disk is full: free some space"
     assert first.suggest("b") == "FINISHED"
     second = opened(tmp_path)
     assert second.stopped_by is None and not second.finished()
