@@ -1,6 +1,7 @@
-"""Heads before trunk: a start that does not first make the embedding worse.
+"""Warm-up of the heads on frozen trunk features, before the trunk is trained.
 
-The trunk is frozen, so its features are computed once; steps on them cost next to nothing.
+Random heads would otherwise degrade the trunk first. The features are computed only once, so the
+steps are cheap.
 """
 
 import numpy as np
@@ -25,11 +26,11 @@ def warm_up_heads(
 ) -> None:
     """Train everything but the trunk on its features for `budget.head_warmup_steps` steps.
 
-    A learner with `initialise_head(features)` first gets to see all features (N, F).
-    The trunk steps aside for an identity, so a method's own forward and loss are used unchanged.
-    A team shares the features; the steps, which cost next to nothing, each worker takes alone.
+    `learner.initialise_head` gets all features (N, F) first. An identity replaces the trunk, so
+    that the method's forward and loss are used unchanged. The workers of `group` share the
+    computation of the features; each worker takes all of the steps.
     """
-    torch.manual_seed(plan.seed)  # whoever else trains in this process
+    torch.manual_seed(plan.seed)  # independent of other trainings in this process
     steps = plan.budget.head_warmup_steps
     trunk = learner.trunk
     features = embed(
@@ -55,7 +56,7 @@ def warm_up_heads(
 
 
 def _batches(plan: Experiment, labels: np.ndarray, steps: int) -> list[np.ndarray]:
-    """The first `steps` batches of as many passes as that takes."""
+    """Return the first `steps` batches of as many passes as needed."""
     batches: list[np.ndarray] = []
     while len(batches) < steps:
         rng = np.random.default_rng([plan.seed, len(batches), 1])

@@ -15,7 +15,7 @@ from dmlray.cluster.error_messages import as_dmlray_error
 from dmlray.cluster.torch_backend import TorchBackendConfig
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import metrics_log
-from dmlray.learn.cross_validation import Clock, fold_epochs, run_in_lockstep
+from dmlray.learn.cross_validation import Clock, fold_epochs, mean_over_folds
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.process_group import ProcessGroup
@@ -131,5 +131,5 @@ def _mean(
     """The mean over the folds of all workers, the same on each."""
     workers = len(gathered)
     folds = [gathered[n % workers][n // workers] for n in range(plan.protocol.fold_count)]
-    means = run_in_lockstep(folds, plan.protocol.metric)
+    means = mean_over_folds(folds, plan.protocol.metric)
     return Epoch(number, {**means, "seconds": clock.at(number)})
