@@ -62,7 +62,7 @@ class EnsembleMerge:
         before = len(self._members)
         self._read()
         if len(self._members) > before and self._streams:
-            self._start().grow.remote(list(self._members))
+            self._start().add.remote(list(self._members))
 
     def finish(self) -> Scores:
         """Scores of the whole ensemble and its curve over sizes."""
@@ -93,7 +93,7 @@ class EnsembleMerge:
         test_labels(self._members)  # of one test set all the same, whoever wrote these folders
         for _ in range(_TRIES):
             merger = self._start()
-            work = merger.grow if self._streams else merger.at_once
+            work = merger.add if self._streams else merger.at_once
             try:
                 curve: Curve = ray.get(work.remote(self._members))
                 return curve
