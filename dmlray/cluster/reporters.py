@@ -1,4 +1,4 @@
-"""The ends of one seam: what becomes of an epoch that a job reports."""
+"""Reporters of the epochs of a training: to TensorBoard, Ray Tune and Ray Train."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ class ToTensorBoard:
 
 
 class ToTune:
-    """Tell Tune each epoch of a trial, once it stands in the trial's event file."""
+    """Report each epoch of a trial to Tune, after writing it to the trial's event file."""
 
     def __init__(
         self, folder: RunFolder, values: Mapping[str, Any], columns: Iterable[str]
@@ -33,7 +33,7 @@ class ToTune:
 
     def __call__(self, epoch: Epoch) -> None:
         self._board.epoch(epoch.number, epoch.metrics)
-        if epoch.number == 1:  # its row of the HParams table shows the last epoch's scores
+        if epoch.number == 1:  # its row of the HParams table then shows the latest scores
             scores = {name: epoch.metrics[name] for name in self._columns if name in epoch.metrics}
             self._board.hparams(self._values, scores)
         tune.report({"epoch": epoch.number, **epoch.metrics})
@@ -43,5 +43,5 @@ class ToTune:
 
 
 def to_train(epoch: Epoch) -> None:
-    """Tell Ray Train; every worker of a group must call it."""
+    """Report an epoch to Ray Train; every worker of a group must call it."""
     train.report({"epoch": epoch.number, **epoch.metrics})
