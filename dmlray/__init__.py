@@ -1,3 +1,3 @@
 """Ensembles and hyperparameter search for deep metric learning, on Ray."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -59,6 +59,7 @@ class Scores:
         embeddings_sha256: SHA-256 of embeddings.npy; None without that file or in older runs.
             Embeddings that differ in rounding may have the same scores.
         precision: Of training and of embeddings, on the device used; empty in older runs.
+        computed_on: GPU, with the versions of CUDA, cuDNN and driver; empty on a CPU.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -86,6 +87,7 @@ class Scores:
     concatenated: Metrics = field(default_factory=dict)
     embeddings_sha256: Sha256 | None = field(default=None, compare=False)
     precision: Text = ""
+    computed_on: Text = ""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))

@@ -9,11 +9,14 @@ from typing import Any
 from ray import _raylet
 from ray._private import ray_constants, utils
 
+# Ray reads it in each worker, as it starts: one without a share of a GPU sees none. A visible GPU
+# would be used by training on a CPU, too: Ray Train and torch's optimizers query its state.
+WORKERS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 QUIET = {  # defaults, which a user's environment overrides
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a report waits for the next check
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # an actor that asked for no GPU sees none
+    **WORKERS,
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # dmlray has its own logs
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # else Tune would return as if finished
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports its reason instead

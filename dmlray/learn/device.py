@@ -3,9 +3,9 @@
 `python -m dmlray.learn.device` checks every GPU that the process sees, for `dmlray doctor`.
 """
 
-import os
 import subprocess
 import sys
+from functools import lru_cache
 
 import torch
 
@@ -65,6 +65,7 @@ def gpu_support() -> str:
     return f"{built}, and for GPUs of {', '.join(torch.cuda.get_arch_list())}"
 
 
+@lru_cache
 def driver() -> str:
     """Return the version of this machine's NVIDIA driver."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -92,8 +93,6 @@ def loader_threads(device: torch.device, cpus: int) -> int:
 
 def _check_all() -> int:
     """Print the problems of this machine's GPUs, one per line; return 1 if there are any."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # set by Ray for a process without a share
-        del os.environ["CUDA_VISIBLE_DEVICES"]
     problems = []
     for number in range(max(1, torch.cuda.device_count())):
         try:

@@ -136,7 +136,7 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     Raises:
         ConfigError: Lists all problems at once.
     """
-    source, file = str(path), read_file(path)
+    source, file = str(path), read_file(path, ("searches",))
     own, rest = _divided(read_overrides(overrides))
     settings = _settings(source, [file, own])
     both = _joined(file, own)
@@ -191,7 +191,7 @@ def _base(source: str, search: ConfigSource) -> ConfigSource:
             raise ConfigError(source, ["experiment: is missing. Allowed: a file or a mapping"])
         return inner
     try:
-        return read_file(local_path(file))
+        return read_file(local_path(file), ("experiments",))
     except ValueError as error:
         raise ConfigError(source, [f"experiment: {error}"]) from None
 

@@ -87,10 +87,11 @@ def protocol(scores: Scores) -> str:
         "best_on_test": "EPOCH CHOSEN ON THE TEST CLASSES, for comparison only",
     }
     tuned = f"; settings by {scores.tuned_by}" if scores.tuned_by else ""
-    precision = f"; computed in {scores.precision}" if scores.precision else ""
+    computed = f"; computed in {scores.precision}" if scores.precision else ""
+    computed += f" on {scores.computed_on}" if scores.computed_on else ""
     remarks = "".join(f"; NOTE: {remark}" for remark in scores.remarks)
     return printable(
         f"{scores.test_images} test images; {scores.backbone}, {scores.embedding_size}-d; "
-        f"{rules[scores.selection]}{tuned}{precision}; n = {scores.n}; seed {scores.seed}; "
+        f"{rules[scores.selection]}{tuned}{computed}; n = {scores.n}; seed {scores.seed}; "
         f"split {' '.join(filter(None, (scores.split, scores.split_fingerprint)))}{remarks}"
     )

@@ -64,8 +64,8 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
 
 def _known(method: str) -> list[str]:
     """Return the common settings that the method has."""
-    knobs = methods.load(method).Config.model_fields
-    return [w for w in COMMON if not w.startswith("method.") or w[7:].split("=")[0] in knobs]
+    settings = methods.load(method).Config.model_fields
+    return [w for w in COMMON if not w.startswith("method.") or w[7:].split("=")[0] in settings]
 
 
 @pytest.fixture(scope="module")

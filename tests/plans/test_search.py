@@ -6,7 +6,7 @@ import pytest
 from dmlray import methods
 from dmlray.distributions import Choice, Float, Int
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import shipped
+from dmlray.plans.plan_files import shipped
 from dmlray.plans.search import read_search
 from dmlray.plans.search_space import Ranges
 from dmlray.plans.space_checks import combinations

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,4 +65,6 @@ def test_settings_with_any_name_reach_tensorboard(tmp_path: Path) -> None:
 def test_the_protocol_names_the_precision_where_the_run_recorded_it() -> None:
     found = scores(precision="bfloat16, embeddings in tf32")
     assert "; computed in bfloat16, embeddings in tf32; n = " in protocol(found)
+    found = replace(found, computed_on="NVIDIA H200, CUDA 13.0, cuDNN 91300, driver 580.82")
+    assert "in tf32 on NVIDIA H200, CUDA 13.0, cuDNN 91300, driver 580.82; n = " in protocol(found)
     assert "computed" not in protocol(scores())
