@@ -136,7 +136,7 @@ def _gpu_versions() -> dict[str, Any]:
 
 
 def computed_on(device: torch.device) -> str:
-    """The GPU `device` and the libraries that its numbers depend on; empty for a CPU."""
+    """Describe the GPU and the libraries that results depend on; empty for a CPU."""
     if device.type != "cuda":
         return ""
     found = _gpu_versions()
