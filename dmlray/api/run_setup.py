@@ -19,6 +19,7 @@ from dmlray.learn.preflight import preflight
 from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
+from dmlray.reporting import loggers
 from dmlray.reporting.progress import Display
 
 RUNS = Path("runs")
@@ -85,6 +86,7 @@ def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Ex
     def announce(size: int) -> None:
         display.log(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
 
+    loggers.check(plan.loggers)
     dataset = preflight(plan, folds, display.count("decoding images"), announce)
     return with_folds(plan, dataset), dataset
 

@@ -1,6 +1,7 @@
 """Compute the embeddings of images with a learner."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +22,21 @@ def embed(
     The workers of `group` share the images. The result stays on the loader's device, and the
     module's mode is restored. `fixed_shape` pads every batch to one shape, for a compiled module.
     """
+    with evaluation_mode(module), torch.inference_mode():
+        own = [
+            function(_padded(images) if fixed_shape else images)[: len(images)]
+            for images, _ in loader.evaluation()
+        ]
+        return group.gather(torch.cat(own))[: loader.count]
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Set `module` to eval mode in the block, and restore its mode."""
     training = module.training
     module.eval()
     try:
-        with torch.inference_mode():
-            own = [
-                function(_padded(images) if fixed_shape else images)[: len(images)]
-                for images, _ in loader.evaluation()
-            ]
-            return group.gather(torch.cat(own))[: loader.count]
+        yield
     finally:
         module.train(training)
 

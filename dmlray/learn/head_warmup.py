@@ -1,41 +1,27 @@
-"""Warm-up of the heads on frozen trunk features, before the trunk is trained.
-
-Random heads would otherwise degrade the trunk first. The features are computed only once, so the
-steps are cheap.
-"""
+"""Train the heads before the trunk, so that random heads do not first worsen its features."""
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dmlray.data.batches.loader import BatchLoader
 from dmlray.data.batches.samplers import per_class, shuffled
-from dmlray.learn.embed import embed
 from dmlray.learn.optimizer import build_optimizer, set_lr
-from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
 from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 
 
-def warm_up_heads(
-    learner: Learner,
-    loader: BatchLoader,
-    labels: np.ndarray,
-    plan: Experiment,
-    group: ProcessGroup = SINGLE_PROCESS,
-) -> None:
+def warm_up_heads(learner: Learner, features: Tensor, labels: np.ndarray, plan: Experiment) -> None:
     """Train everything but the trunk on its features for `budget.head_warmup_steps` steps.
 
-    `learner.initialise_head` gets all features (N, F) first. An identity replaces the trunk, so
-    that the method's forward and loss are used unchanged. The workers of `group` share the
-    computation of the features; each worker takes all of the steps.
+    The trunk is replaced by an identity, so that the method's own forward and loss are used. Each
+    process of a group takes the steps alone: they cost next to nothing.
+
+    Args:
+        features: Of all training images (N, F), with their labels (N,).
     """
-    torch.manual_seed(plan.seed)  # independent of other trainings in this process
+    torch.manual_seed(plan.seed)  # other trainings may share this process
     steps = plan.budget.head_warmup_steps
     trunk = learner.trunk
-    features = embed(
-        learner, trunk, loader, group, plan.budget.compile
-    ).clone()  # leave inference mode
     targets = torch.as_tensor(labels, device=features.device)
     learner.trunk = nn.Identity()
     try:

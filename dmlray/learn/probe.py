@@ -15,6 +15,7 @@ from torch.optim.optimizer import Optimizer
 from dmlray.data.batches.loader import AHEAD, BatchLoader, Pair
 from dmlray.data.folds import Subset
 from dmlray.learn.class_split import fold_split, load_dataset
+from dmlray.learn.frozen_features import FeatureLoader
 from dmlray.learn.loop import fit
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.run import class_split
@@ -81,7 +82,7 @@ def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
 class _FirstBatches:
     """The first batches of a loader, and the time at which each was requested."""
 
-    def __init__(self, loader: BatchLoader, runtime: Runtime) -> None:
+    def __init__(self, loader: BatchLoader | FeatureLoader, runtime: Runtime) -> None:
         self._loader, self._runtime = loader, runtime
         # Prefetched batches are free at first, so measure after they are used up.
         wanted = max(_STEPS, 2 * AHEAD * runtime.threads)

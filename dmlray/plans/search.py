@@ -26,6 +26,7 @@ from dmlray.printable import shortened
 
 _SECTIONS = ("experiment", "space", "set")
 _EPOCHS = "budget.epochs"
+_FREE = ("data.root", "loggers")  # change no trial
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Search:
 
     def identity(self) -> dict[str, str]:
         """What may not change while a study goes on; images may move, and trials be added."""
-        flat = {key: json.dumps(value) for key, value in self.base().items() if key != "data.root"}
+        flat = {key: json.dumps(value) for key, value in self.base().items() if key not in _FREE}
         space = {f"space.{key}": text for key, text in as_text(self.ranges).items()}
         return {"metric": json.dumps(self.metrics), **space, **flat}
 

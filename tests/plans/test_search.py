@@ -82,6 +82,12 @@ def test_overrides_reach_the_search_and_its_experiment(tmp_path: Path) -> None:
     assert (search.settings.trials, search.experiment.budget.epochs) == (3, 2)
 
 
+def test_a_study_may_go_on_with_other_loggers(tmp_path: Path) -> None:
+    path = write(tmp_path, BASE + "space: {method.alpha: {low: 8, high: 64}}\n")
+    first, other = (read_search(path, [f"experiment.loggers={names}"]) for names in ("[]", "[a]"))
+    assert first.identity() == other.identity()
+
+
 @pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("searches")])
 def test_a_shipped_search_survives_its_own_file(name: str, tmp_path: Path) -> None:
     search = read_search(Path(name))

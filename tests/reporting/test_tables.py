@@ -1,13 +1,11 @@
 import io
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from dmlray.reporting.progress import Display
 from dmlray.reporting.tables import print_table, protocol
-from dmlray.reporting.tensorboard import TensorBoard
 from tests.reporting.test_run_report import scores
 
 ROWS = [("zero-shot (no training)", {"recall_at_1": 0.761, "r_precision": 1.0, "map_at_r": 0.287})]
@@ -52,14 +50,6 @@ def test_what_is_said_is_one_line_without_markup() -> None:
     file = io.StringIO()
     Display(Console(file=file, width=20)).log("member [red]0[/red] :fire: \x1b[2J\n" + "x" * 30)
     assert file.getvalue() == "member [red]0[/red] :fire: \\x1b[2J\\n" + "x" * 30 + "\n"
-
-
-def test_settings_with_any_name_reach_tensorboard(tmp_path: Path) -> None:
-    board = TensorBoard(tmp_path)
-    board.hparams({"data.root": "/a\udcff\x1b"}, {"map_at_r": 0.5})
-    board.close()
-    (file,) = tmp_path.glob("events.out.tfevents.*")
-    assert rb"/a\udcff\x1b" in file.read_bytes()
 
 
 def test_the_protocol_names_the_precision_where_the_run_recorded_it() -> None:

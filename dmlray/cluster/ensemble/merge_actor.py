@@ -74,7 +74,7 @@ class EnsembleMerge:
         scores = replace(
             joined(self._members, curve[-1], []), curve=curve, seed=self._plan.experiment.seed
         )
-        write_ensemble(self._folder, scores)
+        write_ensemble(self._folder, scores, self._plan.experiment.loggers)
         return scores
 
     @property
