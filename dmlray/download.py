@@ -54,7 +54,8 @@ def fetch(remote: Remote, target: Path, progress: Progress = lambda done, size: 
     next call resumes from them.
 
     Raises:
-        DownloadError: If the address cannot be reached, sends another file, or the disk cannot be written.
+        DownloadError: If the address is unreachable, sends another file, or the disk is not
+            writable.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
