@@ -4,17 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
 
 from dmlray.atomic_files import write_json
 from dmlray.errors import DataError, RunError
+from dmlray.evaluation.metrics import lowest
 from dmlray.file_reading import reason
 from dmlray.json_schema import (
     FromOne,
     FromZero,
-    Metrics,
+    Number,
     Sha256,
     Spread,
     Text,
@@ -22,6 +23,18 @@ from dmlray.json_schema import (
     read_checked,
 )
 
+_ROUNDING = 1e-9  # by which NMI may exceed 1
+
+
+def _in_range(metrics: dict[str, float]) -> dict[str, float]:
+    for name, value in metrics.items():
+        if not (lowest(name) <= value <= 1 + _ROUNDING and math.isfinite(value)):
+            legal = "fraction in [0, 1]" if lowest(name) == 0 else "number up to 1"
+            raise ValueError(f"{name}: {value:g} is not a {legal}")
+    return metrics
+
+
+Metrics = Annotated[dict[Text, Number], AfterValidator(_in_range)]
 Selection = Literal["validation", "last", "best_on_test", "mixed"]
 
 
@@ -45,12 +58,12 @@ class ScorePart:
 
 @dataclass(frozen=True)
 class Scores:
-    """Retrieval scores on classes unseen in training; metrics are fractions in [0, 1].
+    """Retrieval scores on classes unseen in training; metrics are those of METRICS, most in [0, 1].
 
     Attributes:
         remarks: How the data differ from the published data set, and what a merge did other than
             concatenating embeddings.
-        clustering: Implementation of k-means behind `nmi`, whose value depends on it.
+        clustering: Implementation of k-means behind metrics such as `nmi`, which depend on it.
         n: Number of runs that the means are over, the `parts`.
         half_width: Of the 95 % confidence interval of each mean (Student t); empty for n = 1.
         curve: Metrics of the first 1, 2, ... members.

@@ -279,7 +279,7 @@ def test_a_given_split_is_checked_and_remarks_are_notes(images: Path, command: s
     [
         (["prepare", "cub", "--from", "none.tgz"], "--root: is missing"),
         (["prepare", "cub", "--from", "none.tgz", "--root", "data"], "none.tgz: no such file"),
-        (["prepare", "cars", "--download", "--root", "data"], "dead since 2023"),
+        (["prepare", "cars", "--download", "--root", "data"], "unavailable since 2023"),
         (["prepare", "cub"], "Set data.root"),
         (["verify", "cub", "--root", "nowhere"], "no such folder"),
         (["verify", "cup"], "unknown data set 'cup'"),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,14 @@ def test_damaged_zero_shot_scores_name_the_remedy(tmp_path: Path) -> None:
         (tmp_path / "zero_shot.json").write_text(text)
         with pytest.raises(DataError, match=r"is damaged .*; delete it, and the scores are"):
             read_zero_shot(tmp_path / "zero_shot.json")
+
+
+def test_each_metric_has_its_range(tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    legal = {"ami": -0.01, "map_at_r": 0.5, "of_a_later_version": 0.5}
+    replace(example(), metrics=legal).write(file)
+    assert read_scores(file).metrics == legal
+    for name, value in (("map_at_r", -0.01), ("ami", 1.01), ("of_a_later_version", -0.5)):
+        replace(example(), metrics={name: value}).write(file)
+        with pytest.raises(RunError, match=rf"metrics: {name}: {value} is no"):
+            read_scores(file)

@@ -13,7 +13,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
-from dmlray.evaluation.clustering import Progress
+from dmlray.evaluation.clustering import Progress, clustering_scores
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
@@ -22,6 +22,7 @@ from dmlray.learn.embedding_files import write_embeddings
 from dmlray.learn.environment import check_images, computed_on, record_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.process_group import ProcessGroup
+from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.state import TrainProgress
 from dmlray.learn.trainer import WITHOUT_PAIRS, Training
@@ -190,11 +191,11 @@ def _score(
     """Return embeddings (N, D) of the test images and all scores of the protocol."""
     subset = test_subset(training.split.dataset)
     embeddings, metrics = training.score(subset)
-    if training.plan.protocol.nmi:
+    if names := training.plan.protocol.clustering_metrics:
         labels = torch.as_tensor(subset.labels)
         # On the main worker only: the result is the same on all.
         metrics |= training.runtime.group.ask_main(
-            lambda: clustering.nmi(embeddings, labels, progress=progress)
+            lambda: clustering_scores(embeddings, labels, names, progress=progress)
         )
     return embeddings, metrics
 
@@ -203,8 +204,9 @@ def _zero_shot(training: Training) -> dict[str, float]:
     """Score the trunk's pooled features on the test classes, before training."""
     subset = test_subset(training.split.dataset)
     features = F.normalize(training.embed(training.trunk, subset))
-    labels = torch.as_tensor(subset.labels, device=features.device)
-    return retrieval_scores(features, labels, training.plan.protocol.depths(len(subset)))
+    task = task_of(subset)
+    metrics = training.plan.protocol.retrieval_metrics(task.neighbours)
+    return retrieval_scores(features, task, metrics)
 
 
 def _idle(training: Training) -> str | None:
@@ -219,7 +221,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
     idle, zero_shot = training.runtime.group.ask_main(
         lambda: (_idle(training), read_zero_shot(folder.zero_shot))
     )
-    subset = test_subset(dataset)
+    subset, clustered = test_subset(dataset), plan.protocol.clustering_metrics
     return Scores(
         metrics=metrics,
         dataset=dataset.name,
@@ -235,7 +237,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         selection=plan.protocol.selection,
         tuned_by=plan.protocol.tuned_by,
         seed=plan.seed,
-        clustering=clustering.name(training.runtime.device) if plan.protocol.nmi else None,
+        clustering=clustering.name(training.runtime.device) if clustered else None,
         zero_shot=zero_shot,
         precision=str(training.precision),
         computed_on=computed_on(training.runtime.device),

@@ -1,1 +1,1 @@
-"""One formula per file, each tested against the equation and the authors' own numbers."""
+"""One formula per file, each tested against the equation and the authors' numbers."""

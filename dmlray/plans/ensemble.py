@@ -13,6 +13,9 @@ from dmlray.printable import shortened
 
 Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]
 MOST_MEMBERS = 10_000
+_SHARED = (  # of several experiments: they are scored together
+    "data.name", "data.root", "data.split", "protocol.recall_at", "protocol.extra_metrics",
+)  # fmt: skip
 _SEED_STRIDE = 100_003  # prime: seeds of two ensembles meet only after so many members
 
 
@@ -107,7 +110,7 @@ class Ensemble:
 
     def _strange(self, other: Experiment) -> str | None:
         """Where `other` could not be scored together with the first experiment."""
-        for key in ("data.name", "data.root", "data.split", "protocol.recall_at"):
+        for key in _SHARED:
             ours, theirs = (flatten(plan.document())[key] for plan in (self.experiment, other))
             if ours != theirs:
                 return f"settings: {key} is {ours} and {theirs}. Allowed: one test set for all"

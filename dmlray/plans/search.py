@@ -26,7 +26,7 @@ from dmlray.printable import shortened
 
 _SECTIONS = ("experiment", "space", "set")
 _EPOCHS = "budget.epochs"
-_FREE = ("data.root", "loggers")  # change no trial
+_FREE = ("data.root", "loggers", "protocol.extra_metrics")  # change no trial
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,21 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
         experiment = resolve(
             source, [ConfigSource("", flatten(experiment.document())), fixed]
         ).experiment
+    experiment = _with_metrics(source, experiment, settings)
     if found := space_problems(experiment, ranges, settings, origins):
         raise ConfigError(source, found)
     return Search(experiment, ranges, settings)
+
+
+def _with_metrics(source: str, experiment: Experiment, settings: SearchSettings) -> Experiment:
+    """The experiment with all scores among its metrics that the search seeks after the first."""
+    protocol, sought = experiment.protocol, (settings.metric or ())[1:]
+    missing = [name for name in sought if name not in (*COSTS, *protocol.metrics)]
+    if not missing:
+        return experiment
+    return override(
+        experiment, source, {"protocol.extra_metrics": [*protocol.extra_metrics, *missing]}
+    )
 
 
 def _divided(command_line: ConfigSource) -> tuple[ConfigSource, ConfigSource]:

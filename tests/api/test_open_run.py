@@ -81,7 +81,7 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(
             continue  # there is nothing to evaluate
         assert result.exit_code == 2, result.output
         said = "the images changed since the run began (fingerprint "
-        assert said in result.output and "or begin a new run" in result.output
+        assert said in result.output and "or a new run" in result.output
     assert Path("run/environment.json").read_text() == record
     image.write_bytes(before)
     nothing_trains(monkeypatch, Interrupted(15))

@@ -22,7 +22,7 @@ from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.toy_data import draw_images, toy_words
 
-PLACE = Runtime(torch.device("cpu"))
+RUNTIME = Runtime(torch.device("cpu"))
 Draw = Callable[..., Path]
 
 
@@ -102,7 +102,7 @@ def test_too_few_classes_for_any_folds_are_refused(draw: Draw) -> None:
 def test_a_resolved_number_of_folds_is_written_and_scored(draw: Draw, tmp_path: Path) -> None:
     plan = plan_of(draw(8), "protocol.selection=validation")
     folder = RunFolder(tmp_path / "run")
-    scores = run_training(plan, folder, lambda _: None, PLACE)
+    scores = run_training(plan, folder, lambda _: None, RUNTIME)
     assert scores.split == "all but fold 0 of 2 kfold folds"
     assert read_experiment(folder.plan("experiment")).experiment.protocol.folds == 2
 
@@ -189,7 +189,7 @@ def test_steps_without_pairs_are_counted_and_every_score_has_a_remark(
     plan = plan_of(root, "data.batch_size=2", method="margin")
     preflight(plan)
     [message] = [text for text in caplog.messages if "have no two images of a class" in text]
-    scores = run_training(plan, RunFolder(tmp_path / "run"), lambda _: None, PLACE)
+    scores = run_training(plan, RunFolder(tmp_path / "run"), lambda _: None, RUNTIME)
     [line] = metrics_log.read(RunFolder(tmp_path / "run").metrics)
     idle = line["steps_without_pairs"]
     assert 0 < idle <= 3 and f"{idle} of 3 steps of the first epoch" in message
@@ -202,7 +202,7 @@ def test_steps_that_all_have_pairs_are_not_mentioned(draw: Draw, tmp_path: Path)
         [(["data.images_per_class=2"], "margin"), (["data.batch_size=2"], "proxy_anchor")]
     ):
         folder = RunFolder(tmp_path / str(number))
-        scores = run_training(plan_of(root, *words, method=method), folder, lambda _: None, PLACE)
+        scores = run_training(plan_of(root, *words, method=method), folder, lambda _: None, RUNTIME)
         assert "steps_without_pairs" not in metrics_log.read(folder.metrics)[0]
         assert scores.remarks == []
 

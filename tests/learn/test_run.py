@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,8 @@ import torch
 from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import DataError, RunError
-from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
-from dmlray.learn import metrics_log
+from dmlray.learn import metrics_log, run
 from dmlray.learn.class_split import fold_split, full_split, load_dataset
 from dmlray.learn.cross_validation import Clock, lockstep, mean_over_folds
 from dmlray.learn.head_warmup import warm_up_heads
@@ -111,16 +111,16 @@ def test_nmi_is_optional_and_names_its_implementation(plan: Experiment, tmp_path
 def test_iterations_of_k_means_are_written_to_the_folder(
     plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, reported, cluster = RunFolder(tmp_path / "run"), [], clustering.nmi
+    folder, reported, cluster = RunFolder(tmp_path / "run"), [], run.clustering_scores
 
-    def nmi(embeddings: torch.Tensor, labels: torch.Tensor, progress: Progress) -> dict[str, float]:
+    def scores(*given: Any, progress: Progress) -> dict[str, float]:
         def listen(done: int, total: int) -> None:
             progress(done, total)
             reported.append(metrics_log.counted(folder.progress_log))
 
-        return cluster(embeddings, labels, progress=listen)
+        return cluster(*given, progress=listen)
 
-    monkeypatch.setattr(clustering, "nmi", nmi)
+    monkeypatch.setattr(run, "clustering_scores", scores)
     train(override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1}), folder)
     assert reported == [metrics_log.Count("k-means, iterations", done, 20) for done in range(1, 21)]
     assert not folder.progress_log.exists()

@@ -27,7 +27,7 @@ from dmlray.errors import ConfigError
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.plans.search_settings import SCORES
+from dmlray.plans.search_settings import COSTS
 
 _ROUNDING = 1e-6  # of a mean of fractions
 _MAX_PROBLEMS = 5  # of trials, listed
@@ -212,7 +212,9 @@ def _state(plan: Search, row: FrozenTrial) -> Iterator[str]:
         yield "its values are not finite"
     scores = [*row.intermediate_values.values()]
     scores += [
-        value for name, value in zip(plan.metrics, row.values or (), strict=False) if name in SCORES
+        value
+        for name, value in zip(plan.metrics, row.values or (), strict=False)
+        if name not in COSTS
     ]
     if not all(0 <= score <= 1 + _ROUNDING for score in scores):
         yield "its scores are not fractions in [0, 1]"
