@@ -1,4 +1,4 @@
-"""Which classes of a plan's data set are trained on and which are scored."""
+"""Split of a plan's data set into classes to train on and classes to validate on."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from dmlray.plans.experiment import FOLDS, Experiment
 
 @dataclass(frozen=True)
 class ClassSplit:
-    """Classes to train on, and those that each epoch is scored on (None: on none)."""
+    """Classes to train on, and classes that each epoch is scored on (None: no scoring)."""
 
     dataset: Dataset
     train: Subset
@@ -50,7 +50,7 @@ def load_dataset(
     progress: Callable[[int, int], None] | None = None,
     announce: Callable[[int], None] | None = None,
 ) -> Dataset:
-    """List the plan's data set; `data.skip_broken` leaves out images that cannot be decoded.
+    """List the plan's data set; with `data.skip_broken` without images that cannot be decoded.
 
     To find these, all images are decoded into the cache unless they are there: `progress` and
     `announce` are those of `open_cache`. See `listed_once`.
@@ -83,10 +83,10 @@ def fold_subsets(plan: Experiment, dataset: Dataset) -> list[tuple[Subset, Subse
 
 
 def with_folds(plan: Experiment, dataset: Dataset) -> Experiment:
-    """Fill in the number of folds where the plan leaves it open: 4, or as many as can be scored.
+    """Set the number of folds if the plan leaves it open: 4, or as many as can be scored.
 
     Raises:
-        ConfigError: If so few folds lack the one that the plan holds out.
+        ConfigError: If the fold that the plan holds out does not exist.
     """
     protocol = plan.protocol
     if protocol.folds is not None:

@@ -31,11 +31,10 @@ def places(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
         monkeypatch.setattr(module, "device_of", lambda gpu: GPU if gpu else CPU)
         monkeypatch.setattr(module, "set_threads", lambda threads: None)
 
-    def run_training(plan: Any, folder: Any, report: Any, runtime: Runtime, **_: Any) -> None:
+    def run_training(plan: Any, folder: Any, report: Any, runtime: Runtime, *_: Any) -> Any:
         found.append(runtime)
 
     monkeypatch.setattr(member_actor, "run_training", run_training)
-    monkeypatch.setattr(member_actor, "ToTensorBoard", lambda folder: None)
     monkeypatch.setattr(member_actor, "cap_memory", lambda device, share: None)
     monkeypatch.setattr(train, "_train", lambda plan, folder, place: found.append(place))
     monkeypatch.setattr(fold_trainer, "fold_epochs", lambda p, f, place, n: found.append(place))
@@ -45,7 +44,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
 def test_members_folds_and_trainings(places: list[Runtime], tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     plan = read_experiment(Path("experiments/margin_demo.yaml")).experiment
-    member_actor.Worker().train(plan, folder)
+    member_actor.Worker().train(plan, folder, with_zero_shot=False)
     list(fold_trainer._steps(plan, folder, range(1), gpu=True, threads=CORES))
     train._loop({"plan": plan, "folder": folder, "cpus": CORES, "gpu": True})
     assert [(place.device, place.threads) for place in places] == 3 * [(GPU, CORES - 1)]
