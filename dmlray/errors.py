@@ -1,7 +1,8 @@
 """Errors that a user can fix, and the grammar of their messages."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from dmlray.printable import printable
 
@@ -9,16 +10,41 @@ _MAX_PROBLEMS = 50  # listed
 _MAX_LENGTH = 4000  # characters of one problem, which may list all allowed values
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call of the Python API that an error suggests; `dmlray.cli` prints it as a command."""
+
+    function: str
+    arguments: Mapping[str, str | Sequence[str]]
+
+    def __str__(self) -> str:
+        written = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"dmlray.{self.function}({written})"
+
+
 class DmlrayError(Exception):
     """An error that a user can fix; its text has the place, the problem and what is allowed.
 
-    The text is one line, with control characters of names escaped.
+    The text is one line, with control characters of names escaped. It has parameters of the Python
+    API in backticks, for which `dmlray.cli` prints its options.
+
+    Attributes:
+        resume: Call that resumes the run, if there is one.
     """
 
     exit_status = 2
+    resume: Call | None = None
 
     def __init__(self, text: str) -> None:
         super().__init__(_one_line(text))
+
+    def __str__(self) -> str:
+        return self.written(str)
+
+    def written(self, write: Callable[[Call], str]) -> str:
+        """Return the text, followed by the call that resumes, formatted by `write`."""
+        text = super().__str__()
+        return f"{text}. Resume with: {printable(write(self.resume))}" if self.resume else text
 
 
 class ConfigError(DmlrayError):
@@ -57,18 +83,12 @@ class RunError(DmlrayError):
     exit_status = 1
 
 
-class StorageError(RunError):
-    """A file cannot be read or written; the run can be resumed once that is fixed.
+class UnfinishedRun(RunError):
+    """A run ended early, but not because of its plan; it can be resumed once the cause is fixed."""
 
-    Attributes:
-        resume: Command that resumes the run, if there is one.
-    """
 
-    resume: str | None = None
-
-    def __str__(self) -> str:
-        text = super().__str__()
-        return f"{text}. Resume with: {self.resume}" if self.resume else text
+class StorageError(UnfinishedRun):
+    """A file cannot be read or written."""
 
 
 class DiskFull(StorageError):
@@ -79,12 +99,12 @@ class Interrupted(BaseException):
     """Ctrl-C or SIGTERM; not an `Exception`, so that no handler of those catches it.
 
     Attributes:
-        resume: Command that resumes the run, once it is known.
+        resume: Call that resumes the run, if there is one.
     """
 
     def __init__(self, number: int) -> None:
         self.exit_status = 128 + number
-        self.resume: str | None = None
+        self.resume: Call | None = None
         super().__init__(signal.Signals(number).name)
 
 

@@ -119,9 +119,9 @@ def read_scores(path: Path) -> Scores:
         scores = read_checked(path, _SCORES)
         _check_agreement(scores)
     except FileNotFoundError:
-        raise RunError(f"{path}: no scores yet; finish the run with --resume") from None
+        raise RunError(f"{path}: no scores yet; resume the run to finish it") from None
     except (OSError, ValueError) as error:
-        problem = f"is damaged ({reason(error)}); delete it and --resume the run"
+        problem = f"is damaged ({reason(error)}); delete it and resume the run"
         raise RunError(f"{path}: {problem}") from None
     return scores
 

@@ -24,8 +24,8 @@ def test_damaged_scores_are_refused_in_one_sentence(tmp_path: Path, text: str) -
         read_scores(tmp_path / "scores.json")
 
 
-def test_missing_scores_name_resume(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="--resume"):
+def test_missing_scores_name_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="resume the run"):
         read_scores(tmp_path / "scores.json")
 
 

@@ -1,6 +1,6 @@
 """Estimate time and memory of a search or training from a probe on one worker."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil
 
 import ray
@@ -18,12 +18,13 @@ from dmlray.learn.probe import Probe, probe
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.search import Search
+from dmlray.reporting.tabular import Tabular
 
 _TRAIN_START = 15.0  # measured seconds until a Ray Train worker runs
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Tabular):
     """Estimate for a search, or for one training with `trials` and `folds` equal to 1.
 
     `seconds` assumes that parallel processes do not slow each other down, and that all points of a
@@ -40,6 +41,16 @@ class Forecast:
     seconds: float
     memory: int
     gpu_memory: int
+
+    def records(self) -> list[dict[str, float]]:
+        """Return one row, with a column for each resource and each value of the probe."""
+        numbers = asdict(self)
+        resources, probe = numbers.pop("resources"), numbers.pop("probe")
+        return [
+            numbers
+            | {f"resources_{name}": number for name, number in resources.items()}
+            | {f"probe_{name}": number for name, number in probe.items()}
+        ]
 
 
 def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:

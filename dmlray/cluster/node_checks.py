@@ -84,7 +84,7 @@ def problems(
                 listed.append(f"{node.name} has {version_there}, this machine {expected}")
         for path in node.missing:
             if path == marker:
-                listed.append(f"{node.name} does not share {shared} with this machine (--out)")
+                listed.append(f"{node.name} does not share {shared} with this machine (`out`)")
             else:
                 listed.append(f"{node.name} does not see {path} (data.root)")
         listed += [f"{node.name}, {problem}" for problem in node.unusable]

@@ -106,7 +106,7 @@ def _damaged(path: Path, why: str) -> DamagedCheckpoint:
 
 
 def _remedy(path: Path) -> str:
-    return f"delete {path.parent} and --resume the run to train it again from its start"
+    return f"delete {path.parent} and resume the run to train it again from its start"
 
 
 def _content(content: object) -> _Content:
@@ -151,6 +151,6 @@ def _check_finite(path: Path, learner: Mapping[str, Tensor]) -> None:
         if not tensor.isfinite().all():
             why = f"{name} holds NaN or infinity: the training diverged or the file was changed"
             remedy = (
-                f"Try a smaller optimizer.lr in a new run, or delete {path.parent} and --resume"
+                f"Try a smaller optimizer.lr in a new run, or delete {path.parent} and resume it"
             )
             raise DataError(f"{path}: {why}. {remedy}")

@@ -1,6 +1,8 @@
 """Split of a plan's data set into classes to train on and classes to validate on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from dmlray.data import folds
@@ -23,6 +25,26 @@ class ClassSplit:
     validation: Subset | None
 
 
+Listed = dict[tuple[object, ...], Dataset]  # by all that a listing depends on
+_LISTED: ContextVar[Listed | None] = ContextVar("listed", default=None)
+
+
+@contextmanager
+def listed_once(known: Listed | None = None) -> Iterator[None]:
+    """List and hash each data set only once in the block, so that one run uses the same images.
+
+    Args:
+        known: Data sets listed before, to which the block adds; default: those of the enclosing
+            block, or none.
+    """
+    around = _LISTED.get()
+    token = _LISTED.set(known if known is not None else {} if around is None else around)
+    try:
+        yield
+    finally:
+        _LISTED.reset(token)
+
+
 def load_dataset(
     plan: Experiment,
     progress: Callable[[int, int], None] | None = None,
@@ -31,16 +53,22 @@ def load_dataset(
     """List the plan's data set; with `data.skip_broken` without images that cannot be decoded.
 
     Finding those decodes all images that are not in the cache yet. `progress` and `announce` are
-    as in `open_cache`.
+    as in `open_cache`. See `listed_once`.
     """
-    data = plan.data
+    data, listed = plan.data, _LISTED.get()
+    side = data.transform.train_short_side if data.skip_broken else None
+    key = (data.name, data.root, data.split, data.skip_broken, data.max_pixels, side)
+    if listed is not None and key in listed:
+        return listed[key]
 
     def readable(dataset: Dataset) -> Dataset:
-        side = data.transform.train_short_side
         return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
 
     keep = readable if data.skip_broken else everything
-    return registry.load(data.name, data.root, data.split, keep)
+    dataset = registry.load(data.name, data.root, data.split, keep)
+    if listed is not None:
+        listed[key] = dataset
+    return dataset
 
 
 def fold_split(plan: Experiment, dataset: Dataset, fold: int) -> ClassSplit:

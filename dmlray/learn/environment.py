@@ -100,7 +100,7 @@ def _begun(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
     elif begun and before != dataset.fingerprint:
         raise DataError(
             f"{folder}: the images changed since the run began (fingerprint {before}, now "
-            f"{dataset.fingerprint}). Allowed: --resume with the old images, or a new run"
+            f"{dataset.fingerprint}). Allowed: resume with the old images, or a new run"
         )
     return begun
 

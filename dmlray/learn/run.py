@@ -75,7 +75,7 @@ def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
     expected = f"{plan.method.name}, seed {plan.seed}"
     if recorded != expected:
         problem = f"are scores of another run ({recorded}), its plan is {expected}"
-        raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
+        raise RunError(f"{folder.scores}: {problem}; delete it and resume the run")
     return scores
 
 
@@ -174,7 +174,7 @@ def _check_best(training: Training, best: TrainProgress) -> None:
     _check_over(training, last)
     if best.epoch != last.best_epoch:
         problem = f"is of epoch {best.epoch}, the best one was {last.best_epoch}"
-        remedy = f"delete {folder.last_checkpoint.parent} and --resume the run to train it again"
+        remedy = f"delete {folder.last_checkpoint.parent} and resume the run to train it again"
         raise DataError(f"{folder.best_checkpoint}: {problem}; {remedy}")
 
 
@@ -182,7 +182,7 @@ def _check_over(training: Training, last: TrainProgress) -> None:
     if last.epoch != training.plan.budget.epochs:
         problem = f"is of epoch {last.epoch}, its plan has {training.plan.budget.epochs}"
         path = training.folder.last_checkpoint
-        raise DataError(f"{path}: {problem}; --resume the run to finish it")
+        raise DataError(f"{path}: {problem}; resume the run to finish it")
 
 
 def _score(

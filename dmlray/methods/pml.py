@@ -7,7 +7,9 @@ B batch, D embedding.
 
 import importlib
 import inspect
+import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -36,6 +38,7 @@ _UNFIT = {
 _CLASSIFIES_IMAGES = {"InstanceLoss"}  # each image is a separate class
 _ATTEMPTS, _ATTEMPT_DIM = 5, 8  # random batches and embedding size in `attempt`
 _MISUSE = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+_TRIED = {"loss", "loss_arguments", "miner", "miner_arguments"}
 _FROM_RUN = {"num_classes", "embedding_size", "descriptors_dim"}
 _NO_PLAIN_VALUE = {
     "reducer", "embedding_regularizer", "embedding_reg_weight", "weight_regularizer",
@@ -86,7 +89,8 @@ class Config(ConfigModel):
     @model_validator(mode="after")
     def _works(self) -> "Config":
         """Try loss and miner on four images: the library checks most values only when it runs."""
-        if problem := self._failure(torch.eye(4), torch.tensor([0, 0, 1, 1])):
+        parts = self.model_dump(include=_TRIED)
+        if problem := _first_failure(json.dumps(parts, sort_keys=True)):
             raise ValueError(f"{self.names} fails with these arguments: {problem}")
         return self
 
@@ -133,6 +137,17 @@ class Config(ConfigModel):
             except Exception as error:  # the library raises many types
                 return " ".join(str(error).split()) or type(error).__name__
         return None if gradient.isfinite().all() else "the gradient of the loss is not finite"
+
+
+@lru_cache(maxsize=1024)
+def _first_failure(parts: str) -> str | None:
+    """Why loss and miner of these settings fail on four images: tried once for each setting.
+
+    Args:
+        parts: The settings `_TRIED` as JSON.
+    """
+    config = Config.model_construct(**json.loads(parts))
+    return config._failure(torch.eye(4), torch.tensor([0, 0, 1, 1]))
 
 
 SPACE: Space = {

@@ -54,6 +54,16 @@ def average_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
     return rows
 
 
+def score_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
+    """Every number of a run: each ensemble size, each part and the mean, or the one training."""
+    if scores.parts:
+        return average_rows(scores)
+    rows = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
+    if not scores.curve:
+        return [*rows, (scores.method, scores.metrics)]
+    return [*rows, *((f"{size} merged", metrics) for size, metrics in enumerate(scores.curve, 1))]
+
+
 def held_out_lines(scores: Scores) -> list[str]:
     """How each part that held out training classes did on them, and at which epoch."""
     return [

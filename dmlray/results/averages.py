@@ -91,7 +91,7 @@ def _check_alike(members: Sequence[Member]) -> None:
     for member in members:
         if member.scores.metrics.keys() != members[0].scores.metrics.keys():
             problem = "holds other metrics than the first member"
-            remedy = "delete it and --resume the run"
+            remedy = "delete it and resume the run"
             raise RunError(f"{member.folder.scores}: {problem}; {remedy}")
 
 
@@ -106,7 +106,7 @@ def _check_splits(dataset: Dataset, members: Sequence[Member]) -> None:
         train = run.class_split(member.plan, dataset).train
         if member.scores.split_fingerprint != folds.fingerprint(dataset, train):
             problem = "are scores of other training classes than its plan has"
-            remedy = "delete it and --resume the run"
+            remedy = "delete it and resume the run"
             raise RunError(f"{member.folder.scores}: {problem}; {remedy}")
 
 
@@ -122,7 +122,7 @@ def _load(member: Member) -> np.ndarray:
     try:
         return read_embeddings(file, shape, scores.embeddings_sha256)
     except (OSError, ValueError) as error:
-        remedy = "delete it and --resume the run to make it again"
+        remedy = "delete it and resume the run to make it again"
         raise RunError(f"{file}: is damaged ({reason(error)}); {remedy}") from None
 
 
@@ -131,7 +131,7 @@ def _part(member: Member) -> ScorePart:
     lines = metrics_log.read(file)
     whole = [line["epoch"] for line in lines] == list(range(1, plan.budget.epochs + 1))
     if not whole or not all(plan.protocol.metric in line for line in _choice(plan, lines)):
-        remedy = f"delete {member.folder} and --resume"
+        remedy = f"delete {member.folder} and resume the run"
         raise RunError(f"{file}: is missing or damaged; {remedy}")
     line = _scored_epoch(plan, lines)
     held_out = plan.protocol.selection == "validation"

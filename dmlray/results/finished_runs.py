@@ -51,7 +51,7 @@ class Member:
         try:
             return torch.from_numpy(read_embeddings(file, shape, self.scores.embeddings_sha256))
         except (OSError, ValueError) as error:
-            remedy = "delete it and --resume the run to make it again from the checkpoint"
+            remedy = "delete it and resume the run to make it again from the checkpoint"
             raise DataError(f"{file}: {reason(error)}; {remedy}") from None
 
 
@@ -70,7 +70,7 @@ def members_of(run: Path, weight: float = 1.0) -> list[Member]:
             plan, scores = read_ensemble(folder.plan("ensemble")), read_scores(folder.scores)
             if len(scores.curve) != plan.size:
                 problem = f"has a curve of {len(scores.curve)} sizes, its plan {plan.size} members"
-                raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
+                raise RunError(f"{folder.scores}: {problem}; delete it and resume the run")
             return [member_of(plan, folder, index, weight) for index in range(plan.size)]
         case kind:
             problem = f"is a {kind}. Allowed: runs of dmlray train and dmlray ensemble"

@@ -78,10 +78,10 @@ def _check_held_out(members: Sequence[Member]) -> None:
         if member.plan.protocol.selection != "validation":
             rule = f"protocol.selection={member.plan.protocol.selection}"
             allowed = "Allowed: runs with protocol.selection=validation"
-            raise ConfigError("--greedy", [f"{member.folder} held out nothing ({rule}). {allowed}"])
+            raise ConfigError("`greedy`", [f"{member.folder} held out nothing ({rule}). {allowed}"])
     if len({member.scores.split_fingerprint for member in members}) > 1:
         problem = "the runs held out different classes. Allowed: runs of one protocol.fold"
-        raise ConfigError("--greedy", [problem])
+        raise ConfigError("`greedy`", [problem])
     plan = members[0].plan
     protocol = plan.protocol
     folds.check(
@@ -189,7 +189,9 @@ class _Embedder:
         except (FileNotFoundError, ValueError):
             pass  # missing or damaged: made again
         except OSError as error:
-            raise DataError(f"{file}: {reason(error)}; delete {folder} and --resume") from None
+            raise DataError(
+                f"{file}: {reason(error)}; delete {folder} and resume the run"
+            ) from None
         training = load_finished(member.plan, member.folder, self.runtime)
         rows = training.embed(training.learner.embed, subset)
         folder.mkdir(exist_ok=True)

@@ -216,7 +216,7 @@ def test_embeddings_that_are_not_those_of_the_scores_are_refused(
     mutant: Mutant, error: str, runs: Path, tmp_path: Path
 ) -> None:
     mutant.change(copy(runs, tmp_path) / mutant.file)
-    with pytest.raises(DmlrayError, match=f"{error}.*; delete it and --resume"):
+    with pytest.raises(DmlrayError, match=f"{error}.*; delete it and resume"):
         merged(tmp_path)
 
 

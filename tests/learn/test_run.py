@@ -222,7 +222,7 @@ def test_a_run_that_is_not_finished_is_not_evaluated(plan: Experiment, tmp_path:
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(Killed):
         train(plan, folder, killed_after=2)
-    with pytest.raises(DataError, match="is of epoch 2, its plan has 4; --resume"):
+    with pytest.raises(DataError, match="is of epoch 2, its plan has 4; resume"):
         evaluate(plan, folder, RUNTIME)
 
 

@@ -224,3 +224,20 @@ def test_an_attempt_gives_the_reason_and_draws_no_random_numbers(
     assert failure is not None and problem in failure and "\n" not in failure
     assert config.attempt(torch.tensor([0, 0, 1, 1])) is None
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_loss_of_a_setting_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    failure = Config._failure
+
+    def counted(config: Config, embeddings: Tensor, labels: Tensor) -> str | None:
+        tried.append(config.loss)
+        return failure(config, embeddings, labels)
+
+    monkeypatch.setattr(Config, "_failure", counted)
+    settings = {"loss": "ContrastiveLoss", "loss_arguments": {"neg_margin": 0.123}}
+    for dim in (8, 16, 32):
+        assert Config.model_validate({**settings, "dim": dim}).dim == dim
+    assert tried == ["ContrastiveLoss"]
+    Config.model_validate({**settings, "loss_arguments": {"neg_margin": 0.124}})
+    assert tried == ["ContrastiveLoss"] * 2

@@ -96,7 +96,7 @@ def test_what_is_missing_or_damaged_is_told_and_never_averaged_over(
     plan: Experiment, tmp_path: Path
 ) -> None:
     folds = cross_validation(plan)
-    with pytest.raises(RunError, match="no scores yet; finish the run with --resume"):
+    with pytest.raises(RunError, match="no scores yet; resume the run to finish it"):
         score_members(folds, RunFolder(tmp_path / "nothing"))
     folder = trained(folds, tmp_path / "run")
     folder.member(1).embeddings.write_bytes(b"torn")

@@ -163,7 +163,7 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no plan of a merge"):
         read_merge(tmp_path / "merge.yaml")
     assert read_weights("1,0.5") == [1.0, 0.5]
-    with pytest.raises(ConfigError, match="--weights: '1;2' is not allowed"):
+    with pytest.raises(ConfigError, match="`weights`: '1;2' is not allowed"):
         read_weights("1;2")
 
 

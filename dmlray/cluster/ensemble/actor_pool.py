@@ -33,20 +33,17 @@ class Memory(NamedTuple):
         """Return how many such members fit on a GPU."""
         return int(USABLE * self.device // max(1, self.member))
 
-    def check_fits(self, members: int, resume: str) -> None:
+    def check_fits(self, members: int) -> None:
         """Check that `members` fit on a GPU.
-
-        Args:
-            resume: Option that resumes the ensemble, for the message.
 
         Raises:
             ResourceError: If they do not.
         """
         if self.fits() < members:
             raise ResourceError(
-                f"--members-per-gpu: {members} members of {self.member / _GIB:.1f} GiB do not fit "
-                f"a GPU of {self.device / _GIB:.1f} GiB. Allowed: at most {max(1, self.fits())}, "
-                f"with {resume}"
+                f"`members_per_gpu`: {members} members of {self.member / _GIB:.1f} GiB do not fit "
+                f"a GPU of {self.device / _GIB:.1f} GiB. Allowed: at most {max(1, self.fits())}; "
+                "resume the run with fewer"
             )
 
 
@@ -66,15 +63,15 @@ class Share:
         """Return how many actors of this size fit on the living nodes."""
         return cluster.count(self.cpus, self.gpus)
 
-    def out_of_memory(self, run: str) -> str:
+    def out_of_memory(self) -> str:
         """Return the message for a member without enough memory."""
         members, smaller = self.members_per_gpu, "use a smaller data.batch_size in a new run"
         if not members:
             return f"out of memory: {smaller}"
         if members == 1:
             return f"out of memory with one member per GPU: {smaller}"
-        fewer = f"--resume {run} --members-per-gpu {members // 2}"
-        return f"out of memory with {members} members per GPU as well: use {fewer}"
+        fewer = f"resume the run with `members_per_gpu` {members // 2}"
+        return f"out of memory with {members} members per GPU as well: {fewer}"
 
 
 def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
@@ -86,7 +83,7 @@ def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
     """
     if not 1 <= members_per_gpu <= _MOST_MEMBERS_PER_GPU:
         allowed = f"Allowed: 1 to {_MOST_MEMBERS_PER_GPU}"
-        raise ConfigError("--members-per-gpu", [f"{members_per_gpu} is not allowed. {allowed}"])
+        raise ConfigError("`members_per_gpu`", [f"{members_per_gpu} is not allowed. {allowed}"])
     gpus = Share(0.0, members_per_gpu).gpus if cluster.has_gpus else 0.0
     share = Share(cluster.fair_cpus(gpus), members_per_gpu if gpus else 0)
     cluster.fit(share.cpus, share.gpus)

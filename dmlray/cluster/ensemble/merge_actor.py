@@ -75,7 +75,7 @@ class EnsembleMerge:
         self._read()
         lacking = self._plan.size - len(self._members)
         if lacking:
-            raise RunError(f"{self._folder}: {lacking} members are not finished; --resume the run")
+            raise RunError(f"{self._folder}: {lacking} members are not finished; resume the run")
         curve = self._curve()
         scores = replace(
             joined(self._members, curve[-1], []), curve=curve, seed=self._plan.experiment.seed

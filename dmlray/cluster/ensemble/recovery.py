@@ -23,7 +23,8 @@ def recover_members(plan: Ensemble, folder: RunFolder, display: Display) -> None
     for index in range(plan.size):
         member = folder.member(index)
         if member.path.exists() and not member.path.is_dir():
-            raise ConfigError(str(member), ["is not a folder. Allowed: delete it and --resume"])
+            problem = "is not a folder. Allowed: delete it and resume the run"
+            raise ConfigError(str(member), [problem])
         if not any(map(Path.exists, _traces(member))):
             continue  # not started
         try:
@@ -52,7 +53,7 @@ def _check_started(member: RunFolder, begun: Experiment, plan: Experiment) -> No
     """Refuse a member that was started with another plan."""
     changes = differences(begun.document(), plan.document())
     if changes:
-        allowed = "Allowed: the plan that it was begun with, or a new folder (--out)"
+        allowed = "Allowed: the plan that it was begun with, or a new folder (`out`)"
         raise ConfigError(str(member), [f"was begun with {', '.join(changes)}. {allowed}"])
 
 

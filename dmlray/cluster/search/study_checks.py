@@ -31,7 +31,7 @@ from dmlray.plans.search_settings import COSTS
 
 _ROUNDING = 1e-6  # of a mean of fractions
 _MAX_PROBLEMS = 5  # of trials, listed
-_REMEDY = "Restore it from a copy, or begin a new run (--out)"
+_REMEDY = "Restore it from a copy, or begin a new run (`out`)"
 
 
 def read_study(plan: Search, folder: RunFolder) -> list[FrozenTrial]:

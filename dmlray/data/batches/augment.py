@@ -23,14 +23,14 @@ class Transform(ConfigModel):
     """How images are cropped for training and for evaluation."""
 
     resize: int | None = Field(
-        None, ge=1, le=4096, description="short side of the training cache, pixels; none = raw"
+        None, ge=1, le=4096, description="short side of the training cache, pixels; null = raw"
     )
     approximate: int | None = Field(
         None,
         ge=1,
         le=4096,
         description="short side of smaller images to cut training crops from instead of the "
-        "originals, pixels; none = exact",
+        "originals, pixels; null = exact",
     )
     size: int = Field(224, ge=1, le=2048, description="side of the network's input, pixels")
     crop: Literal["random_resized", "random", "center", "none"] = Field(
@@ -47,7 +47,7 @@ class Transform(ConfigModel):
         0.0, ge=0, le=180, description="largest random rotation before the training crop, degrees"
     )
     eval_resize: int | None = Field(
-        256, ge=1, le=4096, description="short side before the centre crop, pixels; none = raw"
+        256, ge=1, le=4096, description="short side before the centre crop, pixels; null = raw"
     )
     padding: int = Field(
         0, ge=0, le=512, description="random: pixels added on each side by repeating the edge"

@@ -199,6 +199,5 @@ SPEC = DatasetSpec(
     find,
     benchmark=CARS,
     no_source="the official URL of Cars196 is unavailable since 2023. Get car_ims.tgz and "
-    "cars_annos.mat from another source and run: "
-    "dmlray data prepare cars --from car_ims.tgz --from cars_annos.mat",
+    "cars_annos.mat from another source and give both as `sources`",
 )

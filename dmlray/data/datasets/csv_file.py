@@ -130,7 +130,7 @@ def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> 
 def _unused(header: Sequence[str], split: Split) -> Iterator[str]:
     """Yield remarks on meaningful columns that are not used."""
     if split == "classes" and _columns(header, "split"):
-        yield f"the file's column split is not used; {train_test.GIVEN} uses it"
+        yield "the file's column split is not used; data.split=given uses it"
     roles = [name for role in ROLES for name in header if name.lower() == role]
     if roles:
         yield (

@@ -61,7 +61,7 @@ def source(name: str) -> Source:
         return spec.source
     allowed = ", ".join(other.name for other in specs().values() if other.source)
     problem = f"data set {name!r} has no public URL. Allowed: {allowed}."
-    raise ConfigError("--download", [spec.no_source or problem if spec else problem])
+    raise ConfigError("`fetched`", [spec.no_source or problem if spec else problem])
 
 
 def _spec(name: str, split: Split) -> DatasetSpec:

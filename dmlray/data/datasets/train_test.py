@@ -15,7 +15,7 @@ from dmlray.errors import DataError
 Split = Literal["classes", "given"]  # the first half of the classes trains, or the user's split
 Keep = Callable[[Dataset], Dataset]  # removes images from a listed data set
 Images = Mapping[str, Sequence[str]]  # class -> files relative to the root
-GIVEN = "data.split=given (dmlray data: --split=given)"
+GIVEN = "data.split=given (as an argument: `split`)"
 
 _SIDES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation"), "val")
 
