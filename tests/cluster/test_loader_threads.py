@@ -32,7 +32,7 @@ def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
         monkeypatch.setattr(module, "device_of", lambda gpu: GPU if gpu else CPU)
         monkeypatch.setattr(module, "set_threads", lambda threads: None)
 
-    def run_training(plan: Any, folder: Any, report: Any, runtime: Runtime, **_: Any) -> None:
+    def run_training(plan: Any, folder: Any, report: Any, runtime: Runtime, *_: Any) -> None:
         recorded.append(runtime)
 
     monkeypatch.setattr(member_actor, "run_training", run_training)
@@ -48,7 +48,7 @@ def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
 def test_members_folds_and_trainings(runtimes: list[Runtime], tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     plan = read_experiment(Path("experiments/margin_demo.yaml")).experiment
-    member_actor.Worker().train(plan, folder)
+    member_actor.Worker().train(plan, folder, with_zero_shot=False)
     list(fold_trainer._steps(plan, folder, range(1), gpu=True, threads=CORES))
     train._loop({"plan": plan, "folder": folder, "cpus": CORES, "gpu": True})
     assert [(runtime.device, runtime.threads) for runtime in runtimes] == 3 * [(GPU, CORES - 1)]
