@@ -11,7 +11,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from dmlray.cluster.ensemble.member_actor import Worker
-from dmlray.cluster.node_checks import _ask
+from dmlray.cluster.node_checks import _inspect_all
 from dmlray.cluster.session import session
 from dmlray.cluster.torch_backend import ProcessGroup
 
@@ -49,7 +49,7 @@ def main() -> None:
             "without": slot(0),
             "with": slot(0.5),
             "training": training(folder),
-            "doctor": [node.unusable for node in _ask([])],
+            "doctor": [node.unusable for node in _inspect_all([])],
         }
     print(json.dumps(found))
 

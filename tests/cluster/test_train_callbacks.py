@@ -94,7 +94,7 @@ def test_a_user_error_of_one_worker_ends_all(
             raise failure
         torch.distributed.barrier()  # blocks until this worker is ended
 
-    monkeypatch.setattr(train, "job", fails)
+    monkeypatch.setattr(train, "run_training", fails)
     ray.cloudpickle.register_pickle_by_value(train)  # with `fails` in it
     words = [*toy_words(toy_images), f"budget.workers={workers}"]
     plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
