@@ -13,7 +13,7 @@ from ray.train.torch import TorchTrainer
 from dmlray.cluster.ensemble.member_actor import Worker
 from dmlray.cluster.node_checks import _inspect_all
 from dmlray.cluster.session import session
-from dmlray.cluster.torch_backend import ProcessGroup
+from dmlray.cluster.torch_backend import TorchBackendConfig
 
 
 def sight(actor: Any = None) -> tuple[str | None, str, str]:
@@ -34,7 +34,7 @@ def training(folder: str) -> str | None:
     trainer = TorchTrainer(
         lambda config: os.environ.get("CUDA_VISIBLE_DEVICES"),
         train_loop_config={},
-        torch_config=ProcessGroup(),
+        torch_config=TorchBackendConfig(),
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(storage_path=folder),
     )
