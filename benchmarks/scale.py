@@ -32,9 +32,9 @@ FAR = 10_000  # members
 
 
 class Nothing:
-    """A slot that trains nothing for a second; without torch, so that many fit on one machine."""
+    """An actor that trains nothing for a second; without torch, so that many fit on one machine."""
 
-    def train(self, plan: Any, folder: Any) -> None:
+    def train(self, plan: Any, folder: Any, with_zero_shot: bool) -> None:
         time.sleep(1)
 
 
