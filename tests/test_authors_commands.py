@@ -75,7 +75,8 @@ def test_every_experiment_of_the_authors_has_its_command_and_a_search() -> None:
 def test_published_scores_are_those_of_the_page(name: str) -> None:
     resolved = read_experiment(Path(name))
     published = resolved.published()
-    assert published and resolved.departures() == []
+    assert published
+    assert resolved.departures() == []
     if name not in PUBLISHED:
         assert not published.scores
         return

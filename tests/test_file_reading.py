@@ -65,4 +65,5 @@ def test_json_is_read(tmp_path: Path) -> None:
 def test_anything_else_is_refused_with_a_reason_in_one_line(text: bytes, reason: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_json(text)
-    assert reason in str(caught.value) and "\n" not in str(caught.value)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -39,9 +39,11 @@ def test_it_holds_every_experiment_search_and_licence(site: Path) -> None:
     for folder in ("experiments", "searches"):
         ours, theirs = ROOT / folder, site / "dmlray" / folder
         names = {path.name for path in ours.glob("*.yaml")}
-        assert names and names == {path.name for path in theirs.iterdir()}
+        assert names
+        assert names == {path.name for path in theirs.iterdir()}
     licences = {path.name for path in site.glob("dmlray-*.dist-info/licenses/*")}
-    assert licences == {"LICENSE", "NOTICE"} and (site / "dmlray" / "py.typed").exists()
+    assert licences == {"LICENSE", "NOTICE"}
+    assert (site / "dmlray" / "py.typed").exists()
 
 
 def test_plans_are_found_by_name_from_an_empty_folder(site: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def introspective_similarities(
 
 
 def introspective_distances(semantic: Tensor, uncertainty: Tensor, tau: float = 5.0) -> Tensor:
-    """a exp(-b / (tau a)) with a = |m_i - m_j|, b = |v_i + v_j|, of m and v (B, D): (B, B).
+    """A exp(-b / (tau a)) with a = |m_i - m_j|, b = |v_i + v_j|, of m and v (B, D): (B, B).
 
     Source: reconstruction, see the module docstring. Distances a are at least 1e-6.
     """

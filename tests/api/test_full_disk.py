@@ -190,5 +190,6 @@ def test_a_cache_on_a_real_disk_that_is_full(
     monkeypatch.setattr("dmlray.data.cache.image_cache.check_space", lambda folder, size: None)
     fill(small_disk, 8192)
     result = run(*words("train", images), "--out", "run")
-    assert result.exit_code == 1 and not Path("run").exists()
+    assert result.exit_code == 1
+    assert not Path("run").exists()
     assert "the disk is full: free some space" in result.output.splitlines()[-1]

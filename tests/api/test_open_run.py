@@ -81,7 +81,8 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(
             continue  # there is nothing to evaluate
         assert result.exit_code == 2, result.output
         said = "the images changed since the run began (fingerprint "
-        assert said in result.output and "or a new run" in result.output
+        assert said in result.output
+        assert "or a new run" in result.output
     assert Path("run/environment.json").read_text() == record
     image.write_bytes(before)
     nothing_trains(monkeypatch, Interrupted(15))
@@ -146,4 +147,5 @@ def test_other_errors_stay_what_they_are(tmp_path: Path, error: Exception) -> No
     with pytest.raises(type(error)) as caught, new_run(RunFolder(tmp_path / "run")) as opened:
         opened.start()
         raise error
-    assert caught.value is error and not (tmp_path / "run" / "lock.json").exists()
+    assert caught.value is error
+    assert not (tmp_path / "run" / "lock.json").exists()

@@ -31,7 +31,8 @@ def test_lite0_brings_its_weights() -> None:
     with torch.no_grad():
         features = trunk(torch.rand(2, 3, 64, 64) * 2 - 1)
     assert features.shape == (2, trunk.width) == (2, 1280)
-    assert features.isfinite().all() and features.std(0).any()
+    assert features.isfinite().all()
+    assert features.std(0).any()
 
 
 def test_lite0_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

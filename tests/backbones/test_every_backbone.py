@@ -40,7 +40,8 @@ def test_maps_images_to_features_of_its_width_in_any_memory_order(trunk: Trunk) 
         again = trunk.to(memory_format=torch.channels_last)(
             images().to(memory_format=torch.channels_last)
         )
-    assert features.shape == (BATCH, trunk.width) and features.isfinite().all()
+    assert features.shape == (BATCH, trunk.width)
+    assert features.isfinite().all()
     assert not torch.equal(features[0], features[1])
     torch.testing.assert_close(again, features, rtol=1e-3, atol=1e-3)
 

@@ -54,7 +54,8 @@ def test_frozen_batchnorm_never_moves(batchnorm: str, expected: set[str]) -> Non
 def test_frozen_batchnorm_still_lets_the_rest_train_and_drop() -> None:
     trunk = small_trunk("frozen")
     trunk.network.append(nn.Dropout())
-    assert trunk.train().network[2].training and not trunk.network[1].training
+    assert trunk.train().network[2].training
+    assert not trunk.network[1].training
     assert not trunk.eval().network[2].training
     assert "network.0.weight" in moved(trunk)
 
@@ -92,7 +93,8 @@ def test_a_look_at_the_image_size_leaves_no_trace() -> None:
     trunk = small_trunk().train()
     before = copy.deepcopy(trunk.state_dict())
     trunk.check_size(8)
-    assert trunk.training and trunk.network[1].training
+    assert trunk.training
+    assert trunk.network[1].training
     assert all(torch.equal(tensor, before[key]) for key, tensor in trunk.state_dict().items())
     assert all(parameter.requires_grad for parameter in trunk.parameters())
 

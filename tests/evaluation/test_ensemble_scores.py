@@ -95,7 +95,8 @@ def recalls(scores: dict[str, float]) -> list[float]:
 
 def read(path):
     """Golden arrays, unit members, labels, depths and the tolerance: the authors' float32,
-    in which one query may fall differently."""
+    in which one query may fall differently.
+    """
     golden = load(path)
     members = list(F.normalize(torch.from_numpy(golden["raw_logits"]), dim=-1))
     labels, depths = torch.from_numpy(golden["labels"]), golden["ranks"].tolist()

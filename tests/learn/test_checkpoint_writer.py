@@ -78,10 +78,12 @@ def test_the_next_epoch_starts_during_a_write(
     epochs = training_of(plan, folder).epochs()
     assert next(epochs).number == 1
     assert [line["epoch"] for line in metrics_log.read(folder.metrics)] == [1]
-    assert not folder.last_checkpoint.exists() and not disk.written
+    assert not folder.last_checkpoint.exists()
+    assert not disk.written
     disk.go.set()
     assert [epoch.number for epoch in epochs] == [2]
-    assert disk.written[:2] == ["best.pt", "last.pt"] and disk.written[-1] == "last.pt"
+    assert disk.written[:2] == ["best.pt", "last.pt"]
+    assert disk.written[-1] == "last.pt"
     assert checkpoint.read_progress(folder.last_checkpoint).epoch == 2
 
 

@@ -37,12 +37,12 @@ def content(run: RunFolder) -> dict[str, Any]:
 
 def test_a_second_session_like_the_first_changes_nothing(run: RunFolder, dataset: Dataset) -> None:
     record_environment(run, 3, dataset)
-    assert content(run)["dataset_fingerprint"] == dataset.fingerprint and "device" not in content(
-        run
-    )
+    assert content(run)["dataset_fingerprint"] == dataset.fingerprint
+    assert "device" not in content(run)
     record_environment(run, 3, dataset, HERE)  # where it trains
     first = content(run)
-    assert first["device"].startswith("cpu") and first["seed"] == 3
+    assert first["device"].startswith("cpu")
+    assert first["seed"] == 3
     stamp = run.environment.stat().st_mtime_ns
     record_environment(run, 3, dataset)
     record_environment(run, 3, dataset, HERE)

@@ -132,7 +132,8 @@ def test_the_fake_refuses_what_cuda_refuses_and_records_waits() -> None:
     here = torch.arange(4.0)
     with fake_gpu() as waits:
         there = here.to("cuda")
-        assert isinstance(there, FakeTensor) and there.device == GPU
+        assert isinstance(there, FakeTensor)
+        assert there.device == GPU
         for mix in (lambda: there + here, lambda: torch.stack([here, there])):
             with pytest.raises(DeviceMix):
                 mix()

@@ -35,6 +35,8 @@ def test_evaluation_is_the_same_after_the_conversion(name: str) -> None:
         before, keys = trunk(images), trunk.state_dict().keys()
         converted = synchronise_batchnorm(trunk)
         after = converted(images)
-    assert torch.equal(before, after) and converted.state_dict().keys() == keys
+    assert torch.equal(before, after)
+    assert converted.state_dict().keys() == keys
     left = [m for m in converted.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert len(left) == len(norms) and all(isinstance(m, nn.SyncBatchNorm) for m in left)
+    assert len(left) == len(norms)
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in left)

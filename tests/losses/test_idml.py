@@ -156,7 +156,8 @@ def test_uncertainty_brings_unlike_images_closer() -> None:
         introspective_similarities(semantic, length * torch.ones(2, 2), proxies).diag()
         for length in (0.0, 2.0)
     )
-    assert (unsure > sure).all() and (sure > 0).all()
+    assert (unsure > sure).all()
+    assert (sure > 0).all()
 
 
 def test_unit_uncertainty_is_inert_in_the_released_form() -> None:
@@ -203,7 +204,8 @@ def test_duplicates_are_at_distance_zero_without_a_gradient() -> None:
     distances = introspective_distances(m, v)
     distances.sum().backward()
     assert distances.max() < 2e-6
-    assert torch.equal(m.grad, torch.zeros(3, 4)) and v.grad.isfinite().all()
+    assert torch.equal(m.grad, torch.zeros(3, 4))
+    assert v.grad.isfinite().all()
 
 
 def test_opposite_uncertainties_leave_the_plain_distance() -> None:

@@ -52,7 +52,9 @@ def test_nothing_to_pay_is_zero_and_can_be_learnt_from() -> None:
     for count in ("triplets", "halves"):
         loss = margin_loss(near, far, torch.ones(1), torch.tensor([True]), 0.2, count)
         loss.backward()
-        assert loss == 0 and near.grad == 0 and far.grad == 0
+        assert loss == 0
+        assert near.grad == 0
+        assert far.grad == 0
 
 
 def test_a_triplet_with_two_costly_halves_counts_once_or_twice() -> None:

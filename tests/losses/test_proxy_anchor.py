@@ -118,7 +118,8 @@ def test_an_empty_batch_costs_nothing_and_moves_nothing() -> None:
     loss, to_embeddings, to_proxies = loss_and_gradients(
         torch.zeros(0, 3), torch.randn(4, 3), torch.zeros(0, dtype=torch.long), 0.1, 32.0
     )
-    assert loss == 0 and to_embeddings.shape == (0, 3)
+    assert loss == 0
+    assert to_embeddings.shape == (0, 3)
     assert not to_proxies.any()
 
 

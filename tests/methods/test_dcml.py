@@ -108,7 +108,8 @@ def test_batches_without_a_triplet_stay_finite(mode: str, labels: list[int]) -> 
     loss = total(learner, small)
     loss.backward()
     gradients = [p.grad for p in learner.parameters() if p.grad is not None]
-    assert loss.isfinite() and all(g.isfinite().all() for g in gradients)
+    assert loss.isfinite()
+    assert all(g.isfinite().all() for g in gradients)
 
 
 def test_the_plain_loss_is_one_margin_loss_on_the_joined_composites() -> None:
@@ -191,7 +192,8 @@ def test_diva_saves_and_restores_queue_and_slow_copy() -> None:
 
 def test_diva_refuses_a_single_view_in_one_sentence() -> None:
     learner = learner_of(mode="diva")
-    assert learner.views == 2 and learner_of().views == Learner.views == 1
+    assert learner.views == 2
+    assert learner_of().views == Learner.views == 1
     with pytest.raises(ConfigError, match=r"^method\.mode: diva needs two views of each image"):
         learner(batch_of("plain"))
 

@@ -29,7 +29,8 @@ def test_a_queue_goes_on_where_it_was_saved() -> None:
     other.load_state_dict(one.state_dict())
     for queue in (one, other):
         queue.push(torch.tensor([[7.0], [8.0]]))
-    assert torch.equal(one.keys, other.keys) and sorted(other.keys.flatten()) == [1, 2, 7, 8]
+    assert torch.equal(one.keys, other.keys)
+    assert sorted(other.keys.flatten()) == [1, 2, 7, 8]
 
 
 def test_a_slow_copy_follows_without_training() -> None:

@@ -119,7 +119,8 @@ def test_detached_nodes_keep_the_final_loss_from_the_trunk(detach_nodes: bool) -
     head(features).embeddings.square().sum().backward()
     assert (features.grad is None or not features.grad.any()) == detach_nodes
     assert (head.node.weight.grad is None) == detach_nodes
-    assert head.source.weight.grad.any() and head.updater.weight.grad.any()
+    assert head.source.weight.grad.any()
+    assert head.updater.weight.grad.any()
 
 
 @pytest.mark.parametrize("recon", ["mse", "l2"])
@@ -129,7 +130,8 @@ def test_reconstruction_moves_the_decoders_alone(recon: Recon) -> None:
     features = torch.randn(5, 12, dtype=torch.float64).requires_grad_()
     head(features).errors.sum().backward()
     moved = {name for name, p in head.named_parameters() if p.grad is not None and p.grad.any()}
-    assert moved == {"decoder.weight", "decoder.bias"} and features.grad is None
+    assert moved == {"decoder.weight", "decoder.bias"}
+    assert features.grad is None
 
 
 def test_linear_scores_that_cancel_stay_finite() -> None:
@@ -138,7 +140,8 @@ def test_linear_scores_that_cancel_stay_finite() -> None:
     scores = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).repeat(3, 1, 1).requires_grad_()
     messages = head.messages(nodes, scores)
     messages.sum().backward()
-    assert messages.isfinite().all() and scores.grad.isfinite().all()
+    assert messages.isfinite().all()
+    assert scores.grad.isfinite().all()
 
 
 def test_a_new_head_has_the_official_size_and_spread() -> None:

@@ -50,7 +50,8 @@ def test_class_shared_takes_three_classes(labels: Tensor, sharing: str, seed: in
 def test_random_sharing_crosses_classes_but_not_images() -> None:
     labels = torch.arange(30).repeat_interleave(2)
     triplets = class_shared(units(labels, 0), labels, "random", 0.5)
-    assert triplets.usable.all() and (triplets.anchors != triplets.positives).all()
+    assert triplets.usable.all()
+    assert (triplets.anchors != triplets.positives).all()
     assert (labels[triplets.anchors] != labels[triplets.positives]).float().mean() > 0.8
 
 
@@ -98,4 +99,6 @@ def test_batches_without_triplets_cost_nothing(labels: list[int]) -> None:
     triplets = by_distance(rows.detach(), targets, 0.5)
     cost = margin_cost(rows, triplets, boundaries, 0.2, "triplets")
     cost.backward()
-    assert cost == 0 and not rows.grad.any() and not boundaries.grad.any()
+    assert cost == 0
+    assert not rows.grad.any()
+    assert not boundaries.grad.any()

@@ -62,7 +62,8 @@ def test_repeats_never_use_the_seed_that_a_search_trained_with() -> None:
     for own in (0, 7, 2**31 - 1):
         plan = repeats(override(PROXY_ANCHOR, "seed", {"seed": own}), 5)
         seeds = [plan.member(i).seed for i in range(5)]
-        assert len(set(seeds)) == 5 and own not in seeds
+        assert len(set(seeds)) == 5
+        assert own not in seeds
         assert all(seed in range(2**31) for seed in seeds)
     assert plan.member(0).protocol == PROXY_ANCHOR.protocol  # repeated by its own rule
     with pytest.raises(ConfigError, match=r"`size`: 0 is not allowed\. Allowed: at least 1"):
@@ -153,7 +154,8 @@ def test_a_plan_of_an_ensemble_with_unfit_values_is_refused(
     file.write_text(file.read_text().replace(old, new))
     with pytest.raises(ConfigError) as caught:
         read_ensemble(tmp_path / "ensemble.yaml")
-    assert "ensemble.yaml: " in str(caught.value) and len(str(caught.value)) < 500
+    assert "ensemble.yaml: " in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_each_member_is_made_and_validated_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,8 @@ def test_a_line_goes_through_its_values(name: str) -> None:
 
 def test_a_line_has_its_colour_in_the_picture() -> None:
     image = pixels(ensemble_curve(scores()))
-    assert image.dtype == np.uint8 and image.shape == (640, 1120, 3)
+    assert image.dtype == np.uint8
+    assert image.shape == (640, 1120, 3)
     for colour in COLOURS.values():
         wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
         assert (np.abs(image.astype(int) - wanted).max(2) < 8).sum() > 1000
@@ -59,10 +60,12 @@ def test_the_axis_covers_all_values_and_stays_readable(values: tuple[float, floa
     curve = [{**CURVE[0], "map_at_r": value, "recall_at_1": value} for value in values]
     axes = axes_of(scores(curve=curve, metrics=curve[-1]))
     low, high = axes.get_ylim()
-    assert 0 <= low <= min(values) and max(values) <= high <= 1
+    assert 0 <= low <= min(values)
+    assert max(values) <= high <= 1
     levels = [level for level in axes.get_yticks() if low <= level <= high]
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert 2 <= len(levels) <= 9 and len(set(labels)) == len(labels)
+    assert 2 <= len(levels) <= 9
+    assert len(set(labels)) == len(labels)
 
 
 @pytest.mark.parametrize("size", [2, 3, 7, 48, 1000])

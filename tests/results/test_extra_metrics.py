@@ -110,7 +110,8 @@ def test_merges_and_folds_have_it(plan: Experiment, ensemble: list[Member], tmp_
         settings = Merge(runs, **options)  # type: ignore[arg-type]
         folder = RunFolder(tmp_path / "_".join(options))
         scores = merge(settings, folder, RUNTIME, lambda title: lambda done, total: None)
-        assert {*RETRIEVED, *CLUSTERED} < scores.metrics.keys() and scores.clustering
+        assert {*RETRIEVED, *CLUSTERED} < scores.metrics.keys()
+        assert scores.clustering
     folds = Ensemble(override(plan, "test", {"protocol.folds": 3}), 3, "fold")
     for index in range(3):
         place = RunFolder(tmp_path / "cv").member(index)

@@ -50,7 +50,8 @@ def test_a_resumed_run_continues_its_run_and_has_each_step_once(run: RunFolder) 
     assert found.info.status == "FAILED"
     log(run, 4)
     (found,) = runs_of(run)
-    assert found.info.status == "FINISHED" and found.info.run_name == "a run"
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "a run"
     for name, first in (("train/loss", 1.0), ("validation/fold0/map_at_r", 0.1)):
         history = client_of(run).get_metric_history(found.info.run_id, name)
         assert sorted(metric.step for metric in history) == [1, 2, 3, 4]
@@ -73,7 +74,8 @@ def test_a_run_that_was_deleted_is_begun_anew(run: RunFolder) -> None:
     client_of(run).delete_run(old.info.run_id)
     log(run, 1)
     (new,) = runs_of(run)
-    assert new.info.run_id != old.info.run_id and "train/loss" in new.data.metrics
+    assert new.info.run_id != old.info.run_id
+    assert "train/loss" in new.data.metrics
 
 
 def test_a_picture_is_an_artifact(run: RunFolder) -> None:

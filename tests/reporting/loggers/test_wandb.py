@@ -94,7 +94,8 @@ def test_settings_and_pictures_are_there(run: RunFolder) -> None:
         for record in records(run.member(0))
         for update in [*record.run.config.update, *record.config.update]
     }
-    assert config["optimizer.lr"] == 0.1 and config["data.root"] == r"/a\udcff"
+    assert config["optimizer.lr"] == 0.1
+    assert config["data.root"] == r"/a\udcff"
     (line,) = history(run.member(0))
     assert line["test/map_at_r"] == 0.5
     assert (line["test/curve/height"], line["test/curve/width"]) == (4, 6)
