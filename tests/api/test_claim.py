@@ -106,7 +106,8 @@ def test_nothing_is_left_behind_when_ray_does_not_start(
     if there:
         Path("deep/run").mkdir(parents=True)
     result = run(*words(kind, images), "--out", "deep/run", "--address", "127.0.0.1:1")
-    assert result.exit_code == 2 and "127.0.0.1:1" in result.output, result.output
+    assert result.exit_code == 2, result.output
+    assert "127.0.0.1:1" in result.output
     assert Path("deep").exists() == there
     assert not there or not any(Path("deep/run").iterdir())
 

@@ -136,7 +136,8 @@ def test_all_trials_of_a_search_that_run_at_once_can_be_placed(words: list[str])
             assert not placed(nodes, plan.settings.cpus or 1, gpus), nodes
         else:
             processes = found.workers * found.at_once
-            assert processes and placed(nodes, found.cpus, found.gpus, 600) >= processes, nodes
+            assert processes > 0, nodes
+            assert placed(nodes, found.cpus, found.gpus, 600) >= processes, nodes
 
 
 @pytest.mark.parametrize(

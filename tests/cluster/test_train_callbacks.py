@@ -26,7 +26,7 @@ BEFORE, AFTER = Cluster.of([Node(8, 0), Node(16, 2)]), Cluster.of([Node(8, 0), N
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """at(time, cluster) sets the current time and cluster."""
+    """Return a function that sets the current time and cluster."""
     now: list[Any] = [0.0, BEFORE]
     monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
     for module in (run, train_callbacks):

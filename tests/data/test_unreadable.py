@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from dmlray.data.cache.decode import UnreadableImage, decode, decoded_size
+from dmlray.data.cache.decode import UnreadableImageError, decode, decoded_size
 from dmlray.errors import DataError
 from tests.data.images import picture
 
@@ -125,7 +125,7 @@ def test_what_the_disk_did_is_no_fault_of_the_image(
         raise OSError(5, reason)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
-    with pytest.raises(UnreadableImage, match=reason) as raised:
+    with pytest.raises(UnreadableImageError, match=reason) as raised:
         decode(path, None)
     assert not pickle.loads(pickle.dumps(raised.value)).broken
 

@@ -94,8 +94,9 @@ def recalls(scores: dict[str, float]) -> list[float]:
 
 
 def read(path):
-    """Golden arrays, unit members, labels, depths and the tolerance: the authors' float32,
-    in which one query may fall differently.
+    """Golden arrays, unit members, labels, depths and the tolerance.
+
+    The authors computed in float32, in which one query may fall differently.
     """
     golden = load(path)
     members = list(F.normalize(torch.from_numpy(golden["raw_logits"]), dim=-1))

@@ -47,7 +47,7 @@ class Wait(NamedTuple):
 _waits: Counter[Wait] = Counter()
 
 
-class DeviceMix(RuntimeError):
+class DeviceMixError(RuntimeError):
     """CUDA would refuse these operands."""
 
 
@@ -131,7 +131,7 @@ class FakeTensor(torch.Tensor):
 def _check(func: Any, args: Any, on_cpu: list[torch.Tensor]) -> None:
     backward = torch._C._current_graph_task_id() != -1  # makes zeros in C++ on the CPU
     if on_cpu and func not in _MAY_MIX and not backward:
-        raise DeviceMix(f"{func}: an operand {tuple(on_cpu[0].shape)} is on the CPU")
+        raise DeviceMixError(f"{func}: an operand {tuple(on_cpu[0].shape)} is on the CPU")
     if on_cpu and func is _aten.copy_.default:
         _note("to the GPU" if isinstance(args[0], FakeTensor) else "to the CPU")
     if func in _WAITS:
@@ -201,7 +201,7 @@ class _Mode(TorchFunctionMode):
         if kwargs.get("device") is not None:
             gpu = _is_gpu(kwargs["device"])
             if fake and not gpu and not pinned:
-                raise DeviceMix(f"{name} makes a CPU tensor from one of the GPU")
+                raise DeviceMixError(f"{name} makes a CPU tensor from one of the GPU")
             made = func(*map(_inside, args), **(kwargs | {"device": CPU}))
             return tree_map(_outside, made) if gpu else made
         return func(*args, **kwargs)

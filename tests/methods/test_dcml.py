@@ -151,7 +151,8 @@ def test_a_step_queues_its_keys_only_after_the_loss() -> None:
     learner, batch = learner_of(mode="diva"), two_views()
     outputs = learner(batch)
     first = terms_of(learner, batch)["ssl"]
-    assert first == 0 and not learner.queue.filled.any(), "nothing to compare with yet"
+    assert first == 0, "nothing to compare with yet"
+    assert not learner.queue.filled.any()
     learner.after_step()
     assert torch.equal(learner.queue.keys[:12], outputs["keys"])
     assert learner.queue.filled.sum() == 12

@@ -21,9 +21,10 @@ CURVE = [
 
 def scores(**changes: object) -> Scores:
     known = {
-        "metrics": CURVE[-1], "dataset": "demo", "dataset_fingerprint": "f", "split_fingerprint": "s",
-        "test_classes": 3, "test_images": 9, "method": "dreml", "backbone": "b", "embedding_size": 4,
-        "selection": "last", "tuned_by": None, "seed": 0, "curve": CURVE,
+        "metrics": CURVE[-1], "dataset": "demo", "dataset_fingerprint": "f",
+        "split_fingerprint": "s", "test_classes": 3, "test_images": 9, "method": "dreml",
+        "backbone": "b", "embedding_size": 4, "selection": "last", "tuned_by": None, "seed": 0,
+        "curve": CURVE,
     }  # fmt: skip
     return Scores(**{**known, **changes})  # type: ignore[arg-type]
 

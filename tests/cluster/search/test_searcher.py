@@ -12,7 +12,7 @@ from dmlray.cluster import error_messages
 from dmlray.cluster.error_messages import DIED
 from dmlray.cluster.search.results import find
 from dmlray.cluster.search.searcher import StudySearcher
-from dmlray.errors import ConfigError, DiskFull
+from dmlray.errors import ConfigError, DiskFullError
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, read_search
@@ -197,7 +197,7 @@ def test_a_full_disk_ends_the_session_and_leaves_the_trial_for_the_next(tmp_path
     first = opened(tmp_path)
     begun = first.suggest("a")
     error = error_messages.as_dmlray_error(OSError(errno.ENOSPC, "No space left on device"))
-    assert isinstance(error, DiskFull)
+    assert isinstance(error, DiskFullError)
     first.on_trial_complete("a", {"unfinished": str(error), "epoch": 0})
     assert first.stopped_by == "the disk is full: free some space"
     assert first.suggest("b") == "FINISHED"
