@@ -119,8 +119,8 @@ def test_nothing_is_left_behind_when_the_machine_is_too_small(
     def too_small(*_: Any) -> None:
         raise ResourceError("too small")
 
-    monkeypatch.setattr(runs.cluster_train, "resources_of", too_small)
-    monkeypatch.setattr(runs.searching, "resources_of", too_small)
+    monkeypatch.setattr("dmlray.api.runs.cluster_train.resources_of", too_small)
+    monkeypatch.setattr("dmlray.api.runs.searching.resources_of", too_small)
     monkeypatch.setattr(averages, "share_of", too_small)
     monkeypatch.setattr(ensembles, "share_of", too_small)
     result = run(*words(kind, images), "--out", "deep/run")
@@ -140,8 +140,11 @@ def test_of_two_new_runs_at_the_same_time_one_is_refused(images: Path) -> None:
 
     def begin_one() -> None:
         folder = RunFolder(Path("deep/run"))
+
+        def write() -> None:
+            folder.plan("experiment").write_text("plan")
+
         try:
-            write = lambda: folder.plan("experiment").write_text("plan")  # noqa: E731
             with new_run(folder) as opened:
                 all_checked.wait()
                 opened.start(write, dataset)

@@ -51,7 +51,7 @@ def test_each_public_name_is_there_and_documented(name: str) -> None:
 
 def test_only_public_names_are_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        _ = dmlray.trian  # type: ignore[attr-defined]
+        _ = dmlray.trian
     assert set(FUNCTIONS) <= set(dmlray.__all__)
 
 

@@ -19,12 +19,13 @@ class Publisher(BaseHTTPRequestHandler):
     """Serves the file whole, or by address: truncated, changed or not at all."""
 
     requests = 0
+    released = threading.Event()
 
     def do_GET(self) -> None:
         type(self).requests += 1
         way = self.path.split("/")[1]
         if way == "silent":
-            self.server.released.wait(20)
+            self.released.wait(20)
             return
         self.send_response(404 if way == "gone" else 200)
         self.send_header("Content-Length", str(len(CONTENT)))
@@ -38,12 +39,11 @@ class Publisher(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def publisher() -> Iterator[str]:
-    Publisher.requests = 0
+    Publisher.requests, Publisher.released = 0, threading.Event()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Publisher)
-    server.released = threading.Event()
     threading.Thread(target=server.serve_forever, args=(0.02,)).start()
     yield f"http://127.0.0.1:{server.server_port}"
-    server.released.set()
+    Publisher.released.set()
     server.shutdown()
     server.server_close()
 

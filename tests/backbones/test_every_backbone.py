@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dmlray import backbones
 from dmlray.backbones import Trunk
+from dmlray.backbones.trunk import BatchNorm
 
 BATCH, SIDE = 2, 64
 NAMES = [*backbones.names(), "timm/vit_small_patch16_224.dino", "timm/test_efficientnet"]
@@ -29,7 +30,7 @@ def images() -> Tensor:
     return torch.randn(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
-def with_batchnorm(trunk: Trunk, batchnorm: str) -> Trunk:
+def with_batchnorm(trunk: Trunk, batchnorm: BatchNorm) -> Trunk:
     network = backbones.Network(trunk.network, trunk.width, trunk.statistics, trunk.prefix_tokens)
     return Trunk(network, trunk.pooling, batchnorm).train()
 

@@ -7,7 +7,7 @@ import pytest
 
 from dmlray import api
 from dmlray.cluster import forecast
-from dmlray.cluster.session import Cluster
+from dmlray.cluster.resources import Cluster
 from dmlray.data.dataset import Dataset, from_ordered
 from dmlray.errors import DataError, ResourceError
 from dmlray.learn.probe import Probe

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlray.cluster import forecast, resources, train
+from dmlray.cluster import forecast, train
 from dmlray.cluster.ensemble import merge_actor
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.resources import Cluster, Location, Node, Patience
@@ -191,7 +191,7 @@ def test_a_forecast_repeats_the_winner_on_as_many_actors_as_fit(
 
     def seconds(*words: str) -> float:
         plan = trials("trials=1", *words)
-        return forecast.of_search(plan, None, cluster([(0.5, 0), (2.5, 0)])).seconds  # type: ignore[arg-type]
+        return forecast.of_search(plan, None, cluster([(0.5, 0), (2.5, 0)])).seconds
 
     assert seconds("repeats=5") - seconds() == 3  # five on the two whole cores of one node
 
@@ -238,7 +238,7 @@ def test_patience_ends_only_after_its_time_without_capacity(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("dmlray.cluster.resources.time.monotonic", lambda: now[0])
     patience = Patience(10)
     seen = []
     for now[0], room in [(0, 0), (9, 0), (9.5, 1), (12, 0), (21, 0), (22, 0), (23, 3), (24, 0)]:

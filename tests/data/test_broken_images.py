@@ -1,7 +1,7 @@
 """A build continues after broken images, lists all, and leaves them out if allowed."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.data.caches import assert_holds
 
 def damage(dataset: Dataset, rows: Sequence[int]) -> dict[str, str]:
     """Break images in four ways; return the reason of each file."""
-    ways = {
+    ways: dict[str, Callable[[bytes], bytes]] = {
         "the file is empty": lambda content: b"",
         "its content has no known image format": lambda content: b"not an image",
         "image file is truncated": lambda content: content[: len(content) // 2],

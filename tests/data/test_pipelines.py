@@ -118,7 +118,8 @@ def test_training_images_are_the_authors(
     cache, _ = caches(dataset, transform)
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        boxes = draw_boxes(*cache.sizes(ROWS).T, transform, rng)
+        heights, widths = cache.sizes(ROWS).T
+        boxes = draw_boxes(heights, widths, transform, rng)
         flips = rng.random(len(ROWS)) < FLIP
         turns = rng.uniform(-authors.rotation, authors.rotation, len(ROWS))
         draws = zip(images(dataset), boxes.tolist(), flips, turns, strict=True)

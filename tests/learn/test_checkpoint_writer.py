@@ -17,6 +17,7 @@ from dmlray.learn.class_split import load_dataset
 from dmlray.learn.run import class_split
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.state import TrainProgress, TrainState
+from dmlray.learn.step import step as one_step
 from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
@@ -91,7 +92,7 @@ def test_a_disk_as_slow_as_an_epoch_costs_the_loop_nothing(
     plan: Experiment, tmp_path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first write goes on until the last step of the next epoch: no step waits for it."""
-    steps, take = list[int](), loop.step
+    steps, take = list[int](), one_step
 
     def counted(*given: Any) -> Any:
         steps.append(len(disk.written))

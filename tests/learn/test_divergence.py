@@ -98,7 +98,7 @@ def test_a_loss_that_no_learning_rate_fixes_is_blamed(loss: Loss, words: str) ->
 
 def test_weights_and_inputs_are_blamed_before_any_step() -> None:
     learner = Toy(lambda rows: rows.sum())
-    nn.init.constant_(learner.trunk.weight, float("nan"))
+    nn.init.constant_(learner.get_parameter("trunk.weight"), float("nan"))
     message = failure_of(learner)
     assert "trunk.weight is not before the first step; see backbone.weights" in message
     message = failure(lambda rows: rows.sum(), value=float("inf"))
@@ -121,7 +121,7 @@ def test_a_gradient_that_clipping_fixes_is_not_a_failure() -> None:
     learner = Toy(lambda rows: rows.sum() * 3e37)
     optimizer = build_optimizer(plan.optimizer, learner.groups())
     [epoch] = fit(TrainState(learner, optimizer), Batches(1), plan)
-    assert learner.trunk.weight.isfinite().all()
+    assert learner.get_parameter("trunk.weight").isfinite().all()
     assert epoch.metrics["loss"] > 1e38
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def test_other_images_are_refused_and_the_file_is_kept(run: RunFolder, dataset: 
     record_environment(run, 3, dataset)
     before = content(run)
     other = replace(dataset, files=tuple(reversed(dataset.files)))
-    for again in (lambda: record_environment(run, 3, other), lambda: check_images(run, other)):
+    repeats = (partial(record_environment, run, 3, other), partial(check_images, run, other))
+    for again in repeats:
         pattern = (
             rf"the images changed since the run began \(fingerprint {dataset.fingerprint}, now "
         )

@@ -1,6 +1,8 @@
 """Train on a fake GPU: no mix of devices, no new synchronisation, and the scores of the CPU."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -120,8 +122,13 @@ def test_all_epochs_are_uploaded_on_one_stream(
     plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
     loader._upload_stream.cache_clear()
     with fake_gpu():
-        made, stream = list[object](), torch.cuda.Stream
-        monkeypatch.setattr(torch.cuda, "Stream", lambda *_: made.append(0) or stream())
+        made, stream = list[object](), vars(torch.cuda)["Stream"]
+
+        def counted(*_: Any) -> Any:
+            made.append(0)
+            return stream()
+
+        monkeypatch.setattr(torch.cuda, "Stream", counted)
         run_training(plan, RunFolder(tmp_path), lambda _: None, Runtime(GPU), with_zero_shot=False)
         monkeypatch.undo()
     loader._upload_stream.cache_clear()
@@ -134,7 +141,7 @@ def test_the_fake_refuses_what_cuda_refuses_and_records_waits() -> None:
         there = here.to("cuda")
         assert isinstance(there, FakeTensor)
         assert there.device == GPU
-        for mix in (lambda: there + here, lambda: torch.stack([here, there])):
+        for mix in (partial(torch.add, there, here), partial(torch.stack, [here, there])):
             with pytest.raises(DeviceMixError):
                 mix()
         with pytest.raises(TypeError, match="can't convert cuda:0"):

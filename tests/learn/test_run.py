@@ -11,7 +11,7 @@ import torch
 from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import DataError, RunError
-from dmlray.evaluation.clustering import Progress
+from dmlray.evaluation.clustering import Progress, clustering_scores
 from dmlray.learn import metrics_log, run
 from dmlray.learn.class_split import fold_split, full_split, load_dataset
 from dmlray.learn.cross_validation import Clock, lockstep, mean_over_folds
@@ -111,14 +111,14 @@ def test_nmi_is_optional_and_names_its_implementation(plan: Experiment, tmp_path
 def test_iterations_of_k_means_are_written_to_the_folder(
     plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, reported, cluster = RunFolder(tmp_path / "run"), [], run.clustering_scores
+    folder, reported, cluster = RunFolder(tmp_path / "run"), list[Any](), clustering_scores
 
-    def scores(*given: Any, progress: Progress) -> dict[str, float]:
+    def scores(embeddings: Any, labels: Any, names: Any, progress: Progress) -> dict[str, float]:
         def listen(done: int, total: int) -> None:
             progress(done, total)
             reported.append(metrics_log.counted(folder.progress_log))
 
-        return cluster(*given, progress=listen)
+        return cluster(embeddings, labels, names, progress=listen)
 
     monkeypatch.setattr(run, "clustering_scores", scores)
     train(override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1}), folder)

@@ -62,7 +62,7 @@ def test_equals_the_authors_code(path: Path) -> None:
     rtol, atol = (1e-8, 1e-10) if queries.dtype == torch.float64 else (2e-4, 2e-5)
     for key, value in found.items():
         torch.testing.assert_close(
-            value, arrays[key], rtol=rtol, atol=atol, check_dtype=False, msg=lambda m, k=key: k + m
+            value, arrays[key], rtol=rtol, atol=atol, check_dtype=False, msg=f"{key} {{}}".format
         )
 
 

@@ -48,7 +48,8 @@ def loss_as_released(
 def criterion_of(
     proxies: Tensor, margin: float, alpha: float, tau: float = 5.0, offset: float = 4.0
 ) -> IntrospectiveProxyAnchor:
-    criterion = IntrospectiveProxyAnchor(*proxies.shape, margin, alpha, tau, offset)
+    classes, dim = proxies.shape
+    criterion = IntrospectiveProxyAnchor(classes, dim, margin, alpha, tau, offset)
     criterion.proxies = nn.Parameter(proxies.clone())
     return criterion
 
@@ -115,9 +116,9 @@ def test_equals_the_equation_on_any_shape(
     )
     labels = torch.randint(min(shape["present"], classes), (batch,), generator=generator)
     inputs = [t.clone().requires_grad_() for t in (semantic, uncertainty, proxies)]
-    expected = sum(
-        loss_as_released(similarities_as_released(*inputs, tau, offset), labels, margin, alpha)
-    )
+    similarities = similarities_as_released(inputs[0], inputs[1], inputs[2], tau, offset)
+    pull, push = loss_as_released(similarities, labels, margin, alpha)
+    expected = pull + push
     expected.backward()
     criterion = criterion_of(proxies, margin, alpha, tau, offset)
     found = loss_and_gradients(criterion, semantic, uncertainty, labels)

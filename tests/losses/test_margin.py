@@ -38,8 +38,8 @@ def test_equals_the_paper_on_any_shape(
     ).unbind()
     inputs = [tensor.clone().requires_grad_() for tensor in (near, 2 * far, boundaries)]
     slow = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-    expected = as_in_the_paper(*slow, lot < share, margin, count)
-    found = margin_loss(*inputs, lot < share, margin, count)
+    expected = as_in_the_paper(slow[0], slow[1], slow[2], lot < share, margin, count)
+    found = margin_loss(inputs[0], inputs[1], inputs[2], lot < share, margin, count)
     torch.testing.assert_close(found, expected)
     found.backward()
     (expected + 0 * sum(tensor.sum() for tensor in slow)).backward()

@@ -86,7 +86,7 @@ def test_equals_the_paper_on_any_shape(
     proxies = torch.randn(classes, dim, generator=generator, dtype=torch.float64)
     labels = torch.randint(min(present, classes), (batch,), generator=generator)
     inputs = [embeddings.clone().requires_grad_(), proxies.clone().requires_grad_()]
-    expected = as_in_the_paper(*inputs, labels, margin, alpha)
+    expected = as_in_the_paper(inputs[0], inputs[1], labels, margin, alpha)
     expected.backward()
     found = loss_and_gradients(embeddings, proxies, labels, margin, alpha)
     for ours, theirs in zip(found, (expected, inputs[0].grad, inputs[1].grad), strict=True):

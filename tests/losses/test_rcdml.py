@@ -10,6 +10,7 @@ from torch import Tensor
 from dmlray.losses.cosine import pairwise_cosines
 from dmlray.losses.proxy_anchor import proxy_anchor
 from dmlray.losses.rcdml import (
+    Absent,
     Columns,
     corrected_proxies,
     proxy_relationship_loss,
@@ -24,7 +25,7 @@ Terms = dict[str, Tensor]
 
 def ours(
     embeddings: Tensor, proxies: Tensor, labels: Tensor, margin: float, alpha: float, mix: float,
-    absent: str = "zero",
+    absent: Absent = "zero",
 ) -> Terms:  # fmt: skip
     """The four terms without weights."""
     columns = corrected_proxies(embeddings, labels, proxies, mix, absent)
@@ -160,7 +161,7 @@ def test_raw_without_correction_is_proxy_anchor(path: Path) -> None:
 )
 def test_equals_the_formulas_on_any_shape(
     shape: tuple[int, int, int], present: int, knobs: tuple[float, float, float],
-    length: float, absent: str, seed: int,
+    length: float, absent: Absent, seed: int,
 ) -> None:  # fmt: skip
     batch, classes, dim = shape
     generator = torch.Generator().manual_seed(seed)
@@ -187,12 +188,12 @@ def test_equals_the_formulas_on_any_shape(
     [[0, 0, 0, 0], [0, 1, 2, 3], [0, 0, 4, 4]],
     ids=["one class only", "one image per class", "duplicates"],
 )
-def test_extreme_scale_stays_finite_and_exact_in_float32(labels: list[int], absent: str) -> None:
+def test_extreme_scale_stays_finite_and_exact_in_float32(labels: list[int], absent: Absent) -> None:
     proxies = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     proxies[2] *= 1e4
     embeddings = torch.stack([proxies[0], proxies[0], -proxies[1], proxies[2]])
     inputs = [embeddings.requires_grad_(), proxies.requires_grad_()]
-    found = ours(*inputs, torch.tensor(labels), 0.4, 64.0, 0.3, absent)
+    found = ours(embeddings, proxies, torch.tensor(labels), 0.4, 64.0, 0.3, absent)
     exact = slowly(
         embeddings.double(), proxies.double(), torch.tensor(labels), 0.4, 64.0, 0.3, absent
     )
@@ -248,7 +249,7 @@ def test_means_over_nothing_are_zero() -> None:
 
 
 @pytest.mark.parametrize("absent", ["zero", "raw"])
-def test_no_size_and_no_decision_depends_on_the_labels(absent: str) -> None:
+def test_no_size_and_no_decision_depends_on_the_labels(absent: Absent) -> None:
     """Two batches at once: vmap refuses what would wait for the device to know the labels."""
     torch.manual_seed(0)
     embeddings, proxies = torch.randn(2, 6, 4), torch.randn(9, 4)

@@ -96,7 +96,7 @@ def test_every_group_gets_a_finite_gradient(name: str) -> None:
 
 def test_every_public_method_is_one_that_the_loop_calls(name: str) -> None:
     """A misspelt hook would never be called."""
-    learner = methods.load(name).Learner
+    learner: Any = methods.load(name).Learner
     assert issubclass(learner, methods.Learner)
     assert {own for own in vars(learner) if own[0] != "_"} <= set(dir(methods.Learner))
 

@@ -141,7 +141,7 @@ def test_keys_come_from_the_second_view_and_the_slow_copy() -> None:
     assert not keys.requires_grad
     swapped = Batch(batch.images.flip(1), batch.labels)
     assert not torch.allclose(learner(swapped)["keys"], keys)
-    nn.init.zeros_(learner.trunk[1].weight)
+    nn.init.zeros_(learner.get_parameter("trunk.1.weight"))
     torch.testing.assert_close(learner(batch)["keys"], keys)
     learner.after_step()
     assert not torch.allclose(learner(batch)["keys"], keys)
@@ -163,10 +163,10 @@ def test_training_begins_with_a_copy_of_the_warmed_up_heads() -> None:
     learner, batch = learner_of(mode="diva"), two_views()
     nn.init.normal_(learner.compositor.sub_embed.weight)
     learner.start_epoch(1)
-    slow = learner.slow_compositor.model.sub_embed.weight
-    assert not torch.equal(slow, learner.compositor.sub_embed.weight)
+    slow = learner.get_parameter("slow_compositor.model.sub_embed.weight")
+    assert not torch.equal(slow, learner.get_parameter("compositor.sub_embed.weight"))
     learner.start_epoch(0)
-    assert torch.equal(slow, learner.compositor.sub_embed.weight)
+    assert torch.equal(slow, learner.get_parameter("compositor.sub_embed.weight"))
     query = learner._heads(learner(batch)["composites"])["selfsimilarity"]
     same = Batch(batch.images[:, [0, 0]], batch.labels)
     torch.testing.assert_close(learner(same)["keys"], query)
@@ -182,7 +182,7 @@ def test_heads_of_diva_warm_up_on_features() -> None:
 def test_diva_saves_and_restores_queue_and_slow_copy() -> None:
     one, other, batch = learner_of(mode="diva"), learner_of(mode="diva"), two_views()
     terms_of(one, batch)
-    nn.init.zeros_(one.trunk[1].bias)
+    nn.init.zeros_(one.get_parameter("trunk.1.bias"))
     one.after_step()
     other.load_state_dict(one.state_dict())
     assert torch.equal(total(one, batch), total(other, batch))
@@ -231,11 +231,11 @@ def test_the_watch_tells_when_all_compositors_choose_alike() -> None:
 def test_the_readmes_command_is_the_published_recipe() -> None:
     plain = read_experiment(Path("experiments/dcml_cub.yaml")).experiment
     diva = read_experiment(Path("experiments/dcml_diva_cub.yaml")).experiment
-    assert (plain.method.config.mode, diva.method.config.mode) == ("plain", "diva")
+    configs: list[Any] = [plain.method.config, diva.method.config]
+    assert [config.mode for config in configs] == ["plain", "diva"]
     assert (plain.optimizer.lr, diva.optimizer.lr) == (1e-5, 1.5e-5)
-    for experiment in (plain, diva):
-        assert experiment.optimizer.lr * experiment.method.config.beta_lr_factor == pytest.approx(
-            5e-4, rel=1e-6
-        )
+    for experiment, config in zip((plain, diva), configs, strict=True):
+        rate = experiment.optimizer.lr * config.beta_lr_factor
+        assert rate == pytest.approx(5e-4, rel=1e-6)
         (milestone,) = experiment.optimizer.milestones
         assert int(milestone * experiment.budget.epochs) == 55

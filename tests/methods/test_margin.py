@@ -30,7 +30,9 @@ def learner_of(config: Config, classes: int, beta: Tensor | None = None) -> Lear
 
 
 def given_triplets(rows: Tensor) -> Triplets:
-    return Triplets(*rows.T, usable=torch.ones(len(rows), dtype=torch.bool))
+    anchors, positives, negatives = rows.T
+    usable = torch.ones(len(rows), dtype=torch.bool)
+    return Triplets(anchors, positives, negatives, usable)
 
 
 def chances(units: Tensor, labels: Tensor, nearest: float) -> Tensor:

@@ -1,5 +1,7 @@
 """The relation head against its equations, one image and one branch at a time."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ def slow_relations(head: RelationHead, feature: Tensor) -> tuple[Tensor, Tensor,
     count = head.branches
     seen = feature.chunk(count) if head.branch_input == "chunk" else [feature] * count
 
-    def linear(layer: torch.nn.Module, k: int, inputs: Tensor) -> Tensor:
+    def linear(layer: Any, k: int, inputs: Tensor) -> Tensor:
         return layer.weight[k] @ inputs + layer.bias[k]
 
     nodes = [linear(head.node, k, x) / linear(head.node, k, x).norm() for k, x in enumerate(seen)]
@@ -61,7 +63,7 @@ def shaken_head(
     ).double()
     with torch.no_grad():
         for parameter in head.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter.add_(0.3 * torch.randn_like(parameter))
     return head
 
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dmlray.methods._triplets import (
+    Sharing,
     Triplets,
     by_distance,
     class_shared,
@@ -41,7 +42,7 @@ def test_by_distance_compares_another_of_the_class_with_one_outside(
 
 @settings(max_examples=40, deadline=None)
 @given(LABELS, st.sampled_from(["standard", "full"]), st.integers(0, 10**6))
-def test_class_shared_takes_three_classes(labels: Tensor, sharing: str, seed: int) -> None:
+def test_class_shared_takes_three_classes(labels: Tensor, sharing: Sharing, seed: int) -> None:
     triplets = class_shared(units(labels, seed), labels, sharing, 0.5)
     assert triplets.usable.all() == (len(labels.unique()) > 2)
     assert all(len(set(row)) == 3 for row in classes(triplets, labels))

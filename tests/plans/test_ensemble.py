@@ -19,17 +19,22 @@ DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
 PROXY_ANCHOR = read_experiment(Path("experiments/proxy_anchor_demo.yaml")).experiment
 
 
+def draw_seed(plan: Ensemble, index: int) -> int:
+    config: Any = plan.member(index).method.config
+    return int(config.draw_seed)
+
+
 def test_a_member_depends_on_seed_and_index_alone() -> None:
     small, large = Ensemble(DREML, 2, "meta_classes"), Ensemble(DREML, 48, "meta_classes")
     assert small.member(1) == large.member(1)
     seeds = {large.member(i).seed for i in range(48)}
-    draws = {large.member(i).method.config.draw_seed for i in range(48)}
+    draws = {draw_seed(large, i) for i in range(48)}
     assert len(seeds) == len(draws) == 48
 
 
 def test_varying_seeds_leaves_the_meta_classes_alone() -> None:
     plan = Ensemble(DREML, 3, "seed")
-    assert {plan.member(i).method.config.draw_seed for i in range(3)} == {0}
+    assert {draw_seed(plan, i) for i in range(3)} == {0}
 
 
 def test_the_plan_survives_its_own_file(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def test_an_experiment_survives_its_own_file_and_a_pickle(tmp_path: Path) -> Non
 
 def test_override_is_checked_like_a_file() -> None:
     experiment = read_experiment(DEMO).experiment
-    assert override(experiment, "trial", {"method.alpha": 9}).method.config.alpha == 9
+    config: Any = override(experiment, "trial", {"method.alpha": 9}).method.config
+    assert config.alpha == 9
     with pytest.raises(ConfigError, match=r"trial  method.alpha: -1 is not allowed"):
         override(experiment, "trial", {"method.alpha": -1})
 

@@ -107,7 +107,7 @@ def test_ensembles_of_every_size_have_it(ensemble: list[Member], tmp_path: Path)
 def test_merges_and_folds_have_it(plan: Experiment, ensemble: list[Member], tmp_path: Path) -> None:
     runs = tuple(member.folder.path for member in ensemble)
     for options in ({}, {"pca": 3}, {"greedy": True}):
-        settings = Merge(runs, **options)  # type: ignore[arg-type]
+        settings = Merge(runs, **options)
         folder = RunFolder(tmp_path / "_".join(options))
         scores = merge(settings, folder, RUNTIME, lambda title: lambda done, total: None)
         assert {*RETRIEVED, *CLUSTERED} < scores.metrics.keys()

@@ -211,7 +211,11 @@ SPACE = """space:
   method.margin: {low: 0.1, high: 0.3, step: 0.1}
   method.dim: {choices: [128, 64]}
 """
-ENDS = {"complete": {}, "pruned": {"epochs": 1}, "failed": {"error": "out of memory"}}
+ENDS: dict[str, dict[str, Any]] = {
+    "complete": {},
+    "pruned": {"epochs": 1},
+    "failed": {"error": "out of memory"},
+}
 
 
 def small(tmp_path: Path, *words: str) -> StudySearcher:

@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,8 @@ def pack(path: Path, files: dict[str, bytes], form: str) -> Path:
             for name, content in files.items():
                 zipped.writestr(name, content)
         return path
-    with tarfile.open(path, f"w:{form.partition('.')[2]}") as tar:
+    mode: Any = f"w:{form.partition('.')[2]}"
+    with tarfile.open(path, mode) as tar:
         tar.addfile(member("CUB_200_2011", type=tarfile.DIRTYPE, mode=0o500))
         for name, content in files.items():
             tar.addfile(member(name, size=len(content), mode=0o4000), io.BytesIO(content))

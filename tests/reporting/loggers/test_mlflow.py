@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,11 +34,11 @@ def log(folder: RunFolder, steps: int, fails: bool = False) -> None:
             raise RuntimeError
 
 
-def client_of(folder: RunFolder) -> "mlflow.MlflowClient":
+def client_of(folder: RunFolder) -> Any:
     return mlflow.MlflowClient(tracking_uri=(folder.path / "mlruns").as_uri())
 
 
-def runs_of(folder: RunFolder) -> "list[mlflow.entities.Run]":
+def runs_of(folder: RunFolder) -> list[Any]:
     client = client_of(folder)
     experiment = client.get_experiment_by_name(folder.path.name)
     return list(client.search_runs([experiment.experiment_id]))
