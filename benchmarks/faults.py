@@ -187,9 +187,9 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
         text, _ = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
         process.kill()
-        raise WrongResultError(f"no end after {LIMIT:.0f} s: {process.args}") from None
+        raise WrongResultError(f"no end after {LIMIT:.0f} s: {process.args!r}") from None
     if "Traceback" in text:
-        raise WrongResultError(f"a traceback of {process.args}:\n{text[-3000:]}")
+        raise WrongResultError(f"a traceback of {process.args!r}:\n{text[-3000:]}")
     return process.returncode, text
 
 
