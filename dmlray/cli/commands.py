@@ -37,6 +37,7 @@ class Main(click.Group):
     """Turns errors and signals into one sentence and an exit status."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line and exit with its status; signals interrupt it cleanly."""
         with interruptible(command=Path(__file__).parent):
             try:
                 with guarded_output():
@@ -63,6 +64,7 @@ class Main(click.Group):
             raise Interrupted(signal.SIGINT) from None
 
     def invoke(self, context: click.Context) -> Any:
+        """Run a command; its errors become messages that name options."""
         try:
             return super().invoke(context)
         except DmlrayError as error:

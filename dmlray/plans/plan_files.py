@@ -15,6 +15,7 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
     """Find a file by its path, below the current folder or dmlray's own, or by its bare name.
 
     Args:
+        path: Path or bare name.
         folders: Where a bare name such as `dreml_demo` is looked for, here and in dmlray.
 
     Raises:

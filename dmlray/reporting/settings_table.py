@@ -57,9 +57,11 @@ class SettingsTable(Tabular):
     notes: list[str] = field(default_factory=list)
 
     def records(self) -> list[dict[str, str]]:
+        """Return one row per setting."""
         return [asdict(row) for row in self.rows]
 
     def remarks(self) -> list[str]:
+        """Return the long names of the sources, then the notes."""
         return [*(f"{label}: {source}" for label, source in self.sources.items()), *self.notes]
 
 
@@ -95,6 +97,7 @@ def of_search(resolved: ResolvedSearch, file: str | None = None) -> SettingsTabl
     """List the settings of a search, its ranges, and the settings of its experiment.
 
     Args:
+        resolved: The search with the sources of its values.
         file: The experiment that the search names, if it does.
     """
     search, origins = resolved.search, resolved.origins

@@ -17,7 +17,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_shipped_files_are_found_from_any_folder_and_a_local_one_wins() -> None:
     name = Path("experiments") / f"{DEMO}.yaml"
-    assert find(name).is_absolute() and all(find(Path(file)).is_file() for file in shipped())
+    assert find(name).is_absolute()
+    assert all(find(Path(file)).is_file() for file in shipped())
     name.parent.mkdir()
     name.write_text("seed: 1\n")
     assert find(name) == name == find(Path(DEMO), ["experiments"])
