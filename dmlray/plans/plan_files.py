@@ -39,6 +39,12 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
     raise ConfigError(str(path), [_unknown(path, folders)])
 
 
+def prefer_experiment(path: Path) -> Path:
+    """Return the experiment of a bare name that a search has too; any other path as it is."""
+    experiment = _named(Path(FOLDERS[0], f"{path}.yaml")) if _is_bare(path) else None
+    return path if path.is_file() or experiment is None else experiment
+
+
 def shipped(folders: Sequence[str] = FOLDERS) -> list[str]:
     """Paths of the files that come with dmlray, from its own folder."""
     home = _home()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
@@ -19,6 +20,7 @@ from dmlray.plans.ensemble import (
 )
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import field_of
+from dmlray.plans.plan_files import prefer_experiment
 from dmlray.plans.resolve import ExperimentSource, Resolved, read_experiment
 from dmlray.plans.search import (
     ResolvedSearch,
@@ -79,6 +81,8 @@ def settings_table(
         return of_experiment(read_experiment(plan, overrides))
     if isinstance(plan, Search):
         return of_search(resolve_search(plan, overrides))
+    if isinstance(plan, str | Path):
+        plan = prefer_experiment(Path(plan))
     keys = read_source(plan, "file")
     if is_ensemble(keys):
         return of_ensemble(resolve_ensemble(plan, [read_overrides(overrides)]))

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dmlray.errors import ConfigError
-from dmlray.plans.plan_files import find, shipped
+from dmlray.plans.plan_files import find, prefer_experiment, shipped
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import Search, read_plan, read_search
 
@@ -60,3 +60,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(name: str, complaint: str)
         read_experiment(Path(name))
     assert str(refused.value).startswith(f"{name}: {complaint}")
     assert "\n" not in str(refused.value)
+
+
+def test_settings_of_a_name_that_is_both_are_those_of_the_experiment() -> None:
+    assert prefer_experiment(Path("drml_cub")).parts[-2:] == ("experiments", "drml_cub.yaml")
+    assert prefer_experiment(Path("none_such")) == Path("none_such")
+    search = Path("searches/drml_cub.yaml")
+    assert prefer_experiment(search) == search
