@@ -77,8 +77,9 @@ class Main(click.Group):
         for section, names in SECTIONS.items():
             known = [name for name in names if name in self.commands]
             rows = [(name, self.commands[name].get_short_help_str(limit)) for name in known]
-            with formatter.section(section):
-                formatter.write_dl(rows)
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
 
     def invoke(self, context: click.Context) -> Any:
         """Run a command; its errors become messages that name options."""
