@@ -90,6 +90,11 @@ class RunFolder:
         return self.path / "embeddings.npy"
 
     @property
+    def items(self) -> Path:
+        """Path, relative to the data set's root, and class of each row of `embeddings`."""
+        return self.path / "items.csv"
+
+    @property
     def study(self) -> Path:
         """Optuna's own SQLite storage."""
         return self.path / "study.db"

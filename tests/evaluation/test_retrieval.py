@@ -10,7 +10,7 @@ from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation import neighbours as module
 from dmlray.evaluation.metrics import standard_metrics
 from dmlray.evaluation.neighbours import nearest
-from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.retrieval import retrieval_scores, retrieval_values
 from dmlray.evaluation.task import RetrievalTask
 from tests.evaluation import slow
 from tests.golden_vectors import files, load
@@ -223,3 +223,19 @@ def test_equals_rcdml_in_shop(path):
     known = float(torch.isin(query_labels, gallery_labels).double().mean())  # the rest are misses
     recalls = [recall * known for recall in found.values()]
     assert recalls == pytest.approx(golden["recall_inshop"].tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("rows_per_block", [1, 7, 512])
+def test_values_of_queries_are_those_behind_the_scores(rows_per_block, monkeypatch):
+    monkeypatch.setattr(module, "ROWS", rows_per_block)
+    embeddings, labels = slow.rows_with_ties(3, 40), slow.unequal_labels(3, 40)
+    task, lone = RetrievalTask(labels), (labels[:, None] == labels).sum(1) == 1
+    for name in slow.names((1, 2, 7, 39)):
+        values = retrieval_values(embeddings, task, name)
+        assert torch.equal(values.isnan(), lone) and lone.any()
+        mean = float(values[~lone].mean())
+        assert mean == pytest.approx(retrieval_scores(embeddings, task, [name])[name], abs=1e-12)
+    first = retrieval_values(embeddings, task, "recall_at_1")
+    for query in range(40):
+        hit = labels[slow.ranked(embeddings, task, query)[0]] == labels[query]
+        assert lone[query] or float(first[query]) == float(hit)
