@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         read_experiment,
         read_search,
         repeat,
+        report,
         show,
         train,
         tune,
@@ -49,7 +50,7 @@ __all__ = [
     "ComparisonResult", "DmlrayError", "Ensemble", "Experiment", "RunFolder", "RunResult", "Scores",
     "Search", "SearchResult", "compare", "cross_validate", "demo", "doctor", "ensemble", "evaluate",
     "init", "merge", "plan", "prepare_data", "read_experiment", "read_scores", "read_search",
-    "repeat", "show", "train", "tune", "verify_data",
+    "repeat", "report", "show", "train", "tune", "verify_data",
 ]  # fmt: skip
 
 _ELSEWHERE = {

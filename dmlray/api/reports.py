@@ -3,12 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmlray.api.run_results import ComparisonResult
-from dmlray.api.run_setup import path_of
-from dmlray.errors import ConfigError
+from dmlray.api.run_results import ComparisonResult, RunResult
+from dmlray.api.run_setup import claim, path_of
+from dmlray.atomic_files import write_text
+from dmlray.errors import Call, ConfigError
 from dmlray.learn.class_split import listed_once
-from dmlray.reporting.progress import Shown, shown
-from dmlray.results.comparison import compare_runs
+from dmlray.plans.run_folder import RunFolder
+from dmlray.printable import shortened
+from dmlray.reporting.progress import Display, Shown, shown
+from dmlray.reporting.run_report import page
+from dmlray.reporting.training_report import IMAGES, write_report
+from dmlray.results.comparison import compare_runs, finished_run
+from dmlray.scores import Scores
+
+MOST_IMAGES = 1000  # a page of some 30 MB
 
 
 def compare(
@@ -39,3 +47,41 @@ def compare(
     with shown(display) as entered, listed_once():
         counting = entered.count("ranking test images, runs")
         return ComparisonResult(compare_runs(paths, sort, published, counting))
+
+
+def report(run: str | Path, *, images: int = IMAGES, display: Shown = "auto") -> RunResult:
+    """Write report.html of a finished run from its files; nothing is trained.
+
+    Args:
+        run: Folder of a training, cross-validation, repeat, ensemble or merge.
+        images: Queries of a training that are shown with their neighbours; 0: no pictures.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        ConfigError: If there is no such run, it has no scores, or `images` is negative.
+        DataError: If its files are damaged.
+    """
+    if isinstance(images, bool) or not isinstance(images, int) or not 0 <= images <= MOST_IMAGES:
+        problem = f"{shortened(images)} is not allowed. Allowed: 0 to {MOST_IMAGES}"
+        raise ConfigError("`images`", [problem])
+    finished = finished_run(RunFolder(path_of("run", run)))
+    call = Call("report", {"run": str(finished.folder)})
+    with (
+        shown(display) as entered,
+        claim(finished.folder, call, resumed=True) as opened,
+        listed_once(),
+    ):
+        write_run_report(opened.folder, finished.scores, images, entered)
+    return RunResult(finished.scores, finished.folder)
+
+
+def write_run_report(
+    folder: RunFolder, scores: Scores, images: int = IMAGES, display: Display | None = None
+) -> None:
+    """Write report.html of a run of any kind that has scores."""
+    if folder.kind() in ("ensemble", "merge"):
+        write_text(folder.report, page(folder.path.name, scores))
+        return
+    if display:
+        display.log(f"writing {folder}/{folder.report.name}")
+    write_report(folder, images)

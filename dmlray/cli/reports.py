@@ -27,3 +27,16 @@ def compare(runs: Sequence[Path], format_: str, sort: str | None, published: boo
         found = api.compare(runs, sort=sort, published=published, display=display)
     for line in found.text(format_).split("\n"):
         echo(line)
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--images", type=int, default=24, show_default=True, help="Queries shown; 0: none.")
+def report(run: Path, images: int) -> None:
+    """Write report.html of the finished run in folder RUN, from its files."""
+    from dmlray import api
+    from dmlray.reporting.progress import Display
+
+    with Display() as display:
+        _, folder = api.report(run, images=images, display=display)
+    echo(f"report:  {folder}/{folder.report.name}")

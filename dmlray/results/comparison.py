@@ -115,7 +115,7 @@ def compare_runs(
         ConfigError: If a run is no run, has no scores or not the metric, or is given twice.
         DataError: If files of a run are damaged.
     """
-    compared = [_read(RunFolder(path)) for path in runs]
+    compared = [finished_run(RunFolder(path)) for path in runs]
     metric = metric or DEFAULT_METRIC
     _check(compared, metric)
     grouped: dict[tuple[str, ...], list[ComparedRun]] = {}
@@ -155,7 +155,13 @@ def resolved_plan(folder: RunFolder) -> Resolved | None:
             return None
 
 
-def _read(folder: RunFolder) -> ComparedRun:
+def finished_run(folder: RunFolder) -> ComparedRun:
+    """Read the scores of a finished run.
+
+    Raises:
+        ConfigError: If it is no run of a kind that has scores, or has none yet.
+        DataError: If they are damaged.
+    """
     kind = folder.kind()
     if kind not in _KINDS:
         problem = f"is a {kind}, which has no scores on test classes"
