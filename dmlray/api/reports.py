@@ -13,7 +13,8 @@ from dmlray.printable import shortened
 from dmlray.reporting.progress import Display, Shown, shown
 from dmlray.reporting.run_report import page
 from dmlray.reporting.training_report import IMAGES, write_report
-from dmlray.results.comparison import compare_runs, finished_run
+from dmlray.results.comparison import compare_runs
+from dmlray.results.paired_tests import finished_run
 from dmlray.scores import Scores
 
 MOST_IMAGES = 1000  # a page of some 30 MB

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from dmlray.errors import ConfigError
 from dmlray.plans.run_folder import RunFolder
 from dmlray.printable import shortened
-from dmlray.reporting.comparison_tables import FORMATS, comparison_records, sections
+from dmlray.reporting.comparison_records import comparison_records
+from dmlray.reporting.comparison_tables import FORMATS, sections
 from dmlray.reporting.search_report import SearchReport
 from dmlray.reporting.tables import protocol, score_rows
 from dmlray.reporting.tabular import Tabular

@@ -8,14 +8,10 @@ from io import StringIO
 from dmlray.evaluation.metrics import label, tabled
 from dmlray.evaluation.significance import RESAMPLES
 from dmlray.printable import printable
+from dmlray.reporting.comparison_records import comparison_records, said
 from dmlray.reporting.pages import render
-from dmlray.results.comparison import (
-    ComparedRun,
-    Comparison,
-    Group,
-    PublishedRow,
-    TestedPair,
-)
+from dmlray.results.comparison import Comparison, Group, PublishedRow
+from dmlray.results.paired_tests import ComparedRun, TestedPair
 from dmlray.scores import percent
 
 _FEW_CLASSES = 20  # below which a percentile interval covers clearly less than it says
@@ -98,41 +94,6 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 }
 
 
-def comparison_records(comparison: Comparison) -> Iterator[dict[str, object]]:
-    """Rows of all groups; names are printable, metrics are fractions."""
-    for number, group in enumerate(comparison.groups, 1):
-        for rank, run in enumerate(group.runs, 1):
-            yield {"row": "run", "group": number, "rank": rank, **_record(run)}
-        for pair in group.pairs:
-            yield {"row": "difference", "group": number, **_tested(pair, comparison.metric)}
-    for row in comparison.published or ():
-        yield {
-            "row": "published",
-            "run": printable(row.run.name),
-            "method": printable(row.run.scores.method),
-            **row.published.scores,
-            "remark": printable("; ".join([row.published.source, *row.differs])),
-        }
-
-
-def _record(run: ComparedRun) -> dict[str, object]:
-    scores = run.scores
-    protocol = {name: printable(value) for name, value in run.protocol.items()}
-    half = {f"{name}_half_width": value for name, value in scores.half_width.items()}
-    names = {"run": printable(run.name), "method": printable(scores.method)}
-    return {**names, **protocol, **scores.metrics, **half}
-
-
-def _tested(pair: TestedPair, metric: str) -> dict[str, object]:
-    found = pair.difference
-    names = {"run": printable(pair.better.name), "than": printable(pair.worse.name)}
-    if found is None:
-        return {**names, "remark": printable(f"not tested: {pair.reason}")}
-    numbers = {"low": found.low, "high": found.high, "p": found.p, "p_holm": pair.corrected}
-    by = {"paired_by": pair.paired_by, "pairs": found.pairs, "significant": _said(pair)}
-    return {**names, "metric": metric, "difference": found.value, **numbers, **by}
-
-
 def _metrics(comparison: Comparison) -> list[str]:
     runs = [run for group in comparison.groups for run in group.runs]
     shown = tabled(name for run in runs for name in run.scores.metrics)
@@ -190,12 +151,8 @@ def _pair(pair: TestedPair, metric: str) -> str:
     low, high = (f"{100 * value:+.1f}" for value in (found.low, found.high))
     return (
         f"{names}: {label(metric)} {100 * found.value:+.1f} (95 % interval {low} to {high}), "
-        f"p = {pair.corrected:.2g}, {found.pairs} pairs by {pair.paired_by}: {_said(pair)}"
+        f"p = {pair.corrected:.2g}, {found.pairs} pairs by {pair.paired_by}: {said(pair)}"
     )
-
-
-def _said(pair: TestedPair) -> str:
-    return "significant" if pair.significant else "not significant"
 
 
 def _published(rows: Sequence[PublishedRow]) -> Section:

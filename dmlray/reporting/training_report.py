@@ -17,8 +17,9 @@ from dmlray.reporting.pages import png_address, render, script
 from dmlray.reporting.protocol_words import protocol_words
 from dmlray.reporting.tables import score_rows
 from dmlray.reporting.thumbnails import Thumbnails
-from dmlray.results.comparison import ComparedRun, PublishedRow, published_row, resolved_plan
+from dmlray.results.comparison import PublishedRow, published_row, resolved_plan
 from dmlray.results.error_analysis import METRICS, ErrorAnalysis, analyse
+from dmlray.results.paired_tests import ComparedRun
 from dmlray.results.scored_images import scored_images
 from dmlray.scores import Scores, percent, read_scores
 
