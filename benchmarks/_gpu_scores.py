@@ -36,7 +36,7 @@ def _evaluation(device: torch.device, images: int, rounds: int) -> tuple[float, 
     labels, rows = labels.to(device), rows.to(device)
 
     def multiply() -> None:
-        for _ in tiles(rows, rows, exclude_self=False):
+        for _ in tiles(rows, rows, None):
             pass
 
     products = timed(multiply, device, rounds)

@@ -76,11 +76,11 @@ def main() -> int:
         logging_level="ERROR",
         object_store_memory=200 << 20,
     )
-    run(4, session.living())  # starts what starts once
+    run(4, session.current_cluster())  # starts what starts once
     before, costs, growths = memory(), [], []
     for members in arguments.members:
         start = time.monotonic()
-        spent, at_once = run(members, session.living())
+        spent, at_once = run(members, session.current_cluster())
         costs.append(spent)
         growths.append(memory() - before)
         print(
@@ -121,7 +121,7 @@ def run(members: int, cluster: session.Cluster) -> tuple[float, int]:
             RunFolder(Path(folder)),
             cluster,
             members_per_gpu=1,
-            slot=Nothing,
+            actor=Nothing,
         )
         pool.run(display)
         spent = time.process_time() - start

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dmlray.learn.optimizer import build_optimizer, clip
 from dmlray.learn.runtime import Runtime
-from dmlray.learn.step import call, step
+from dmlray.learn.step import step
 from dmlray.learn.trainer import build_learner
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
@@ -85,7 +85,7 @@ def stepper(
 ) -> Callable[[], Any]:
     """Takes one step on the same batch whenever it is called."""
     optimizer = build_optimizer(plan.optimizer, learner.groups())
-    call(learner.train(), "start_epoch", 0)
+    learner.train().start_epoch(0)
     return lambda: step(learner, images, labels, optimizer, plan)
 
 

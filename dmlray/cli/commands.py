@@ -216,18 +216,16 @@ def merge(runs: Sequence[Path], weights: str | None, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--out", type=PATH, help="Run folder; default runs/demo. A second call goes on.")
+@click.option("--out", type=PATH, help="Run folder; default runs/demo. A second call resumes it.")
 def demo(out: Path | None) -> None:
-    """The whole path in a few minutes: search, train, ensemble, look."""
+    """Search, train and merge an ensemble on drawn icons, in about two minutes on two cores."""
     from dmlray import api
 
     with _display() as display:
         result = api.demo(out=out, display=display)
-    merged = result.merged
-    rows = stage_rows(result.trained, "tuned proxy_anchor")
-    rows += [(f"dreml, {name}", metrics) for name, metrics in curve_rows(merged)]
-    print_scores(rows, result.trained)
+    print_scores([(name, dict(metrics)) for name, metrics in result.rows], result.scores)
     print_folder(result.folder)
+    echo("your own images:  dmlray init FOLDER    (one sub-folder per class, or a CSV file)")
 
 
 @main.command()

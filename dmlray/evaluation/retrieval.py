@@ -36,13 +36,16 @@ def retrieval_scores(
     return ranking.means(sum(sums[1:], sums[0]))
 
 
-def retrieval_values(embeddings: Tensor, task: RetrievalTask, metric: str) -> Tensor:
-    """Return the metric of each query (Q,), float64; NaN for a query that does not count.
+def retrieval_values(
+    embeddings: Tensor, task: RetrievalTask, metrics: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return each metric of each query (Q,), float64; NaN for a query that does not count.
 
     Arguments and errors are those of `retrieval_scores`, whose score is the mean over the rest.
     """
-    ranking, blocks = _blocks(embeddings, task, [metric])
-    return torch.cat([ranking.values(*block)[0] for block in blocks])
+    ranking, blocks = _blocks(embeddings, task, metrics)
+    values = torch.cat([ranking.values(*block) for block in blocks], dim=1)
+    return dict(zip(metrics, values, strict=True))
 
 
 def _blocks(

@@ -118,8 +118,8 @@ def analyse(images: ScoredImages) -> ErrorAnalysis:
     """Rank each test image in all others."""
     rows = images.rows.float()
     found = nearest(rows, min(NEIGHBOURS, len(rows) - 1))
-    values = {name: retrieval_values(rows, images.task, name).numpy() for name in METRICS}
-    return ErrorAnalysis(images, found, values)
+    values = retrieval_values(rows, images.task, METRICS)
+    return ErrorAnalysis(images, found, {name: row.numpy() for name, row in values.items()})
 
 
 def _mean(values: np.ndarray) -> float:

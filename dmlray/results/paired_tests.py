@@ -16,6 +16,7 @@ from dmlray.results.scored_images import scored_images
 from dmlray.scores import Scores, read_scores
 
 Progress = Callable[[int, int], None]
+_TOLERANCE = 1e-3  # of a score, by which devices may differ
 _KINDS = ("experiment", "ensemble", "cross_validation", "repeat", "merge")
 
 
@@ -117,10 +118,19 @@ class PairTester:
         if path not in self._sums:
             self._progress(len(self._sums), self._runs)
             images = scored_images(run.folder, run.scores)
-            values = retrieval_values(images.rows, images.task, self._metric).numpy()
-            self._sums[path] = _sums(images.names, images.labels, values)
+            values = retrieval_values(images.rows, images.task, [self._metric])[self._metric]
+            _check_mean(run, self._metric, float(values.nanmean()))
+            self._sums[path] = _sums(images.names, images.labels, values.numpy())
             self._progress(len(self._sums), self._runs)
         return self._sums[path]
+
+
+def _check_mean(run: ComparedRun, metric: str, mean: float) -> None:
+    """Check that the embeddings give the score: those of older runs have no hash."""
+    if abs(mean - run.scores.metrics[metric]) > _TOLERANCE:
+        problem = f"its embeddings give {metric} {mean:.4f}, its scores say"
+        remedy = "Allowed: runs whose embeddings are those that were scored"
+        raise DataError(f"{run.name}: {problem} {run.scores.metrics[metric]:.4f}. {remedy}")
 
 
 def _sums(

@@ -120,5 +120,5 @@ def test_an_error_of_the_probe_is_one_sentence(
     with pytest.raises(DataError, match=r"^7.png: cannot be read$"):
         api.plan(SEARCH, words)
     monkeypatch.setattr(forecast, "_on_worker", killed)
-    with pytest.raises(ResourceError, match="memory runs out"):
+    with pytest.raises(ResourceError, match="memory is exhausted"):
         api.plan(SEARCH, words)

@@ -48,7 +48,7 @@ def test_a_training_without_its_nodes_ends_after_two_minutes(at: Any) -> None:
         callback.before_controller_execute_failure_decision(None)
 
 
-def test_a_search_without_its_nodes_ends_with_what_to_do(at: Any, tmp_path: Path) -> None:
+def test_a_search_without_its_nodes_ends_and_can_be_resumed(at: Any) -> None:
     check = run._CapacityCheck(Resources(8, 1, workers=2, at_once=1))
     for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER)]:
         at(time, cluster)
@@ -94,7 +94,7 @@ def test_a_user_error_of_one_worker_ends_all(
             raise failure
         torch.distributed.barrier()  # blocks until this worker is ended
 
-    monkeypatch.setattr(train, "job", fails)
+    monkeypatch.setattr(train, "run_training", fails)
     ray.cloudpickle.register_pickle_by_value(train)  # with `fails` in it
     words = [*toy_words(toy_images), f"budget.workers={workers}"]
     plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment

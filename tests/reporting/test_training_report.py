@@ -22,7 +22,7 @@ from dmlray.cli import main
 from dmlray.errors import ConfigError
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
-from dmlray.plans.ensemble import repeats
+from dmlray.plans.ensemble import Ensemble, repeats
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -30,7 +30,7 @@ from dmlray.results.averages import score_members
 from dmlray.results.error_analysis import analyse
 from dmlray.results.scored_images import scored_images
 from dmlray.scores import Scores, read_scores
-from tests.reporting.test_run_report import Reader
+from tests.reporting.test_run_report import Reader, scores
 from tests.toy_data import draw_images, toy_words
 
 HERE = Runtime(torch.device("cpu"))
@@ -72,16 +72,16 @@ def text_of(run: str, **options: Any) -> str:
 
 
 def test_the_page_has_all_scores_with_interval_and_protocol(folder: Path) -> None:
-    text, scores = text_of("one"), read_scores(folder / "one" / "scores.json")
+    text, stored = text_of("one"), read_scores(folder / "one" / "scores.json")
     rows = {row[0]: row[1:] for row in Reader(text).rows if row}
     for name, shown in (("recall_at_2", "Recall@2"), ("map_at_r", "MAP@R")):
-        zero, value = scores.zero_shot[name], scores.metrics[name]
+        zero, value = stored.zero_shot[name], stored.metrics[name]
         assert rows[shown][:2] == [f"{100 * zero:.1f}", f"{100 * value:.1f}"]
     low, high = map(float, rows["MAP@R"][2].split(" to "))
-    assert low <= 100 * scores.metrics["map_at_r"] <= high
+    assert low <= 100 * stored.metrics["map_at_r"] <= high
     for words in (
         "24 images of 6 classes never seen",
-        f"fingerprint {scores.dataset_fingerprint}",
+        f"fingerprint {stored.dataset_fingerprint}",
         "The epoch was chosen on training classes that were held out",
         "Scores of each epoch, on held-out training classes",
     ):
@@ -100,8 +100,8 @@ def test_the_page_loads_nothing_and_allows_its_own_script_only(folder: Path) -> 
 
 def test_the_grid_marks_hits_and_misses(folder: Path) -> None:
     text = text_of("one", images=24)
-    scores = read_scores(folder / "one" / "scores.json")
-    found = analyse(scored_images(RunFolder(folder / "one"), scores))
+    stored = read_scores(folder / "one" / "scores.json")
+    found = analyse(scored_images(RunFolder(folder / "one"), stored))
     classes = found.images.classes
     grids = text.partition("Most confused")[0].split('<div class="row">')[1:]
     chosen = [query for queries in found.queries(24).values() for query in queries]
@@ -116,12 +116,12 @@ def test_the_grid_marks_hits_and_misses(folder: Path) -> None:
 
 
 def test_the_values_behind_the_page_give_the_scores(folder: Path) -> None:
-    scores = read_scores(folder / "one" / "scores.json")
-    found = analyse(scored_images(RunFolder(folder / "one"), scores))
+    stored = read_scores(folder / "one" / "scores.json")
+    found = analyse(scored_images(RunFolder(folder / "one"), stored))
     for name, values in found.values.items():
-        assert np.nanmean(values) == pytest.approx(scores.metrics[name])
+        assert np.nanmean(values) == pytest.approx(stored.metrics[name])
     assert sum(row.recall_at_1 * row.images for row in found.classes) / 24 == pytest.approx(
-        scores.metrics["recall_at_1"]
+        stored.metrics["recall_at_1"]
     )
     chosen = found.queries(9)
     assert list(map(len, chosen.values())) == [3, 3, 3]
@@ -140,8 +140,8 @@ def test_tables_of_errors_lie_beside_the_page(folder: Path) -> None:
     rows = np.load(folder / "one" / "embeddings.npy")
     rows[23] = rows[0]
     np.save(folder / "one" / "embeddings.npy", rows)
-    scores = json.loads((folder / "one" / "scores.json").read_text())
-    (folder / "one" / "scores.json").write_text(json.dumps({**scores, "embeddings_sha256": None}))
+    content = json.loads((folder / "one" / "scores.json").read_text())
+    (folder / "one" / "scores.json").write_text(json.dumps({**content, "embeddings_sha256": None}))
     assert "alike" in text_of("one")
     tables = {
         name: list(csv.DictReader((folder / "one" / f"{name}.csv").open(newline="")))
@@ -176,12 +176,19 @@ def test_published_scores_stand_beside_them_with_what_differs(folder: Path) -> N
 
 
 def test_a_repeat_has_a_page_of_its_parts(folder: Path) -> None:
-    text, scores = text_of("twice"), read_scores(folder / "twice" / "scores.json")
+    text, stored = text_of("twice"), read_scores(folder / "twice" / "scores.json")
     rows = {row[0]: row[1:] for row in Reader(text).rows if row}
-    parts = [part.metrics["map_at_r"] for part in scores.parts]
-    shown = [*parts, scores.metrics["map_at_r"], scores.half_width["map_at_r"]]
+    parts = [part.metrics["map_at_r"] for part in stored.parts]
+    shown = [*parts, stored.metrics["map_at_r"], stored.half_width["map_at_r"]]
     assert rows["MAP@R"] == [f"{100 * value:.1f}" for value in shown]
     assert "n = 2" in text and "Worst queries" not in text
+
+
+def test_an_ensemble_has_its_page_of_sizes_again(folder: Path) -> None:
+    plan = read_experiment(folder / "one" / "experiment.yaml").experiment
+    Ensemble(plan, 2, "seed").write(folder / "both" / "ensemble.yaml")
+    scores(method="dreml").write(folder / "both" / "scores.json")
+    assert [row[0] for row in Reader(text_of("both")).rows] == ["members", "1", "2"]
 
 
 def test_a_training_ends_with_its_report(

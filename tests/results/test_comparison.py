@@ -211,6 +211,14 @@ def _other_embeddings(folder: Path) -> list[str]:
     return ["a", "b"]
 
 
+def _other_rows(folder: Path) -> list[str]:
+    path = folder / "b" / "embeddings.npy"
+    np.save(path, np.load(path)[::5][np.arange(24) % 5])
+    scores = read_scores(folder / "b" / "scores.json")
+    replace(scores, embeddings_sha256=None).write(folder / "b" / "scores.json")
+    return ["a", "b"]
+
+
 def _other_items(folder: Path) -> list[str]:
     path = folder / "b" / "items.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
@@ -224,6 +232,7 @@ def _other_items(folder: Path) -> list[str]:
         (_damaged_scores, "is damaged"),
         (_a_search, "is a search, which has no scores on test classes"),
         (_other_embeddings, "has shape"),
+        (_other_rows, "b: its embeddings give map_at_r"),
         (_other_items, "lists 23 images, the embeddings are of 24"),
         (lambda folder: ["a", "./a"], "is given twice"),
         (lambda folder: ["a", "nowhere"], "is not a run folder"),
