@@ -110,7 +110,7 @@ def _averaged(
     run: Run[Ensemble], plan: Ensemble, dataset: Dataset, members_per_gpu: int, address: str | None
 ) -> Scores:
     """Train the members that are missing and average all; a new run keeps its plan."""
-    with session(address) as cluster:
+    with session(address, run.display.log) as cluster:
         share = share_of(cluster, members_per_gpu)
         fill_caches(plan.experiment, run.display, share.cpus, share.gpus)
         run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)

@@ -29,7 +29,7 @@ _ENSEMBLE = Command("ensemble", "ensemble", read_ensemble)
 _MERGE = Command("merge", "merge", read_merge)
 
 
-def ensemble(
+def ensemble(  # noqa: PLR0913  # keywords of the public API, one for each option
     experiments: ExperimentSource | Sequence[ExperimentSource] = (),
     overrides: Overrides = (),
     *,
@@ -78,7 +78,7 @@ def ensemble(
         ]
         (first, dataset), *others = settings  # all of one data set
         plan = replace(run.plan, experiment=first, others=tuple(other for other, _ in others))
-        with session(address) as cluster:
+        with session(address, run.display.log) as cluster:
             share = share_of(cluster, members_per_gpu)
             for setting, _ in settings:
                 fill_caches(setting, run.display, share.cpus, share.gpus)

@@ -81,7 +81,7 @@ def train(
     given = {"experiment": experiment, "overrides": overrides, "out": out}
     with open_run(_TRAIN, new, given, resume, display) as run:
         plan, dataset = prepare(run.plan, run.display)
-        with session(address) as cluster:
+        with session(address, run.display.log) as cluster:
             cpus, gpu = cluster_train.resources_of(plan, cluster)  # before anything is decoded
             fill_caches(plan, run.display, cpus, gpu)
             run.start(lambda: write_experiment(run.plan_file, plan), dataset, plan.seed)
@@ -133,7 +133,7 @@ def _search(run: Run[Search], address: str | None) -> SearchReport:
     experiment, dataset = prepare(run.plan.experiment, display, folds=True)
     plan = replace(run.plan, experiment=experiment)
     preflight_space(plan, dataset)
-    with session(address) as cluster:
+    with session(address, run.display.log) as cluster:
         resources = searching.resources_of(plan, cluster)
         fill_caches(plan.experiment, display, resources.cpus, resources.gpus)
         run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
@@ -171,7 +171,7 @@ def plan(
         if isinstance(read, Search):
             return _plan_search(read, address, entered)
         experiment, dataset = prepare(read.experiment, entered)
-        with session(address) as cluster:
+        with session(address, entered.log) as cluster:
             entered.log(_PROBING)
             return forecasting.of_experiment(experiment, dataset, cluster)
 
@@ -180,7 +180,7 @@ def _plan_search(search: Search, address: str | None, display: Display) -> Forec
     experiment, dataset = prepare(search.experiment, display, folds=True)
     search = replace(search, experiment=experiment)
     preflight_space(search, dataset)
-    with session(address) as cluster:
+    with session(address, display.log) as cluster:
         display.log(_PROBING)
         return forecasting.of_search(search, dataset, cluster)
 

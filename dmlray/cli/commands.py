@@ -31,6 +31,14 @@ from dmlray.errors import DmlrayError, Interrupted, RunError
 from dmlray.interrupts import interruptible
 
 SIZES = click.IntRange(min=1)
+SECTIONS = {  # of `dmlray --help`
+    "Start": ("demo", "init", "data", "doctor"),
+    "Train": ("train", "cv", "repeat", "evaluate"),
+    "Search": ("tune", "plan"),
+    "Ensembles": ("ensemble", "merge"),
+    "Look": ("show", "methods", "report", "compare"),
+    "Use": ("export", "embed", "query", "index"),
+}
 MEMBERS = click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
 
 
@@ -38,6 +46,7 @@ class Main(click.Group):
     """Turns errors and signals into one sentence and an exit status."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line and exit with its status; signals interrupt it cleanly."""
         with interruptible(command=Path(__file__).parent):
             try:
                 with guarded_output():
@@ -63,7 +72,18 @@ class Main(click.Group):
         except click.Abort:
             raise Interrupted(signal.SIGINT) from None
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for."""
+        limit = formatter.width - 6 - max(map(len, self.commands))
+        for section, names in SECTIONS.items():
+            known = [name for name in names if name in self.commands]
+            rows = [(name, self.commands[name].get_short_help_str(limit)) for name in known]
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
+
     def invoke(self, context: click.Context) -> Any:
+        """Run a command; its errors become messages that name options."""
         try:
             return super().invoke(context)
         except DmlrayError as error:

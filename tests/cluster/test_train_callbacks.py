@@ -7,7 +7,7 @@ import pytest
 import ray
 import torch
 
-from dmlray.cluster import resources, train, train_callbacks
+from dmlray.cluster import train, train_callbacks
 from dmlray.cluster.ensemble.actor_pool import USABLE
 from dmlray.cluster.ensemble.member_actor import cap_memory
 from dmlray.cluster.resources import Cluster, Node
@@ -26,9 +26,9 @@ BEFORE, AFTER = Cluster.of([Node(8, 0), Node(16, 2)]), Cluster.of([Node(8, 0), N
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """at(time, cluster) sets the current time and cluster."""
+    """Return a function that sets the current time and cluster."""
     now: list[Any] = [0.0, BEFORE]
-    monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("dmlray.cluster.resources.time.monotonic", lambda: now[0])
     for module in (run, train_callbacks):
         monkeypatch.setattr(module, "current_cluster", lambda: now[1])
 

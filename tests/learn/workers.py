@@ -32,7 +32,7 @@ def work(rank: int, size: int, plans: dict[str, Experiment], root: Path) -> None
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
     runtime = Runtime(torch.device("cpu"), group=ProcessGroup(rank, size))
     if rank:
-        run.clustering_scores = None  # k-means runs on the first worker alone
+        vars(run)["clustering_scores"] = None  # k-means runs on the first worker alone
     seen = root / f"elsewhere{rank}" if rank else root
     for name, plan in plans.items():
         run_training(plan, RunFolder(seen / name), lambda epoch: None, runtime)
