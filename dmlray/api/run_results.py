@@ -101,9 +101,11 @@ class ComparisonResult(Tabular):
         return FORMATS[format](self.comparison)
 
     def records(self) -> list[dict[str, Any]]:
+        """Return a row for each run, difference and published score."""
         rows = list(comparison_records(self.comparison))
         names = dict.fromkeys(name for row in rows for name in row)
         return [{name: row.get(name) for name in names} for row in rows]
 
     def remarks(self) -> list[str]:
+        """Return the lines below the tables."""
         return [line for part in sections(self.comparison) for line in part.lines]

@@ -65,8 +65,11 @@ def class_bootstrap(
     Classes, not images: images of a class are not independent.
 
     Args:
-        first, second: Sums (C,) of a metric over the queries of each class.
+        first: Sums (C,) of a metric over the queries of each class.
+        second: The same of the other score.
         queries: (C,) how many queries of each class count.
+        resamples: B.
+        seed: Of the drawing.
 
     Returns:
         The difference of the means over all queries; its percentile interval; p is twice the share

@@ -30,6 +30,7 @@ def write_report(folder: RunFolder, images: int = IMAGES) -> None:
     """Write report.html of a finished training, and its tables of errors; or of cv or repeats.
 
     Args:
+        folder: Of the run.
         images: Queries that are shown with their neighbours; 0: no pictures at all.
 
     Raises:

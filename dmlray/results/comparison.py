@@ -66,8 +66,10 @@ def compare_runs(
     p-values are corrected for all tests of the comparison (Holm).
 
     Args:
+        runs: Folders of finished runs.
         metric: By which runs are ranked and tested; default map_at_r.
         published: Add the published scores of each run's method on its data set.
+        progress: Called with (done, all) runs whose test images are ranked.
 
     Raises:
         ConfigError: If a run is no run, has no scores or not the metric, or is given twice.

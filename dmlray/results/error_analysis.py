@@ -52,10 +52,12 @@ class ErrorAnalysis:
 
     @cached_property
     def confusions(self) -> list[Confusion]:
+        """Confused pairs of classes, most frequent first."""
         return confusions(self.images.labels, self.neighbours)
 
     @cached_property
     def suspects(self) -> list[Suspect]:
+        """Suspected label errors, most alike first."""
         return suspects(self.images.rows, self.images.labels, self.neighbours)
 
     def interval(self, metric: str) -> Difference | None:

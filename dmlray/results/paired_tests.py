@@ -29,6 +29,7 @@ class ComparedRun:
 
     @property
     def name(self) -> str:
+        """The folder, relative to the working folder."""
         return str(self.folder)
 
     @property
@@ -58,6 +59,7 @@ class TestedPair:
 
     @property
     def significant(self) -> bool:
+        """Whether the corrected p-value is below 0.05."""
         return self.difference is not None and self.corrected < LEVEL
 
 
@@ -89,6 +91,7 @@ class PairTester:
         self._sums: dict[Path, dict[str, tuple[float, int]]] = {}
 
     def pairs(self, runs: Sequence[ComparedRun]) -> list[TestedPair]:
+        """Test each two of the runs, which are given best first."""
         return [self._pair(better, worse) for better, worse in combinations(runs, 2)]
 
     def _pair(self, better: ComparedRun, worse: ComparedRun) -> TestedPair:

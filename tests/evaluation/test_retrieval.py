@@ -234,13 +234,16 @@ def test_equals_rcdml_in_shop(path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows_per_block", [1, 7, 512])
-def test_values_of_queries_are_those_behind_the_scores(rows_per_block, monkeypatch):
+def test_values_of_queries_are_those_behind_the_scores(
+    rows_per_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "ROWS", rows_per_block)
     embeddings, labels = slow.rows_with_ties(3, 40), slow.unequal_labels(3, 40)
     task, lone = RetrievalTask(labels), (labels[:, None] == labels).sum(1) == 1
     found = retrieval_values(embeddings, task, slow.names((1, 2, 7, 39)))
     for name, values in found.items():
-        assert torch.equal(values.isnan(), lone) and lone.any()
+        assert torch.equal(values.isnan(), lone)
+        assert lone.any()
         mean = float(values[~lone].mean())
         assert mean == pytest.approx(retrieval_scores(embeddings, task, [name])[name], abs=1e-12)
     first = found["recall_at_1"]

@@ -86,7 +86,8 @@ def test_single_runs_are_tested_by_class(folder: Path) -> None:
     values = [run.scores.metrics["recall_at_1"] for run in group.runs]
     assert values == sorted(values, reverse=True)
     (pair,) = group.pairs
-    assert pair.difference is not None and pair.paired_by == "test class"
+    assert pair.difference is not None
+    assert pair.paired_by == "test class"
     assert pair.difference.value == pytest.approx(values[0] - values[1])
     assert pair.difference.low <= pair.difference.value <= pair.difference.high
     assert pair.difference.pairs == 6
@@ -98,16 +99,18 @@ def test_a_clear_difference_is_significant_and_the_same_run_is_not(folder: Path)
     rows[np.arange(len(items)), [int(label[-2:]) % 16 for _, label in items]] = 1
     np.save(folder / "a" / "embeddings.npy", rows)
     scores = replace(read_scores(folder / "a" / "scores.json"), embeddings_sha256=None)
-    perfect = {name: 1.0 for name in scores.metrics}
+    perfect = dict.fromkeys(scores.metrics, 1.0)
     replace(scores, metrics=perfect).write(folder / "a" / "scores.json")
     shutil.copytree(folder / "a", folder / "twin")
     pairs = {
         (pair.better.name, pair.worse.name): pair
         for pair in compared("b", "a", "twin").groups[0].pairs
     }
-    assert pairs["a", "b"].significant and pairs["a", "b"].difference.low > 0  # type: ignore[union-attr]
+    assert pairs["a", "b"].significant
+    assert pairs["a", "b"].difference.low > 0
     assert pairs["a", "b"].corrected == pytest.approx(3 * 2 / 10_001)
-    assert not pairs["a", "twin"].significant and pairs["a", "twin"].corrected == 1
+    assert not pairs["a", "twin"].significant
+    assert pairs["a", "twin"].corrected == 1
 
 
 def test_repeats_are_tested_by_equal_seeds(folder: Path) -> None:
@@ -126,7 +129,8 @@ def test_repeats_without_common_seeds_are_not_tested(folder: Path) -> None:
     one = repeat(folder, "one", [0.5, 0.6], [1, 2])
     other = repeat(folder, "other", [0.5, 0.7], [3, 4])
     (pair,) = compared(one, other).groups[0].pairs
-    assert pair.difference is None and "0 common seeds" in pair.reason
+    assert pair.difference is None
+    assert "0 common seeds" in pair.reason
     assert "not tested (0 common seeds" in dmlray.compare([one, other], display=None).text()
 
 
@@ -147,7 +151,8 @@ def test_runs_of_other_images_are_another_protocol(folder: Path) -> None:
     scores = read_scores(folder / "b" / "scores.json")
     replace(scores, dataset_fingerprint="other").write(folder / "b" / "scores.json")
     found = compared("a", "b")
-    assert len(found.groups) == 2 and "other" in found.differs(found.groups[1])[0]
+    assert len(found.groups) == 2
+    assert "other" in found.differs(found.groups[1])[0]
 
 
 def test_a_run_without_items_is_tested_by_its_listed_images(folder: Path) -> None:
@@ -165,13 +170,16 @@ def test_strange_names_are_escaped_in_each_format(folder: Path, format: str) -> 
     result = CliRunner().invoke(main, ["compare", "a", "small", "--format", format])
     assert result.exit_code == 0, result.output
     text = result.stdout
-    assert "\x1b" not in text and "n 1" in text.replace("n,", "n 1")
+    assert "\x1b" not in text
+    assert "n 1" in text.replace("n,", "n 1")
     if format in ("md", "html"):
-        assert "<script" not in text and "&lt;script" in text
+        assert "<script" not in text
+        assert "&lt;script" in text
     if format == "md":
         assert r"\|" in text
     if format == "latex":
-        assert r"\&\_\%\textbackslash{}" in text and r"\begin{tabular}{rll" in text
+        assert r"\&\_\%\textbackslash{}" in text
+        assert r"\begin{tabular}{rll" in text
     if format == "csv":
         rows = list(csv.DictReader(io.StringIO(text)))
         values = json.loads((folder / "a" / "scores.json").read_text())["metrics"]
@@ -184,8 +192,10 @@ def test_published_scores_stand_apart_with_what_differs(folder: Path) -> None:
     data = plan.data.model_copy(update={"name": "cub"})
     write_experiment(folder / "a" / "experiment.yaml", plan.model_copy(update={"data": data}))
     text = dmlray.compare(["a"], published=True, display=None).text()
-    assert "Published scores, not ranked" in text and "69.1" in text
-    assert "Differs: settings" in text and "backbone.name" in text
+    assert "Published scores, not ranked" in text
+    assert "69.1" in text
+    assert "Differs: settings" in text
+    assert "backbone.name" in text
     assert "the authors chose the epoch on the test classes" in text
     none = dmlray.compare(["b"], published=True, display=None).text()
     assert "none for these methods" in none
@@ -242,7 +252,8 @@ def _other_items(folder: Path) -> list[str]:
 )
 def test_bad_input_is_one_sentence(folder: Path, change, sentence: str) -> None:  # type: ignore[no-untyped-def]
     result = CliRunner().invoke(main, ["compare", *change(folder)])
-    assert result.exit_code == 2 and not result.stdout
+    assert result.exit_code == 2
+    assert not result.stdout
     (line,) = [line for line in result.stderr.splitlines() if "ranking" not in line]
     assert sentence in line
 
