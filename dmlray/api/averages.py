@@ -74,7 +74,7 @@ def repeat(
 ) -> RunResult:
     """Train one experiment `size` times with new seeds and average the scores on the test classes.
 
-    A search's `best.yaml` says `selection: last` and the search's own `budget.epochs`: its trials
+    A search's `best.yaml` has `selection: last` and the search's own `budget.epochs`: its trials
     were compared by their scores after just these, so nothing is chosen anew.
 
     Args:

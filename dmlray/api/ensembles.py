@@ -191,8 +191,8 @@ def _must_agree(
     if files:
         asked = _ensemble_of(files, overrides, size, vary)
     else:
-        said = read_ensemble(run.plan_file, [read_overrides(overrides)])
-        asked = replace(said, size=size, vary=vary)
+        given = read_ensemble(run.plan_file, [read_overrides(overrides)])
+        asked = replace(given, size=size, vary=vary)
     strange = plan.differences(asked)
     if strange:
         allowed = "Allowed: the settings that it was begun with, or a new folder (`out`)"

@@ -102,7 +102,7 @@ def tune(
     """Search hyperparameters; write the winner as `best.yaml`, a legal experiment, and repeat it.
 
     Only the repeats, where the search asks for some, open the test classes: after the search, and
-    not where `SearchReport.failure` says that most of its trials failed.
+    not where most of its trials failed, see `SearchReport.failure`.
 
     Args:
         search: A file, its content, or a `Search`.
@@ -139,7 +139,7 @@ def _search(run: Run[Search], address: str | None) -> SearchReport:
         run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
         report = searching.search(plan, folder, resources, display)
         best = report.best
-        assert best is not None  # else the search has said so
+        assert best is not None  # else the search has raised
         score, trials = best.metrics[plan.metrics[0]], len(report.trained)
         plan.write_winner(folder.best, best.number, best.values, score, trials)
         if plan.settings.repeats and not report.failure:

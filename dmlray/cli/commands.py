@@ -133,7 +133,7 @@ def train(words: Sequence[str], **options: Any) -> None:
 @click.option("--trials", type=SIZES, help="Trials in all.")
 @_run_options
 def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
-    """Search hyperparameters over class-disjoint folds, as the file SEARCH says."""
+    """Search hyperparameters over class-disjoint folds, as the file SEARCH describes."""
     from dmlray import api
 
     file, overrides = _split(words)
