@@ -25,6 +25,7 @@ from dmlray.cli.output import (
     guarded_output,
 )
 from dmlray.cli.parameters import as_command, typed, with_options
+from dmlray.cli.reports import compare, report
 from dmlray.cli.scores import curve_rows, print_averages, print_folder, print_scores, stage_rows
 from dmlray.errors import DmlrayError, Interrupted, RunError
 from dmlray.interrupts import interruptible
@@ -261,7 +262,7 @@ def evaluate(run: Path) -> None:
         print_scores(stage_rows(scores, scores.method), scores)
 
 
-for command in (init, data, show, plan, methods, doctor):
+for command in (init, data, show, plan, methods, doctor, compare, report):
     main.add_command(command)
 
 

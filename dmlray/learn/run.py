@@ -18,7 +18,7 @@ from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import checkpoint, metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
 from dmlray.learn.class_split import ClassSplit, fold_split, full_split, load_dataset, with_folds
-from dmlray.learn.embedding_files import write_embeddings
+from dmlray.learn.embedding_files import write_embeddings, write_items
 from dmlray.learn.environment import check_images, computed_on, record_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.process_group import ProcessGroup
@@ -125,6 +125,8 @@ def _finish(training: Training) -> Scores:
     scores = _scores(training, metrics, embeddings.shape[1])
     if group.is_main:
         folder.scores.unlink(missing_ok=True)  # scores must never exist without their embeddings
+        dataset = training.split.dataset
+        write_items(folder.items, dataset, test_subset(dataset))
         digest = write_embeddings(folder.embeddings, embeddings)
         scores = replace(scores, embeddings_sha256=digest)
         scores.write(folder.scores)

@@ -93,6 +93,15 @@ class RunFolder:
         return self.path / "embeddings.npy"
 
     @property
+    def items(self) -> Path:
+        """Path, relative to the data set's root, and class of each row of `embeddings`."""
+        return self.path / "items.csv"
+
+    def table(self, name: str) -> Path:
+        """A table that the report shows in part: classes, confusions or suspects."""
+        return self.path / f"{name}.csv"
+
+    @property
     def study(self) -> Path:
         """Optuna's own SQLite storage."""
         return self.path / "study.db"
