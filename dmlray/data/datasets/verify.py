@@ -8,7 +8,7 @@ from dmlray.data.cache import cache_build
 from dmlray.data.cache.cache_build import Progress
 from dmlray.data.cache.decode import limit
 from dmlray.data.dataset import Dataset
-from dmlray.data.datasets import registry
+from dmlray.data.datasets import registry, role_checks
 from dmlray.data.datasets.dataset_listing import DatasetListing
 from dmlray.data.datasets.spec import specs
 from dmlray.data.datasets.train_test import Split
@@ -100,7 +100,7 @@ def _verify(
             *_described("missing", missing),
             *_described("unreadable", tuple(reasons)),
         ),
-        notes=(*(() if published else dataset.remarks), *notes),
+        notes=(*(() if published else dataset.remarks), *role_checks.remarks(dataset), *notes),
     )
 
 
