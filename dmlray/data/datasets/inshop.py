@@ -129,6 +129,6 @@ SPEC = DatasetSpec(
     load,
     find,
     benchmark=INSHOP,
-    no_source="In-Shop Clothes Retrieval has no public URL: it is available on request from its authors "
-    "(DeepFashion, MMLAB). Give img.zip and list_eval_partition.txt as `sources`",
+    no_source="In-Shop Clothes Retrieval has no public URL: its authors (DeepFashion, MMLAB) send "
+    "it on request. Give img.zip and list_eval_partition.txt as `sources`",
 )
