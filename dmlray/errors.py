@@ -12,7 +12,7 @@ _MAX_LENGTH = 4000  # characters of one problem, which may list all allowed valu
 
 @dataclass(frozen=True)
 class Call:
-    """A call of the Python API that an error proposes; `dmlray.cli` writes it as a command."""
+    """A call of the Python API that an error suggests; `dmlray.cli` prints it as a command."""
 
     function: str
     arguments: Mapping[str, str | Sequence[str]]
@@ -25,9 +25,11 @@ class Call:
 class DmlrayError(Exception):
     """An error that a user can fix; its text has the place, the problem and what is allowed.
 
-    The text is one line: names in it cannot break it or do anything to a terminal.
-    Parameters of the Python API stand between backticks, for which `dmlray.cli` prints its options.
-    `resume` is the call that goes on from here, where there is one.
+    The text is one line, with control characters of names escaped. It has parameters of the Python
+    API in backticks, for which `dmlray.cli` prints its options.
+
+    Attributes:
+        resume: Call that resumes the run, if there is one.
     """
 
     exit_status = 2
@@ -40,7 +42,7 @@ class DmlrayError(Exception):
         return self.written(str)
 
     def written(self, write: Callable[[Call], str]) -> str:
-        """Return the text, followed by the call to go on with as `write` writes it."""
+        """Return the text, followed by the call that resumes, formatted by `write`."""
         text = super().__str__()
         return f"{text}. Resume with: {printable(write(self.resume))}" if self.resume else text
 
@@ -82,7 +84,7 @@ class RunError(DmlrayError):
 
 
 class UnfinishedRun(RunError):
-    """A run ended early by no fault of its plan; it can go on once the cause is mended."""
+    """A run ended early, but not because of its plan; it can be resumed once the cause is fixed."""
 
 
 class StorageError(UnfinishedRun):
@@ -96,7 +98,8 @@ class DiskFull(StorageError):
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM; not an `Exception`, so that no handler of those catches it.
 
-    `resume` is the call that goes on from here, where there is one.
+    Attributes:
+        resume: Call that resumes the run, if there is one.
     """
 
     def __init__(self, number: int) -> None:

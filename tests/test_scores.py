@@ -24,7 +24,7 @@ def test_damaged_scores_are_refused_in_one_sentence(tmp_path: Path, text: str) -
         read_scores(tmp_path / "scores.json")
 
 
-def test_missing_scores_say_how_to_go_on(tmp_path: Path) -> None:
+def test_missing_scores_name_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="resume the run"):
         read_scores(tmp_path / "scores.json")
 

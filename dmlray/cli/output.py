@@ -40,7 +40,7 @@ def echo_usage_error(error: click.ClickException) -> None:
 
 
 def exit_interrupted(error: Interrupted, write: Callable[[Call], str]) -> NoReturn:
-    """Print how to resume, as `write` formats it, and exit with the signal's status."""
+    """Print the call that resumes, formatted by `write`, and exit with the signal's status."""
     resume = f". Resume with: {write(error.resume)}" if error.resume else ""
     with suppress(OSError):  # a closed terminal
         echo(f"interrupted{resume}", err=True)

@@ -25,7 +25,7 @@ _TRAIN_START = 15.0  # measured seconds until a Ray Train worker runs
 
 @dataclass(frozen=True)
 class Forecast(Tabular):
-    """Trials of some folds each, or one training: then `trials` and `folds` are 1.
+    """Estimate for a search, or for one training with `trials` and `folds` equal to 1.
 
     `seconds` assumes that parallel processes do not slow each other down, and that all points of a
     space cost the same. Memory is in bytes, of one process.
@@ -43,7 +43,7 @@ class Forecast(Tabular):
     gpu_memory: int
 
     def records(self) -> list[dict[str, float]]:
-        """One row; the plan of resources and the probe as columns of their own."""
+        """Return one row, with a column for each resource and each value of the probe."""
         numbers = asdict(self)
         resources, probe = numbers.pop("resources"), numbers.pop("probe")
         return [

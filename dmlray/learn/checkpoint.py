@@ -150,5 +150,7 @@ def _check_finite(path: Path, learner: Mapping[str, Tensor]) -> None:
     for name, tensor in learner.items():
         if not tensor.isfinite().all():
             why = f"{name} holds NaN or infinity: the training diverged or the file was changed"
-            mend = f"Try a smaller optimizer.lr in a new run, or delete {path.parent} and resume it"
-            raise DataError(f"{path}: {why}. {mend}")
+            remedy = (
+                f"Try a smaller optimizer.lr in a new run, or delete {path.parent} and resume it"
+            )
+            raise DataError(f"{path}: {why}. {remedy}")

@@ -25,17 +25,17 @@ class ClassSplit:
     validation: Subset | None
 
 
-Listed = dict[tuple[object, ...], Dataset]  # by what a listing depends on
+Listed = dict[tuple[object, ...], Dataset]  # by all that a listing depends on
 _LISTED: ContextVar[Listed | None] = ContextVar("listed", default=None)
 
 
 @contextmanager
 def listed_once(known: Listed | None = None) -> Iterator[None]:
-    """List and hash each data set once in the block, which is one run: it uses the images it found.
+    """List and hash each data set only once in the block, so that one run uses the same images.
 
     Args:
-        known: What was listed before and is known after the block; default what a block around
-            this one has listed, or nothing.
+        known: Data sets listed before, to which the block adds; default: those of the enclosing
+            block, or none.
     """
     around = _LISTED.get()
     token = _LISTED.set(known if known is not None else {} if around is None else around)
@@ -52,8 +52,8 @@ def load_dataset(
 ) -> Dataset:
     """List the plan's data set; with `data.skip_broken` without images that cannot be decoded.
 
-    To find these, all images are decoded into the cache unless they are there: `progress` and
-    `announce` are those of `open_cache`. See `listed_once`.
+    Finding those decodes all images that are not in the cache yet. `progress` and `announce` are
+    as in `open_cache`. See `listed_once`.
     """
     data, listed = plan.data, _LISTED.get()
     side = data.transform.train_short_side if data.skip_broken else None

@@ -71,10 +71,10 @@ def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
         RunError: If they are missing, damaged or of another run.
     """
     scores = read_scores(folder.scores)
-    theirs = f"{scores.method}, seed {scores.seed}"
-    ours = f"{plan.method.name}, seed {plan.seed}"
-    if theirs != ours:
-        problem = f"are scores of another run ({theirs}), its plan is {ours}"
+    recorded = f"{scores.method}, seed {scores.seed}"
+    expected = f"{plan.method.name}, seed {plan.seed}"
+    if recorded != expected:
+        problem = f"are scores of another run ({recorded}), its plan is {expected}"
         raise RunError(f"{folder.scores}: {problem}; delete it and resume the run")
     return scores
 
@@ -174,8 +174,8 @@ def _check_best(training: Training, best: TrainProgress) -> None:
     _check_over(training, last)
     if best.epoch != last.best_epoch:
         problem = f"is of epoch {best.epoch}, the best one was {last.best_epoch}"
-        mend = f"delete {folder.last_checkpoint.parent} and resume the run to train it again"
-        raise DataError(f"{folder.best_checkpoint}: {problem}; {mend}")
+        remedy = f"delete {folder.last_checkpoint.parent} and resume the run to train it again"
+        raise DataError(f"{folder.best_checkpoint}: {problem}; {remedy}")
 
 
 def _check_over(training: Training, last: TrainProgress) -> None:

@@ -132,8 +132,7 @@ def test_a_merge_into_a_folder_that_is_moved_ends_with_a_sentence(
 
 def test_the_outermost_command_is_the_one_to_type(tmp_path: Path) -> None:
     outer, inner = RunFolder(tmp_path / "outer"), RunFolder(tmp_path / "outer" / "inner")
-    message = r"full: free some space\. Resume with: dmlray\.demo\(out="
-    full = pytest.raises(StorageError, match=message)
+    full = pytest.raises(StorageError, match=r"free some space\. Resume with: dmlray\.demo\(out=")
     with full, claim(outer, Call("demo", {"out": "outer"}), resumed=False) as demo:
         demo.start()
         with new_run(inner) as train:

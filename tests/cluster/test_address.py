@@ -31,7 +31,7 @@ def test_host_and_port_are_an_address(variable: pytest.MonkeyPatch, source: str,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
-def test_what_is_no_address_is_refused_in_the_name_of_who_said_it(
+def test_other_text_is_refused_and_its_source_named(
     variable: pytest.MonkeyPatch, source: str, text: str
 ) -> None:
     with pytest.raises(ConfigError, match=r"Allowed: HOST:PORT of a `ray start --head`") as caught:
@@ -40,7 +40,7 @@ def test_what_is_no_address_is_refused_in_the_name_of_who_said_it(
 
 
 @pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
-def test_local_starts_a_ray_of_ones_own(variable: pytest.MonkeyPatch, source: str) -> None:
+def test_local_starts_ray_here(variable: pytest.MonkeyPatch, source: str) -> None:
     assert read(variable, source, "local") is None
 
 
@@ -71,7 +71,7 @@ SHARED, PRIVATE = Path("/tmp/ray"), Path("/tmp/dml-0123abcd/r")
     ],
 )
 @pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
-def test_auto_is_the_one_cluster_that_this_user_or_root_started(
+def test_auto_is_the_only_cluster_that_this_user_or_root_started(
     variable: pytest.MonkeyPatch,
     source: str,
     running: list[tuple[int, Path, str]],

@@ -48,7 +48,7 @@ def test_a_training_without_its_nodes_ends_after_two_minutes(at: Any) -> None:
         callback.before_controller_execute_failure_decision(None)
 
 
-def test_a_search_without_its_nodes_ends_with_what_to_do(at: Any, tmp_path: Path) -> None:
+def test_a_search_without_its_nodes_ends_and_can_be_resumed(at: Any) -> None:
     check = run._CapacityCheck(Resources(8, 1, workers=2, at_once=1))
     for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER)]:
         at(time, cluster)

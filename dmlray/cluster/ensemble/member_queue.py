@@ -129,7 +129,9 @@ class MemberQueue:
                 continue
             self.todo.remove(index)
             work = actor.actor.probe if probing else actor.actor.train
-            first = index == 0  # all members start from the trunk whose zero-shot scores it has
+            first = (
+                index == 0
+            )  # all members start from the same trunk, so one has its zero-shot scores
             reference = work.remote(self.plan.member(index), self.folder.member(index), first)
             self.active[reference] = index
             self._actors.assign(actor, reference)

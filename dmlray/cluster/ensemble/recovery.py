@@ -26,7 +26,7 @@ def recover_members(plan: Ensemble, folder: RunFolder, display: Display) -> None
             problem = "is not a folder. Allowed: delete it and resume the run"
             raise ConfigError(str(member), [problem])
         if not any(map(Path.exists, _traces(member))):
-            continue  # nothing was begun
+            continue  # not started
         try:
             begun = read_experiment(member.plan("experiment")).experiment
             read_zero_shot(member.zero_shot)  # only written at the start of a training
@@ -51,10 +51,10 @@ def _traces(member: RunFolder) -> tuple[Path, ...]:
 
 def _check_started(member: RunFolder, begun: Experiment, plan: Experiment) -> None:
     """Refuse a member that was started with another plan."""
-    strange = differences(begun.document(), plan.document())
-    if strange:
+    changes = differences(begun.document(), plan.document())
+    if changes:
         allowed = "Allowed: the plan that it was begun with, or a new folder (`out`)"
-        raise ConfigError(str(member), [f"was begun with {', '.join(strange)}. {allowed}"])
+        raise ConfigError(str(member), [f"was begun with {', '.join(changes)}. {allowed}"])
 
 
 def _drop_damaged_results(member: RunFolder, display: Display) -> None:

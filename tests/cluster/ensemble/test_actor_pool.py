@@ -122,8 +122,8 @@ def test_out_of_memory_halves_the_share_and_retries_each_member_once(
 def test_a_member_that_is_out_of_memory_twice_fails_with_the_remedy(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    said = r"member 0 failed: out of memory with 2 members per GPU as well: resume the run with "
-    with pytest.raises(RunError, match=said + "`members_per_gpu` 1"):
+    message = r"member 0 failed: out of memory with 2 members per GPU as well: resume the run with "
+    with pytest.raises(RunError, match=message + "`members_per_gpu` 1"):
         trained(tmp_path, fake_actors.GrowsTooMuch, members_per_gpu=4, size=1)
     log = (tmp_path / "run/members/000/log").read_text()
     assert re.findall(r"^train (\S+)", log, re.MULTILINE) == ["0.25", "0.50"]
