@@ -29,7 +29,7 @@ _ENSEMBLE = Command("ensemble", "ensemble", read_ensemble)
 _MERGE = Command("merge", "merge", read_merge)
 
 
-def ensemble(
+def ensemble(  # noqa: PLR0913  # keywords of the public API, one for each option
     experiments: ExperimentSource | Sequence[ExperimentSource] = (),
     overrides: Overrides = (),
     *,

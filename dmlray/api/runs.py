@@ -1,11 +1,11 @@
 """Search, train, forecast, evaluate: the functions behind most commands."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from dmlray.api.averages import repeat
-from dmlray.api.ensembles import ensemble, merge
+from dmlray.api.ensembles import merge
 from dmlray.api.run_results import RunResult, SearchResult
 from dmlray.api.run_setup import (
     RUNS,
@@ -222,50 +222,6 @@ def _score(plan: Ensemble, kind: str, folder: RunFolder) -> Scores:
         return score_members(plan, folder)
     with session():
         return merge_members(plan, folder)
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What `dmlray demo` found, stage by stage."""
-
-    trained: Scores
-    merged: Scores
-    folder: RunFolder
-
-
-def demo(*, out: str | Path | None = None, display: Shown = "auto") -> Demo:
-    """Search, train the winner and merge an ensemble on the demo set; goes on where it was.
-
-    Args:
-        out: Run folder; default runs/demo.
-        display: "auto" shows progress on standard error; None shows none.
-
-    Raises:
-        DmlrayError: If the folder cannot be used, or a stage failed.
-    """
-    folder = RunFolder(path_of("out", out or RUNS / "demo"))
-    begun, call = folder.is_started(), Call("demo", {"out": str(folder)})
-    with shown(display) as entered, claim(folder, call, resumed=begun) as run, session():
-        run.start()
-        return _demo(run.folder, entered)
-
-
-def _demo(folder: RunFolder, display: Display) -> Demo:
-    search, winner, dreml = (folder.path / name for name in ("search", "winner", "dreml"))
-    display.log("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
-    found = tune(
-        **resume_or_start(search, search="searches/proxy_anchor_demo.yaml"), display=display
-    )
-    display.log("2/3  train: the winner, on all training classes, on Ray Train")
-    trained = train(**resume_or_start(winner, experiment=found.best), display=display)
-    display.log("3/3  ensemble: DREML, one actor per core, merged")
-    new = {
-        "experiments": "experiments/dreml_demo.yaml",
-        "overrides": {"budget.epochs": 2},
-        "size": 8,
-    }
-    merged = ensemble(**resume_or_start(dreml, **new), display=display)
-    return Demo(trained.scores, merged.scores, folder)
 
 
 def doctor(

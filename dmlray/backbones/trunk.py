@@ -96,6 +96,7 @@ class Trunk(nn.Module):
             raise ConfigError("data.transform.size", [text])
 
     def train(self, mode: bool = True) -> "Trunk":
+        """Set the training mode, BatchNorm as `batchnorm` says."""
         super().train(mode)
         if self.batchnorm != "train":
             for norm in self._norms():

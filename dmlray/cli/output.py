@@ -80,6 +80,8 @@ def _is_broken(output: TextIO | None, error: TextIO | None, probe: str = "") -> 
     """Whether a stream does not take what is written to it; say so, and write no more to it.
 
     Args:
+        output: Standard output.
+        error: Standard error, where the sentence goes.
         probe: Written to standard output; standard error is where the sentence goes.
     """
     broken = False

@@ -66,6 +66,7 @@ class Cluster:
 
     @property
     def has_gpus(self) -> bool:
+        """Whether any node has a whole GPU."""
         return any(node.gpus >= 1 for node in self.machines)
 
     def count(self, cpus: float, gpus: float) -> int:

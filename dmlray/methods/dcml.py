@@ -87,6 +87,7 @@ class Learner(_base.Learner):
         return terms
 
     def embed(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) as unit vectors: parts or composites, concatenated."""
         parts, _, composites = self.compositor(self.trunk(images))
         if self.config.mode == "diva":
             weights = (self.config.discriminative_weight, 1, 1, 1)
@@ -96,6 +97,7 @@ class Learner(_base.Learner):
         return unit_rows(chosen.flatten(1))  # (B, K D) or (B, M D)
 
     def groups(self) -> list[ParameterGroup]:
+        """Return the parameters of trunk, compositor, boundaries and heads."""
         groups = [
             ParameterGroup("trunk", trainable(self.trunk)),
             ParameterGroup("head", trainable(self.compositor), self.config.head_lr_factor),

@@ -34,6 +34,7 @@ class ConfigSource:
     texts: dict[str, str] = field(default_factory=dict)
 
     def location(self, key: str) -> str:
+        """Return where a key was set: the line of its file, or the name of the source."""
         return self.locations.get(key, self.name)
 
     def below(self, prefix: str) -> "ConfigSource":
@@ -54,6 +55,7 @@ def read_source(source: Source | None, name: str, folders: Sequence[str] = FOLDE
     """Read a YAML file, or take what one would hold.
 
     Args:
+        source: Path, bare name, mapping or plan.
         name: The parameter that `source` was given as.
         folders: Where a bare name is looked for, see `plan_files.find`.
 
@@ -93,6 +95,7 @@ def read_file(path: Path, folders: Sequence[str] = FOLDERS) -> ConfigSource:
     """Read a YAML mapping into dotted keys that remember their lines.
 
     Args:
+        path: Path or bare name.
         folders: Where a bare name is looked for, see `plan_files.find`.
 
     Raises:

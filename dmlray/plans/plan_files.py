@@ -15,6 +15,7 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
     """Find a file by its path, below the current folder or dmlray's own, or by its bare name.
 
     Args:
+        path: Path or bare name.
         folders: Where a bare name such as `dreml_demo` is looked for, here and in dmlray.
 
     Raises:
@@ -36,6 +37,12 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
     if os.path.lexists(path):
         return path  # a folder, a pipe, a broken link: reading it says what
     raise ConfigError(str(path), [_unknown(path, folders)])
+
+
+def prefer_experiment(path: Path) -> Path:
+    """Return the experiment of a bare name that a search has too; any other path as it is."""
+    experiment = _named(Path(FOLDERS[0], f"{path}.yaml")) if _is_bare(path) else None
+    return path if path.is_file() or experiment is None else experiment
 
 
 def shipped(folders: Sequence[str] = FOLDERS) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmlray.api import averages, ensembles, runs
-from dmlray.cluster.session import Cluster
+from dmlray.cluster.resources import Cluster
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment

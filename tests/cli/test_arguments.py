@@ -25,7 +25,8 @@ def refused(*words: str) -> str:
     before = set(Path().rglob("*"))
     result = CliRunner().invoke(main, list(words))
     assert result.exit_code == 2, (result.output, result.exception)
-    assert result.output.count("\n") == 1 and set(Path().rglob("*")) == before
+    assert result.output.count("\n") == 1
+    assert set(Path().rglob("*")) == before
     return result.output
 
 

@@ -34,7 +34,8 @@ from dmlray.plans.yaml_reader import compose, plain
 )
 def test_scalars_are_read_as_yaml_12_has_them(text: str, value: object) -> None:
     node = compose(text)
-    assert node is not None and plain(node) == value
+    assert node is not None
+    assert plain(node) == value
 
 
 def laughs(levels: int, start: str = "[x]") -> str:
@@ -90,7 +91,8 @@ def test_what_is_not_read_is_one_sentence(text: str, complaint: str, tmp_path: P
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
         read_file(file)
-    assert complaint in str(caught.value) and "\n" not in str(caught.value)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_no_text_of_legal_size_is_refused(tmp_path: Path) -> None:

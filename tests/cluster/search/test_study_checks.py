@@ -74,7 +74,8 @@ def test_a_mutated_study_is_refused_in_one_sentence_or_gives_the_same_scores(
     with pytest.raises(ConfigError) as refusal:
         StudySearcher(plan, folder)
     message = str(refusal.value)
-    assert message.startswith(f"{folder}/s") and complaint in message
+    assert message.startswith(f"{folder}/s")
+    assert complaint in message
     assert "contradicts" in message or "Restore it" in message or "Allowed" in message
     assert refusal.value.exit_status == 2
     assert content(folder) == before
