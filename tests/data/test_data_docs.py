@@ -97,7 +97,8 @@ def test_recipes_give_the_roles_that_they_promise(
     remark: str,
 ) -> None:
     dataset = listed(build, split)
-    assert dataset.train_classes == train_classes and dataset.remarks == ()
+    assert dataset.train_classes == train_classes
+    assert dataset.remarks == ()
     assert role_checks.remarks(dataset) == [remark], "every query has a match"
     folds.check(dataset, "kfold", 2)
 
@@ -107,7 +108,8 @@ def test_market_s_cameras_are_groups_and_its_junk_is_gone(
 ) -> None:
     dataset = listed(market, "given")
     assert not any("-1_" in file for file in dataset.files)
-    assert dataset.roles is not None and dataset.roles.groups is not None
+    assert dataset.roles is not None
+    assert dataset.roles.groups is not None
     cameras = [file.split("_c")[-1][0] for file in dataset.files]
     same = np.equal.outer(cameras, cameras)
     assert np.array_equal(np.equal.outer(dataset.roles.groups, dataset.roles.groups), same)

@@ -65,7 +65,8 @@ def test_matches_are_those_of_a_loop_over_pairs(seed: int, grouped: bool) -> Non
 def test_a_csv_file_gives_roles_and_groups(source: Path) -> None:
     dataset = load(source, HEADER, *ROWS)
     roles = dataset.roles
-    assert roles is not None and roles.groups is not None
+    assert roles is not None
+    assert roles.groups is not None
     number = {file: row for row, file in enumerate(dataset.files)}
     order = [number[f"{n}.png"] for n in range(len(ROWS))]
     asked = [number for number, row in zip(order, range(len(ROWS)), strict=True) if row in QUERIES]
@@ -73,7 +74,8 @@ def test_a_csv_file_gives_roles_and_groups(source: Path) -> None:
     assert np.flatnonzero(~roles.gallery).tolist() == sorted([number["0.png"], number["4.png"]])
     groups = roles.groups[order].tolist()
     assert len(set(groups[:4])) == 4, "an empty group is shared with no image"
-    assert groups[4] == groups[5] == groups[7] == groups[8] and groups[6] == groups[9] != groups[4]
+    assert groups[4] == groups[5] == groups[7] == groups[8]
+    assert groups[6] == groups[9] != groups[4]
     assert dataset.remarks == ()
     assert role_checks.remarks(dataset) == [
         "3 queries are searched for in 5 gallery images (1 of labels that no query has); images of"
@@ -110,7 +112,8 @@ def test_subsets_and_folds_keep_the_roles_of_their_classes() -> None:
         assert held_out.roles.queries.tolist() == [True, False] * 2
         assert held_out.roles.gallery.tolist() == [False, True] * 2
     test = unseen.test_subset(dataset)
-    assert test.roles is not None and test.roles.queries.tolist() == [True, False] * 2
+    assert test.roles is not None
+    assert test.roles.queries.tolist() == [True, False] * 2
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,8 @@ def test_subsets_and_folds_keep_the_roles_of_their_classes() -> None:
 )
 def test_folds_that_cannot_be_scored_are_refused(names: list[str], said: str) -> None:
     folds.check(pairs(), "kfold", 2)
-    assert folds.suitable(pairs(), "kfold") == [2] and not folds.suitable(pairs(*names), "kfold")
+    assert folds.suitable(pairs(), "kfold") == [2]
+    assert not folds.suitable(pairs(*names), "kfold")
     with pytest.raises(ConfigError) as caught:
         folds.check(pairs(*names), "kfold", 2)
     assert said in str(caught.value)
@@ -131,10 +135,12 @@ def test_folds_that_cannot_be_scored_are_refused(names: list[str], said: str) ->
 def test_broken_images_leave_with_their_roles(source: Path) -> None:
     dataset = load(source, HEADER, *ROWS)
     sound = leave_out(dataset, {"5.png": "is empty", "7.png": "is empty"})
-    assert sound.roles is not None and dataset.roles is not None
+    assert sound.roles is not None
+    assert dataset.roles is not None
     kept = [row for row, file in enumerate(dataset.files) if file not in ("5.png", "7.png")]
     assert sound.roles.queries.tolist() == dataset.roles.queries[kept].tolist()
-    assert sound.roles.groups is not None and len(sound.roles.groups) == len(sound)
+    assert sound.roles.groups is not None
+    assert len(sound.roles.groups) == len(sound)
     assert "1 of 2 test queries have no match" in role_checks.remarks(sound)[1]
 
 
@@ -166,7 +172,8 @@ def test_bad_roles_are_one_sentence_with_the_line(
         text = text.replace(old, new)
     with pytest.raises(DataError) as caught:
         load(source, text)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def save(root: Path, *names: str) -> None:
@@ -181,7 +188,8 @@ FOLDERS = ("train/a/1.png", "train/b/1.png", "query/c/1.png", "Gallery/c/2.png",
 def test_folders_give_roles(tmp_path: Path) -> None:
     save(tmp_path, *FOLDERS, "val/d/1.png")
     dataset = folder.load(tmp_path, "given")
-    assert dataset.classes == ("a", "b", "c", "x") and dataset.train_classes == 2
+    assert dataset.classes == ("a", "b", "c", "x")
+    assert dataset.train_classes == 2
     found = {file: (q, g) for file, q, g in zip(dataset.files, *_masks(dataset), strict=True)}
     assert found == {
         "train/a/1.png": (True, True), "train/b/1.png": (True, True),

@@ -146,7 +146,7 @@ def test_folds_are_validated_by_roles(plan: Experiment, tmp_path: Path) -> None:
     equal(averaged.concatenated, torch.cat(rows, 1) / 2**0.5)
     last = override(plan, "test", {"protocol.selection": "last"})
     *_, epoch = lockstep(last, RunFolder(tmp_path / "search"), RUNTIME)
-    (fold,) = [f for f in metrics_log.read(RunFolder(tmp_path / "search").fold(1).metrics)][-1:]
+    fold = metrics_log.read(RunFolder(tmp_path / "search").fold(1).metrics)[-1]
     assert epoch.metrics["map_at_r"] == pytest.approx(
         (fold["map_at_r"] + epoch.metrics["fold0/map_at_r"]) / 2
     )

@@ -161,8 +161,7 @@ def by_id(rows: Sequence[tuple[int, str]]) -> dict[int, list[str]]:
 def read_rows(path: Path, columns: int, counted: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields) of a text file in columns; the last column may have spaces.
 
-    Args:
-        counted: The first line may be the number of rows, which is not compared.
+    If `counted`, the first line may be the number of rows, which is not compared.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")

@@ -12,6 +12,7 @@ def check(dataset: Dataset, where: Callable[[int], str]) -> None:
     """Check that the test classes can be searched, and that no training class is a distractor.
 
     Args:
+        dataset: The listed data set, with or without roles.
         where: Maps a row of the data set to its location for a message.
 
     Raises:

@@ -112,7 +112,8 @@ def test_whole_in_shop_has_its_queries_and_gallery(tmp_path: Path) -> None:
     assert retrieval_counts(dataset) == (14218, 12612)
     assert dataset.roles is not None
     trains = dataset.labels < 3997
-    assert dataset.roles.queries[trains].all() and dataset.roles.gallery[trains].all()
+    assert dataset.roles.queries[trains].all()
+    assert dataset.roles.gallery[trains].all()
     other = [row.replace(" query", " gallery") if "query0.jpg" in row else row for row in rows]
     write(tmp_path / "list_eval_partition.txt", other)
     assert inshop.find(tmp_path).dataset.remarks == (
