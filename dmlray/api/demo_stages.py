@@ -58,7 +58,7 @@ def demo(*, out: str | Path | None = None, display: Shown = "auto") -> Demo:
         shown(display) as entered,
         claim(folder, call, resumed=started) as run,
         _images_drawn(),
-        session(),
+        session(log=entered.log),
     ):
         run.start()
         return _demo(run.folder, entered)

@@ -30,6 +30,14 @@ from dmlray.errors import DmlrayError, Interrupted, RunError
 from dmlray.interrupts import interruptible
 
 SIZES = click.IntRange(min=1)
+SECTIONS = {  # of `dmlray --help`
+    "Start": ("demo", "init", "data", "doctor"),
+    "Train": ("train", "cv", "repeat", "evaluate"),
+    "Search": ("tune", "plan"),
+    "Ensembles": ("ensemble", "merge"),
+    "Look": ("show", "methods", "report", "compare"),
+    "Use": ("export", "embed", "query", "index"),
+}
 MEMBERS = click.option("--members-per-gpu", type=SIZES, default=1, show_default=True)
 
 
@@ -62,6 +70,16 @@ class Main(click.Group):
             return error.exit_code
         except click.Abort:
             raise Interrupted(signal.SIGINT) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for."""
+        limit = formatter.width - 6 - max(map(len, self.commands))
+        for section, names in SECTIONS.items():
+            known = [name for name in names if name in self.commands]
+            rows = [(name, self.commands[name].get_short_help_str(limit)) for name in known]
+            if rows:
+                with formatter.section(section):
+                    formatter.write_dl(rows)
 
     def invoke(self, context: click.Context) -> Any:
         """Run a command; its errors become messages that name options."""
@@ -114,7 +132,7 @@ def train(words: Sequence[str], **options: Any) -> None:
 @click.option("--trials", type=SIZES, help="Trials in all.")
 @_run_options
 def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
-    """Search hyperparameters over class-disjoint folds, as the file SEARCH says."""
+    """Search hyperparameters over class-disjoint folds, as the file SEARCH describes."""
     from dmlray import api
 
     file, overrides = _split(words)

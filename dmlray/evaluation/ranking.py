@@ -22,7 +22,7 @@ MANY = 400_000  # of these, in whose place one product of matrices is quicker
 
 
 class Windows(NamedTuple):
-    """Runs of items whose computed similarities are too near to tell their order, (W,) each.
+    """Runs of items whose computed similarities are too close to order, (W,) each.
 
     Items of row `rows` between `low` and `high` take its places from `begin` on.
     """

@@ -1,4 +1,4 @@
-"""Who says what: YAML files, published settings and the command line, as dotted keys."""
+"""Configuration sources (file, published settings, command line) as dotted keys with locations."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -190,7 +190,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(node: yaml.MappingNode, prefix: str, source_config: ConfigSource) -> Iterator[str]:
-    """Put what stands in `node` into `voice`; yield what is wrong with it."""
+    """Read `node` into `source_config`; yield its problems."""
     lines: dict[str, int] = {}  # of the keys of this mapping
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -198,7 +198,7 @@ def _read(node: yaml.MappingNode, prefix: str, source_config: ConfigSource) -> I
             key = prefix + key_of(key_node)
             if key in lines or key in source_config.values:
                 first = source_config.locations.get(key) or f"line {lines[key]}"
-                yield f"line {line}  {key}: said twice, first on {first}"
+                yield f"line {line}  {key}: duplicate key, first on {first}"
             elif isinstance(value_node, yaml.MappingNode) and value_node.value:
                 yield from _read(value_node, f"{key}.", source_config)
             else:

@@ -35,7 +35,7 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
     if found:
         return found
     if os.path.lexists(path):
-        return path  # a folder, a pipe, a broken link: reading it says what
+        return path  # a folder, a pipe, a broken link: reading it names the problem
     raise ConfigError(str(path), [_unknown(path, folders)])
 
 

@@ -35,7 +35,7 @@ _FOLDERS = ("experiments",)
 
 @dataclass(frozen=True)
 class Resolved:
-    """A checked experiment and, for each dotted key, who said its value."""
+    """A checked experiment and the origin of each value, by dotted key."""
 
     experiment: Experiment
     origins: dict[str, str]

@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def progress_log(self) -> Path:
-        """How far a long stretch of a job is, while it lasts: see `journal.count`."""
+        """Progress of a long part of a training, see `metrics_log.count`."""
         return self.path / "counting.json"
 
     @property
@@ -191,7 +191,7 @@ class RunFolder:
 
         Raises:
             ConfigError: If not.
-            DiskFullError: If there is no room.
+            DiskFullError: If the disk is full.
         """
         try:
             if os.path.lexists(self.path) and not self.path.is_dir():

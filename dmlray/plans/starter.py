@@ -1,4 +1,4 @@
-"""Sensible settings for images that nobody has trained on yet, and how long they may take.
+"""Default settings for new images, and how long they may take.
 
 They come from what the images are and from how fast this machine trains.
 """

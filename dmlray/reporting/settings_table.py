@@ -50,7 +50,7 @@ class Setting:
 class SettingsTable(Tabular):
     """The settings of an experiment, a search or an ensemble.
 
-    `sources` says what an origin stands for where its label is short; `notes` are the published
+    `sources` maps short origin labels to the long source; `notes` are the published
     scores of the method on this data set, and what they were reached with otherwise.
     """
 
@@ -159,7 +159,7 @@ def _settings(resolved: Resolved) -> Iterator[Setting]:
 
 
 def _inside(row: Setting, section: str) -> Setting:
-    """The row as a file would write its key: without the section where the dots tell."""
+    """The row as a file would write its key: without the section where the dots show it."""
     return row if "." in row.key else replace(row, key=f"{section}.{row.key}")
 
 

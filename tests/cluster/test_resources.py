@@ -244,3 +244,17 @@ def test_patience_ends_only_after_its_time_without_capacity(
     for now[0], room in [(0, 0), (9, 0), (9.5, 1), (12, 0), (21, 0), (22, 0), (23, 3), (24, 0)]:
         seen.append(patience.is_over(room))
     assert seen == [False] * 5 + [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([Node(2, 0)], "2 CPU cores, no GPU"),
+        ([Node(1, 0)], "1 CPU core, no GPU"),
+        ([Node(16, 1, "a", "H200")], "1 GPU (H200), 16 CPU cores"),
+        ([Node(64, 4, "a", "H100")] * 2, "8 GPUs (H100), 128 CPU cores on 2 nodes"),
+        ([Node(8, 0, "a"), Node(8, 2, "b", "T4")], "2 GPUs (T4), 16 CPU cores on 2 nodes"),
+    ],
+)
+def test_a_cluster_is_described_in_a_few_words(nodes: list[Node], words: str) -> None:
+    assert str(Cluster.of(nodes)) == words

@@ -185,7 +185,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     def _new(self) -> optuna.trial.Trial | None:
         """Ask for a trial with a new point; None if none is left.
 
-        A point that the sampler repeats is told to it with its known value, and the next point is
+        A repeated point is reported to the sampler with its known value, and the next point is
         drawn from the remaining ones.
         """
         trial = self.study.ask()
