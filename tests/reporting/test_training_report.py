@@ -209,7 +209,7 @@ def test_a_training_ends_with_its_report(
     monkeypatch.setattr(cluster_train, "train", train)
     monkeypatch.setattr(cluster_train, "resources_of", lambda plan, cluster: (1, 0))
     monkeypatch.setattr(runs, "fill_caches", lambda *_: None)
-    monkeypatch.setattr(runs, "session", lambda address: nullcontext())
+    monkeypatch.setattr(runs, "session", lambda *_: nullcontext())
     words = toy_words(trained / "images", 1)
     dmlray.train(EXPERIMENT, words, out="new", display=None)
     assert "Worst queries" in Path("new/report.html").read_text()
