@@ -41,8 +41,11 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
 
 def prefer_experiment(path: Path) -> Path:
     """Return the experiment of a bare name that a search has too; any other path as it is."""
-    experiment = _named(Path(FOLDERS[0], f"{path}.yaml")) if _is_bare(path) else None
-    return path if path.is_file() or experiment is None else experiment
+    try:
+        known = path.is_file() or not _is_bare(path)
+        return path if known else _named(Path(FOLDERS[0], f"{path}.yaml")) or path
+    except OSError:  # reading it names the problem
+        return path
 
 
 def shipped(folders: Sequence[str] = FOLDERS) -> list[str]:
