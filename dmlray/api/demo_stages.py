@@ -35,11 +35,13 @@ class Demo:
     Attributes:
         rows: (stage, metrics) on the test classes, in order.
         scores: Of the last stage.
+        report: Page of the winner's training.
     """
 
     rows: list[Row]
     scores: Scores
     folder: RunFolder
+    report: Path
 
 
 def demo(*, out: str | Path | None = None, display: Shown = "auto") -> Demo:
@@ -98,7 +100,7 @@ def _demo(folder: RunFolder, display: Display) -> Demo:
         ("winner, whole network", winner.scores.metrics),
         ("three seeds merged", merged.scores.metrics),
     ]
-    return Demo(rows, merged.scores, folder)
+    return Demo(rows, merged.scores, folder, winner.folder.report)
 
 
 def _stage(folder: RunFolder, name: str, **new: Any) -> dict[str, Any]:

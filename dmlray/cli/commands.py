@@ -245,6 +245,7 @@ def demo(out: Path | None) -> None:
         result = api.demo(out=out, display=display)
     print_scores([(name, dict(metrics)) for name, metrics in result.rows], result.scores)
     print_folder(result.folder)
+    echo(f"pictures:     {result.report}")
     echo("your own images:  dmlray init FOLDER    (one sub-folder per class, or a CSV file)")
 
 
