@@ -1,7 +1,8 @@
 """One file per method; its name is its only registration.
 
 Each file holds `Config` (knobs), `SPACE` (where searching is sensible), `PUBLISHED` (the authors'
-settings and scores per data set, or per "DATA SET, VALUE" of one of the knobs) and `Learner`.
+settings and scores per data set, or per "DATA SET, VALUE" of one of the knobs), `Learner`, and
+`embedding_head`, which describes what inference needs of it besides the trunk.
 """
 
 import importlib
@@ -15,9 +16,11 @@ from dmlray.config_model import Knobs
 from dmlray.distributions import Space
 from dmlray.errors import ConfigError
 from dmlray.methods._base import Batch, Group, Learner, LibraryLoss, Outputs, Published
+from dmlray.methods._embedding import EmbeddingHead
 
 __all__ = [
     "Batch",
+    "EmbeddingHead",
     "Group",
     "Learner",
     "LibraryLoss",
@@ -39,6 +42,8 @@ class Method(Protocol):
     PUBLISHED: dict[str, Published]
 
     def Learner(self, config: Knobs, trunk: nn.Module, width: int, classes: int) -> Learner: ...
+
+    def embedding_head(self, config: Knobs, size: int) -> EmbeddingHead: ...
 
 
 def names() -> list[str]:

@@ -78,14 +78,22 @@ class RelationHead(nn.Module):
     def forward(self, features: Tensor) -> Related:
         with torch.autocast(features.device.type, enabled=False):
             inputs = self.inputs(at_least_float32(features))
-            nodes = F.normalize(self.node(inputs), dim=-1)
-            embeddings = self.embeddings(nodes, self.scores(inputs))
+            nodes, embeddings = self._related(inputs)
             return Related(nodes, embeddings, self.errors(inputs, nodes))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The embeddings (B, K D) of `forward` alone; needs no decoder."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self._related(self.inputs(at_least_float32(features)))[1]
+
+    def _related(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        nodes = F.normalize(self.node(inputs), dim=-1)
+        return nodes, self.embeddings(nodes, self.scores(inputs))
 
     def inputs(self, features: Tensor) -> Tensor:
         """What each branch sees of features (B, F): (B, K, I)."""
         if self.branch_input == "chunk":
-            return features.reshape(len(features), self.branches, self.node.weight.shape[2])
+            return features.unflatten(1, (self.branches, self.node.weight.shape[2]))
         return features[:, None].expand(-1, self.branches, -1)
 
     def scores(self, inputs: Tensor) -> Tensor:

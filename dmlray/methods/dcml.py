@@ -15,6 +15,7 @@ from dmlray.losses.separation import Separation
 from dmlray.methods._base import Batch, Group, Outputs
 from dmlray.methods._compositor import Compositor, join
 from dmlray.methods._dcml_settings import PUBLISHED, SPACE, Config
+from dmlray.methods._embedding import Composites, composed
 from dmlray.methods._head import trainable
 from dmlray.methods._momentum_encoder import Queue, SlowCopy
 from dmlray.methods._triplets import (
@@ -25,7 +26,7 @@ from dmlray.methods._triplets import (
     margin_cost,
 )
 
-__all__ = ["PUBLISHED", "SPACE", "Config", "Learner"]
+__all__ = ["PUBLISHED", "SPACE", "Config", "Learner", "embedding_head"]
 
 _HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 _ONE_VIEW = "diva needs two views of each image and got one. Allowed here: plain, paper"
@@ -85,13 +86,8 @@ class Learner(nn.Module):
         return terms
 
     def embed(self, images: Tensor) -> Tensor:
-        parts, _, composites = self.compositor(self.trunk(images))
-        if self.config.mode == "diva":
-            weights = (self.config.discriminative_weight, 1, 1, 1)
-            heads = self._heads(composites).values()
-            return unit_rows(torch.cat([w * h for w, h in zip(weights, heads, strict=True)], 1))
-        chosen: Tensor = parts if self.config.mode == "paper" else composites
-        return unit_rows(chosen.flatten(1))  # (B, K D) or (B, M D)
+        composition = self.compositor(self.trunk(images))
+        return composed(composition, self.config.mode, self.config.discriminative_weight)
 
     def groups(self) -> list[Group]:
         groups = [
@@ -189,3 +185,14 @@ class Learner(nn.Module):
         if self.config.mode == "diva":
             self.slow_trunk.follow(self.trunk, share)
             self.slow_compositor.follow(self.compositor, share)
+
+
+def embedding_head(config: Config, size: int) -> Composites:
+    """Describe the head of embeddings (B, size)."""
+    return Composites(
+        dim=config.dim,
+        sub_embeddings=config.sub_embeddings,
+        composites=config.composites,
+        mode=config.mode,
+        discriminative_weight=config.discriminative_weight,
+    )

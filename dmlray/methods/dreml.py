@@ -19,6 +19,7 @@ from dmlray.data.meta_classes import deal
 from dmlray.distributions import Choice, Float, Int, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods._embedding import Features, Linear
 from dmlray.methods._head import trainable
 
 Recipe = Literal["leftthomas", "authors2020", "authors2018"]
@@ -201,3 +202,8 @@ class Learner(nn.Module):
 
     def groups(self) -> list[Group]:
         return [Group("trunk", trainable(self.trunk)), Group("head", trainable(self.head))]
+
+
+def embedding_head(config: Config, size: int) -> Linear | Features:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size) if config.embedding == "logits" else Features()

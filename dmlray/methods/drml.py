@@ -18,6 +18,7 @@ from dmlray.losses.cosine import pairwise_cosines, unit_rows
 from dmlray.losses.proxy_anchor import proxy_anchor
 from dmlray.methods._base import Batch, Group, Outputs
 from dmlray.methods._drml_published import PUBLISHED
+from dmlray.methods._embedding import Relation
 from dmlray.methods._head import trainable
 from dmlray.methods._relation import BranchInput, EdgeNorm, Recon, Related, RelationHead
 
@@ -152,7 +153,7 @@ class Learner(nn.Module):
         return proxy_anchor(cosines, labels, self.config.margin, self.config.alpha)
 
     def embed(self, images: Tensor) -> Tensor:
-        return unit_rows(self.head(self.trunk(images)).embeddings)  # (B, D)
+        return unit_rows(self.head.embed(self.trunk(images)))  # (B, D)
 
     def groups(self) -> list[Group]:
         proxy_lr_factor = self.config.proxy_lr_factor
@@ -167,6 +168,16 @@ class Learner(nn.Module):
         """Share of this epoch's images per branch; all in one is a collapse."""
         shares = self.chosen / self.chosen.sum().clamp(min=1)
         return {f"branch_{k}_share": share for k, share in enumerate(shares.tolist())}
+
+
+def embedding_head(config: Config, size: int) -> Relation:
+    """Describe the head of embeddings (B, size)."""
+    return Relation(
+        dim=size,
+        branches=config.branches,
+        branch_input=config.branch_input,
+        edge_norm=config.edge_norm,
+    )
 
 
 def _does_not_divide(config: Config, width: int) -> str:

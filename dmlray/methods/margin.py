@@ -18,6 +18,7 @@ from dmlray.losses.cosine import unit_rows
 from dmlray.losses.margin import Count, margin_loss
 from dmlray.losses.triplet import triplet_loss
 from dmlray.methods._base import Batch, Group, Outputs
+from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 from dmlray.methods._margin_published import PUBLISHED
 from dmlray.methods._triplets import Triplets, by_distance, draw
@@ -120,6 +121,11 @@ class Learner(nn.Module):
             factor = self.config.beta_lr_factor
             groups.append(Group("beta", [self.beta], factor, weight_decay=0.0))
         return groups
+
+
+def embedding_head(config: Config, size: int) -> Linear:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size)
 
 
 def distances(rows: Tensor, others: Tensor, smoothing: float = 0.0) -> Tensor:

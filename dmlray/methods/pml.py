@@ -20,6 +20,7 @@ from dmlray.distributions import Float, Space, Value
 from dmlray.errors import RunError
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 _BASES = {
@@ -186,6 +187,11 @@ class Learner(nn.Module):
         ]
         own = trainable(self.objective)
         return [*groups, Group("loss", own, self.config.loss_lr_factor)] if own else groups
+
+
+def embedding_head(config: Config, size: int) -> Linear:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size)
 
 
 def available(kind: str) -> dict[str, type[nn.Module]]:

@@ -12,6 +12,7 @@ from dmlray.distributions import Float, Space, Value
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss
 from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 
@@ -128,3 +129,8 @@ class Learner(nn.Module):
             Group("head", trainable(self.head), self.config.head_lr_factor),
             Group("proxies", trainable(self.proxy_anchor), self.config.proxy_lr_factor),
         ]
+
+
+def embedding_head(config: Config, size: int) -> Linear:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size)

@@ -21,6 +21,7 @@ from dmlray.losses.rcdml import (
     pull_and_push,
 )
 from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 
@@ -162,3 +163,8 @@ class Learner(nn.Module):
             Group("head", trainable(self.head), self.config.head_lr_factor),
             Group("proxies", [self.proxies], self.config.proxy_lr_factor),
         ]
+
+
+def embedding_head(config: Config, size: int) -> Linear:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size)
