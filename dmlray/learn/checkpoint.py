@@ -145,6 +145,20 @@ def read_progress(path: Path) -> Progress:
     return _read(path).progress
 
 
+def read_learner(path: Path, seed: int) -> tuple[dict[str, Tensor], Progress]:
+    """Read the tensors of a learner trained with `seed`, and how far it has come.
+
+    Raises:
+        DamagedCheckpoint: If the file is missing or damaged.
+        DataError: If it is of another training, or its weights are not finite.
+    """
+    content = _read(path)
+    if content.training and not content.training.startswith(f"seed {seed},"):
+        raise DataError(f"{path}: is of another training: {content.training}, not seed {seed}")
+    _check_finite(path, content.learner)
+    return content.learner, content.progress
+
+
 def _read(path: Path, team: Team = ALONE) -> _Content:
     """What `save` wrote, on the CPU: only damage fails here, no lack of a device's memory."""
     packed = team.send(lambda: _packed(path))

@@ -1,11 +1,15 @@
 """Embeddings in .npy files: written with their SHA-256, and checked before they are used."""
 
+import csv
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from dmlray.atomic_files import write_array
+from dmlray.atomic_files import whole_file, write_array
+from dmlray.data.dataset import Dataset
+from dmlray.data.folds import Subset
 from dmlray.file_reading import open_regular, sha256
 
 _MAGIC = b"\x93NUMPY"
@@ -17,6 +21,17 @@ def write_embeddings(path: Path, rows: Tensor) -> str:
     array = np.ascontiguousarray(rows.cpu().numpy(), dtype=np.float32)
     write_array(path, array)
     return sha256(path)
+
+
+def write_items(path: Path, dataset: Dataset, subset: Subset) -> None:
+    """Write path, relative to the data set's root, and class of each image of `subset` as CSV."""
+    table = StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("path", "label"))
+    for row in subset.rows:
+        writer.writerow((dataset.files[row], dataset.classes[dataset.labels[row]]))
+    with whole_file(path) as temporary:
+        temporary.write_bytes(table.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_embeddings(path: Path, shape: tuple[int, int], expected: str | None) -> np.ndarray:

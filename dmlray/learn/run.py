@@ -15,9 +15,10 @@ from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn import checkpoint, metrics_log
+from dmlray.learn import metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
-from dmlray.learn.embedding_files import write_embeddings
+from dmlray.learn.chosen_epoch import check_chosen, chosen_checkpoint
+from dmlray.learn.embedding_files import write_embeddings, write_items
 from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.process_group import Team
@@ -126,6 +127,8 @@ def _finish(training: Training) -> Scores:
     scores = _scores(training, metrics, embeddings.shape[1])
     if team.leads:
         folder.scores.unlink(missing_ok=True)  # where they stand, their embeddings do
+        dataset = training.task.dataset
+        write_items(folder.items, dataset, test_subset(dataset))
         digest = write_embeddings(folder.embeddings, embeddings)
         scores = replace(scores, embeddings_sha256=digest)
         scores.write(folder.scores)
@@ -160,30 +163,8 @@ def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
 def _load_chosen(training: Training) -> None:
     """Load the epoch that the selection rule chose, once all epochs are done."""
     plan, folder = training.plan, training.folder
-    if plan.protocol.selection == "last":
-        _check_over(training, training.load(folder.last_checkpoint))
-        return
-    best = training.load(folder.best_checkpoint)
-    training.place.team.decide(lambda: _check_best(training, best))
-
-
-def _check_best(training: Training, best: checkpoint.Progress) -> None:
-    folder = training.folder
-    if not folder.last_checkpoint.exists():
-        return  # deleted to save space: nothing needs it any more
-    last = checkpoint.read_progress(folder.last_checkpoint)
-    _check_over(training, last)
-    if best.epoch != last.best_epoch:
-        problem = f"is of epoch {best.epoch}, the best one was {last.best_epoch}"
-        mend = f"delete {folder.last_checkpoint.parent} and --resume the run to train it again"
-        raise DataError(f"{folder.best_checkpoint}: {problem}; {mend}")
-
-
-def _check_over(training: Training, last: checkpoint.Progress) -> None:
-    if last.epoch != training.plan.budget.epochs:
-        problem = f"is of epoch {last.epoch}, its plan has {training.plan.budget.epochs}"
-        path = training.folder.last_checkpoint
-        raise DataError(f"{path}: {problem}; --resume the run to finish it")
+    progress = training.load(chosen_checkpoint(plan, folder))
+    training.place.team.decide(lambda: check_chosen(plan, folder, progress))
 
 
 def _score(

@@ -16,11 +16,12 @@ from dmlray.config_model import Knobs
 from dmlray.distributions import Space
 from dmlray.errors import ConfigError
 from dmlray.methods._base import Batch, Group, Learner, LibraryLoss, Outputs, Published
-from dmlray.methods._embedding import EmbeddingHead
+from dmlray.methods._embedding import EmbeddingHead, Features
 
 __all__ = [
     "Batch",
     "EmbeddingHead",
+    "Features",
     "Group",
     "Learner",
     "LibraryLoss",

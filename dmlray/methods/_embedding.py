@@ -8,10 +8,11 @@ B batch, F backbone width, D embedding.
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dmlray.config_model import Knobs
+from dmlray.errors import ConfigError
 from dmlray.losses.cosine import unit_rows
 from dmlray.methods._compositor import Composition, Compositor, join
 from dmlray.methods._relation import BranchInput, EdgeNorm, RelationHead
@@ -25,6 +26,9 @@ class Features(Knobs):
 
     kind: Literal["features"] = "features"
 
+    def size(self, width: int) -> int:
+        return width
+
     def build(self, width: int) -> nn.Module:
         return _Features()
 
@@ -34,6 +38,9 @@ class Linear(Knobs):
 
     kind: Literal["linear"] = "linear"
     dim: Size
+
+    def size(self, width: int) -> int:
+        return self.dim
 
     def build(self, width: int) -> nn.Module:
         return _Linear(width, self.dim)
@@ -48,7 +55,19 @@ class Relation(Knobs):
     branch_input: BranchInput
     edge_norm: EdgeNorm
 
+    @model_validator(mode="after")
+    def _whole_branches(self) -> "Relation":
+        if self.dim % self.branches:
+            raise ValueError(f"dim {self.dim} is not divisible by branches {self.branches}")
+        return self
+
+    def size(self, width: int) -> int:
+        return self.dim
+
     def build(self, width: int) -> nn.Module:
+        if self.branch_input == "chunk" and width % self.branches:
+            problem = f"{self.branches} does not divide the backbone's width {width}"
+            raise ConfigError("branches", [problem])
         return _Relation(self, width)
 
 
@@ -61,6 +80,15 @@ class Composites(Knobs):
     composites: Size
     mode: Mode
     discriminative_weight: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _four_heads(self) -> "Composites":
+        if self.mode == "diva" and self.composites % 4:
+            raise ValueError(f"composites {self.composites} are not divisible by diva's 4 heads")
+        return self
+
+    def size(self, width: int) -> int:
+        return self.dim * (self.sub_embeddings if self.mode == "paper" else self.composites)
 
     def build(self, width: int) -> nn.Module:
         return _Composites(self, width)

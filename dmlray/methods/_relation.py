@@ -93,7 +93,8 @@ class RelationHead(nn.Module):
     def inputs(self, features: Tensor) -> Tensor:
         """What each branch sees of features (B, F): (B, K, I)."""
         if self.branch_input == "chunk":
-            return features.unflatten(1, (self.branches, self.node.weight.shape[2]))
+            parts: Tensor = features.unflatten(1, (self.branches, self.node.weight.shape[2]))
+            return parts
         return features[:, None].expand(-1, self.branches, -1)
 
     def scores(self, inputs: Tensor) -> Tensor:

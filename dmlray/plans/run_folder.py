@@ -84,6 +84,16 @@ class RunFolder:
         return self.path / "embeddings.npy"
 
     @property
+    def items(self) -> Path:
+        """Path, relative to the data set's root, and class of each row of `embeddings`."""
+        return self.path / "items.csv"
+
+    @property
+    def merged(self) -> Path:
+        """Which members a merge took, and what it did beyond laying them side by side."""
+        return self.path / "merged.safetensors"
+
+    @property
     def study(self) -> Path:
         """Optuna's own SQLite storage."""
         return self.path / "study.db"

@@ -9,8 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dmlray.atomic_files import whole_file
 from dmlray.printable import printable
 from dmlray.reporting.curve import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, ZERO_SHOT, Plot, plot_of
-from dmlray.reporting.tables import protocol
-from dmlray.scores import Scores
+from dmlray.scores import Scores, protocol_line
 
 _SCALE = 2  # pixels of the picture for one of the plot
 _FINE = 2 * _SCALE  # pixels drawn for one of the plot: Pillow's lines are jagged
@@ -27,7 +26,7 @@ def write_picture(path: Path, image: Image.Image) -> None:
 
 def picture(title: str, scores: Scores) -> Image.Image:
     """Scores over ensemble sizes, below a title and above the protocol."""
-    foot = textwrap.wrap(protocol(scores), _FOOT_WIDTH)
+    foot = textwrap.wrap(protocol_line(scores), _FOOT_WIDTH)
     height = _HEAD + HEIGHT + _FOOT_LINE * len(foot) + 10
     image = Image.new("RGB", (WIDTH * _FINE, height * _FINE), "white")
     pen = _Pen(image)

@@ -18,9 +18,9 @@ from dmlray.reporting.curve import (
     plot_of,
 )
 from dmlray.reporting.picture import picture, write_picture
-from dmlray.reporting.tables import COLUMNS, protocol
+from dmlray.reporting.tables import COLUMNS
 from dmlray.reporting.tensorboard import TensorBoard
-from dmlray.scores import Scores, percent
+from dmlray.scores import Scores, percent, protocol_line
 
 _STYLE = (
     "body{font:15px system-ui,sans-serif;max-width:48em;margin:2em auto;padding:0 1em}"
@@ -65,7 +65,7 @@ def page(title: str, scores: Scores) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
         f"<style>{_STYLE}</style><h1>{_text(title)}</h1>"
         f"<p>{_text(scores.method)} on {_text(scores.dataset)}: {scores.test_classes} classes "
-        f"never seen in training, %.</p><p>{_text(protocol(scores))}</p>"
+        f"never seen in training, %.</p><p>{_text(protocol_line(scores))}</p>"
         f"{_curve(scores) if len(scores.curve) > 1 else ''}"
         f"<table><tr><th>members</th>{head}</tr>{body}</table></html>\n"
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from dmlray.atomic_files import write_json
 from dmlray.data import folds
 from dmlray.data.folds import Subset
+from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.evaluation.ensemble_selection import greedy
@@ -18,12 +19,13 @@ from dmlray.evaluation.pca import check_size, fit_projection
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.file_reading import reason
 from dmlray.json_schema import Sha256, read_checked
-from dmlray.learn.embedding_files import read_embeddings, write_embeddings
+from dmlray.learn.embedding_files import read_embeddings, write_embeddings, write_items
 from dmlray.learn.run import finished
 from dmlray.learn.trainer import Place, fold_task, load_dataset
 from dmlray.plans.merge import Merge
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import Member, joined, members_of, test_labels
+from dmlray.results.merged_file import write_merged
 from dmlray.scores import Scores
 
 Counting = Callable[[str], Callable[[int, int], None]]
@@ -43,6 +45,7 @@ def merge(plan: Merge, folder: RunFolder, place: Place, counting: Counting) -> S
         remarks.append(remark)
     if plan.projects:
         return _projected(plan, members, labels, remarks, folder, place, counting)
+    write_merged(folder.merged, members, None)
     depths = members[0].plan.protocol.depths(len(labels))
     factors = [member.weight for member in members]
     parts = [member.embeddings() for member in members]
@@ -111,13 +114,16 @@ def _projected(
     counting: Counting,
 ) -> Scores:
     """PCA of the concatenation, fitted on training classes; the embeddings are written too."""
-    train = folds.train_subset(load_dataset(members[0].plan))
+    dataset = load_dataset(members[0].plan)
+    train = folds.train_subset(dataset)
     rows = _Embedder(folder, place, counting).all(members, train, "train")
     factors = [member.weight**0.5 for member in members]
     weighted = [row * factor for row, factor in zip(rows, factors, strict=True)]
     projection = fit_projection(weighted, plan.pca, plan.whiten)
     tests = [member.embeddings() * f for member, f in zip(members, factors, strict=True)]
     merged = projection(tests)
+    write_merged(folder.merged, members, projection)
+    write_items(folder.items, dataset, test_subset(dataset))
     digest = write_embeddings(folder.embeddings, merged)
     metrics = retrieval_scores(merged, labels, members[0].plan.protocol.depths(len(labels)))
     whitened = ", whitened" if plan.whiten else ""

@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console
 
 from dmlray.reporting.progress import Display
-from dmlray.reporting.tables import print_table, protocol
+from dmlray.reporting.tables import print_table
 from dmlray.reporting.tensorboard import TensorBoard
+from dmlray.scores import protocol_line
 from tests.reporting.test_run_report import scores
 
 ROWS = [("zero-shot (no training)", {"recall_at_1": 0.761, "r_precision": 1.0, "map_at_r": 0.287})]
@@ -63,5 +64,5 @@ def test_settings_with_any_name_reach_tensorboard(tmp_path: Path) -> None:
 
 def test_the_protocol_names_the_precision_where_the_run_recorded_it() -> None:
     found = scores(precision="bfloat16, embeddings in tf32")
-    assert "; computed in bfloat16, embeddings in tf32; n = " in protocol(found)
-    assert "computed" not in protocol(scores())
+    assert "; computed in bfloat16, embeddings in tf32; n = " in protocol_line(found)
+    assert "computed" not in protocol_line(scores())

@@ -1,6 +1,6 @@
 """Cached images -> batches of pixels: where to cut, cutting, and the network's own units."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -140,12 +140,20 @@ def crop_eval(cache: Cache, rows: np.ndarray, transform: Transform) -> Tensor:
 
     As torchvision's Resize and CenterCrop, also where the image is smaller: zeros around it.
     """
-    batch, images = _empty(len(rows), transform.size)
-    sides = np.array([transform.size, transform.size])
-    for place, row in enumerate(rows):
-        image = resize_short_side(cache[row], transform.eval_resize)
+    cached = (cache[row] for row in rows)
+    return centre_crops(cached, len(rows), transform.eval_resize, transform.size)
+
+
+def centre_crops(
+    images: Iterable[np.ndarray], count: int, short_side: int | None, size: int
+) -> Tensor:
+    """Resize `count` images (H, W, 3) uint8 and cut their centres: (count, 3, size, size) uint8."""
+    batch, crops = _empty(count, size)
+    sides = np.array([size, size])
+    for crop, whole in zip(crops, images, strict=True):
+        image = resize_short_side(whole, short_side)
         corner = crop_boxes.centred(np.array(image.shape[:2]), sides)
-        images[place] = _cut(image, np.concatenate([corner, sides]), "zeros")
+        crop[:] = _cut(image, np.concatenate([corner, sides]), "zeros")
     return batch
 
 
@@ -165,13 +173,26 @@ def normalise(
     `mean` and `std` are in the network's order of channels: blue first when `bgr`.
     The result is laid out channels-last.
     """
+    width, device = images.shape[3], images.device
+    centre, spread = (_row(tuple(numbers), width, device) for numbers in (mean, std))
+    return normalise_rows(images, centre, spread, scale, bgr)
+
+
+def normalise_rows(
+    images: Tensor, centre: Tensor, spread: Tensor, scale: float, bgr: bool
+) -> Tensor:
+    """Normalise as `normalise`, by numbers for each value of a row: `row_of` mean and of std."""
     count, _, height, width = images.shape
     pixels = (images.flip(1) if bgr else images).permute(0, 2, 3, 1)
     # Whole rows of pixels: three channels alone are too short a run for vector instructions.
     rows = pixels.reshape(count, height, 3 * width).float()
-    centre, spread = (_row(tuple(numbers), width, rows.device) for numbers in (mean, std))
     rows.mul_(scale).sub_(centre).div_(spread)
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
+
+
+def row_of(channels: Sequence[float], width: int, device: torch.device | None = None) -> Tensor:
+    """Repeat three numbers for each of `width` pixels: (3 * width,)."""
+    return torch.tensor(channels, dtype=torch.float32, device=device).repeat(width)
 
 
 def _draw_angles(count: int, most: float, rng: np.random.Generator) -> np.ndarray:
@@ -186,8 +207,7 @@ def _rotated(image: np.ndarray, degrees: float) -> np.ndarray:
 
 @lru_cache(maxsize=32)  # a copy to a device waits for it
 def _row(channels: tuple[float, ...], width: int, device: torch.device) -> Tensor:
-    """Repeat three numbers for each of `width` pixels: (3 * width,)."""
-    return torch.tensor(channels, dtype=torch.float32, device=device).repeat(width)
+    return row_of(channels, width, device)
 
 
 def _cut(image: np.ndarray, box: np.ndarray, beyond: Literal["edge", "zeros"]) -> np.ndarray:

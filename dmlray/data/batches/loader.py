@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from dmlray.data.batches.samplers import Replacement
 from dmlray.data.cache.image_cache import Cache
 from dmlray.data.folds import Subset
 
+T = TypeVar("T")
 Pair = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
 Cut = Callable[[int, slice], Pair]  # of a batch's number, and of the images in it
 AHEAD = 2  # pieces in the making per thread
@@ -142,7 +144,7 @@ class Feed:
         """What `cut` makes of the images of each batch, on the device and normalised."""
         cuts = [self._pieces(images) for images in batches]
         jobs = [(batch, piece) for batch, pieces in enumerate(cuts) for piece in pieces]
-        with closing(_ahead(cut, jobs, self._threads)) as made:
+        with closing(ahead(cut, jobs, self._threads)) as made:
             for pixels, labels in self._uploaded(list(islice(made, len(p))) for p in cuts):
                 flat = pixels.flatten(0, -4)  # views stand side by side
                 ready = normalise(flat, self._mean, self._std, self._scale, self._bgr)
@@ -192,16 +194,16 @@ def _joined(pieces: list[Pair]) -> Pair:
     return images, labels
 
 
-def _ahead(
-    cut: Cut, jobs: Sequence[tuple[int, slice]], threads: int
-) -> Generator[Pair, None, None]:
+def ahead(
+    cut: Callable[[int, slice], T], jobs: Sequence[tuple[int, slice]], threads: int
+) -> Generator[T, None, None]:
     """Yield `cut` of each job in order, a few of them begun before they are asked for."""
     if not threads:
         yield from (cut(*job) for job in jobs)
         return
     # Each thread with a team of its own for every operation would be far too many.
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    begun = deque[Future[Pair]]()
+    begun = deque[Future[T]]()
     try:
         for job in jobs:
             begun.append(pool.submit(cut, *job))

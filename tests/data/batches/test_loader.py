@@ -114,7 +114,7 @@ def test_threads_run_only_a_few_batches_ahead(monkeypatch: pytest.MonkeyPatch) -
         begun.append(batch)
         return torch.tensor(batch), torch.tensor(batch)
 
-    batches = loader._ahead(cut, [(batch, slice(0, 1)) for batch in range(100)], threads=2)
+    batches = loader.ahead(cut, [(batch, slice(0, 1)) for batch in range(100)], threads=2)
     for number in range(10):
         assert next(batches)[0] == number
         assert len(begun) <= number + loader.AHEAD * 2
@@ -143,7 +143,7 @@ def test_threads_cut_in_one_thread_each_and_leave_the_loop_its_own() -> None:
         return torch.tensor(torch.get_num_threads()), torch.tensor(batch)
 
     try:
-        found = [int(count) for count, _ in loader._ahead(cut, [(0, slice(1))] * 3, threads=2)]
+        found = [int(count) for count, _ in loader.ahead(cut, [(0, slice(1))] * 3, threads=2)]
         assert (found, torch.get_num_threads()) == ([1, 1, 1], 2)
     finally:
         torch.set_num_threads(before)
