@@ -40,7 +40,7 @@ def load_run(run: Path) -> Model:
         problem = "is not finished: it has no scores. Finish it with --resume"
         raise DataError(f"{folder}: {problem}")
     scores = read_scores(folder.scores)
-    members, projection = read_merged(folder) if kind == "merge" else (members_of(run), None)
+    members, projection = _members(folder)
     branches, trunks = _described(members)
     size = sum(b.head.size(t.width) for b, t in zip(branches, trunks, strict=True))
     plan = members[0].plan
@@ -60,6 +60,19 @@ def load_run(run: Path) -> Model:
     if projection:
         _fill_projection(network, projection, folder)
     return Model(config, network)
+
+
+def members_behind(run: Path) -> list[Member]:
+    """The trainings whose embeddings the finished run in folder `run` lays side by side.
+
+    Raises:
+        DmlrayError: If it is not finished, or one of its files is damaged.
+    """
+    return _members(RunFolder(run))[0]
+
+
+def _members(folder: RunFolder) -> tuple[list[Member], Projection | None]:
+    return read_merged(folder) if folder.kind() == "merge" else (members_of(folder.path), None)
 
 
 def _described(members: Sequence[Member]) -> tuple[list[Branch], list[Trunk]]:

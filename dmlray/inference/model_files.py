@@ -34,13 +34,14 @@ def write_model(model: Model, folder: Path, half: bool = False) -> None:
     plain = torch.contiguous_format  # copies, for tensors of a network may share memory
     state = model.network.state_dict().items()
     tensors = {name: tensor.cpu().clone(memory_format=plain) for name, tensor in state}
-    packed = save({name: _halved(t) if half else t for name, t in tensors.items()})
+    packed = save({name: halved(t) if half else t for name, t in tensors.items()})
     with whole_file(folder / TENSORS) as temporary:
         temporary.write_bytes(packed)
     write_text(folder / CONFIG, model.config.model_dump_json(indent=2) + "\n")
 
 
-def _halved(tensor: Tensor) -> Tensor:
+def halved(tensor: Tensor) -> Tensor:
+    """The tensor in float16, if it is of float32 and within its range."""
     fits = tensor.dtype == torch.float32 and bool((tensor.abs() < _MOST_HALF).all())
     return tensor.half() if fits else tensor
 

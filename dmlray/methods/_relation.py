@@ -110,7 +110,8 @@ class RelationHead(nn.Module):
             weights = F.normalize(scores.relu(), p=1, dim=1)
         else:
             sums = scores.sum(1, keepdim=True)
-            floor = torch.full_like(sums, _LEAST_SUM).copysign(sums)
+            # `copysign` would be shorter, but ONNX has none.
+            floor = torch.where(sums < 0, -_LEAST_SUM, _LEAST_SUM)
             weights = scores / sums.where(sums.abs() > _LEAST_SUM, floor)
         return torch.einsum("bij,bid->bjd", weights, nodes)
 
