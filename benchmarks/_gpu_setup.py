@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dmlray.data.batches.loader import Feed
+from dmlray.data.batches.loader import BatchLoader, Delivery, Sampling
 from dmlray.data.cache.image_cache import open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import train_subset
@@ -79,13 +79,12 @@ def plan(name: str, size: Size, *words: str) -> Experiment:
     return read_experiment(file, [*given, *words]).experiment
 
 
-def feed(of: Experiment, learner: Learner, dataset: Dataset, device: torch.device) -> Feed:
+def loader(of: Experiment, learner: Learner, dataset: Dataset, device: torch.device) -> BatchLoader:
     """The training images of `dataset` as batches on the device."""
-    statistics = learner.trunk.statistics
-    return Feed(
+    return BatchLoader(
         open_cache(dataset, of.data.transform.resize), train_subset(dataset),
-        of.data.transform, of.data.batch_size, None, 0,
-        statistics.mean, statistics.std, statistics.scale, statistics.bgr, device, threads(),
+        of.data.transform, Sampling(of.data.batch_size), learner.trunk.statistics,
+        Delivery(device, threads()),
     )  # fmt: skip
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _gpu_setup import FULL, SMALL, Size, feed, photos, plan, threads
+from _gpu_setup import FULL, SMALL, Size, loader, photos, plan, threads
 from _race import Rate, timed
 
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset, train_subset
-from dmlray.learn.optimizer import build
+from dmlray.learn.class_split import ClassSplit
+from dmlray.learn.optimizer import build_optimizer
+from dmlray.learn.runtime import Runtime
 from dmlray.learn.step import step
-from dmlray.learn.trainer import Place, Task, Training, build_learner
+from dmlray.learn.trainer import Training, build_learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
@@ -52,9 +54,9 @@ def precisions(dataset: Dataset, device: torch.device, size: Size) -> dict[str, 
 
 def _step_rate(of: Experiment, dataset: Dataset, device: torch.device, size: Size) -> Rate:
     torch.manual_seed(0)
-    learner = build_learner(of, dataset.train_classes, Place(device)).train()
-    images, labels = next(feed(of, learner, dataset, device).epoch(0))
-    optimizer = build(of.optimizer, learner.groups())
+    learner = build_learner(of, dataset.train_classes, Runtime(device)).train()
+    images, labels = next(loader(of, learner, dataset, device).epoch(0))
+    optimizer = build_optimizer(of.optimizer, learner.groups())
 
     def steps() -> None:
         for _ in range(size.steps):
@@ -81,18 +83,18 @@ def trainings(dataset: Dataset, folder: Path, device: torch.device, size: Size) 
     return ratios | {f"gpu_memory_growth_{size.epochs}_epochs_MiB": growth}
 
 
-def _task(dataset: Dataset, validation: int) -> Task:
+def _task(dataset: Dataset, validation: int) -> ClassSplit:
     """Train on all images, and validate on the first ones of them: only the time counts."""
     train = train_subset(dataset)
     some = Subset(train.rows[:validation], train.labels[:validation], train.classes)
-    return Task(dataset, train, some if validation else None)
+    return ClassSplit(dataset, train, some if validation else None)
 
 
 def _epochs(
-    of: Experiment, task: Task, path: Path, device: torch.device
+    of: Experiment, task: ClassSplit, path: Path, device: torch.device
 ) -> tuple[list[float], list[int]]:
     """Seconds of each epoch, and memory reserved after it."""
-    training = Training(of, task, RunFolder(path), Place(device, threads()))
+    training = Training(of, task, RunFolder(path), Runtime(device, threads()))
     seconds, memory, last = list[float](), list[int](), time.perf_counter()
     for _ in training.epochs():
         seconds.append(time.perf_counter() - last)

@@ -19,8 +19,8 @@ import torch
 from _race import conclude
 
 from dmlray.learn.preflight import preflight
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -68,8 +68,10 @@ def rate(plan: Experiment, processes: int, threads: int, count: int) -> tuple[fl
 
 def train(plan: Experiment, folder: Path) -> float:
     """R@1 of a training that shows nothing."""
-    place = Place(torch.device("cpu"))
-    scores = job(plan, RunFolder(folder), lambda epoch: None, place, with_zero_shot=False)
+    runtime = Runtime(torch.device("cpu"))
+    scores = run_training(
+        plan, RunFolder(folder), lambda epoch: None, runtime, with_zero_shot=False
+    )
     return scores.metrics["recall_at_1"]
 
 

@@ -31,21 +31,22 @@ from torchvision import transforms
 from torchvision.transforms import functional as vision
 
 from dmlray.data.batches.augment import Transform, crop_train, draw_boxes, normalise
-from dmlray.data.batches.loader import Feed
+from dmlray.data.batches.loader import BatchLoader, Delivery, Sampling
 from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets.verify import verify_dataset
 from dmlray.data.folds import train_subset
+from dmlray.input_statistics import InputStatistics
 
 PHOTOS, HEIGHT, WIDTH, QUALITY = 100, 375, 500, 90
 BATCH, ROUNDS = 50, 3
 BUILT = 3000  # images of the cache whose building is timed: enough to forget how it starts
 VERIFIED = 9000  # the same where nothing is resized
 LOADERS, LOADER_BATCH = 8, 16  # a batch of float32 pixels takes memory of its own
-MEAN, STD, SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1 / 255
+STATISTICS = InputStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DREML = Transform(resize=281, crop="random", size=256)
 RESIZED_CROP = Transform()
-NORMALISED = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+NORMALISED = [transforms.ToTensor(), transforms.Normalize(STATISTICS.mean, STATISTICS.std)]
 Ratios = dict[str, float]
 TORCH_ALONE = "import torch, torchvision; print('ready', flush=True); input()"
 
@@ -143,7 +144,7 @@ def _ours(cache: Cache, transform: Transform, float32: bool) -> None:
     for rows in np.split(np.arange(len(cache)), range(BATCH, len(cache), BATCH)):
         images = crop_train(cache, rows, transform, rng)
         if float32:
-            normalise(images, MEAN, STD, SCALE, bgr=False)
+            normalise(images, STATISTICS)
 
 
 def _race(contestants: dict[str, Callable[[], object]], images: int) -> dict[str, float]:
@@ -258,12 +259,12 @@ def _load(root: Path) -> None:
     """Be one loader: an epoch, then wait."""
     torch.set_num_threads(1)
     dataset = _dataset(root)
-    feed = Feed(
-        open_cache(dataset, None), train_subset(dataset), RESIZED_CROP, LOADER_BATCH, None, 0,
-        MEAN, STD, SCALE, False, torch.device("cpu"),
+    loader = BatchLoader(
+        open_cache(dataset, None), train_subset(dataset), RESIZED_CROP,
+        Sampling(LOADER_BATCH), STATISTICS, Delivery(torch.device("cpu")),
     )  # fmt: skip
     for epoch in range(2):
-        for _ in feed.epoch(epoch):
+        for _ in loader.epoch(epoch):
             pass
     print("ready", flush=True)
     input()

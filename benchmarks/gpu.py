@@ -21,7 +21,7 @@ try:
     import numpy as np
     import torch
     from _gpu_scores import score
-    from _gpu_setup import FULL, SMALL, Size, feed, photos, plan
+    from _gpu_setup import FULL, SMALL, Size, loader, photos, plan
     from _gpu_training import guarded, precisions, trainings, two_members
     from _race import Rate, conclude, timed
     from torch import Tensor
@@ -29,9 +29,11 @@ try:
 
     from dmlray.data.dataset import Dataset
     from dmlray.learn.loop import fit
-    from dmlray.learn.optimizer import build
+    from dmlray.learn.optimizer import build_optimizer
+    from dmlray.learn.runtime import Runtime
+    from dmlray.learn.state import TrainState
     from dmlray.learn.step import forward, step
-    from dmlray.learn.trainer import Place, build_learner
+    from dmlray.learn.trainer import build_learner
     from dmlray.methods import Batch, Learner
     from dmlray.plans.experiment import Experiment
 except ImportError as missing:
@@ -120,14 +122,14 @@ def _train(
     """Rates of one network, and whether its loss stayed finite."""
     torch.manual_seed(0)
     of = plan(name, size, f"budget.compile={str(compiled).lower()}")
-    learner = build_learner(of, dataset.train_classes, Place(device))
-    batches = feed(of, learner, dataset, device)
+    learner = build_learner(of, dataset.train_classes, Runtime(device))
+    batches = loader(of, learner, dataset, device)
     images, labels = next(batches.epoch(0))
     plain = plan(name, size)  # what counts operations cannot look into compiled ones
-    counted = build_learner(plain, dataset.train_classes, Place(device))
+    counted = build_learner(plain, dataset.train_classes, Runtime(device))
     flops, kept = _work(counted, plain, images, labels)
-    optimizer = build(of.optimizer, learner.groups())
-    epochs, losses = fit(learner, batches, optimizer, of), list[float]()
+    optimizer = build_optimizer(of.optimizer, learner.groups())
+    epochs, losses = fit(TrainState(learner, optimizer), batches, of), list[float]()
 
     def steps() -> None:
         for _ in range(size.steps):

@@ -130,10 +130,10 @@ def _relationship() -> tuple[dict[str, float], list[str]]:
     labels = torch.randint(SOP_CLASSES // 128, (128,)) * 128
 
     def ours() -> Tensor:
-        columns = rcdml.correct(rows, labels, proxies, MIX)
+        columns = rcdml.corrected_proxies(rows, labels, proxies, MIX)
         pull, push = rcdml.pull_and_push(rows, labels, columns, SOP_CLASSES, SLACK, ALPHA)
-        apart = rcdml.proxies_apart(columns)
-        return pull + push + PRC * apart + SRC * rcdml.images_together(rows, labels)
+        apart = rcdml.proxy_relationship_loss(columns)
+        return pull + push + PRC * apart + SRC * rcdml.sample_relationship_loss(rows, labels)
 
     def loop() -> Tensor:
         return relationship_of_each(rows, labels, proxies)

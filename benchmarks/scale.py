@@ -22,7 +22,7 @@ import ray
 from _race import conclude
 
 from dmlray.cluster import session
-from dmlray.cluster.ensemble.member_queue import Pool
+from dmlray.cluster.ensemble.member_queue import MemberQueue
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -116,7 +116,7 @@ def run(members: int, cluster: session.Cluster) -> tuple[float, int]:
     experiment = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
     with tempfile.TemporaryDirectory() as folder, Watched() as display:
         start = time.process_time()
-        pool = Pool(
+        pool = MemberQueue(
             Plans(Ensemble(experiment, members, "meta_classes")),  # type: ignore[arg-type]
             RunFolder(Path(folder)),
             cluster,

@@ -30,11 +30,11 @@ from dmlray.cluster.search.run import Resources, search
 from dmlray.cluster.session import session
 from dmlray.learn import metrics_log
 from dmlray.learn.loop import Epoch
-from dmlray.learn.trainer import Place
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
-from dmlray.reporting.progress import Silent
+from dmlray.reporting.progress import SilentDisplay
 
 TRIALS, AT_ONCE, ROUNDS = 200, 2, 3
 SEARCH = Path("searches/proxy_anchor_demo.yaml")
@@ -44,7 +44,7 @@ FRESH = [0.5]  # seconds; each process has its own
 WORDS = ["budget.epochs=1", "scheduler=none", "sampler=random"]
 
 
-def empty(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
+def empty(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Iterator[Epoch]:
     """A job of one epoch whose score is the margin, so that the best trial is known.
 
     The first in a process takes its time: where it ends before the next process is up, Ray Tune
@@ -62,11 +62,13 @@ def ours(folder: Path, trials: int = TRIALS) -> float:
     """Seconds of a search of dmlray."""
     folder.mkdir()
     plan, begun = read_search(SEARCH, [*WORDS, f"trials={trials}"]), time.perf_counter()
-    findings = search(plan, RunFolder(folder), Resources(1.0, 0.0, 1, AT_ONCE), Silent(), empty)
+    report = search(
+        plan, RunFolder(folder), Resources(1.0, 0.0, 1, AT_ONCE), SilentDisplay(), empty
+    )
     seconds = time.perf_counter() - begun
-    assert len(findings.rows) == trials, f"{len(findings.rows)} trials instead of {trials}"
-    margins = [row.values["method.margin"] for row in findings.rows]
-    assert findings.best is not None and findings.best.values["method.margin"] == max(margins)
+    assert len(report.rows) == trials, f"{len(report.rows)} trials instead of {trials}"
+    margins = [row.values["method.margin"] for row in report.rows]
+    assert report.best is not None and report.best.values["method.margin"] == max(margins)
     assert len(json.loads((folder / "trials.json").read_text())["trials"]) == trials
     return seconds
 
@@ -108,9 +110,9 @@ def tuned(
     plan = read_search(SEARCH, WORDS)
 
     def trial(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        place = RunFolder(folder / uuid.uuid4().hex)
+        runtime = RunFolder(folder / uuid.uuid4().hex)
         experiment = plan.point({"method.margin": config["margin"]})
-        for epoch in empty(experiment, place, Place(torch.device("cpu"))):
+        for epoch in empty(experiment, runtime, Runtime(torch.device("cpu"))):
             yield {"epoch": epoch.number, **epoch.metrics}
 
     begun = time.perf_counter()

@@ -21,15 +21,16 @@ import torch
 from _race import Times, conclude, race, table
 from torch import Tensor, nn
 
-from dmlray.learn.optimizer import build, clip
+from dmlray.learn.optimizer import build_optimizer, clip
+from dmlray.learn.runtime import Runtime
 from dmlray.learn.step import call, step
-from dmlray.learn.trainer import Place, build_learner
+from dmlray.learn.trainer import build_learner
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 
 ROOT = Path(__file__).parents[1]
-CPU = Place(torch.device("cpu"))
+CPU = Runtime(torch.device("cpu"))
 CLASSES, BATCH = 100, 16  # below 16 images torch has slower kernels for one thread
 EXPERIMENTS = ("proxy_anchor_cub", "drml_cub", "rcdml_cub", "idml_cub", "dcml_cub")
 EXPERIMENTS += ("dcml_diva_cub", "dreml_cub", "margin_demo", "pml_demo")
@@ -83,7 +84,7 @@ def stepper(
     learner: Learner, plan: Experiment, images: Tensor, labels: Tensor
 ) -> Callable[[], Any]:
     """Takes one step on the same batch whenever it is called."""
-    optimizer = build(plan.optimizer, learner.groups())
+    optimizer = build_optimizer(plan.optimizer, learner.groups())
     call(learner.train(), "start_epoch", 0)
     return lambda: step(learner, images, labels, optimizer, plan)
 
@@ -119,7 +120,7 @@ def _line(name: str, seconds: Times, share: float) -> str:
 def _moving(learner: Learner, plan: Experiment) -> Callable[[], None]:
     """Clips gradients of the trunk and moves its weights."""
     group = next(group for group in learner.groups() if group.name == "trunk")
-    optimizer = build(plan.optimizer, [group])
+    optimizer = build_optimizer(plan.optimizer, [group])
     gradients = [torch.full_like(p, 1e-3) for p in group.parameters]
 
     def move() -> None:

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class Knobs(BaseModel):
+class ConfigModel(BaseModel):
     """A frozen group of settings; each field has a default, a legal range, a unit and a help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -27,7 +27,7 @@ Selection = Literal["validation", "last", "best_on_test", "mixed"]
 
 
 @dataclass(frozen=True)
-class Part:
+class ScorePart:
     """One training behind a mean: where it differs from the others, and what it gave.
 
     `epoch` is the one scored, `validation` its scores on the classes held out, where some are.
@@ -80,7 +80,7 @@ class Scores:
     half_width: dict[Text, Spread] = field(default_factory=dict)
     curve: list[Metrics] = field(default_factory=list)
     split: Text = ""
-    parts: list[Part] = field(default_factory=list)
+    parts: list[ScorePart] = field(default_factory=list)
     concatenated: Metrics = field(default_factory=dict)
     embeddings_sha256: Sha256 | None = field(default=None, compare=False)
     precision: Text = ""

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from dmlray.api.run_setup import prepare
 from dmlray.cli import main
 from dmlray.learn.preflight import preflight
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble, cross_validation
 from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -201,7 +201,7 @@ def test_a_run_of_another_kind_cannot_be_resumed(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_told(images: Path, tmp_path: Path) -> None:
     plan = read_experiment(Path(TRAIN[1]), toy_words(images, 1)).experiment
     folder = RunFolder(tmp_path / "run")
-    job(plan, folder, lambda epoch: None, Place(torch.device("cpu")))
+    run_training(plan, folder, lambda epoch: None, Runtime(torch.device("cpu")))
     assert run("evaluate", "run").exit_code == 0
     other = read_experiment(Path(TRAIN[1]), [*toy_words(images, 1), "method.dim=7"]).experiment
     write_experiment(folder.plan("experiment"), other)
@@ -298,7 +298,9 @@ def test_a_score_of_known_classes_says_so(images: Path, tmp_path: Path) -> None:
     words = [*toy_words(tmp_path / "both", 1), "data.split=given", "protocol.recall_at=[1, 1000]"]
     plan = read_experiment(Path(__file__).parent.parent / TRAIN[1], words).experiment
     preflight(plan)
-    scores = job(plan, RunFolder(tmp_path / "run"), lambda epoch: None, Place(torch.device("cpu")))
+    scores = run_training(
+        plan, RunFolder(tmp_path / "run"), lambda epoch: None, Runtime(torch.device("cpu"))
+    )
     assert "NOTE: closed set: 6 of 6 test classes also train" in protocol_line(scores)
     assert "recall_at_1000" not in scores.metrics and scores.test_classes == 6
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dmlray.learn import metrics_log
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
@@ -71,7 +71,7 @@ def test_it_trains_and_scores(
     words = [*SMALL, f"data.root={root}", *(["data.batch_size=4"] if "dcml" in file else [])]
     plan = read_experiment(Path("experiments") / file, words).experiment
     folder = RunFolder(tmp_path / "run")
-    job(plan, folder, lambda epoch: None, Place(torch.device("cpu")))
+    run_training(plan, folder, lambda epoch: None, Runtime(torch.device("cpu")))
     losses = [epoch["loss"] for epoch in metrics_log.read(folder.metrics)]
     assert len(losses) == 2 and losses[0] != losses[1]
     scores = read_scores(folder.scores)

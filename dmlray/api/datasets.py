@@ -9,7 +9,7 @@ from dmlray.data.datasets import registry
 from dmlray.data.datasets.train_test import Split
 from dmlray.data.datasets.verify import Verification, verify
 from dmlray.errors import ConfigError
-from dmlray.reporting.progress import Display, Silent
+from dmlray.reporting.progress import Display, SilentDisplay
 
 
 def prepare_data(
@@ -26,16 +26,16 @@ def prepare_data(
     Raises:
         DataError: If an archive is damaged, the address dead, or the images are not all there.
     """
-    display = display or Silent()
+    display = display or SilentDisplay()
     if (sources or fetched) and root is None:
         raise ConfigError("--root", ["is missing. Allowed: the folder to unpack into"])
     if root is not None:
         if fetched:
-            source = download.known(name)
-            progress = display.counting(f"fetching {source.file}, MB", 1 << 20)
+            source = registry.source(name)
+            progress = display.count(f"fetching {source.file}, MB", 1 << 20)
             sources = [*sources, download.fetch(source, root, progress)]
         for file in sources:
-            extract.bring(file, root, display.counting(f"unpacking {file.name}"))
+            extract.extract_or_copy(file, root, display.count(f"unpacking {file.name}"))
     return registry.load(name, root, split)
 
 
@@ -51,6 +51,6 @@ def verify_data(
     Args:
         max_megapixels: Larger images are unreadable; None means Pillow's own limit.
     """
-    display = display or Silent()
+    display = display or SilentDisplay()
     most = None if max_megapixels is None else round(max_megapixels * 1e6)
-    return verify(name, root, display.counting("decoding images"), split, most)
+    return verify(name, root, display.count("decoding images"), split, most)

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dmlray.api.run_setup import RUNS, experiment_of, open_run, prepare, resumed, run_name
+from dmlray.api.run_setup import RUNS, experiment_of, open_resumed, open_run, prepare, run_name
 from dmlray.cluster.ensemble import member_queue as members
 from dmlray.cluster.ensemble.actor_pool import share_of
-from dmlray.cluster.ensemble.merge_actor import Merging
+from dmlray.cluster.ensemble.merge_actor import EnsembleMerge
 from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import ConfigError
-from dmlray.learn.trainer import whole_process
+from dmlray.learn.runtime import whole_machine
 from dmlray.plans.config_sources import read_overrides
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.merge import Merge, read_merge
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.progress import Display, Silent
+from dmlray.reporting.progress import Display, SilentDisplay
 from dmlray.reporting.run_report import write_ensemble
 from dmlray.results import merge_runs
 from dmlray.scores import Scores
@@ -39,9 +39,9 @@ def ensemble(
     display: Display | None = None,
 ) -> tuple[Scores, RunFolder]:
     """Train the members that are missing, merge them, and score every ensemble size."""
-    display = display or Silent()
+    display = display or SilentDisplay()
     if resume:
-        folder = resumed(resume, "ensemble", {"--out": out})
+        folder = open_resumed(resume, "ensemble", {"--out": out})
         plan = read_ensemble(folder.plan("ensemble"))
         _must_agree(folder, plan, experiments, overrides, method, size, vary)
     else:
@@ -58,9 +58,11 @@ def ensemble(
             share = share_of(cluster, members_per_gpu)
             for setting, _ in settings:
                 fill_caches(setting, display, share.cpus, share.gpus)
-            run.begin(lambda: plan.write(folder.plan("ensemble")), dataset, first.seed)
-            merger = Merging(plan, run.folder)
-            members.train_members(plan, run.folder, cluster, members_per_gpu, display, merger.over)
+            run.start(lambda: plan.write(folder.plan("ensemble")), dataset, first.seed)
+            merger = EnsembleMerge(plan, run.folder)
+            members.train_members(
+                plan, run.folder, cluster, members_per_gpu, display, merger.on_finished
+            )
             return merger.finish(), folder
 
 
@@ -76,9 +78,9 @@ def merge(
     display: Display | None = None,
 ) -> tuple[Scores, RunFolder]:
     """Merge finished runs of any methods that were scored on the same images, in this process."""
-    display = display or Silent()
+    display = display or SilentDisplay()
     if resume:
-        folder = resumed(
+        folder = open_resumed(
             resume,
             "merge",
             {
@@ -97,8 +99,8 @@ def merge(
         folder = RunFolder(out or RUNS / f"merge_{name}")
     with open_run(folder, "dmlray merge --resume", resumed=bool(resume)) as run:
         merge_runs.check(plan)
-        run.begin(lambda: plan.write(folder.plan("merge")))
-        scores = merge_runs.merge(plan, run.folder, whole_process(), display.counting)
+        run.start(lambda: plan.write(folder.plan("merge")))
+        scores = merge_runs.merge(plan, run.folder, whole_machine(), display.count)
         write_ensemble(run.folder, scores)
         return scores, folder
 
@@ -134,8 +136,8 @@ def _must_agree(
         asked = _ensemble_of(experiments, overrides, method, size, vary)
     else:
         words = [*([f"method.name={method}"] if method else []), *overrides]
-        said = read_ensemble(folder.plan("ensemble"), [read_overrides(words)])
-        asked = replace(said, size=size, vary=vary)
+        origins = read_ensemble(folder.plan("ensemble"), [read_overrides(words)])
+        asked = replace(origins, size=size, vary=vary)
     strange = plan.differences(asked)
     if strange:
         allowed = "Allowed: the settings that it was begun with, or a new folder (--out)"

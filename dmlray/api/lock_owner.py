@@ -21,7 +21,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockOwner:
     """The process that holds a lock; `machine` is where its number means the same process."""
 
     host: str
@@ -44,7 +44,7 @@ class Holder:
         return (self.machine, self.process) == (_machine(), os.getpid()) and not self.is_dead
 
     @classmethod
-    def here(cls, nonce: str) -> "Holder":
+    def here(cls, nonce: str) -> "LockOwner":
         """This process."""
         return cls(
             host=socket.gethostname(),
@@ -60,10 +60,10 @@ class Holder:
         return f"process {self.process} on {self.host} since {self.since} ({self.command})"
 
 
-def read(path: Path) -> Holder | None:
+def read(path: Path) -> LockOwner | None:
     """Who holds a lock; None if there is none, or its file is just being written."""
     try:
-        return Holder(**read_json(path))
+        return LockOwner(**read_json(path))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
         return None
     except (ValueError, TypeError):

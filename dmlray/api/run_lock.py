@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from dmlray.api.lock_owner import HEARTBEAT_TIMEOUT, Holder, is_alive, read
+from dmlray.api.lock_owner import HEARTBEAT_TIMEOUT, LockOwner, is_alive, read
 from dmlray.errors import ConfigError, StorageError
 from dmlray.plans.run_folder import RunFolder
 
@@ -35,7 +35,7 @@ class RunLock:
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self.held = folder, False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
+        self._thread = threading.Thread(target=self._refresh, name="lock", daemon=True)
         self._nonce = uuid.uuid4().hex
         self._interrupts = False
 
@@ -101,7 +101,7 @@ class RunLock:
 
     def _write(self) -> None:
         """Create the file; of several processes one can."""
-        holder = Holder.here(self._nonce)
+        holder = LockOwner.here(self._nonce)
         content = json.dumps(asdict(holder), indent=2) + "\n"
         descriptor = os.open(self._folder.lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
@@ -149,7 +149,7 @@ class RunLock:
             return True  # the file system may answer again
         return holder is not None and holder.nonce == self._nonce
 
-    def _beat(self) -> None:
+    def _refresh(self) -> None:
         last = time.monotonic()
         while not self._ended.wait(_LOOK):
             if not self._is_ours():

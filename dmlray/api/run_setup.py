@@ -13,9 +13,9 @@ from dmlray.atomic_files import storage_error
 from dmlray.data.cache.image_cache import images_folder
 from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, Interrupted, StorageError
+from dmlray.learn.class_split import with_folds
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
-from dmlray.learn.trainer import with_folds
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.validation_errors import nearest
@@ -25,13 +25,13 @@ RUNS = Path("runs")
 _logger = logging.getLogger(__name__)
 
 
-def needed(file: Path | None) -> Path:
+def require_file(file: Path | None) -> Path:
     if file is None:
         raise ConfigError("command line", ["names no file. Allowed: a YAML file, or --resume RUN"])
     return file
 
 
-def resumed(run: Path, kind: str, beside: Mapping[str, object]) -> RunFolder:
+def open_resumed(run: Path, kind: str, beside: Mapping[str, object]) -> RunFolder:
     """The folder of a run of this kind, which goes on with its own plan.
 
     Args:
@@ -55,9 +55,9 @@ def resumed(run: Path, kind: str, beside: Mapping[str, object]) -> RunFolder:
     return folder
 
 
-def go_on(path: Path, **new: Any) -> dict[str, Any]:
+def resume_or_start(path: Path, **new: Any) -> dict[str, Any]:
     """Options of a stage: resume what was begun, else begin with the options `new`."""
-    return {"resume": path} if RunFolder(path).begun() else {"out": path, **new}
+    return {"resume": path} if RunFolder(path).is_started() else {"out": path, **new}
 
 
 def run_name(file: Path) -> str:
@@ -72,7 +72,7 @@ def experiment_of(method: str | None, display: Display) -> Path:
             "--method", [f"unknown method {method!r}.{nearest(method, methods.names())}"]
         )
     file = Path("experiments") / f"{method}_demo.yaml"
-    display.say(f"no --experiment given: taking {file}")
+    display.log(f"no --experiment given: taking {file}")
     return file
 
 
@@ -83,9 +83,9 @@ def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Ex
     """
 
     def announce(size: int) -> None:
-        display.say(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
+        display.log(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
 
-    dataset = preflight(plan, folds, display.counting("decoding images"), announce)
+    dataset = preflight(plan, folds, display.count("decoding images"), announce)
     return with_folds(plan, dataset), dataset
 
 
@@ -96,7 +96,7 @@ class Run:
         self.folder = RunFolder(folder.path, root=folder.path)
         self.lock = RunLock(self.folder)
 
-    def begin(
+    def start(
         self,
         write_plan: Callable[[], None] = lambda: None,
         dataset: Dataset | None = None,
@@ -127,7 +127,7 @@ class Run:
         try:
             path.mkdir(parents=not self.lock.nested, exist_ok=True)
             self.lock.take()
-            self.folder.must_be_new()
+            self.folder.check_new()
             try:
                 write_plan()
                 if dataset:
@@ -148,7 +148,7 @@ class Run:
         try:
             self.lock.check()
         except StorageError as gone:
-            self.folder.remove_shell()
+            self.folder.remove_if_empty()
             return gone
         failure = storage_error(error) or error
         if isinstance(failure, KeyboardInterrupt):
@@ -173,10 +173,10 @@ def open_run(folder: RunFolder, command: str, *, resumed: bool) -> Iterator[Run]
     run = Run(folder)
     try:
         if resumed:
-            folder.must_be_writable()
+            folder.check_writable()
             run.lock.take()
         else:
-            folder.must_be_new()
+            folder.check_new()
         yield run
         run.lock.check()
     except BaseException as error:

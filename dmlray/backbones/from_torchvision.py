@@ -9,8 +9,9 @@ from torch import nn
 
 from dmlray.backbones.download import fetched
 from dmlray.backbones.state_dicts import State
-from dmlray.backbones.trunk import InputStatistics, Network
+from dmlray.backbones.trunk import Network
 from dmlray.backbones.weights import is_file, load_file, silenced
+from dmlray.input_statistics import InputStatistics
 
 _CLASSIFIERS = ("fc.", "classifier.", "aux1.", "aux2.")
 _FAMILIES = (

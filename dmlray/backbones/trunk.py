@@ -10,23 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dmlray.errors import ConfigError
+from dmlray.input_statistics import InputStatistics
 
 Pooling = Literal["avg", "max", "avg+max", "cls", "native"]
 BatchNorm = Literal["train", "frozen_statistics", "frozen"]
-
-
-class InputStatistics(NamedTuple):
-    """How a network wants its images: (value * scale - mean) / std per channel.
-
-    `scale` meets the uint8 value, `bgr` reverses the channels first (mean and std then follow
-    that order), `size` is the side in pixels that the weights were trained at.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    scale: float = 1 / 255
-    bgr: bool = False
-    size: int = 224
 
 
 class Network(NamedTuple):

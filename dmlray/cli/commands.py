@@ -110,8 +110,8 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     if trials:
         overrides = [*overrides, f"trials={trials}"]
     with _display() as display:
-        findings, folder = api.tune(file, overrides, display=display, **options)
-    for line in findings.lines():
+        report, folder = api.tune(file, overrides, display=display, **options)
+    for line in report.lines():
         echo_wrapped(line)
     echo(f"train it with:  dmlray train {folder.typed}/{folder.best.name}")
     if folder.repeat.scores.exists():
@@ -119,8 +119,8 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
 
         print_averages(read_scores(folder.repeat.scores))
     print_folder(folder)
-    if findings.failure:
-        raise RunError(f"{findings.failure}. See {folder}/trials.json")
+    if report.failure:
+        raise RunError(f"{report.failure}. See {folder}/trials.json")
 
 
 @main.command()

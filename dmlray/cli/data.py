@@ -111,8 +111,8 @@ def verify(name: str, root: Path | None, split: Split, max_megapixels: float | N
         echo(f"note: {note}")
     for problem in found.problems:
         echo(f"problem: {problem}")
-    echo("well" if found.well else "NOT well")
-    if not found.well:
+    echo("well" if found.is_sound else "NOT well")
+    if not found.is_sound:
         sys.exit(1)
 
 

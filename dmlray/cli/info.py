@@ -30,7 +30,7 @@ def show(file: Path, overrides: Sequence[str]) -> None:
     resolved = api.show(file, overrides)
     for key, value in flatten(resolved.experiment.document()).items():
         text = f"{value:g}" if isinstance(value, float) else f"{value}"
-        echo_wrapped(f"{key:<32} {text:<24} {resolved.said.get(key, 'default')}")
+        echo_wrapped(f"{key:<32} {text:<24} {resolved.origins.get(key, 'default')}")
     if published := resolved.published():
         scores = ", ".join(
             f"{name} {100 * score:.1f} %" for name, score in published.scores.items()

@@ -12,9 +12,9 @@ _EVERY = 0.5  # seconds
 _PATIENCE = 5.0  # seconds
 
 
-def watch(
+def run_watched(
     work: Callable[[], Result],
-    look: Callable[[], None] = lambda: None,
+    poll: Callable[[], None] = lambda: None,
     stop: Callable[[], None] | None = None,
 ) -> Result:
     """Return what `work` returns, calling `look` twice a second meanwhile and once at the end.
@@ -25,27 +25,27 @@ def watch(
     """
     # A queue in C, for a signal leaves it whole. `Thread.join` before Python 3.13 may take a thread
     # for ended once a signal came, and locks in Python may be left as they are.
-    over: SimpleQueue[Future[Result]] = SimpleQueue()
+    results: SimpleQueue[Future[Result]] = SimpleQueue()
 
     def run() -> None:
-        told: Future[Result] = Future()
+        future: Future[Result] = Future()
         try:
-            told.set_result(work())
+            future.set_result(work())
         except BaseException as error:
-            told.set_exception(error)
-        over.put(told)
+            future.set_exception(error)
+        results.put(future)
 
     Thread(target=run, daemon=True).start()  # an interrupted driver does not wait for a daemon
     outcome = None
     try:
         while outcome is None:
             with suppress(Empty):
-                outcome = over.get(timeout=_EVERY)
-            look()
+                outcome = results.get(timeout=_EVERY)
+            poll()
     except BaseException:
         if stop and outcome is None:
             stop()
             with suppress(Empty):
-                over.get(timeout=_PATIENCE)
+                results.get(timeout=_PATIENCE)
         raise
     return outcome.result()

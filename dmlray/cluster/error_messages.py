@@ -22,7 +22,7 @@ _MEMORY = re.compile(
 )
 
 
-def told(error: Exception) -> DmlrayError:
+def as_dmlray_error(error: Exception) -> DmlrayError:
     """The error as a sentence; one that nobody foresaw keeps its first line."""
     error = of_worker(error)
     if isinstance(error, DmlrayError):

@@ -15,7 +15,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.errors import DmlrayError, ResourceError, RunError
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.probe import Probe, probe
-from dmlray.learn.trainer import Place
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.search import Search
 
@@ -54,7 +54,7 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
     in_turn = ceil(folds / resources.workers)  # folds of one process
     trial = in_turn * _training(plan.experiment, found)
     trial += _TRAIN_START if resources.gpus else 0.0
-    slots = share_of(cluster, 1).room(cluster) if settings.repeats else 1
+    slots = share_of(cluster, 1).capacity(cluster) if settings.repeats else 1
     repeat = _training(plan.experiment, found, dataset)
     return Forecast(
         trials=plan.trials,
@@ -141,4 +141,4 @@ def _on_worker(plan: Experiment, threads: int, gpu: bool, folds: bool) -> Probe:
     device = device_of(gpu)
     set_threads(threads)
     with out_of_memory_on_top():
-        return probe(plan, Place(device, loader_threads(device, threads)), folds)
+        return probe(plan, Runtime(device, loader_threads(device, threads)), folds)

@@ -41,7 +41,7 @@ def joined(address: Address) -> Iterator[None]:
         ResourceError: If no cluster answers there, or it does not let this machine in.
     """
     wait = {"RAY_gcs_server_port_wait_time_s": f"{_ANSWER:g}"}
-    with variables(wait | _let_in(address)):
+    with variables(wait | _check_token(address)):
         try:
             _init(address.text)
             yield
@@ -59,28 +59,28 @@ def _init(target: str) -> None:
         raise ResourceError(f"cannot join the Ray cluster at {target}: {text}{allowed}") from error
 
 
-def _let_in(address: Address) -> dict[str, str]:
+def _check_token(address: Address) -> dict[str, str]:
     """What the environment must say for Ray to be let in; all that can be known is checked."""
-    _must_listen(address)
+    _check_reachable(address)
     with _channel(address.text) as channel:
         service = NodeInfoGcsServiceStub(channel)
         open_to_all = _is_open(service, address.text)
         token = None if open_to_all else read_token()
         nodes = _nodes(service, address.text, token)
-    living = [node for node in nodes.node_info_list if node.state == node.ALIVE]
+    alive = [node for node in nodes.node_info_list if node.state == node.ALIVE]
     local = {raylet.node for raylet in raylets()}
-    here = [node for node in living if node.node_id.hex() in local]
+    here = [node for node in alive if node.node_id.hex() in local]
     if not here:
         raise ResourceError(
-            f"this machine is none of the {len(living)} nodes of the cluster at {address.text}. "
+            f"this machine is none of the {len(alive)} nodes of the cluster at {address.text}. "
             f"Start Ray here with `ray start --address={address.text}`, or work on one of them"
         )
     for node in here:
-        _must_react(f"{node.node_manager_address}:{node.node_manager_port}")
+        _check_responsive(f"{node.node_manager_address}:{node.node_manager_port}")
     return {} if open_to_all else {_MODE: "token"}
 
 
-def _must_listen(address: Address) -> None:
+def _check_reachable(address: Address) -> None:
     try:
         socket.create_connection((address.host, address.port), timeout=_ANSWER).close()
     except (OSError, UnicodeError) as error:  # UnicodeError: what no host can be called
@@ -90,7 +90,7 @@ def _must_listen(address: Address) -> None:
         ) from None
 
 
-def _must_react(node: str) -> None:
+def _check_responsive(node: str) -> None:
     """Ray itself would end this process after half a minute."""
     with _channel(node) as channel:
         try:

@@ -22,7 +22,7 @@ _ANSWER = 60.0  # seconds that a node has: it may have to start its first proces
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeReport:
     """What a node said. `missing` are the folders that it does not see or may not write to.
 
     `unusable` are the GPUs that Ray gives there and torch cannot use, with reasons.
@@ -43,7 +43,7 @@ def examine(root: Path | None, out: Path) -> str:
         ConfigError: If `out` cannot hold run folders.
         ResourceError: If some lack what a training needs; all of it is said.
     """
-    RunFolder(out).must_be_writable()
+    RunFolder(out).check_writable()
     shared = _existing(out.absolute())
     marker = shared / f".dmlray-{uuid.uuid4().hex[:8]}"
     try:
@@ -54,15 +54,17 @@ def examine(root: Path | None, out: Path) -> str:
         raise ResourceError(f"{shared}: cannot be written to: {error.strerror}") from None
     finally:
         marker.unlink(missing_ok=True)
-    here = Node("here", platform.python_version(), {name: version(name) for name in _PACKAGES})
-    wrong = complaints(here, found, str(marker), str(shared))
+    here = NodeReport(
+        "here", platform.python_version(), {name: version(name) for name in _PACKAGES}
+    )
+    wrong = problems(here, found, str(marker), str(shared))
     if wrong:
         raise ResourceError("; ".join(wrong))
     data = f", {root}" if root else ""
     return f"all {len(found)} have these versions and see {shared}{data}"
 
 
-def complaints(here: Node, found: Sequence[Node], marker: str, shared: str) -> list[str]:
+def problems(here: NodeReport, found: Sequence[NodeReport], marker: str, shared: str) -> list[str]:
     """What is wrong with each node, one clause each; `marker` was put into the folder `shared`."""
     wrong = []
     for node in found:
@@ -83,7 +85,7 @@ def complaints(here: Node, found: Sequence[Node], marker: str, shared: str) -> l
     return wrong
 
 
-def _ask(paths: list[str]) -> list[Node]:
+def _ask(paths: list[str]) -> list[NodeReport]:
     """What each living node says of itself and of `paths`."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     task = ray.remote(_looker())
@@ -101,14 +103,14 @@ def _ask(paths: list[str]) -> list[Node]:
     ]
 
 
-def _answer(name: str, reference: Any) -> Node:
+def _answer(name: str, reference: Any) -> NodeReport:
     try:
         python, packages, missing, unusable = ray.get(reference, timeout=_ANSWER)
     except GetTimeoutError:
-        return Node(name, "", silence=f"nothing for {_ANSWER:g} s")
+        return NodeReport(name, "", silence=f"nothing for {_ANSWER:g} s")
     except RayError as error:
-        return Node(name, "", silence=" ".join(str(error).split())[-200:])
-    return Node(name, python, packages, tuple(missing), unusable=tuple(unusable))
+        return NodeReport(name, "", silence=" ".join(str(error).split())[-200:])
+    return NodeReport(name, python, packages, tuple(missing), unusable=tuple(unusable))
 
 
 def _looker() -> Callable[[list[str], list[str], bool], _Look]:

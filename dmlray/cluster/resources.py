@@ -155,7 +155,7 @@ class Patience:
         return self._since is not None and now - self._since >= self._seconds
 
 
-def living() -> Cluster:
+def current_cluster() -> Cluster:
     """What the nodes that live now have; a lost one no longer counts, a new one does."""
     return Cluster.of(node_of(node) for node in ray.nodes() if node["Alive"])
 

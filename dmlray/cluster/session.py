@@ -12,7 +12,7 @@ from dmlray.cluster.address import read_address
 from dmlray.cluster.join import joined
 from dmlray.cluster.local_ray import started
 from dmlray.cluster.ray_environment import QUIET
-from dmlray.cluster.resources import Cluster, living
+from dmlray.cluster.resources import Cluster, current_cluster
 from dmlray.errors import Interrupted
 from dmlray.interrupts import Interrupts, interruptible
 
@@ -33,7 +33,7 @@ def session(address: str | None = None) -> Iterator[Cluster]:
     with interruptible() as signals:
         try:
             with signals.in_ray(), _ray(address, signals):
-                yield living()
+                yield current_cluster()
         except KeyboardInterrupt:
             raise Interrupted(signals.received or signal.SIGINT) from None
 

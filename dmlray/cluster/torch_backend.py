@@ -32,7 +32,7 @@ _LOOPBACK = "127.0.0.1"
 _CPU, _CPU_AND_GPU = "gloo", "cpu:gloo,cuda:nccl"  # backends
 
 
-class ProcessGroup(TorchConfig):  # type: ignore[misc]
+class TorchBackendConfig(TorchConfig):  # type: ignore[misc]
     """Give it to a TorchTrainer as its `torch_config`."""
 
     @property
@@ -41,7 +41,7 @@ class ProcessGroup(TorchConfig):  # type: ignore[misc]
 
 
 class _Backend(_TorchBackend):  # type: ignore[misc]
-    def on_start(self, worker_group: Any, backend_config: ProcessGroup) -> None:
+    def on_start(self, worker_group: Any, backend_config: TorchBackendConfig) -> None:
         """Let the workers of a run join, if they are several."""
         workers = worker_group.get_workers()
         if len(workers) == 1:
@@ -49,7 +49,7 @@ class _Backend(_TorchBackend):  # type: ignore[misc]
         hosts = [worker.metadata.node_ip for worker in workers]
         if len({worker.metadata.node_id for worker in workers}) == 1:
             hosts = len(workers) * [_LOOPBACK]
-        open_store = worker_group.execute_single(0, offer, hosts[0], len(workers))
+        open_store = worker_group.execute_single(0, register, hosts[0], len(workers))
         gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         backend = backend_config.backend or (_CPU_AND_GPU if gpu else _CPU)
         limit = timedelta(seconds=backend_config.timeout_s)
@@ -61,7 +61,7 @@ class _Backend(_TorchBackend):  # type: ignore[misc]
         ]
         ray.get(joining)
 
-    def on_shutdown(self, worker_group: Any, backend_config: ProcessGroup) -> None:
+    def on_shutdown(self, worker_group: Any, backend_config: TorchBackendConfig) -> None:
         """Leave the group and remove its store."""
         super().on_shutdown(worker_group, backend_config)
         worker_group.execute_single(0, leave)
@@ -70,7 +70,7 @@ class _Backend(_TorchBackend):  # type: ignore[misc]
 _kept = ExitStack()  # the store that this process offers
 
 
-def offer(host: str, size: int) -> Callable[[], Store]:
+def register(host: str, size: int) -> Callable[[], Store]:
     """Make the group's store, a file if `host` is loopback; return what opens it."""
     if host == _LOOPBACK:
         folder = _kept.enter_context(private_folder(Path(tempfile.gettempdir())))

@@ -8,19 +8,19 @@ from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_conte
 from ray.train.torch import TorchTrainer
 
 from dmlray.atomic_files import storage_error
-from dmlray.cluster.background import watch
+from dmlray.cluster.background import run_watched
 from dmlray.cluster.error_messages import is_out_of_memory, of_worker
 from dmlray.cluster.reporters import ToTensorBoard, to_train
 from dmlray.cluster.resources import Cluster
-from dmlray.cluster.torch_backend import ProcessGroup
-from dmlray.cluster.train_callbacks import EndAtMistake, EndWithoutRoom
+from dmlray.cluster.torch_backend import TorchBackendConfig
+from dmlray.cluster.train_callbacks import FailOnUserError, FailWithoutResources
 from dmlray.errors import DmlrayError, ResourceError, RunError
 from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch
-from dmlray.learn.process_group import Team
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.process_group import ProcessGroup
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display
@@ -45,7 +45,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"plan": plan, "folder": folder, "cpus": cpus, "gpu": gpu},
-        torch_config=ProcessGroup(),
+        torch_config=TorchBackendConfig(),
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
         ),
@@ -53,12 +53,12 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
             name=ray_name(folder),
             storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
-            callbacks=[EndAtMistake(), EndWithoutRoom(workers, cpus, int(gpu))],
+            callbacks=[FailOnUserError(), FailWithoutResources(workers, cpus, int(gpu))],
         ),
     )
-    folder.counting.unlink(missing_ok=True)  # of a worker that was killed
+    folder.progress_log.unlink(missing_ok=True)  # of a worker that was killed
     try:
-        watch(lambda: fit(trainer), Shown(plan, folder, display))
+        run_watched(lambda: fit(trainer), EpochDisplay(plan, folder, display))
     except ResourceError as error:  # once there is room again
         raise RunError(f"{error}. Go on with: dmlray train --resume {folder.typed}") from error
     return read_scores(folder.scores)
@@ -98,10 +98,12 @@ def _loop(config: dict[str, Any]) -> None:
     """Runs on each worker; a DmlrayError ends all of them for good, see `EndAtMistake`."""
     cpus = config["cpus"]
     device = device_of(config["gpu"])
-    team = Team(get_context().get_world_rank(), get_context().get_world_size())
+    group = ProcessGroup(get_context().get_world_rank(), get_context().get_world_size())
     set_threads(cpus)
     try:
-        _train(config["plan"], config["folder"], Place(device, loader_threads(device, cpus), team))
+        _train(
+            config["plan"], config["folder"], Runtime(device, loader_threads(device, cpus), group)
+        )
     except Exception as error:
         if is_out_of_memory(error):
             raise RunError(_NO_MEMORY) from error
@@ -110,18 +112,18 @@ def _loop(config: dict[str, Any]) -> None:
         raise
 
 
-def _train(plan: Experiment, folder: RunFolder, place: Place) -> None:
-    board = ToTensorBoard(folder) if place.team.leads else None
+def _train(plan: Experiment, folder: RunFolder, runtime: Runtime) -> None:
+    board = ToTensorBoard(folder) if runtime.group.is_main else None
 
     def report(epoch: Epoch) -> None:
         if board:
             board(epoch)
         to_train(epoch)
 
-    job(plan, folder, report, place)
+    run_training(plan, folder, report, runtime)
 
 
-class Shown:
+class EpochDisplay:
     """Shows the driver what the worker's files say: epochs, then what is counted after them."""
 
     def __init__(self, plan: Experiment, folder: RunFolder, display: Display) -> None:
@@ -129,11 +131,11 @@ class Shown:
         self._count: Callable[[int, int], None] | None = None
 
     def __call__(self) -> None:
-        said = metrics_log.counted(self._folder.counting)
+        said = metrics_log.counted(self._folder.progress_log)
         if not self._count:
             self._epochs()  # the last one too, before the counting takes its place
         if said:
-            self._count = self._count or self._display.counting(said.title)
+            self._count = self._count or self._display.count(said.title)
             self._count(said.done, said.total)
 
     def _epochs(self) -> None:

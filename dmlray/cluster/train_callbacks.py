@@ -5,11 +5,11 @@ from typing import Any
 from ray.train import UserCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback
 
-from dmlray.cluster.resources import Patience, living
+from dmlray.cluster.resources import Patience, current_cluster
 from dmlray.errors import DmlrayError, ResourceError
 
 
-class EndAtMistake(UserCallback):  # type: ignore[misc]  # Ray has no types
+class FailOnUserError(UserCallback):  # type: ignore[misc]  # Ray has no types
     """Ends the run at a DmlrayError of any worker: no restart would mend it.
 
     What is raised here becomes the run's failure (`failures.of_worker`).
@@ -21,7 +21,7 @@ class EndAtMistake(UserCallback):  # type: ignore[misc]  # Ray has no types
                 raise error
 
 
-class EndWithoutRoom(ControllerCallback):  # type: ignore[misc]
+class FailWithoutResources(ControllerCallback):  # type: ignore[misc]
     """Ends the run if the living nodes cannot hold its workers for a while.
 
     Ray Train alone asks for the resources of a lost node for ever, once a minute.
@@ -32,7 +32,7 @@ class EndWithoutRoom(ControllerCallback):  # type: ignore[misc]
         self._patience = Patience()
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
-        cluster = living()
+        cluster = current_cluster()
         room = cluster.count(self._cpus, self._gpus) // self._workers
         if self._patience.is_over(room):
             shortage = cluster.shortage(self._cpus, self._gpus, self._workers)

@@ -11,19 +11,19 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def deal(classes: int, meta_classes: int, random: Random) -> list[int]:
+def assign_meta_classes(classes: int, meta_classes: int, random: Random) -> list[int]:
     """Give each of `classes` a meta-class; their sizes differ by at most one.
 
     With more meta-classes than classes some are never used.
     """
-    dealt: list[int] = []
-    while len(dealt) < classes:
-        hand = list(range(meta_classes))
-        random.shuffle(hand)
-        dealt += hand
-    dealt = dealt[:classes]
-    random.shuffle(dealt)
-    return dealt
+    assigned: list[int] = []
+    while len(assigned) < classes:
+        shuffled = list(range(meta_classes))
+        random.shuffle(shuffled)
+        assigned += shuffled
+    assigned = assigned[:classes]
+    random.shuffle(assigned)
+    return assigned
 
 
 def cap(groups: Iterable[Sequence[Item]], most: int, random: Random) -> list[list[Item]]:

@@ -6,8 +6,9 @@ from pydantic import Field
 
 from dmlray.backbones import Trunk
 from dmlray.backbones.trunk import Pooling
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.data.batches.augment import Transform
+from dmlray.input_statistics import InputStatistics
 from dmlray.methods import EmbeddingHead
 from dmlray.plans.ensemble import MOST_MEMBERS
 from dmlray.scores import Scores
@@ -16,7 +17,7 @@ _Positive = Annotated[float, Field(gt=0)]
 _Three = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 
 
-class Crop(Knobs):
+class Crop(ConfigModel):
     """How an image becomes (size, size) pixels: its short side resized, its centre cut."""
 
     short_side: int | None = Field(ge=1, le=4096)
@@ -24,7 +25,7 @@ class Crop(Knobs):
     size: int = Field(ge=1, le=2048)
 
 
-class Branch(Knobs):
+class Branch(ConfigModel):
     """One network: crop -> unit embedding; `weight` is the factor of its cosines among several.
 
     Pixels are normalised as (value * scale - mean) / std, blue first with `bgr`.
@@ -40,8 +41,13 @@ class Branch(Knobs):
     head: EmbeddingHead = Field(discriminator="kind")
     weight: _Positive = 1.0
 
+    @property
+    def statistics(self) -> InputStatistics:
+        """How its pixels are normalised."""
+        return InputStatistics(self.mean, self.std, self.scale, self.bgr, self.crop.size)
 
-class ModelConfig(Knobs):
+
+class ModelConfig(ConfigModel):
     """Branches whose unit embeddings are laid side by side, normalised and perhaps projected.
 
     `projection`: dimensions that PCA keeps. `precision`: what GPUs compute in, as in the training.

@@ -20,7 +20,7 @@ from dmlray.inference.model import Model
 from dmlray.inference.model_card import model_card
 from dmlray.inference.model_files import CARD, ONNX, halved, is_model, write_model
 from dmlray.inference.onnx_export import OPSET, require_packages, write_onnx
-from dmlray.learn.trainer import load_dataset
+from dmlray.learn.class_split import load_dataset
 
 _CHECKED = 32  # images that the graph, and float16, are checked on
 

@@ -21,9 +21,9 @@ from dmlray.inference.config import ModelConfig, branch_of
 from dmlray.inference.images import ImageLike, crop_all
 from dmlray.inference.network import Network
 from dmlray.learn.device import default_device, loader_threads
-from dmlray.learn.precision import arithmetic
+from dmlray.learn.precision import precision_of
 from dmlray.methods import Features
-from dmlray.plans.experiment import Budget
+from dmlray.plans.experiment import BudgetConfig
 from dmlray.scores import Scores, protocol_line
 
 Progress = Callable[[int, int], None]
@@ -119,7 +119,7 @@ class Model:
             RunError: If some are not finite.
         """
         network = self.network.to(device)
-        how = arithmetic(Budget(precision=self.config.precision), device)
+        how = precision_of(BudgetConfig(precision=self.config.precision), device)
         with torch.inference_mode(), how.evaluate():
             rows: np.ndarray = network(*(crop.to(device) for crop in crops)).cpu().numpy()
         if broken := int((~np.isfinite(rows).all(1)).sum()):

@@ -24,7 +24,7 @@ class BranchNetwork(nn.Module):
 
     def __init__(self, config: Branch, trunk: Trunk) -> None:
         super().__init__()
-        self.scale, self.bgr = config.scale, config.bgr
+        self.statistics = config.statistics
         self.trunk = trunk
         self.head = config.head.build(trunk.width)
         for name, channels in (("centre", config.mean), ("spread", config.std)):
@@ -32,7 +32,7 @@ class BranchNetwork(nn.Module):
             self.register_buffer(name, row, persistent=False)
 
     def forward(self, crops: Tensor) -> Tensor:
-        images = normalise_rows(crops, self.centre, self.spread, self.scale, self.bgr)
+        images = normalise_rows(crops, self.centre, self.spread, self.statistics)
         embeddings: Tensor = self.head(self.trunk(images))
         return embeddings
 

@@ -1,92 +1,37 @@
-"""Everything that a learner needs to go on or to be used: saved atomically, tensors only."""
+"""Checkpoint files: written atomically, read without running code, checked before use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import AfterValidator, Field, TypeAdapter
-from torch import Tensor, nn
-from torch.amp import GradScaler
-from torch.optim.optimizer import Optimizer
+from pydantic import TypeAdapter
+from torch import Tensor
 
 from dmlray.atomic_files import whole_file
 from dmlray.errors import DamagedCheckpoint, DataError
 from dmlray.file_reading import read_bytes, reason
 from dmlray.json_schema import checked
 from dmlray.learn.optimizer_state import load_state, state_problem
-from dmlray.learn.process_group import ALONE, Team
+from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
+from dmlray.learn.state import TrainProgress, TrainState
 from dmlray.tensor_files import parse_tensors, unusable
 
-
-def _score(value: float) -> float:
-    if not (value == -1 or 0 <= value <= 1 + 1e-9):
-        raise ValueError(f"{value:g} is no fraction in [0, 1]")
-    return value
-
-
-_Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-_Epoch = Annotated[int, Field(strict=True, ge=0, le=10_000)]  # as far as `budget.epochs` goes
-
-
-@dataclass
-class Progress:
-    """How far a learner has come. `best` is the best validation score, a fraction, -1 for none.
-
-    `loss_scale` is the factor of losses in float16, and `unscathed` the steps since it changed.
-    """
-
-    epoch: _Epoch = 0
-    best: Annotated[float, Field(strict=True), AfterValidator(_score)] = -1.0
-    best_epoch: _Epoch = 0
-    loss_scale: _Positive = 65536.0
-    unscathed: Annotated[int, Field(strict=True, ge=0)] = 0
-
-    def scale(self, scaler: GradScaler | None) -> None:
-        """Let `scaler` go on from here."""
-        if scaler:
-            known = {"scale": self.loss_scale, "_growth_tracker": self.unscathed}
-            scaler.load_state_dict(scaler.state_dict() | known)
-
-    def note_scale(self, scaler: GradScaler | None) -> None:
-        """Remember where `scaler` is; a GPU is waited for."""
-        if scaler:
-            state = scaler.state_dict()
-            self.loss_scale, self.unscathed = state["scale"], state["_growth_tracker"]
-
-
-_PROGRESS = TypeAdapter(Progress)
+_PROGRESS = TypeAdapter(TrainProgress)
 
 
 @dataclass(frozen=True)
 class _Content:
     learner: dict[str, Tensor]
-    progress: Progress
+    progress: TrainProgress
     optimizer: Any
     training: str
 
 
-def pack(
-    learner: nn.Module, optimizer: Optimizer | None, progress: Progress, training: str = ""
-) -> dict[str, Any]:
-    """What a checkpoint holds: the learner, and the optimizer where training may go on.
-
-    `training` identifies the training among those of one network, such as members of an ensemble.
-    """
-    content: dict[str, Any] = {
-        "learner": learner.state_dict(),
-        "progress": dict(vars(progress)),
-        "training": training,
-    }
-    if optimizer is not None:
-        content["optimizer"] = optimizer.state_dict()
-    return content
-
-
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write what `pack` gave, whole or not at all."""
+    """Write the content of a `TrainState`, whole or not at all."""
     packed = BytesIO()  # torch's own writer does not say when the disk is full
     torch.save(content, packed)
     path.parent.mkdir(exist_ok=True)
@@ -94,33 +39,22 @@ def write(path: Path, content: dict[str, Any]) -> None:
         temporary.write_bytes(packed.getbuffer())
 
 
-def save(
-    path: Path,
-    learner: nn.Module,
-    optimizer: Optimizer | None,
-    progress: Progress,
-    training: str = "",
-) -> None:
-    """Write a checkpoint and wait for it; see `pack`."""
-    write(path, pack(learner, optimizer, progress, training))
+def save(path: Path, state: TrainState[Any]) -> None:
+    """Write a checkpoint and wait for it."""
+    write(path, state.state_dict())
 
 
-def load(
-    path: Path,
-    learner: nn.Module,
-    optimizer: Optimizer | None,
-    training: str = "",
-    team: Team = ALONE,
-) -> Progress:
-    """Fill the learner (and optimizer) from `path`, wherever they are; all of it or nothing.
+def load(path: Path, state: TrainState[Any], group: ProcessGroup = SINGLE_PROCESS) -> TrainProgress:
+    """Fill `state` from `path`, wherever its tensors are; all of it or nothing.
 
-    Of a team the first worker reads the file for all.
+    The main process of `group` reads the file for all.
 
     Raises:
         DamagedCheckpoint: If the file is missing or damaged.
         DataError: If it is of another model or training, or its weights are not finite.
     """
-    content = _read(path, team)
+    learner, optimizer, training = state.learner, state.optimizer, state.identity
+    content = _read(path, group)
     if training and content.training not in ("", training):  # older checkpoints have none
         other = f"{content.training}, not {training}"
         raise DataError(f"{path}: is a checkpoint of another training: {other}")
@@ -128,16 +62,17 @@ def load(
         raise DataError(f"{path}: is a checkpoint of another model: {difference}")
     _check_finite(path, content.learner)
     if optimizer is not None:
-        moved = content.progress.loss_scale >= Progress.loss_scale
+        moved = content.progress.loss_scale >= TrainProgress.loss_scale
         if problem := state_problem(optimizer, content.optimizer, moved):
             raise _damaged(path, problem)
         load_state(optimizer, content.optimizer)
     learner.load_state_dict(content.learner)
+    state.set_progress(content.progress)
     return content.progress
 
 
-def read_progress(path: Path) -> Progress:
-    """How far the learner in `path` has come.
+def read_progress(path: Path) -> TrainProgress:
+    """Read how far the training of the checkpoint `path` has come.
 
     Raises:
         DamagedCheckpoint: If the file is missing or damaged.
@@ -145,7 +80,7 @@ def read_progress(path: Path) -> Progress:
     return _read(path).progress
 
 
-def read_learner(path: Path, seed: int) -> tuple[dict[str, Tensor], Progress]:
+def read_learner(path: Path, seed: int) -> tuple[dict[str, Tensor], TrainProgress]:
     """Read the tensors of a learner trained with `seed`, and how far it has come.
 
     Raises:
@@ -159,9 +94,9 @@ def read_learner(path: Path, seed: int) -> tuple[dict[str, Tensor], Progress]:
     return content.learner, content.progress
 
 
-def _read(path: Path, team: Team = ALONE) -> _Content:
+def _read(path: Path, group: ProcessGroup = SINGLE_PROCESS) -> _Content:
     """What `save` wrote, on the CPU: only damage fails here, no lack of a device's memory."""
-    packed = team.send(lambda: _packed(path))
+    packed = group.broadcast_bytes(lambda: _packed(path))
     try:
         return _content(parse_tensors(path, packed))
     except ValueError as error:
@@ -204,7 +139,7 @@ def _content(content: object) -> _Content:
             raise ValueError(f"learner: {name} {problem}")
     if not isinstance(content["progress"], dict) or not isinstance(training, str):
         raise ValueError("progress or training: is of another kind")
-    unknown = content["progress"].keys() - vars(Progress()).keys()
+    unknown = content["progress"].keys() - vars(TrainProgress()).keys()
     if unknown:
         raise ValueError(f"progress: unknown key {sorted(map(str, unknown))[0]}")
     progress = checked(_PROGRESS, content["progress"])

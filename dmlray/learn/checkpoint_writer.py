@@ -32,7 +32,7 @@ class CheckpointWriter:
         """Begin to write an epoch to `last`, and without its optimizer to `best` before that.
 
         Args:
-            content: From `checkpoint.pack`; it may change as soon as this returns.
+            content: From `TrainState.state_dict`; it may change as soon as this returns.
         """
         self.flush()
         copy, copied = _copy(content)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from dmlray.errors import DataError
 from dmlray.learn import checkpoint
+from dmlray.learn.state import TrainProgress
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
@@ -27,7 +28,7 @@ def chosen_checkpoint(plan: Experiment, folder: RunFolder) -> Path:
     return folder.last_checkpoint if last else folder.best_checkpoint
 
 
-def check_chosen(plan: Experiment, folder: RunFolder, chosen: checkpoint.Progress) -> None:
+def check_chosen(plan: Experiment, folder: RunFolder, chosen: TrainProgress) -> None:
     """Check that a checkpoint of `chosen_checkpoint` is of the epoch that was scored.
 
     Raises:
@@ -39,7 +40,7 @@ def check_chosen(plan: Experiment, folder: RunFolder, chosen: checkpoint.Progres
         _check_best(plan, folder, chosen)
 
 
-def _check_best(plan: Experiment, folder: RunFolder, best: checkpoint.Progress) -> None:
+def _check_best(plan: Experiment, folder: RunFolder, best: TrainProgress) -> None:
     if not folder.last_checkpoint.exists():
         return  # deleted to save space: nothing needs it any more
     last = checkpoint.read_progress(folder.last_checkpoint)
@@ -50,7 +51,7 @@ def _check_best(plan: Experiment, folder: RunFolder, best: checkpoint.Progress) 
         raise DataError(f"{folder.best_checkpoint}: {problem}; {mend}")
 
 
-def _check_over(plan: Experiment, folder: RunFolder, last: checkpoint.Progress) -> None:
+def _check_over(plan: Experiment, folder: RunFolder, last: TrainProgress) -> None:
     if last.epoch != plan.budget.epochs:
         problem = f"is of epoch {last.epoch}, its plan has {plan.budget.epochs}"
         raise DataError(f"{folder.last_checkpoint}: {problem}; --resume the run to finish it")

@@ -9,14 +9,16 @@ from typing import Any
 
 from dmlray.errors import DataError
 from dmlray.learn import metrics_log
+from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.loop import Epoch
-from dmlray.learn.trainer import Place, Training, fold_task, load_dataset
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
 
 def fold_epochs(
-    plan: Experiment, folder: RunFolder, place: Place, numbers: Sequence[int]
+    plan: Experiment, folder: RunFolder, runtime: Runtime, numbers: Sequence[int]
 ) -> Iterator[list[Epoch]]:
     """Train the folds `numbers`, epoch by epoch in turn; yield their epochs together.
 
@@ -25,7 +27,7 @@ def fold_epochs(
     """
     dataset = load_dataset(plan)
     trainings = [
-        Training(plan, fold_task(plan, dataset, number), folder.fold(number), place)
+        Training(plan, fold_split(plan, dataset, number), folder.fold(number), runtime)
         for number in numbers
     ]
     with ExitStack() as stack:
@@ -39,7 +41,7 @@ def fold_epochs(
             yield list(epochs)
 
 
-def together(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
+def run_in_lockstep(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
     """Mean of every metric over folds; of `metric` also each fold and the standard deviation.
 
     A count that a fold lacks is 0 there.
@@ -68,14 +70,14 @@ class Clock:
         return self._total
 
 
-def lockstep(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
+def lockstep(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Iterator[Epoch]:
     """Every epoch of all folds in this process, written to the trial's own journal."""
     folder.make()
     clock = Clock(metrics_log.read(folder.metrics))
     metrics_log.rewind(folder.metrics, 0)
-    for epochs in fold_epochs(plan, folder, place, range(plan.protocol.fold_count)):
+    for epochs in fold_epochs(plan, folder, runtime, range(plan.protocol.fold_count)):
         number = epochs[0].number
-        means = together([epoch.metrics for epoch in epochs], plan.protocol.metric)
+        means = run_in_lockstep([epoch.metrics for epoch in epochs], plan.protocol.metric)
         metrics = {**means, "seconds": clock.at(number)}
         metrics_log.append(folder.metrics, {"epoch": number, **metrics})
         yield Epoch(number, metrics)

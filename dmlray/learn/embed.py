@@ -5,15 +5,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dmlray.data.batches.loader import EVALUATION_BATCH, Feed
-from dmlray.learn.process_group import ALONE, Team
+from dmlray.data.batches.loader import EVALUATION_BATCH, BatchLoader
+from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 def embed(
     module: nn.Module,
     function: Callable[[Tensor], Tensor],
-    feed: Feed,
-    team: Team = ALONE,
+    loader: BatchLoader,
+    group: ProcessGroup = SINGLE_PROCESS,
     fixed_shape: bool = False,
 ) -> Tensor:
     """Apply `function` to all images of `feed`, in order, with `module` in eval mode: (N, D).
@@ -27,9 +27,9 @@ def embed(
         with torch.inference_mode():
             own = [
                 function(_filled(images) if fixed_shape else images)[: len(images)]
-                for images, _ in feed.evaluation()
+                for images, _ in loader.evaluation()
             ]
-            return team.gather(torch.cat(own))[: feed.count]
+            return group.gather(torch.cat(own))[: loader.count]
     finally:
         module.train(training)
 

@@ -14,8 +14,8 @@ from dmlray.data.dataset import FINGERPRINT_FORMAT, Dataset
 from dmlray.errors import DataError
 from dmlray.file_reading import read_json
 from dmlray.learn.device import driver
-from dmlray.learn.precision import Arithmetic, float32_products
-from dmlray.learn.trainer import Place
+from dmlray.learn.precision import Precision, float32_products
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ def record_environment(
     folder: RunFolder,
     seed: int,
     dataset: Dataset,
-    place: Place | None = None,
-    computing: Arithmetic | None = None,
+    runtime: Runtime | None = None,
+    computing: Precision | None = None,
 ) -> None:
     """Write versions, commit, seed, the data's fingerprint and, where a learner trains, its device.
 
@@ -66,8 +66,8 @@ def record_environment(
         "dataset_fingerprint": dataset.fingerprint,
         "fingerprint_format": FINGERPRINT_FORMAT,
     }
-    if place:
-        now["device"] = _device_name(place.device)
+    if runtime:
+        now["device"] = _device_name(runtime.device)
         now["cpu_threads"] = torch.get_num_threads()
     if computing:
         now |= _computing(computing)
@@ -119,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _computing(how: Arithmetic) -> dict[str, Any]:
+def _computing(how: Precision) -> dict[str, Any]:
     """In what precision, and on a GPU by which libraries, numbers are computed."""
     found: dict[str, Any] = {"training_precision": how.training}
     found["evaluation_precision"] = how.evaluation

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dmlray.learn.process_group import Team
+from dmlray.learn.process_group import ProcessGroup
 
 BUCKET = 25 << 20  # bytes of one message, as torch's DistributedDataParallel has it
 Parameters = list[nn.Parameter]
@@ -22,13 +22,13 @@ class GradientAverage:
     all of them send the same buckets in the same order.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], team: Team) -> None:
-        self._team = team
+    def __init__(self, parameters: Iterable[nn.Parameter], group: ProcessGroup) -> None:
+        self._team = group
         self._parameters = list(parameters)[::-1]
         self._hooks = [
             parameter.register_post_accumulate_grad_hook(self._arrived)
             for parameter in self._parameters
-            if parameter.requires_grad and team.size > 1
+            if parameter.requires_grad and group.size > 1
         ]
         self._expect([p for p in self._parameters if p.requires_grad])
 

@@ -7,17 +7,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from dmlray.data.batches.loader import Feed
+from dmlray.data.batches.loader import BatchLoader
 from dmlray.data.batches.samplers import per_class, shuffled
 from dmlray.learn.embed import embed
-from dmlray.learn.optimizer import build, set_lr
-from dmlray.learn.process_group import ALONE, Team
+from dmlray.learn.optimizer import build_optimizer, set_lr
+from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
 from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 
 
 def warm_up_heads(
-    learner: Learner, feed: Feed, labels: np.ndarray, plan: Experiment, team: Team = ALONE
+    learner: Learner,
+    loader: BatchLoader,
+    labels: np.ndarray,
+    plan: Experiment,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
     """Train everything but the trunk on its features for `budget.head_warmup_steps` steps.
 
@@ -29,17 +33,16 @@ def warm_up_heads(
     steps = plan.budget.head_warmup_steps
     trunk = learner.trunk
     features = embed(
-        learner, trunk, feed, team, plan.budget.compile
+        learner, trunk, loader, group, plan.budget.compile
     ).clone()  # leave inference mode
     targets = torch.as_tensor(labels, device=features.device)
     learner.trunk = nn.Identity()
     try:
-        if hasattr(learner, "initialise_head"):
-            getattr(learner, "initialise_head")(features)  # noqa: B009  # an optional hook
+        learner.initialise_head(features)
         learner.train()
         heads = [group for group in learner.groups() if group.name != "trunk"]
         settings = plan.optimizer.model_copy(update={"lr": plan.budget.head_warmup_lr})
-        optimizer = build(settings, heads)
+        optimizer = build_optimizer(settings, heads)
         for step, rows in enumerate(_batches(plan, labels, steps)):
             index = torch.as_tensor(rows, device=features.device)
             set_lr(optimizer, 1.0 - step / steps)

@@ -6,32 +6,31 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.amp import GradScaler
-from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from dmlray.data.batches.loader import Pair
 from dmlray.learn.divergence import StepNorms, check_epoch, check_weights
 from dmlray.learn.gradient_average import GradientAverage
 from dmlray.learn.optimizer import lr_factor, set_lr
-from dmlray.learn.process_group import ALONE, SharedBatch, Team
-from dmlray.learn.step import Update, call, step
+from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup, SharedBatch
+from dmlray.learn.state import TrainState
+from dmlray.learn.step import Update, step
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave: `number` counts from 1; metrics are means over steps, or scores."""
+    """Result of an epoch: `number` counts from 1; metrics are means over steps, or scores."""
 
     number: int
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-Report = Callable[[Epoch], None]  # is told each epoch, once it stands in the journal
+Report = Callable[[Epoch], None]  # called with each epoch, once it is in the metrics log
 
 
 class Batches(Protocol):
-    """What is learned from: a feed, or a few batches of one."""
+    """Source of training batches: a `BatchLoader`, or a few batches of one."""
 
     @property
     def batches_per_epoch(self) -> int: ...
@@ -43,34 +42,32 @@ class Batches(Protocol):
 
 
 def fit(
-    learner: Learner,
-    feed: Batches,
-    optimizer: TorchOptimizer,
+    state: TrainState[Learner],
+    loader: Batches,
     plan: Experiment,
-    done: int = 0,
-    team: Team = ALONE,
-    scaler: GradScaler | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Epoch]:
-    """Minimise the sum of the loss terms for the epochs after `done`.
+    """Minimise the sum of the loss terms for the epochs that `state` lacks; yield after each.
 
     Each epoch draws from its own seed, so that a resumed run repeats what it would have been.
-    `scaler` is that of float16, see `precision.Arithmetic`.
 
     Raises:
-        RunError: If a loss, a gradient or a weight is not finite; says what that comes from.
+        RunError: If a loss, a gradient or a weight is not finite; names the cause.
     """
-    check_weights(learner, plan, done + 1)
-    epochs, per_epoch = plan.budget.epochs, feed.batches_per_epoch
-    shared = SharedBatch(team, feed.images_per_batch)
-    with GradientAverage(learner.parameters(), team) as average:
-        for epoch in range(done, epochs):
+    learner, optimizer = state.learner, state.optimizer
+    assert optimizer is not None
+    check_weights(learner, plan, state.progress.epoch + 1)
+    epochs, per_epoch = plan.budget.epochs, loader.batches_per_epoch
+    shared = SharedBatch(group, loader.images_per_batch)
+    with GradientAverage(learner.parameters(), group) as average:
+        for epoch in range(state.progress.epoch, epochs):
             torch.manual_seed(plan.seed * 1_000_003 + epoch)
             learner.train()
-            call(learner, "start_epoch", epoch)
+            learner.start_epoch(epoch)
             sums: dict[str, Tensor] = {}
             norms = StepNorms()
-            update = Update(epoch < plan.budget.warmup_epochs, scaler, average)
-            for number, (images, labels) in enumerate(feed.epoch(epoch)):
+            update = Update(epoch < plan.budget.warmup_epochs, state.scaler, average)
+            for number, (images, labels) in enumerate(loader.epoch(epoch)):
                 set_lr(
                     optimizer,
                     lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
@@ -79,6 +76,7 @@ def fit(
                 for name, term in terms.items():
                     sums[name] = sums.get(name, torch.zeros_like(term)) + term
             check_epoch(norms, learner, epoch + 1)
+            state.progress.epoch = epoch + 1
             yield Epoch(epoch + 1, _means(sums, per_epoch))
 
 

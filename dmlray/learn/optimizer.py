@@ -8,11 +8,11 @@ import torch
 from torch.optim import SGD, Adam, AdamW, RMSprop
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
-from dmlray.methods import Group
-from dmlray.plans.experiment import Optimizer
+from dmlray.methods import ParameterGroup
+from dmlray.plans.experiment import OptimizerConfig
 
 
-def build(plan: Optimizer, groups: Sequence[Group]) -> TorchOptimizer:
+def build_optimizer(plan: OptimizerConfig, groups: Sequence[ParameterGroup]) -> TorchOptimizer:
     """One optimizer over all groups; each group keeps its name and base learning rate.
 
     On a GPU all parameters move in one kernel, instead of several kernels for each.
@@ -40,11 +40,11 @@ def build(plan: Optimizer, groups: Sequence[Group]) -> TorchOptimizer:
             return RMSprop(settings, momentum=plan.momentum, foreach=fused)
 
 
-def _on_gpu(groups: Sequence[Group]) -> bool:
+def _on_gpu(groups: Sequence[ParameterGroup]) -> bool:
     return all(p.device.type == "cuda" for group in groups for p in group.parameters)
 
 
-def lr_factor(plan: Optimizer, step: int, steps_per_epoch: int, epochs: int) -> float:
+def lr_factor(plan: OptimizerConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
     """Factor on every learning rate at the 0-based `step` of a run, unitless.
 
     A pure function, so that a resumed run needs no scheduler's state.
@@ -72,7 +72,7 @@ def set_lr(optimizer: TorchOptimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
-def rest_trunk(optimizer: TorchOptimizer) -> None:
+def freeze_trunk(optimizer: TorchOptimizer) -> None:
     """Drop the trunk's gradients, so that this step moves only heads and proxies."""
     for group in optimizer.param_groups:
         if group["name"] == "trunk":
@@ -80,7 +80,7 @@ def rest_trunk(optimizer: TorchOptimizer) -> None:
                 parameter.grad = None
 
 
-def clip(optimizer: TorchOptimizer, plan: Optimizer) -> None:
+def clip(optimizer: TorchOptimizer, plan: OptimizerConfig) -> None:
     """Clip gradients by value, then by the norm of each group, where the plan says so."""
     for group in optimizer.param_groups:
         moving = [parameter for parameter in group["params"] if parameter.grad is not None]

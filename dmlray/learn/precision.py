@@ -12,14 +12,14 @@ from typing import Any, Literal
 import torch
 from torch.amp import GradScaler
 
-from dmlray.plans.experiment import Budget
+from dmlray.plans.experiment import BudgetConfig
 
 Products = Literal["ieee", "tf32"]
 _HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class Precision:
     """How one device computes for one plan.
 
     `training` is float32, tf32, bfloat16 or float16, the last two by autocast. What stays in
@@ -76,19 +76,19 @@ class Arithmetic:
             _switch(*before)
 
 
-def arithmetic(budget: Budget, device: torch.device) -> Arithmetic:
+def precision_of(budget: BudgetConfig, device: torch.device) -> Precision:
     """How `device` computes what `budget` asks for."""
     return _arithmetic(budget.precision, budget.cudnn_benchmark, device)
 
 
 @lru_cache
-def _arithmetic(asked: str, benchmark: bool, device: torch.device) -> Arithmetic:
+def _arithmetic(asked: str, benchmark: bool, device: torch.device) -> Precision:
     gpu = device.type == "cuda"
     if asked == "auto":
         asked = "bfloat16" if gpu and _has_bfloat16() else "tf32"
     if asked == "tf32" and not gpu:  # CPUs have none
         asked = "float32"
-    return Arithmetic(asked, device.type, benchmark and gpu)
+    return Precision(asked, device.type, benchmark and gpu)
 
 
 def _has_bfloat16() -> bool:

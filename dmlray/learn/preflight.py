@@ -15,7 +15,7 @@ from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError
 from dmlray.learn import batch_checks
-from dmlray.learn.trainer import load_dataset, split, with_folds
+from dmlray.learn.class_split import fold_subsets, load_dataset, with_folds
 from dmlray.plans.experiment import Experiment
 
 _logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _checked_folds(
     protocol = plan.protocol
     used = range(protocol.fold_count) if in_folds else [protocol.fold]
     folds.check(dataset, protocol.split, protocol.fold_count, protocol.split_seed, used)
-    pairs = split(plan, dataset)
+    pairs = fold_subsets(plan, dataset)
     return [pairs[number] for number in used]
 
 

@@ -12,12 +12,15 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.optim.optimizer import Optimizer
 
-from dmlray.data.batches.loader import AHEAD, Feed, Pair
+from dmlray.data.batches.loader import AHEAD, BatchLoader, Pair
 from dmlray.data.folds import Subset
+from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.loop import fit
-from dmlray.learn.optimizer import build
-from dmlray.learn.run import task
-from dmlray.learn.trainer import Place, Training, fold_task, load_dataset
+from dmlray.learn.optimizer import build_optimizer
+from dmlray.learn.run import class_split
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.state import TrainState
+from dmlray.learn.trainer import Training
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
@@ -44,31 +47,32 @@ class Probe:
     held: int
 
 
-def probe(plan: Experiment, place: Place, folds: bool) -> Probe:
+def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
     """Measure the training of `plan` (`folds`: of its first fold) alone on `place`.
 
     Raises:
         DmlrayError: What a real training would meet in its first steps.
     """
-    started = _now(place)
+    started = _now(runtime)
     dataset = load_dataset(plan)
-    what = fold_task(plan, dataset, 0) if folds else task(plan, dataset)
+    what = fold_split(plan, dataset, 0) if folds else class_split(plan, dataset)
     with TemporaryDirectory() as nowhere:
-        training = Training(plan, what, RunFolder(Path(nowhere)), place)
-    optimizer = build(plan.optimizer, training.learner.groups())
-    begun = _now(place)
-    feed = training.train_feed()
-    few = _Few(feed, place)
-    next(fit(training.learner, few, optimizer, plan, scaler=training.arithmetic.scaler()))
+        training = Training(plan, what, RunFolder(Path(nowhere)), runtime)
+    optimizer = build_optimizer(plan.optimizer, training.learner.groups())
+    begun = _now(runtime)
+    loader = training.train_batches()
+    few = _Few(loader, runtime)
+    state = TrainState(training.learner, optimizer, scaler=training.precision.scaler())
+    next(fit(state, few, plan))
     return Probe(
         start=begun - started,
         step=few.seconds(),
-        steps=feed.batches_per_epoch,
+        steps=loader.batches_per_epoch,
         image=_seconds_per_image(training, what.validation or what.train),
         train_images=len(what.train),
         scored_images=len(what.validation or ()),
         memory=_peak_memory(),
-        gpu_memory=torch.cuda.max_memory_reserved() if place.device.type == "cuda" else 0,
+        gpu_memory=torch.cuda.max_memory_reserved() if runtime.device.type == "cuda" else 0,
         held=_held(training.learner, optimizer),
     )
 
@@ -76,19 +80,19 @@ def probe(plan: Experiment, place: Place, folds: bool) -> Probe:
 class _Few:
     """The first batches of a feed, and when each was asked for."""
 
-    def __init__(self, feed: Feed, place: Place) -> None:
-        self._feed, self._place = feed, place
+    def __init__(self, loader: BatchLoader, runtime: Runtime) -> None:
+        self._loader, self._runtime = loader, runtime
         # Batches cut ahead come for nothing at first, so wait until that stock is used up.
-        wanted = max(_STEPS, 2 * AHEAD * place.threads)
-        self.batches_per_epoch = min(wanted, feed.batches_per_epoch)
-        self.images_per_batch = feed.images_per_batch
+        wanted = max(_STEPS, 2 * AHEAD * runtime.threads)
+        self.batches_per_epoch = min(wanted, loader.batches_per_epoch)
+        self.images_per_batch = loader.images_per_batch
         self._times: list[float] = []
 
     def epoch(self, number: int) -> Iterator[Pair]:
-        for batch in islice(self._feed.epoch(number), self.batches_per_epoch):
-            self._times.append(_now(self._place))
+        for batch in islice(self._loader.epoch(number), self.batches_per_epoch):
+            self._times.append(_now(self._runtime))
             yield batch
-        self._times.append(_now(self._place))
+        self._times.append(_now(self._runtime))
 
     def seconds(self) -> float:
         """Of one step, in the mean over the second half, when everything is warm."""
@@ -99,14 +103,14 @@ class _Few:
 def _seconds_per_image(training: Training, subset: Subset) -> float:
     part = Subset(subset.rows[:_IMAGES], subset.labels[:_IMAGES], subset.classes)
     training.score(part)  # the first time is slower
-    started = _now(training.place)
+    started = _now(training.runtime)
     training.score(part)
-    return (_now(training.place) - started) / len(part)
+    return (_now(training.runtime) - started) / len(part)
 
 
-def _now(place: Place) -> float:
-    if place.device.type == "cuda":
-        torch.cuda.synchronize(place.device)
+def _now(runtime: Runtime) -> float:
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize(runtime.device)
     return time.perf_counter()
 
 

@@ -19,18 +19,18 @@ _USERS = (ConfigError, DataError)  # errors that end a command with status 2
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process's place in the default process group."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this worker writes what all of them know."""
         return self.rank == 0
 
-    def own(self, total: int) -> slice:
+    def local_slice(self, total: int) -> slice:
         """Which of the `total` rows of a batch are this worker's."""
         return share(total, self.rank, self.size)
 
@@ -70,7 +70,7 @@ class Team:
             for part, length in zip(parts, lengths, strict=True)
         ]
 
-    def decide(self, question: Callable[[], T]) -> T:
+    def ask_main(self, question: Callable[[], T]) -> T:
         """Ask `question` on the first worker alone; return its answer, of JSON, on all workers.
 
         Whatever depends on the run folder is asked so: on a shared disk another worker may not
@@ -81,10 +81,10 @@ class Team:
         """
         if self.size == 1:
             return question()
-        answer: T = json.loads(self.send(lambda: json.dumps(question()).encode()))
+        answer: T = json.loads(self.broadcast_bytes(lambda: json.dumps(question()).encode()))
         return answer
 
-    def send(self, read: Callable[[], bytes]) -> bytes:
+    def broadcast_bytes(self, read: Callable[[], bytes]) -> bytes:
         """Give every worker the bytes that `read` returns on the first one.
 
         Raises:
@@ -93,17 +93,17 @@ class Team:
         if self.size == 1:
             return read()
         content, error = b"", None
-        if self.leads:
+        if self.is_main:
             try:
                 content = read()
-            except DmlrayError as met:
-                content, error = str(met).encode(), met
+            except DmlrayError as caught:
+                content, error = str(caught).encode(), caught
         kind = _PLAIN if error is None else _WRONG if isinstance(error, _USERS) else _FAILED
         head = torch.tensor([len(content), kind])
         dist.broadcast(head, src=0)
         length, kind = head.tolist()
         packed = torch.frombuffer(bytearray(content or b"-"), dtype=torch.uint8)
-        packed = packed if self.leads else torch.empty(max(1, length), dtype=torch.uint8)
+        packed = packed if self.is_main else torch.empty(max(1, length), dtype=torch.uint8)
         dist.broadcast(packed, src=0)
         content = packed.numpy().tobytes()[:length]
         if kind != _PLAIN:
@@ -111,7 +111,7 @@ class Team:
         return content
 
     @torch.no_grad()
-    def agree(self, model: nn.Module) -> None:
+    def broadcast(self, model: nn.Module) -> None:
         """Give every worker the first one's parameters and buffers."""
         if self.size > 1:
             for tensor in model.state_dict().values():
@@ -121,17 +121,17 @@ class Team:
 class SharedBatch(NamedTuple):
     """A batch of `total` images, of which each worker of a team has its share."""
 
-    team: Team
+    group: ProcessGroup
     total: int | None
 
     @property
-    def own(self) -> slice:
+    def local_slice(self) -> slice:
         """Which rows of the batch are this worker's."""
-        return slice(None) if self.total is None else self.team.own(self.total)
+        return slice(None) if self.total is None else self.group.local_slice(self.total)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Gather the rows (n, ...) of each worker, one for each of its images: (total, ...)."""
-        return self.team.gather(rows, self.total)
+        return self.group.gather(rows, self.total)
 
 
 def _length(rows: slice) -> int:
@@ -144,5 +144,5 @@ def _padded(rows: Tensor, length: int) -> Tensor:
     return torch.cat([rows, rows.new_zeros(length - len(rows), *rows.shape[1:])])
 
 
-ALONE = Team()
-ALL_IMAGES = SharedBatch(ALONE, None)
+SINGLE_PROCESS = ProcessGroup()
+ALL_IMAGES = SharedBatch(SINGLE_PROCESS, None)

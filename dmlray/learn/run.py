@@ -18,47 +18,44 @@ from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
 from dmlray.learn.chosen_epoch import check_chosen, chosen_checkpoint
+from dmlray.learn.class_split import ClassSplit, fold_split, full_split, load_dataset, with_folds
 from dmlray.learn.embedding_files import write_embeddings, write_items
 from dmlray.learn.environment import check_images, record_environment
 from dmlray.learn.loop import Report
-from dmlray.learn.process_group import Team
-from dmlray.learn.trainer import (
-    WITHOUT_PAIRS,
-    Place,
-    Task,
-    Training,
-    fold_task,
-    full_task,
-    load_dataset,
-    with_folds,
-)
+from dmlray.learn.process_group import ProcessGroup
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.trainer import WITHOUT_PAIRS, Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import write_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, parse_scores, read_scores, read_zero_shot
 
 
-def job(
-    plan: Experiment, folder: RunFolder, report: Report, place: Place, with_zero_shot: bool = True
+def run_training(
+    plan: Experiment,
+    folder: RunFolder,
+    report: Report,
+    runtime: Runtime,
+    with_zero_shot: bool = True,
 ) -> Scores:
     """Train as `plan` says, telling `report` each epoch, and score the classes never seen.
 
     Goes on from the folder's last checkpoint; a finished folder is only read.
     """
-    team = place.team
-    if finished := team.decide(lambda: _recorded(plan, folder)):
+    group = runtime.group
+    if finished := group.ask_main(lambda: _recorded(plan, folder)):
         return parse_scores(finished)
     dataset = load_dataset(plan)
-    _check_equal_images(dataset, team)
+    _check_equal_images(dataset, group)
     plan = with_folds(plan, dataset)
     keep_best = plan.protocol.selection != "last"
-    training = Training(plan, task(plan, dataset), folder, place, keep_best)
-    if team.size > 1 and place.device.type == "cpu":  # GPUs normalise a batch together
-        check_batchnorm(plan, [training.task.train], training.trunk, team.size)
-    team.decide(lambda: _record(training))
+    training = Training(plan, class_split(plan, dataset), folder, runtime, keep_best)
+    if group.size > 1 and runtime.device.type == "cpu":  # GPUs normalise a batch together
+        check_batchnorm(plan, [training.split.train], training.trunk, group.size)
+    group.ask_main(lambda: _record(training))
     if with_zero_shot and not training.resumed:
         zero_shot = _zero_shot(training)
-        if team.leads:
+        if group.is_main:
             write_json(folder.zero_shot, zero_shot)
     with closing(training.epochs()) as epochs:
         for epoch in epochs:
@@ -91,61 +88,61 @@ def _recorded(plan: Experiment, folder: RunFolder) -> dict[str, Any] | None:
     return None
 
 
-def _check_equal_images(dataset: Dataset, team: Team) -> None:
+def _check_equal_images(dataset: Dataset, group: ProcessGroup) -> None:
     """Refuse workers that find different images, as on a shared disk that is not up to date."""
-    found = team.gather_json(dataset.fingerprint)
+    found = group.gather_json(dataset.fingerprint)
     if len(set(found)) > 1:
         problem = "the nodes of this training find different images there"
         raise DataError(f"{dataset.root}: {problem} (fingerprints {', '.join(sorted(set(found)))})")
 
 
 def _record(training: Training) -> None:
-    plan, folder, dataset = training.plan, training.folder, training.task.dataset
+    plan, folder, dataset = training.plan, training.folder, training.split.dataset
     folder.make()
-    record_environment(folder, plan.seed, dataset, training.place, training.arithmetic)
+    record_environment(folder, plan.seed, dataset, training.runtime, training.precision)
     write_experiment(folder.plan("experiment"), plan)
 
 
-def task(plan: Experiment, dataset: Dataset) -> Task:
+def class_split(plan: Experiment, dataset: Dataset) -> ClassSplit:
     """What the plan's selection rule trains on and chooses by."""
     match plan.protocol.selection:
         case "validation":
-            return fold_task(plan, dataset, plan.protocol.fold)
+            return fold_split(plan, dataset, plan.protocol.fold)
         case "last":
-            return full_task(dataset)
+            return full_split(dataset)
         case "best_on_test":
-            return Task(dataset, folds.train_subset(dataset), test_subset(dataset))
+            return ClassSplit(dataset, folds.train_subset(dataset), test_subset(dataset))
 
 
 def _finish(training: Training) -> Scores:
     """Score the chosen epoch on the test classes; write embeddings and scores, scores last."""
-    plan, folder, team = training.plan, training.folder, training.place.team
+    plan, folder, group = training.plan, training.folder, training.runtime.group
     if plan.protocol.selection != "last":
         _load_chosen(training)
-    progress = metrics_log.count(folder.counting, clustering.COUNTED) if team.leads else None
+    progress = metrics_log.count(folder.progress_log, clustering.COUNTED) if group.is_main else None
     embeddings, metrics = _score(training, progress)
     scores = _scores(training, metrics, embeddings.shape[1])
-    if team.leads:
+    if group.is_main:
         folder.scores.unlink(missing_ok=True)  # where they stand, their embeddings do
-        dataset = training.task.dataset
+        dataset = training.split.dataset
         write_items(folder.items, dataset, test_subset(dataset))
         digest = write_embeddings(folder.embeddings, embeddings)
         scores = replace(scores, embeddings_sha256=digest)
         scores.write(folder.scores)
-        folder.counting.unlink(missing_ok=True)
+        folder.progress_log.unlink(missing_ok=True)
     return scores
 
 
 def evaluate(
-    plan: Experiment, folder: RunFolder, place: Place, progress: Progress | None = None
+    plan: Experiment, folder: RunFolder, runtime: Runtime, progress: Progress | None = None
 ) -> Scores:
     """Score a finished run again, from its checkpoint; `progress` counts what takes long."""
-    training = finished(plan, folder, place)
+    training = load_finished(plan, folder, runtime)
     embeddings, metrics = _score(training, progress)
     return _scores(training, metrics, embeddings.shape[1])
 
 
-def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
+def load_finished(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Training:
     """The learner of a finished run, as it was scored.
 
     Raises:
@@ -155,7 +152,7 @@ def finished(plan: Experiment, folder: RunFolder, place: Place) -> Training:
     dataset = load_dataset(plan)
     check_images(folder, dataset)
     plan = with_folds(plan, dataset)
-    training = Training(plan, task(plan, dataset), folder, place)
+    training = Training(plan, class_split(plan, dataset), folder, runtime)
     _load_chosen(training)
     return training
 
@@ -164,19 +161,19 @@ def _load_chosen(training: Training) -> None:
     """Load the epoch that the selection rule chose, once all epochs are done."""
     plan, folder = training.plan, training.folder
     progress = training.load(chosen_checkpoint(plan, folder))
-    training.place.team.decide(lambda: check_chosen(plan, folder, progress))
+    training.runtime.group.ask_main(lambda: check_chosen(plan, folder, progress))
 
 
 def _score(
     training: Training, progress: Progress | None = None
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Embeddings (N, D) of the test images and all scores that the protocol asks for."""
-    subset = test_subset(training.task.dataset)
+    subset = test_subset(training.split.dataset)
     embeddings, metrics = training.score(subset)
     if training.plan.protocol.nmi:
         labels = torch.as_tensor(subset.labels)
         # On one worker: the others would do the same work again.
-        metrics |= training.place.team.decide(
+        metrics |= training.runtime.group.ask_main(
             lambda: clustering.nmi(embeddings, labels, progress=progress)
         )
     return embeddings, metrics
@@ -184,7 +181,7 @@ def _score(
 
 def _zero_shot(training: Training) -> dict[str, float]:
     """Scores of the trunk's pooled features before any training, on the test classes."""
-    subset = test_subset(training.task.dataset)
+    subset = test_subset(training.split.dataset)
     features = F.normalize(training.embed(training.trunk, subset))
     labels = torch.as_tensor(subset.labels, device=features.device)
     return retrieval_scores(features, labels, training.plan.protocol.depths(len(subset)))
@@ -198,8 +195,8 @@ def _idle(training: Training) -> str | None:
 
 
 def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
-    plan, dataset, folder = training.plan, training.task.dataset, training.folder
-    idle, zero_shot = training.place.team.decide(
+    plan, dataset, folder = training.plan, training.split.dataset, training.folder
+    idle, zero_shot = training.runtime.group.ask_main(
         lambda: (_idle(training), read_zero_shot(folder.zero_shot))
     )
     subset = test_subset(dataset)
@@ -209,7 +206,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         dataset_fingerprint=dataset.fingerprint,
         remarks=[*training.remarks, *filter(None, [idle])],
         split=plan.protocol.classes(),
-        split_fingerprint=folds.fingerprint(dataset, training.task.train),
+        split_fingerprint=folds.fingerprint(dataset, training.split.train),
         test_classes=len(subset.classes),
         test_images=len(subset.rows),
         method=plan.method.name,
@@ -218,7 +215,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         selection=plan.protocol.selection,
         tuned_by=plan.protocol.tuned_by,
         seed=plan.seed,
-        clustering=clustering.name(training.place.device) if plan.protocol.nmi else None,
+        clustering=clustering.name(training.runtime.device) if plan.protocol.nmi else None,
         zero_shot=zero_shot,
-        precision=str(training.arithmetic),
+        precision=str(training.precision),
     )

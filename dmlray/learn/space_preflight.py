@@ -11,7 +11,7 @@ from dmlray.data.folds import Subset, train_subset
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.learn.preflight import preflight
 from dmlray.plans.search import Search
-from dmlray.plans.space_checks import spelt
+from dmlray.plans.space_checks import spelled_like
 
 _MOST = 5  # problems that are listed
 _SHAPELESS = ("optimizer.", "budget.epochs", "budget.warmup", "budget.head_warmup")
@@ -31,7 +31,7 @@ def preflight_space(search: Search, dataset: Dataset) -> None:
     with _quiet():
         for values in _points(search):
             if problem := _problem(search, values, train):
-                problems.append(f"{spelt(values)}: {problem}")
+                problems.append(f"{spelled_like(values)}: {problem}")
     if problems:
         raise ConfigError("space", problems[:_MOST])
 

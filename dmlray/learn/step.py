@@ -9,8 +9,8 @@ from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from dmlray.learn.divergence import StepNorms
 from dmlray.learn.gradient_average import GradientAverage
-from dmlray.learn.optimizer import clip, rest_trunk
-from dmlray.learn.precision import arithmetic
+from dmlray.learn.optimizer import clip, freeze_trunk
+from dmlray.learn.precision import precision_of
 from dmlray.learn.process_group import ALL_IMAGES, SharedBatch
 from dmlray.methods import Batch, Learner, Outputs
 from dmlray.plans.experiment import Experiment
@@ -20,7 +20,7 @@ from dmlray.plans.experiment import Experiment
 class Update:
     """How the gradients of a step become a move of the optimizer."""
 
-    trunk_rests: bool = False
+    freeze_trunk: bool = False
     scaler: GradScaler | None = None  # of float16; it skips steps whose gradients overflow
     average: GradientAverage | None = None  # over the workers that share the batch
 
@@ -44,25 +44,25 @@ def step(
     a number back from the device, so that a GPU always has its next kernels waiting; `norms`
     collects what shows afterwards where a number stopped being finite.
     """
-    outputs = forward(learner, Batch(images, labels, shared.gather, shared.own), plan)
-    everyone = {name: shared.gather(rows) for name, rows in outputs.items()}
-    terms = learner.loss(everyone, shared.gather(labels))
+    outputs = forward(learner, Batch(images, labels, shared.gather, shared.local_slice), plan)
+    gathered = {name: shared.gather(rows) for name, rows in outputs.items()}
+    terms = learner.loss(gathered, shared.gather(labels))
     optimizer.zero_grad()
     loss = torch.stack(list(terms.values())).sum()
     scaler = update.scaler
-    with arithmetic(plan.budget, images.device).train():
+    with precision_of(plan.budget, images.device).train():
         (scaler.scale(loss) if scaler else loss).backward()
     if update.average:
         update.average.finish()
-    if update.trunk_rests:
-        rest_trunk(optimizer)
+    if update.freeze_trunk:
+        freeze_trunk(optimizer)
     if scaler:
         scaler.unscale_(optimizer)
     clip(optimizer, plan.optimizer)
     if norms is not None:
-        norms.add(everyone, loss, learner.parameters(), may_overflow=scaler is not None)
+        norms.add(gathered, loss, learner.parameters(), may_overflow=scaler is not None)
     _move(optimizer, scaler)
-    call(learner, "after_step")
+    learner.after_step()
     return {name: term.detach() for name, term in terms.items()}
 
 
@@ -76,14 +76,8 @@ def _move(optimizer: TorchOptimizer, scaler: GradScaler | None) -> None:
 
 def forward(learner: Learner, batch: Batch, plan: Experiment) -> Outputs:
     """The learner's outputs, computed in the plan's precision and given in float32."""
-    computing = arithmetic(plan.budget, batch.images.device)
+    computing = precision_of(plan.budget, batch.images.device)
     with computing.train(), computing.autocast():
         outputs: Outputs = learner(batch)
     halves = (torch.bfloat16, torch.float16)
     return {n: rows.float() if rows.dtype in halves else rows for n, rows in outputs.items()}
-
-
-def call(learner: Learner, hook: str, *arguments: int) -> None:
-    """A hook, where the method has it."""
-    if hasattr(learner, hook):
-        getattr(learner, hook)(*arguments)

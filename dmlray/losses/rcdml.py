@@ -27,7 +27,7 @@ class Columns(NamedTuple):
     counted: Tensor
 
 
-def correct(
+def corrected_proxies(
     embeddings: Tensor, labels: Tensor, proxies: Tensor, mix: float, absent: Absent = "zero"
 ) -> Columns:
     """Move the proxies (C, D) of the batch's classes towards their embeddings (B, D), labels (B,).
@@ -80,7 +80,9 @@ def pull_and_push(
     return pull.sum() / present, (push.sum() + missing * constant) / classes
 
 
-def proxies_apart(columns: Columns, reduction: Literal["sum", "mean_pairs"] = "sum") -> Tensor:
+def proxy_relationship_loss(
+    columns: Columns, reduction: Literal["sum", "mean_pairs"] = "sum"
+) -> Tensor:
     """PRC: positive cosines between corrected proxies of two classes, over ordered pairs.
 
     Source: code/losses.py, lines 75-79; `mean_pairs` is ours and does not grow with the batch.
@@ -91,7 +93,7 @@ def proxies_apart(columns: Columns, reduction: Literal["sum", "mean_pairs"] = "s
     return total if reduction == "sum" else total / pairs.sum().clamp(min=1)
 
 
-def images_together(
+def sample_relationship_loss(
     embeddings: Tensor, labels: Tensor, reduction: Literal["sum", "mean"] = "sum"
 ) -> Tensor:
     """SRC: exp(-cosine) of the least similar two images, over the classes with two or more.

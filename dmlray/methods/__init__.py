@@ -12,21 +12,21 @@ from typing import Any, Protocol, cast
 
 from torch import nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Space
 from dmlray.errors import ConfigError
-from dmlray.methods._base import Batch, Group, Learner, LibraryLoss, Outputs, Published
+from dmlray.methods._base import Batch, Learner, LibraryLoss, Outputs, ParameterGroup, Published
 from dmlray.methods._embedding import EmbeddingHead, Features
 
 __all__ = [
     "Batch",
     "EmbeddingHead",
     "Features",
-    "Group",
     "Learner",
     "LibraryLoss",
     "Method",
     "Outputs",
+    "ParameterGroup",
     "Published",
     "load",
     "names",
@@ -38,13 +38,15 @@ __all__ = [
 class Method(Protocol):
     """What a file of this folder offers."""
 
-    Config: type[Knobs]
+    Config: type[ConfigModel]
     SPACE: Space
     PUBLISHED: dict[str, Published]
 
-    def Learner(self, config: Knobs, trunk: nn.Module, width: int, classes: int) -> Learner: ...
+    def Learner(
+        self, config: ConfigModel, trunk: nn.Module, width: int, classes: int
+    ) -> Learner: ...
 
-    def embedding_head(self, config: Knobs, size: int) -> EmbeddingHead: ...
+    def embedding_head(self, config: ConfigModel, size: int) -> EmbeddingHead: ...
 
 
 def names() -> list[str]:
@@ -65,7 +67,7 @@ def load(name: str) -> Method:
     return cast(Method, importlib.import_module(f"{__name__}.{name}"))
 
 
-def needs_pairs(config: Knobs) -> bool:
+def needs_pairs(config: ConfigModel) -> bool:
     """Whether a method with these settings learns nothing from a class alone in its batch."""
     return bool(getattr(config, "needs_pairs", False))
 

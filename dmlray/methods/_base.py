@@ -25,10 +25,10 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     gather: Callable[[Tensor], Tensor] = _all_there_is
-    own: slice = slice(None)
+    local_slice: slice = slice(None)
 
 
-class Group(NamedTuple):
+class ParameterGroup(NamedTuple):
     """Parameters that share a learning rate: `factor` times the run's, unitless.
 
     The group named `trunk` rests during warm-up. `weight_decay` None means the run's.
@@ -62,28 +62,42 @@ class LibraryLoss(Protocol):
 
 
 class Learner(nn.Module):
-    """What the loop may rely on; a method's own `Learner` is a plain `nn.Module` of this shape.
+    """Base class of every method's `Learner`: what the training loop calls.
 
-    `forward` gives per-sample tensors (B, ...) and `loss` the named terms whose sum is minimised,
-    so that a run on several devices can gather the samples in between. Images are touched only
-    through `trunk`, which steps aside while heads warm up. `views` crops of each image are given,
-    as images (B, V, 3, H, W) where there is more than one.
-    A `Config` whose loss learns nothing about a class that is alone in its batch has
+    `forward(batch)` returns per-sample tensors (B, ...) and `loss` the named terms whose sum is
+    minimised: a training on several devices gathers the samples in between. Images are read only
+    through `trunk`, which is replaced by an identity while heads warm up on its features.
+    A `Config` whose loss learns nothing from a class with one image in the batch has
     `needs_pairs` true.
-    Optional hooks: `initialise_head(features)`, `start_epoch(epoch)`, `after_step()`, `watch()`.
+
+    Attributes:
+        views: Crops of each training image; with more than one, images are (B, V, 3, H, W).
     """
 
     trunk: nn.Module
-    views: int
+    views: int = 1
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Named scalars over the batch."""
+        """Compute the named terms, scalars, over the outputs of the whole batch; labels (B,)."""
         raise NotImplementedError
 
     def embed(self, images: Tensor) -> Tensor:
-        """Unit vectors (B, D)."""
+        """Map images (B, 3, H, W) to unit vectors (B, D)."""
         raise NotImplementedError
 
-    def groups(self) -> list[Group]:
-        """Every trainable parameter in exactly one group."""
+    def groups(self) -> list[ParameterGroup]:
+        """Return every trainable parameter in exactly one group."""
         raise NotImplementedError
+
+    def initialise_head(self, features: Tensor) -> None:
+        """Hook: start the head from the frozen trunk's features (N, F) of all training images."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Hook: called before each epoch, counted from 0."""
+
+    def after_step(self) -> None:
+        """Hook: called after each step of the optimizer; must not wait for the device."""
+
+    def metrics(self) -> dict[str, float]:
+        """Hook: return numbers to log after each epoch, such as the share of each branch."""
+        return {}

@@ -7,14 +7,14 @@ from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Choice, Float, Int, Space, Value
 from dmlray.losses.margin import Count
 from dmlray.methods._base import Published
 from dmlray.methods._triplets import Sharing
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     mode: Literal["plain", "paper", "diva"] = Field(

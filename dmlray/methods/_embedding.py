@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.errors import ConfigError
 from dmlray.losses.cosine import unit_rows
 from dmlray.methods._compositor import Composition, Compositor, join
@@ -21,7 +21,7 @@ Size = Annotated[int, Field(ge=1, le=65_536)]
 Mode = Literal["plain", "paper", "diva"]
 
 
-class Features(Knobs):
+class Features(ConfigModel):
     """The pooled features themselves."""
 
     kind: Literal["features"] = "features"
@@ -33,7 +33,7 @@ class Features(Knobs):
         return _Features()
 
 
-class Linear(Knobs):
+class Linear(ConfigModel):
     """One linear layer."""
 
     kind: Literal["linear"] = "linear"
@@ -46,7 +46,7 @@ class Linear(Knobs):
         return _Linear(width, self.dim)
 
 
-class Relation(Knobs):
+class Relation(ConfigModel):
     """DRML's related branches."""
 
     kind: Literal["relation"] = "relation"
@@ -71,7 +71,7 @@ class Relation(Knobs):
         return _Relation(self, width)
 
 
-class Composites(Knobs):
+class Composites(ConfigModel):
     """DCML's sub-embeddings and composites; `discriminative_weight` is of DiVA's first head."""
 
     kind: Literal["composites"] = "composites"

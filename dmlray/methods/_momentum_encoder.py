@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Queue(nn.Module):
+class FeatureQueue(nn.Module):
     """The last Q keys (Q, D), oldest first out; `filled` (Q,) says which places hold one."""
 
     keys: Tensor
@@ -33,7 +33,7 @@ class Queue(nn.Module):
         self.next.add_(len(keys)).remainder_(len(self.keys))
 
 
-class SlowCopy(nn.Module):
+class MomentumEncoder(nn.Module):
     """A copy of `model` that never trains and follows its parameters step by step."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -41,7 +41,7 @@ class SlowCopy(nn.Module):
         self.model = deepcopy(model).requires_grad_(False)
         self.train(False)
 
-    def train(self, mode: bool = True) -> "SlowCopy":
+    def train(self, mode: bool = True) -> "MomentumEncoder":
         """Stay in eval mode, as the authors' key network does."""
         return super().train(False)
 
@@ -49,7 +49,7 @@ class SlowCopy(nn.Module):
         return self.model(inputs)
 
     @torch.no_grad()
-    def follow(self, model: nn.Module, share: float) -> None:
+    def update(self, model: nn.Module, share: float) -> None:
         """Mix `share` of the model's parameters into the copy's; 1 copies them."""
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
         for slow, fast in pairs:

@@ -4,6 +4,8 @@ Source: Zheng et al., CVPR 2021, code wzzheng/DCML at 01a7220; Milbich et al., E
 2004.13458 (DiVA). B batch, C classes, K sub-embeddings, M composites, D width of each.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -12,12 +14,13 @@ from dmlray.losses.cosine import unit_rows
 from dmlray.losses.fast_moco import fast_moco
 from dmlray.losses.self_reinforced import self_reinforced
 from dmlray.losses.separation import Separation
-from dmlray.methods._base import Batch, Group, Outputs
+from dmlray.methods import _base
+from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._compositor import Compositor, join
 from dmlray.methods._dcml_settings import PUBLISHED, SPACE, Config
 from dmlray.methods._embedding import Composites, composed
 from dmlray.methods._head import trainable
-from dmlray.methods._momentum_encoder import Queue, SlowCopy
+from dmlray.methods._momentum_encoder import FeatureQueue, MomentumEncoder
 from dmlray.methods._triplets import (
     Triplets,
     by_distance,
@@ -32,14 +35,12 @@ _HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 _ONE_VIEW = "diva needs two views of each image and got one. Allowed here: plain, paper"
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, sub-embeddings, compositors, and a boundary per class for each margin loss.
 
     `mode: paper` is a reconstruction: the released code has no loss on the ensemble of
     sub-embeddings, and the weights between the losses are not known.
     """
-
-    views = 1  # of each image that the loop must give
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
         super().__init__()
@@ -48,15 +49,16 @@ class Learner(nn.Module):
         self.compositor = Compositor(width, config.dim, config.sub_embeddings, config.composites)
         tasks = {"plain": 1, "paper": 1 + config.composites, "diva": 3}[config.mode]
         self.boundaries = nn.Parameter(torch.full((tasks, classes), config.beta))
+        self.draw_triplets = partial(_draw_triplets, config)
         self._logits: Tensor | None = None
         if config.mode == "diva":
             self._add_diva(config.composites // 4 * config.dim)
 
     def _add_diva(self, dim: int) -> None:
         self.views = 2
-        self.slow_trunk = SlowCopy(self.trunk)
-        self.slow_compositor = SlowCopy(self.compositor)
-        self.queue = Queue(self.config.queue_size, dim)
+        self.slow_trunk = MomentumEncoder(self.trunk)
+        self.slow_compositor = MomentumEncoder(self.compositor)
+        self.queue = FeatureQueue(self.config.queue_size, dim)
         self.separations = nn.ModuleList(Separation(dim) for _ in _HEADS[1:])
         self._keys: Tensor | None = None
 
@@ -89,45 +91,39 @@ class Learner(nn.Module):
         composition = self.compositor(self.trunk(images))
         return composed(composition, self.config.mode, self.config.discriminative_weight)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         groups = [
-            Group("trunk", trainable(self.trunk)),
-            Group("head", trainable(self.compositor), self.config.head_lr_factor),
-            Group("boundaries", [self.boundaries], self.config.beta_lr_factor, 0.0),
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.compositor), self.config.head_lr_factor),
+            ParameterGroup("boundaries", [self.boundaries], self.config.beta_lr_factor, 0.0),
         ]
         if self.config.mode == "diva":
             regressors = trainable(self.separations)
-            groups.append(Group("regressors", regressors, self.config.regressor_lr_factor, 0.0))
+            groups.append(
+                ParameterGroup("regressors", regressors, self.config.regressor_lr_factor, 0.0)
+            )
         return groups
 
     def start_epoch(self, epoch: int) -> None:
         """Begin with a copy of the model that has warmed up its heads."""
         if epoch == 0:
-            self._follow(1.0)
+            self._update_key(1.0)
 
     def after_step(self) -> None:
         """Let the slow copy follow, and queue the keys that the step compared with."""
-        self._follow(self.config.key_share)
+        self._update_key(self.config.key_share)
         if self.config.mode == "diva" and self._keys is not None:
             self.queue.push(self._keys)
 
-    def watch(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The share of all choices in the last step that fell on one sub-embedding."""
         if self._logits is None:
             return {}
         chosen = self._logits.argmax(2).flatten()
         return {"largest_choice": chosen.bincount().max().item() / len(chosen)}
 
-    def draw(self, head: str, units: Tensor, labels: Tensor) -> Triplets:
-        """The triplets that the margin loss of `head` compares."""
-        if head == "intra":
-            return intra_class(labels)
-        if head == "shared":
-            return class_shared(units, labels, self.config.sharing, self.config.lower_cutoff)
-        return by_distance(units, labels, self.config.lower_cutoff)
-
     def _margin(self, task: int, head: str, units: Tensor, labels: Tensor) -> Tensor:
-        triplets = self.draw(head, units.detach(), labels)
+        triplets = self.draw_triplets(head, units.detach(), labels)
         boundaries = self.boundaries[task, labels[triplets.anchors]]
         return margin_cost(units, triplets, boundaries, self.config.margin, self.config.count)
 
@@ -181,10 +177,19 @@ class Learner(nn.Module):
         features = images if images.dim() == 2 else self.slow_trunk(images)
         return self._heads(self.slow_compositor(features).composites)["selfsimilarity"]
 
-    def _follow(self, share: float) -> None:
+    def _update_key(self, share: float) -> None:
         if self.config.mode == "diva":
-            self.slow_trunk.follow(self.trunk, share)
-            self.slow_compositor.follow(self.compositor, share)
+            self.slow_trunk.update(self.trunk, share)
+            self.slow_compositor.update(self.compositor, share)
+
+
+def _draw_triplets(config: Config, head: str, units: Tensor, labels: Tensor) -> Triplets:
+    """Draw the triplets that the margin loss of `head` compares."""
+    if head == "intra":
+        return intra_class(labels)
+    if head == "shared":
+        return class_shared(units, labels, config.sharing, config.lower_cutoff)
+    return by_distance(units, labels, config.lower_cutoff)
 
 
 def embedding_head(config: Config, size: int) -> Composites:

@@ -14,11 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dmlray.config_model import Knobs
-from dmlray.data.meta_classes import deal
+from dmlray.config_model import ConfigModel
+from dmlray.data.meta_classes import assign_meta_classes
 from dmlray.distributions import Choice, Float, Int, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
-from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods import _base
+from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._embedding import Features, Linear
 from dmlray.methods._head import trainable
 
@@ -27,7 +28,7 @@ Recipe = Literal["leftthomas", "authors2020", "authors2018"]
 _logger = logging.getLogger(__name__)
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     meta_classes: int = Field(
@@ -166,7 +167,7 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, linear classifier over meta classes, and the draw that says which class is where."""
 
     meta_class_of: Tensor
@@ -180,7 +181,7 @@ class Learner(nn.Module):
                 "method.meta_classes: %d is more than the %d classes; taking %d",
                 config.meta_classes, classes, meta_classes,
             )  # fmt: skip
-        drawn = deal(classes, meta_classes, random.Random(config.draw_seed))
+        drawn = assign_meta_classes(classes, meta_classes, random.Random(config.draw_seed))
         self.register_buffer("meta_class_of", torch.tensor(drawn))  # (C,)
         self.trunk = trunk
         self.head = nn.Linear(width, meta_classes)
@@ -200,8 +201,11 @@ class Learner(nn.Module):
         chosen = self.head(features) if self.config.embedding == "logits" else features
         return unit_rows(chosen)  # (B, D) or (B, F)
 
-    def groups(self) -> list[Group]:
-        return [Group("trunk", trainable(self.trunk)), Group("head", trainable(self.head))]
+    def groups(self) -> list[ParameterGroup]:
+        return [
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.head)),
+        ]
 
 
 def embedding_head(config: Config, size: int) -> Linear | Features:

@@ -11,12 +11,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Choice, Float, Space
 from dmlray.errors import ConfigError
 from dmlray.losses.cosine import pairwise_cosines, unit_rows
 from dmlray.losses.proxy_anchor import proxy_anchor
-from dmlray.methods._base import Batch, Group, Outputs
+from dmlray.methods import _base
+from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._drml_published import PUBLISHED
 from dmlray.methods._embedding import Relation
 from dmlray.methods._head import trainable
@@ -25,7 +26,7 @@ from dmlray.methods._relation import BranchInput, EdgeNorm, Recon, Related, Rela
 __all__ = ["PUBLISHED", "SPACE", "Config", "Learner"]
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     dim: int = Field(512, ge=1, le=8192, description="embedding size of all branches together")
@@ -88,7 +89,7 @@ SPACE: Space = {
 }
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, relation head, a proxy per class for each branch and one for all together."""
 
     chosen: Tensor
@@ -130,12 +131,12 @@ class Learner(nn.Module):
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         config, errors = self.config, outputs["errors"]
         branches = torch.arange(config.branches, device=errors.device)
-        mine = errors.argmin(1)[:, None] == branches  # (B, K)
-        self.chosen += mine.sum(0)
+        selected = errors.argmin(1)[:, None] == branches  # (B, K)
+        self.chosen += selected.sum(0)
         final = self._anchor(outputs["embeddings"], self.final_proxies, labels)
         return {
             **{
-                f"branch_{k}": self._anchor(nodes, self.branch_proxies[k], labels, mine[:, k])
+                f"branch_{k}": self._anchor(nodes, self.branch_proxies[k], labels, selected[:, k])
                 for k, nodes in enumerate(outputs["nodes"].unbind(1))
             },
             "final": config.final_weight * final,
@@ -143,28 +144,28 @@ class Learner(nn.Module):
         }
 
     def _anchor(
-        self, embeddings: Tensor, proxies: Tensor, labels: Tensor, mine: Tensor | None = None
+        self, embeddings: Tensor, proxies: Tensor, labels: Tensor, selected: Tensor | None = None
     ) -> Tensor:
-        """Proxy-Anchor over all images, or over those that are `mine` (B,): a scalar, in nats."""
+        """Proxy-Anchor over all images, or over those `selected` (B,): a scalar, in nats."""
         cosines = pairwise_cosines(embeddings, proxies)
-        if mine is not None:  # no class of its own and infinitely far: as if it were not there
-            cosines = cosines.masked_fill(~mine[:, None], -torch.inf)
-            labels = labels.masked_fill(~mine, -1)
+        if selected is not None:  # no class of its own and infinitely far: as if it were not there
+            cosines = cosines.masked_fill(~selected[:, None], -torch.inf)
+            labels = labels.masked_fill(~selected, -1)
         return proxy_anchor(cosines, labels, self.config.margin, self.config.alpha)
 
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.head.embed(self.trunk(images)))  # (B, D)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         proxy_lr_factor = self.config.proxy_lr_factor
         return [
-            Group("trunk", trainable(self.trunk)),
-            Group("head", trainable(self.head), self.config.head_lr_factor),
-            Group("branch_proxies", [self.branch_proxies], proxy_lr_factor),
-            Group("final_proxies", [self.final_proxies], proxy_lr_factor),
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
+            ParameterGroup("branch_proxies", [self.branch_proxies], proxy_lr_factor),
+            ParameterGroup("final_proxies", [self.final_proxies], proxy_lr_factor),
         ]
 
-    def watch(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Share of this epoch's images per branch; all in one is a collapse."""
         shares = self.chosen / self.chosen.sum().clamp(min=1)
         return {f"branch_{k}_share": share for k, share in enumerate(shares.tolist())}

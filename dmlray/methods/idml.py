@@ -11,19 +11,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Choice, Float, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.losses.idml import IntrospectiveProxyAnchor
 from dmlray.losses.idml_pairs import IntrospectivePairs, PairForm
-from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods import _base
+from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 _ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "softplus": nn.Softplus}
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     dim: int = Field(512, ge=1, le=8192, description="size of both embeddings, numbers per image")
@@ -172,7 +173,7 @@ def draw_mixing(count: int, beta: float, device: torch.device) -> tuple[float, T
     return share, torch.randperm(count, device=device)
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, a semantic and an uncertainty head, and a loss that knows both."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
@@ -198,10 +199,10 @@ class Learner(nn.Module):
         outputs = self._embeddings(batch.images)
         if not self.training or not self.config.mixup_weight:
             return outputs
-        images, everyone = batch.images, batch.gather(batch.images)
-        share, drawn = draw_mixing(len(everyone), self.config.mixup_beta, images.device)
-        partners = drawn[batch.own]
-        mixed = self._embeddings(share * images + (1 - share) * everyone[partners])
+        images, gathered = batch.images, batch.gather(batch.images)
+        share, drawn = draw_mixing(len(gathered), self.config.mixup_beta, images.device)
+        partners = drawn[batch.local_slice]
+        mixed = self._embeddings(share * images + (1 - share) * gathered[partners])
         outputs |= {f"mixed_{name}": tensor for name, tensor in mixed.items()}
         outputs["partner_labels"] = batch.gather(batch.labels)[partners]
         outputs["share"] = outputs["semantic"].new_full((len(images),), share)
@@ -222,16 +223,16 @@ class Learner(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         """With `released` the uncertainty head rests in warm-up like the trunk, as in the code."""
         trunk, uncertainty = trainable(self.trunk), trainable(self.uncertainty_head)
         rests = self.config.metric == "released" and bool(trunk)
         factor = 1.0 if self.config.loss == "margin" else self.config.proxy_lr_factor
         groups = [
-            Group("trunk", [*trunk, *uncertainty] if rests else trunk),
-            Group("head", trainable(self.head), self.config.head_lr_factor),
-            Group("uncertainty", [] if rests else uncertainty),
-            Group("proxies", trainable(self.criterion), factor),
+            ParameterGroup("trunk", [*trunk, *uncertainty] if rests else trunk),
+            ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
+            ParameterGroup("uncertainty", [] if rests else uncertainty),
+            ParameterGroup("proxies", trainable(self.criterion), factor),
         ]
         return [group for group in groups if group.parameters or group.name == "trunk"]
 

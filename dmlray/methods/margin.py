@@ -12,12 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Choice, Float, Space
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.margin import Count, margin_loss
 from dmlray.losses.triplet import triplet_loss
-from dmlray.methods._base import Batch, Group, Outputs
+from dmlray.methods import _base
+from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 from dmlray.methods._margin_published import PUBLISHED
@@ -28,7 +29,7 @@ __all__ = ["PUBLISHED", "SPACE", "Config", "Learner", "by_hardness", "distances"
 _SMOOTHING = {"distance": 1e-8, "hard": 0.0}  # under the root, as in each authors' code
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     needs_pairs: ClassVar[bool] = True
@@ -69,7 +70,7 @@ SPACE: Space = {
 }
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, linear head, and a boundary per class."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
@@ -77,6 +78,7 @@ class Learner(nn.Module):
         self.config = config
         self.trunk = trunk
         self.head = linear_head(width, config.dim)
+        self.beta = None
         if config.loss == "margin":
             self.beta = nn.Parameter(torch.full((classes,), config.beta))
 
@@ -90,42 +92,50 @@ class Learner(nn.Module):
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         units = unit_rows(outputs["embeddings"])
-        return {self.config.loss: self.cost(units, labels, self.draw(units.detach(), labels))}
-
-    def draw(self, units: Tensor, labels: Tensor) -> Triplets:
-        """One triplet per row of units (B, D)."""
-        if self.config.sampling == "hard":
-            return by_hardness(units, labels, self.config.lower_cutoff)
-        return by_distance(units, labels, self.config.lower_cutoff)
-
-    def cost(self, units: Tensor, labels: Tensor, triplets: Triplets) -> Tensor:
-        """The loss of triplets of units (B, D): a scalar, in units of distance."""
-        config, anchors = self.config, units[triplets.anchors]
-        smoothing = _SMOOTHING[config.sampling]
-        near = distances(anchors, units[triplets.positives], smoothing)
-        far = distances(anchors, units[triplets.negatives], smoothing)
-        if config.loss == "triplet":
-            return triplet_loss(near, far, triplets.usable, config.margin)
-        boundaries = self.beta[labels[triplets.anchors]]
-        return margin_loss(near, far, boundaries, triplets.usable, config.margin, config.count)
+        triplets = draw_triplets(self.config, units.detach(), labels)
+        boundaries = None if self.beta is None else self.beta[labels[triplets.anchors]]
+        return {self.config.loss: triplets_loss(self.config, units, triplets, boundaries)}
 
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         groups = [
-            Group("trunk", trainable(self.trunk)),
-            Group("head", trainable(self.head), self.config.head_lr_factor),
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
         ]
-        if self.config.loss == "margin":
+        if self.beta is not None:
             factor = self.config.beta_lr_factor
-            groups.append(Group("beta", [self.beta], factor, weight_decay=0.0))
+            groups.append(ParameterGroup("beta", [self.beta], factor, weight_decay=0.0))
         return groups
 
 
 def embedding_head(config: Config, size: int) -> Linear:
     """Describe the head of embeddings (B, size)."""
     return Linear(dim=size)
+
+
+def draw_triplets(config: Config, units: Tensor, labels: Tensor) -> Triplets:
+    """Draw one triplet per row of units (B, D); labels (B,)."""
+    if config.sampling == "hard":
+        return by_hardness(units, labels, config.lower_cutoff)
+    return by_distance(units, labels, config.lower_cutoff)
+
+
+def triplets_loss(
+    config: Config, units: Tensor, triplets: Triplets, boundaries: Tensor | None
+) -> Tensor:
+    """Compute the loss of triplets of units (B, D): a scalar, in units of distance.
+
+    Args:
+        boundaries: Of each triplet's class (T,); None for `loss: triplet`, which has none.
+    """
+    anchors, smoothing = units[triplets.anchors], _SMOOTHING[config.sampling]
+    near = distances(anchors, units[triplets.positives], smoothing)
+    far = distances(anchors, units[triplets.negatives], smoothing)
+    if boundaries is None:
+        return triplet_loss(near, far, triplets.usable, config.margin)
+    return margin_loss(near, far, boundaries, triplets.usable, config.margin, config.count)
 
 
 def distances(rows: Tensor, others: Tensor, smoothing: float = 0.0) -> Tensor:

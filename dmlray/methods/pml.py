@@ -15,11 +15,12 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Float, Space, Value
 from dmlray.errors import RunError
 from dmlray.losses.cosine import at_least_float32, unit_rows
-from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods import _base
+from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 
@@ -43,7 +44,7 @@ _NO_PLAIN_VALUE = {
 }  # fmt: skip
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     loss: str = Field("MultiSimilarityLoss", description="class in pytorch_metric_learning.losses")
@@ -145,7 +146,7 @@ SPACE: Space = {
 PUBLISHED: dict[str, Published] = {}  # many losses, and no recipe that is theirs together
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, linear head, a loss with or without weights of its own, and perhaps a miner."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
@@ -180,13 +181,13 @@ class Learner(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         groups = [
-            Group("trunk", trainable(self.trunk)),
-            Group("head", trainable(self.head), self.config.head_lr_factor),
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
         ]
         own = trainable(self.objective)
-        return [*groups, Group("loss", own, self.config.loss_lr_factor)] if own else groups
+        return [*groups, ParameterGroup("loss", own, self.config.loss_lr_factor)] if own else groups
 
 
 def embedding_head(config: Config, size: int) -> Linear:

@@ -7,16 +7,17 @@ B batch, D embedding.
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Float, Space, Value
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss
-from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods import _base
+from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
@@ -99,7 +100,7 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, linear head, and a proxy per class."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
@@ -123,11 +124,11 @@ class Learner(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         return [
-            Group("trunk", trainable(self.trunk)),
-            Group("head", trainable(self.head), self.config.head_lr_factor),
-            Group("proxies", trainable(self.proxy_anchor), self.config.proxy_lr_factor),
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
+            ParameterGroup("proxies", trainable(self.proxy_anchor), self.config.proxy_lr_factor),
         ]
 
 

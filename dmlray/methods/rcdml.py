@@ -10,22 +10,23 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Choice, Float, Space, Value
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.rcdml import (
     Absent,
-    correct,
-    images_together,
-    proxies_apart,
+    corrected_proxies,
+    proxy_relationship_loss,
     pull_and_push,
+    sample_relationship_loss,
 )
-from dmlray.methods._base import Batch, Group, Outputs, Published
+from dmlray.methods import _base
+from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 
-class Config(Knobs):
+class Config(ConfigModel):
     """What can be set."""
 
     dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
@@ -117,7 +118,7 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-class Learner(nn.Module):
+class Learner(_base.Learner):
     """Trunk, linear head, and a proxy per class."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
@@ -143,25 +144,27 @@ class Learner(nn.Module):
         """
         config, embeddings = self.config, unit_rows(outputs["embeddings"])
         proxies = unit_rows(self.proxies) if config.normalize_proxies else self.proxies
-        columns = correct(embeddings, labels, proxies, config.pc_mix, config.absent)
+        columns = corrected_proxies(embeddings, labels, proxies, config.pc_mix, config.absent)
         pull, push = pull_and_push(
             embeddings, labels, columns, len(proxies), config.margin, config.alpha
         )
         terms = {"pull": pull, "push": push}
         if config.prc:
-            terms["prc"] = config.prc * proxies_apart(columns, config.prc_reduction)
+            terms["prc"] = config.prc * proxy_relationship_loss(columns, config.prc_reduction)
         if config.src:
-            terms["src"] = config.src * images_together(embeddings, labels, config.src_reduction)
+            terms["src"] = config.src * sample_relationship_loss(
+                embeddings, labels, config.src_reduction
+            )
         return terms
 
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParameterGroup]:
         return [
-            Group("trunk", trainable(self.trunk)),
-            Group("head", trainable(self.head), self.config.head_lr_factor),
-            Group("proxies", [self.proxies], self.config.proxy_lr_factor),
+            ParameterGroup("trunk", trainable(self.trunk)),
+            ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
+            ParameterGroup("proxies", [self.proxies], self.config.proxy_lr_factor),
         ]
 
 

@@ -20,7 +20,7 @@ _MOST_KEYS = 2000  # of a file
 
 
 @dataclass(frozen=True)
-class Voice:
+class ConfigSource:
     """Dotted keys and their values from one source.
 
     `places` locates a key in messages. `texts` holds scalars as they were written, which is what
@@ -29,22 +29,22 @@ class Voice:
 
     name: str
     values: dict[str, Any]
-    places: dict[str, str] = field(default_factory=dict)
+    locations: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
 
-    def place(self, key: str) -> str:
-        return self.places.get(key, self.name)
+    def location(self, key: str) -> str:
+        return self.locations.get(key, self.name)
 
-    def below(self, prefix: str) -> "Voice":
+    def below(self, prefix: str) -> "ConfigSource":
         """The keys below `prefix`, with the prefix taken off."""
         dot = prefix + "."
         group = self.values.get(prefix)
         inside = flatten({prefix: group}) if isinstance(group, Mapping) else {}
-        parts = ({**inside, **self.values}, self.places, self.texts)
+        parts = ({**inside, **self.values}, self.locations, self.texts)
         cut = ({k.removeprefix(dot): v for k, v in p.items() if k.startswith(dot)} for p in parts)
-        return Voice(self.name, *cut)
+        return ConfigSource(self.name, *cut)
 
-    def only(self, kept: Callable[[str], bool]) -> "Voice":
+    def only(self, kept: Callable[[str], bool]) -> "ConfigSource":
         """Without the values of all other keys."""
         return replace(self, values={key: v for key, v in self.values.items() if kept(key)})
 
@@ -77,7 +77,7 @@ def shipped() -> list[str]:
     return sorted(found)
 
 
-def read_file(path: Path) -> Voice:
+def read_file(path: Path) -> ConfigSource:
     """Read a YAML mapping into dotted keys that remember their lines.
 
     Raises:
@@ -92,16 +92,16 @@ def read_file(path: Path) -> Voice:
         raise ConfigError(str(path), [reason(error)]) from None
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(str(path), ["must be a mapping of keys to values"])
-    voice = Voice(str(path), {})
-    problems = list(_read(root, "", voice))
-    if len(voice.values) > _MOST_KEYS:
-        problems = [f"has {len(voice.values):,} keys. Allowed: at most {_MOST_KEYS:,}"]
+    source_config = ConfigSource(str(path), {})
+    problems = list(_read(root, "", source_config))
+    if len(source_config.values) > _MOST_KEYS:
+        problems = [f"has {len(source_config.values):,} keys. Allowed: at most {_MOST_KEYS:,}"]
     if problems:
         raise ConfigError(str(path), problems)
-    return voice
+    return source_config
 
 
-def read_overrides(words: Sequence[str]) -> Voice:
+def read_overrides(words: Sequence[str]) -> ConfigSource:
     """Read `key=value` words; values are YAML, so that lists, null and numbers work.
 
     What is no YAML, or has a comment, is text: so may folders be named.
@@ -109,27 +109,27 @@ def read_overrides(words: Sequence[str]) -> Voice:
     Raises:
         ConfigError: If a word has no `=` or no key, or no YAML where no setting takes text.
     """
-    voice = Voice("command line", {})
+    source_config = ConfigSource("command line", {})
     problems = []
     for word in words:
         key, equals, text = word.partition("=")
         why = "" if equals and all(key.split(".")) else ". Allowed: key=value"
         inside: dict[str, str] = {}
         try:
-            voice.values[key], inside = _value(text)
+            source_config.values[key], inside = _value(text)
         except ValueError as error:
-            voice.values[key] = text
+            source_config.values[key] = text
             if "." not in key:  # settings of text are all in groups
                 why = why or f": {str(error).removeprefix('line 1  ')}. Allowed: key=value"
         if why:
             problems.append(f"{shortened(word)} is not allowed{why}")
-        voice.texts.pop(key, None)
-        voice.texts.update({f"{key}.{below}": written for below, written in inside.items()})
+        source_config.texts.pop(key, None)
+        source_config.texts.update({f"{key}.{below}": written for below, written in inside.items()})
         if text not in ("", "null"):
-            voice.texts[key] = text
+            source_config.texts[key] = text
     if problems:
         raise ConfigError("command line", problems)
-    return voice
+    return source_config
 
 
 def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -168,22 +168,28 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _read(node: yaml.MappingNode, prefix: str, voice: Voice) -> Iterator[str]:
+def _read(node: yaml.MappingNode, prefix: str, source_config: ConfigSource) -> Iterator[str]:
     """Put what stands in `node` into `voice`; yield what is wrong with it."""
     lines: dict[str, int] = {}  # of the keys of this mapping
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         try:
             key = prefix + key_of(key_node)
-            if key in lines or key in voice.values:
-                first = voice.places.get(key) or f"line {lines[key]}"
+            if key in lines or key in source_config.values:
+                first = source_config.locations.get(key) or f"line {lines[key]}"
                 yield f"line {line}  {key}: said twice, first on {first}"
             elif isinstance(value_node, yaml.MappingNode) and value_node.value:
-                yield from _read(value_node, f"{key}.", voice)
+                yield from _read(value_node, f"{key}.", source_config)
             else:
-                voice.values[key], voice.places[key] = plain(value_node), f"line {line}"
-                if isinstance(value_node, yaml.ScalarNode) and voice.values[key] is not None:
-                    voice.texts[key] = value_node.value
+                source_config.values[key], source_config.locations[key] = (
+                    plain(value_node),
+                    f"line {line}",
+                )
+                if (
+                    isinstance(value_node, yaml.ScalarNode)
+                    and source_config.values[key] is not None
+                ):
+                    source_config.texts[key] = value_node.value
             lines.setdefault(key, line)
         except ValueError as error:
             yield str(error)
@@ -198,7 +204,7 @@ def _value(text: str) -> tuple[Any, dict[str, str]]:
     node = compose(text)
     if node is None or text[node.end_mark.index :].strip():
         return text.strip() or None, {}
-    inside = Voice("", {})
+    inside = ConfigSource("", {})
     if isinstance(node, yaml.MappingNode):
         list(_read(node, "", inside))
     return plain(node), inside.texts

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import Voice, differences, flatten, read_file
+from dmlray.plans.config_sources import ConfigSource, differences, flatten, read_file
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, resolve, write_plan
 from dmlray.printable import shortened
@@ -136,21 +136,25 @@ def repeats(experiment: Experiment, size: int) -> Ensemble:
     return Ensemble(experiment, size, "new_seed")
 
 
-def read_ensemble(path: Path, overrides: Sequence[Voice] = ()) -> Ensemble:
+def read_ensemble(path: Path, overrides: Sequence[ConfigSource] = ()) -> Ensemble:
     """Read the plan of a run folder.
 
     Raises:
         ConfigError: If it is damaged.
     """
-    voice = read_file(path)
-    problems = [f"is no plan of an ensemble: {problem}" for problem in _wrong(voice.values)]
+    source_config = read_file(path)
+    problems = [f"is no plan of an ensemble: {problem}" for problem in _wrong(source_config.values)]
     if problems:
         raise ConfigError(str(path), problems)
-    experiment = resolve(str(path), [voice.below("experiment"), *overrides]).experiment
-    documents = [Voice(str(path), flatten(other)) for other in voice.values.get("others", [])]
+    experiment = resolve(str(path), [source_config.below("experiment"), *overrides]).experiment
+    documents = [
+        ConfigSource(str(path), flatten(other)) for other in source_config.values.get("others", [])
+    ]
     others = tuple(resolve(str(path), [other, *overrides]).experiment for other in documents)
     try:
-        return Ensemble(experiment, voice.values["size"], voice.values["vary"], others)
+        return Ensemble(
+            experiment, source_config.values["size"], source_config.values["vary"], others
+        )
     except ConfigError as error:  # which names an option
         raise ConfigError(str(path), error.problems) from None
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from dmlray.backbones.trunk import BatchNorm, Pooling
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.data.batches.augment import Transform
 from dmlray.data.batches.samplers import Replacement
 from dmlray.data.cache.decode import MAX_PIXELS
@@ -17,14 +17,14 @@ from dmlray.local_paths import local_path
 FOLDS = 4  # where the plan leaves their number open and the data set has classes enough
 
 
-class Method(Knobs):
+class MethodConfig(ConfigModel):
     """Which method, and its own knobs; in a file both stand side by side below `method`."""
 
     name: str
-    config: SerializeAsAny[Knobs]
+    config: SerializeAsAny[ConfigModel]
 
 
-class Data(Knobs):
+class DataConfig(ConfigModel):
     """Which images, how they are cut and how they are dealt into batches."""
 
     name: str = Field("demo", description="data set: see `dmlray data list`")
@@ -60,7 +60,7 @@ class Data(Knobs):
         return local_path(root).absolute()  # workers stand in other folders
 
     @model_validator(mode="after")
-    def _whole_classes(self) -> "Data":
+    def _whole_classes(self) -> "DataConfig":
         if self.images_per_class and self.batch_size % self.images_per_class:
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by images_per_class "
@@ -69,7 +69,7 @@ class Data(Knobs):
         return self
 
 
-class Backbone(Knobs):
+class BackboneConfig(ConfigModel):
     """The network below the heads."""
 
     name: str = Field("resnet50", description="torchvision's or timm's name")
@@ -88,7 +88,7 @@ class Backbone(Knobs):
         return weights if named else str(local_path(weights).absolute())
 
 
-class Optimizer(Knobs):
+class OptimizerConfig(ConfigModel):
     """How gradients become steps. Learning rates of groups are factors of `lr`."""
 
     name: Literal["adamw", "adam", "sgd", "rmsprop"] = Field("adamw", description="algorithm")
@@ -114,7 +114,7 @@ class Optimizer(Knobs):
     clip_norm: float | None = Field(None, gt=0, le=1e6, description="largest norm of each group")
 
 
-class Budget(Knobs):
+class BudgetConfig(ConfigModel):
     """How long to learn."""
 
     epochs: int = Field(10, ge=1, le=10_000, description="passes over the training images")
@@ -137,7 +137,7 @@ class Budget(Knobs):
     )
 
 
-class Protocol(Knobs):
+class ProtocolConfig(ConfigModel):
     """How a score is won: see `dmlray show` for the rule that a run used."""
 
     folds: int | None = Field(
@@ -164,7 +164,7 @@ class Protocol(Knobs):
     tuned_by: str | None = Field(None, description="how the settings themselves were chosen")
 
     @model_validator(mode="after")
-    def _possible(self) -> "Protocol":
+    def _possible(self) -> "ProtocolConfig":
         if self.fold >= self.fold_count:
             raise ValueError(
                 f"fold {self.fold} does not exist. Allowed: 0 to {self.fold_count - 1}"
@@ -194,15 +194,15 @@ class Protocol(Knobs):
         return tuple(k for k in self.recall_at if k < images)
 
 
-class Experiment(Knobs):
+class Experiment(ConfigModel):
     """All that a training is; means the same on a laptop and on a cluster."""
 
-    method: Method
-    data: Data = Field(default_factory=lambda: Data())
-    backbone: Backbone = Field(default_factory=lambda: Backbone())
-    optimizer: Optimizer = Field(default_factory=lambda: Optimizer())
-    budget: Budget = Field(default_factory=lambda: Budget())
-    protocol: Protocol = Field(default_factory=lambda: Protocol())
+    method: MethodConfig
+    data: DataConfig = Field(default_factory=lambda: DataConfig())
+    backbone: BackboneConfig = Field(default_factory=lambda: BackboneConfig())
+    optimizer: OptimizerConfig = Field(default_factory=lambda: OptimizerConfig())
+    budget: BudgetConfig = Field(default_factory=lambda: BudgetConfig())
+    protocol: ProtocolConfig = Field(default_factory=lambda: ProtocolConfig())
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from dmlray import methods
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.plans.experiment import Experiment
 
 
@@ -41,7 +41,7 @@ def _is_words(part: Any) -> bool:
 
 
 def _is_group(part: Any) -> bool:
-    return isinstance(part, type) and issubclass(part, Knobs)
+    return isinstance(part, type) and issubclass(part, ConfigModel)
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:

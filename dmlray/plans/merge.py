@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.errors import ConfigError
 from dmlray.plans.config_sources import read_file
 from dmlray.plans.resolve import write_plan
@@ -34,18 +34,23 @@ class Merge:
     def __post_init__(self) -> None:
         runs = tuple(run.absolute() for run in self.runs)
         object.__setattr__(self, "runs", runs)
-        places = [os.path.realpath(run) for run in runs]
+        locations = [os.path.realpath(run) for run in runs]
         if not runs:
             raise ConfigError("merge", ["names no run. Allowed: folders of finished runs"])
         twice = next(
-            (r for r, place in zip(runs, places, strict=True) if places.count(place) > 1), None
+            (
+                r
+                for r, location in zip(runs, locations, strict=True)
+                if locations.count(location) > 1
+            ),
+            None,
         )
         if twice:
             raise ConfigError(str(twice), ["is named twice. Allowed: once, with --weights"])
         wrong = len(self.weights) not in (0, len(runs))
         if wrong or not all(isfinite(weight) and weight > 0 for weight in self.weights):
-            said, allowed = ",".join(map(str, self.weights)), f"{len(runs)} numbers above 0"
-            raise ConfigError("--weights", [f"{said} is not allowed. Allowed: {allowed}"])
+            origins, allowed = ",".join(map(str, self.weights)), f"{len(runs)} numbers above 0"
+            raise ConfigError("--weights", [f"{origins} is not allowed. Allowed: {allowed}"])
         if self.pca is not None and self.pca < 1:
             raise ConfigError("--pca", [f"{self.pca} is not allowed. Allowed: at least 1"])
 
@@ -66,7 +71,7 @@ class Merge:
         write_plan(path, document)
 
 
-class _Document(Knobs):
+class _Document(ConfigModel):
     """What `merge.yaml` holds."""
 
     model_config = ConfigDict(strict=True)

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from dmlray import methods
 from dmlray.atomic_files import write_text
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.data.datasets import registry
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import Voice, flatten, nest, read_file, read_overrides
-from dmlray.plans.experiment import Experiment, Method
+from dmlray.plans.config_sources import ConfigSource, flatten, nest, read_file, read_overrides
+from dmlray.plans.experiment import Experiment, MethodConfig
 from dmlray.plans.fields import takes_text
 from dmlray.plans.validation_errors import nearest, problems
 from dmlray.printable import printable, shortened
@@ -26,7 +26,7 @@ class Resolved:
     """A checked experiment and, for each dotted key, who said its value."""
 
     experiment: Experiment
-    said: dict[str, str]
+    origins: dict[str, str]
 
     def published(self) -> methods.Published | None:
         """What the authors say of this method on this data set."""
@@ -51,13 +51,13 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     name, known = resolved.experiment.data.name, registry.names()
     if name not in known:
         problem = f"unknown data set {shortened(name)}. Allowed: {', '.join(known)}"
-        raise ConfigError(str(path), [_line(resolved.said, "data.name", problem)])
+        raise ConfigError(str(path), [_line(resolved.origins, "data.name", problem)])
     return resolved
 
 
-def resolve(source: str, voices: Sequence[Voice]) -> Resolved:
+def resolve(source: str, sources: Sequence[ConfigSource]) -> Resolved:
     """Merge voices, the last one wins, above what the authors published for the data set."""
-    values, said = _merge(voices)
+    values, origins = _merge(sources)
     method = values.get("method.name")
     if method is None:
         raise ConfigError(
@@ -66,15 +66,15 @@ def resolve(source: str, voices: Sequence[Voice]) -> Resolved:
     if method not in methods.names():
         known = nearest(str(method), methods.names())
         problem = f"unknown method {shortened(method)}.{known}"
-        raise ConfigError(source, [_line(said, "method.name", problem)])
-    values, said = _merge(voices, method)
+        raise ConfigError(source, [_line(origins, "method.name", problem)])
+    values, origins = _merge(sources, method)
     chosen = [value for key, value in values.items() if key.startswith("method.")]
     dataset = values.get("data.name", "demo")
     published = methods.published(method, dataset, chosen) if isinstance(dataset, str) else None
     if published:
-        whispered = Voice(f"published: {published.source}", dict(published.settings))
-        values, said = _merge([whispered, *voices], method)
-    return Resolved(_check(source, values, said), {**_defaults(method), **said})
+        whispered = ConfigSource(f"published: {published.source}", dict(published.settings))
+        values, origins = _merge([whispered, *sources], method)
+    return Resolved(_check(source, values, origins), {**_defaults(method), **origins})
 
 
 def write_experiment(path: Path, experiment: Experiment, comments: Sequence[str] = ()) -> None:
@@ -95,45 +95,47 @@ def override(experiment: Experiment, name: str, values: dict[str, Any]) -> Exper
     Raises:
         ConfigError: If a key does not exist or a value is not allowed.
     """
-    base = Voice("base", flatten(experiment.document()))
-    return resolve(name, [base, Voice(name, values)]).experiment
+    base = ConfigSource("base", flatten(experiment.document()))
+    return resolve(name, [base, ConfigSource(name, values)]).experiment
 
 
-def _merge(voices: Sequence[Voice], method: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+def _merge(
+    sources: Sequence[ConfigSource], method: str = ""
+) -> tuple[dict[str, Any], dict[str, str]]:
     """All values, the last of each key, and where they come from.
 
     A mapping given as a value takes the place of its whole group. Text and paths are taken as they
     were written; those of a method where it is known.
     """
     values: dict[str, Any] = {}
-    places: dict[str, str] = {}
-    for voice in voices:
-        for key, value in voice.values.items():
+    locations: dict[str, str] = {}
+    for source_config in sources:
+        for key, value in source_config.values.items():
             for below in [known for known in values if known.startswith(f"{key}.")]:
-                del values[below], places[below]
+                del values[below], locations[below]
             leaves = {key: value} if takes_text(method, key) else flatten({key: value})
             for leaf, content in leaves.items():
-                literal = leaf in voice.texts and takes_text(method, leaf)
-                values[leaf] = voice.texts[leaf] if literal else content
-                places[leaf] = voice.place(key)
-    return values, places
+                literal = leaf in source_config.texts and takes_text(method, leaf)
+                values[leaf] = source_config.texts[leaf] if literal else content
+                locations[leaf] = source_config.location(key)
+    return values, locations
 
 
-def _check(source: str, values: dict[str, Any], said: dict[str, str]) -> Experiment:
+def _check(source: str, values: dict[str, Any], origins: dict[str, str]) -> Experiment:
     """Validate each section by its model and collect every problem of the document."""
     if mixed := list(_below_values(values)):
-        raise ConfigError(source, [_line(said, key, text) for key, text in mixed])
+        raise ConfigError(source, [_line(origins, key, text) for key, text in mixed])
     document = nest(values)
     section = document.pop("method")
     name = section.pop("name")
     found: list[tuple[str, str]] = []
     config = _validated(methods.load(name).Config, section, "method", found)
-    stand_in = Method(name=name, config=config or Knobs())
+    stand_in = MethodConfig(name=name, config=config or ConfigModel())
     experiment = _validated(Experiment, {**document, "method": stand_in}, "", found)
     if found or experiment is None:
-        order = {key: number for number, key in enumerate(said)}
+        order = {key: number for number, key in enumerate(origins)}
         found.sort(key=lambda problem: order.get(problem[0], len(order)))
-        raise ConfigError(source, [_line(said, key, text) for key, text in found])
+        raise ConfigError(source, [_line(origins, key, text) for key, text in found])
     assert isinstance(experiment, Experiment)
     return experiment
 
@@ -141,15 +143,15 @@ def _check(source: str, values: dict[str, Any], said: dict[str, str]) -> Experim
 def _below_values(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Keys below one that is no group, and what is wrong with them."""
     for key in values:
-        for dot in (place for place, letter in enumerate(key) if letter == "."):
+        for dot in (location for location, letter in enumerate(key) if letter == "."):
             above = key[:dot]
             if not isinstance(values.get(above, {}), dict):
                 yield key, f"unknown key: {above} is {shortened(values[above])}, no group of keys"
 
 
 def _validated(
-    model: type[Knobs], content: Any, prefix: str, found: list[tuple[str, str]]
-) -> Knobs | None:
+    model: type[ConfigModel], content: Any, prefix: str, found: list[tuple[str, str]]
+) -> ConfigModel | None:
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -157,9 +159,11 @@ def _validated(
         return None
 
 
-def _line(said: dict[str, str], key: str, text: str) -> str:
-    place = said.get(key) or next((p for k, p in said.items() if k.startswith(f"{key}.")), "")
-    return f"{place}  {key}: {text}".strip() if key else f"{text}"
+def _line(origins: dict[str, str], key: str, text: str) -> str:
+    location = origins.get(key) or next(
+        (p for k, p in origins.items() if k.startswith(f"{key}.")), ""
+    )
+    return f"{location}  {key}: {text}".strip() if key else f"{text}"
 
 
 def _defaults(method: str) -> dict[str, str]:
@@ -167,11 +171,11 @@ def _defaults(method: str) -> dict[str, str]:
     return dict.fromkeys([*keys, *_keys(Experiment, "")], "default")
 
 
-def _keys(model: type[Knobs], prefix: str) -> Iterator[str]:
+def _keys(model: type[ConfigModel], prefix: str) -> Iterator[str]:
     for key, field in model.model_fields.items():
         inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Knobs):
-            if inner is not Method:
+        if isinstance(inner, type) and issubclass(inner, ConfigModel):
+            if inner is not MethodConfig:
                 yield from _keys(inner, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"

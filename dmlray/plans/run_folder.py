@@ -66,7 +66,7 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
-    def counting(self) -> Path:
+    def progress_log(self) -> Path:
         """How far a long stretch of a job is, while it lasts: see `journal.count`."""
         return self.path / "counting.json"
 
@@ -167,22 +167,22 @@ class RunFolder:
             raise ConfigError(str(self), [f"cannot be read: {error.strerror}"]) from None
         raise ConfigError(str(self), ["is not a run folder: it holds no plan"])
 
-    def begun(self) -> bool:
+    def is_started(self) -> bool:
         """Whether anything lies here; the lock of a process that was killed is nothing."""
         return os.path.isdir(self.path) and any(path != self.lock for path in self.path.iterdir())
 
-    def must_be_new(self) -> None:
+    def check_new(self) -> None:
         """Check that a run can begin here; nothing is ever overwritten.
 
         Raises:
             ConfigError: If anything lies here, or the folder cannot be made or written.
         """
-        self.must_be_writable()
-        if self.begun():
+        self.check_writable()
+        if self.is_started():
             allowed = f"Allowed: a new folder (--out), or go on with --resume {self}"
             raise ConfigError(str(self), [f"exists. {allowed}"])
 
-    def must_be_writable(self) -> None:
+    def check_writable(self) -> None:
         """Check that the folder can be made and written; nothing is left behind.
 
         Raises:
@@ -215,7 +215,7 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "written").write_bytes(b"1")
 
-    def remove_shell(self) -> None:
+    def remove_if_empty(self) -> None:
         """Remove what Ray, which makes its folders anew, has left under a moved run's old name."""
         if self.path.is_dir() and list(self.path.iterdir()) == [self.ray]:
             shutil.rmtree(self.path, ignore_errors=True)

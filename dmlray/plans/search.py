@@ -13,13 +13,13 @@ from dmlray import methods
 from dmlray.distributions import Choice
 from dmlray.errors import ConfigError
 from dmlray.local_paths import local_path
-from dmlray.plans.config_sources import Voice, flatten, read_file, read_overrides
+from dmlray.plans.config_sources import ConfigSource, flatten, read_file, read_overrides
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import types_of
 from dmlray.plans.resolve import override, resolve, write_experiment, write_plan
-from dmlray.plans.search_settings import COSTS, Settings
+from dmlray.plans.search_settings import COSTS, SearchSettings
 from dmlray.plans.search_space import Ranges, as_text, read_ranges
-from dmlray.plans.space_checks import mistakes, sample_points
+from dmlray.plans.space_checks import sample_points, space_problems
 from dmlray.plans.space_points import combinations, corners
 from dmlray.plans.validation_errors import problems
 from dmlray.printable import shortened
@@ -34,7 +34,7 @@ class Search:
 
     experiment: Experiment
     ranges: Ranges
-    settings: Settings
+    settings: SearchSettings
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -141,21 +141,23 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     settings = _settings(source, [file, own])
     both = _joined(file, own)
     changes = [file.below("set"), _aliases(own), own.below("experiment"), own.below("set"), rest]
-    voices = [_base(source, both), _aliases(file), *changes]
-    experiment = resolve(source, voices).experiment
-    said = both.below("space")
+    sources = [_base(source, both), _aliases(file), *changes]
+    experiment = resolve(source, sources).experiment
+    origins = both.below("space")
     method = methods.load(experiment.method.name)
     inherited = method.SPACE if settings.use_method_space else {}
     kinds = partial(types_of, experiment.method.name)
-    ranges, fixed = read_ranges(source, said, inherited, kinds)
+    ranges, fixed = read_ranges(source, origins, inherited, kinds)
     if fixed.values:
-        experiment = resolve(source, [Voice("", flatten(experiment.document())), fixed]).experiment
-    if found := mistakes(experiment, ranges, settings, said):
+        experiment = resolve(
+            source, [ConfigSource("", flatten(experiment.document())), fixed]
+        ).experiment
+    if found := space_problems(experiment, ranges, settings, origins):
         raise ConfigError(source, found)
     return Search(experiment, ranges, settings)
 
 
-def _divided(command_line: Voice) -> tuple[Voice, Voice]:
+def _divided(command_line: ConfigSource) -> tuple[ConfigSource, ConfigSource]:
     """What is said of the search itself, and of its experiment: the latter's keys have dots."""
 
     def inside(key: str) -> bool:
@@ -164,21 +166,23 @@ def _divided(command_line: Voice) -> tuple[Voice, Voice]:
     return command_line.only(lambda key: not inside(key)), command_line.only(inside)
 
 
-def _joined(file: Voice, command_line: Voice) -> Voice:
+def _joined(file: ConfigSource, command_line: ConfigSource) -> ConfigSource:
     """Both, where a value on the command line takes the place of a range of the file."""
-    said = command_line.values
-    kept = file.only(lambda key: not any(key.startswith(f"{new}.") for new in said)).values
-    places = {**file.places, **dict.fromkeys(said, command_line.name)}
-    texts = {**file.texts, **dict.fromkeys(said, ""), **command_line.texts}
-    return Voice(file.name, {**kept, **said}, places, texts)
+    origins = command_line.values
+    kept = file.only(lambda key: not any(key.startswith(f"{new}.") for new in origins)).values
+    locations = {**file.locations, **dict.fromkeys(origins, command_line.name)}
+    texts = {**file.texts, **dict.fromkeys(origins, ""), **command_line.texts}
+    return ConfigSource(file.name, {**kept, **origins}, locations, texts)
 
 
-def _base(source: str, search: Voice) -> Voice:
+def _base(source: str, search: ConfigSource) -> ConfigSource:
     """The experiment that is searched around: a file, or a mapping in the search itself."""
     wrong = [key for key in _SECTIONS[1:] if search.values.get(key) and not _is_group(search, key)]
     if wrong:
         problem = "{} is not allowed. Allowed: a group of keys".format
-        texts = [f"{search.place(k)}  {k}: {problem(shortened(search.values[k]))}" for k in wrong]
+        texts = [
+            f"{search.location(k)}  {k}: {problem(shortened(search.values[k]))}" for k in wrong
+        ]
         raise ConfigError(source, texts)
     file = search.texts.get("experiment")
     if not file or _is_group(search, "experiment"):
@@ -192,30 +196,33 @@ def _base(source: str, search: Voice) -> Voice:
         raise ConfigError(source, [f"experiment: {error}"]) from None
 
 
-def _is_group(search: Voice, key: str) -> bool:
+def _is_group(search: ConfigSource, key: str) -> bool:
     return isinstance(search.values.get(key), dict)
 
 
-def _aliases(voice: Voice) -> Voice:
+def _aliases(source_config: ConfigSource) -> ConfigSource:
     """`folds` and `metric` of a search, as the keys of its experiment that they are."""
     values: dict[str, Any] = {}
-    if (folds := voice.values.get("folds")) is not None:
+    if (folds := source_config.values.get("folds")) is not None:
         values["protocol.folds"] = folds
-    if metric := voice.values.get("metric"):
+    if metric := source_config.values.get("metric"):
         values["protocol.metric"] = metric if isinstance(metric, str) else metric[0]
-    places = {key: voice.place(key.removeprefix("protocol.")) for key in values}
-    return Voice(voice.name, values, places)
+    locations = {key: source_config.location(key.removeprefix("protocol.")) for key in values}
+    return ConfigSource(source_config.name, values, locations)
 
 
-def _settings(source: str, voices: list[Voice]) -> Settings:
+def _settings(source: str, sources: list[ConfigSource]) -> SearchSettings:
     values: dict[str, Any] = {}
-    places: dict[str, str] = {}
-    for voice in voices:
-        for key, value in voice.values.items():
+    locations: dict[str, str] = {}
+    for source_config in sources:
+        for key, value in source_config.values.items():
             if key.split(".")[0] not in _SECTIONS:
-                values[key], places[key] = value, voice.place(key)
+                values[key], locations[key] = value, source_config.location(key)
     try:
-        return Settings.model_validate(values)
+        return SearchSettings.model_validate(values)
     except ValidationError as error:
-        lines = [f"{places.get(k, '')}  {k}: {text}" for k, text in problems(error, Settings, "")]
+        lines = [
+            f"{locations.get(k, '')}  {k}: {text}"
+            for k, text in problems(error, SearchSettings, "")
+        ]
         raise ConfigError(source, lines) from None

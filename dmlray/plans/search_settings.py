@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.printable import shortened
 
 SCORES = ("map_at_r", "recall_at_1", "r_precision")  # of each epoch, on validation classes
@@ -14,7 +14,7 @@ _LEAST_SHARE = 0.0001  # of a GPU: Ray knows no smaller one
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class Settings(Knobs):
+class SearchSettings(ConfigModel):
     """How a search walks through its space."""
 
     metric: tuple[str, ...] | None = Field(
@@ -59,14 +59,14 @@ class Settings(Knobs):
 
     @field_validator("metric", mode="before")
     @classmethod
-    def _known(cls, said: Any) -> Any:
-        names = [said] if isinstance(said, str) else said
+    def _known(cls, origins: Any) -> Any:
+        names = [origins] if isinstance(origins, str) else origins
         if names is None:
             return None
         listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
         if not listed or not names or len(set(names)) < len(names):
             raise ValueError(
-                f"{shortened(said)} is not allowed. Allowed: a name, or a list of different ones"
+                f"{shortened(origins)} is not allowed. Allowed: a name, or a list of different ones"
             )
         if names[0] not in SCORES:
             raise ValueError(f"{names[0]!r} is no score. Allowed first: {', '.join(SCORES)}")
@@ -77,14 +77,14 @@ class Settings(Knobs):
 
     @field_validator("gpus")
     @classmethod
-    def _share_or_whole(cls, said: float | None) -> float | None:
-        if said is not None and (said % 1 if said > 1 else 0 < said < _LEAST_SHARE):
-            problem = f"{said:g} is not allowed"
+    def _share_or_whole(cls, origins: float | None) -> float | None:
+        if origins is not None and (origins % 1 if origins > 1 else 0 < origins < _LEAST_SHARE):
+            problem = f"{origins:g} is not allowed"
             raise ValueError(f"{problem}. Allowed: 0, {_LEAST_SHARE:g} to 1, or a whole number")
-        return said
+        return origins
 
     @field_validator("time_budget", mode="before")
     @classmethod
-    def _in_seconds(cls, said: Any) -> Any:
-        found = re.fullmatch(r"([0-9.]+)([smhd])", said) if isinstance(said, str) else None
-        return float(found[1]) * _UNITS[found[2]] if found else said
+    def _in_seconds(cls, origins: Any) -> Any:
+        found = re.fullmatch(r"([0-9.]+)([smhd])", origins) if isinstance(origins, str) else None
+        return float(found[1]) * _UNITS[found[2]] if found else origins

@@ -8,17 +8,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.distributions import Choice, Distribution, Float, Int, Space, Value
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import Voice
+from dmlray.plans.config_sources import ConfigSource
 from dmlray.plans.validation_errors import problems
 
 Condition = Mapping[str, tuple[Value, ...]]  # key -> the values of it that let another be searched
 _NEEDED = "Allowed: low and high, or choices"
 
 
-class Spec(Knobs):
+class Spec(ConfigModel):
     """A range as a file writes it."""
 
     low: float | None = None
@@ -101,10 +101,10 @@ def holds(condition: Condition, values: Mapping[str, Any]) -> bool:
 
 def read_ranges(
     source: str,
-    said: Voice,
+    origins: ConfigSource,
     inherited: Space,
     kinds: Callable[[str], Collection[Any]] = lambda key: (),
-) -> tuple[Ranges, Voice]:
+) -> tuple[Ranges, ConfigSource]:
     """The ranges of a `space` section above the `inherited` ones, and the keys that it fixes.
 
     `kinds` gives the types that a setting takes: a range over a whole number has whole numbers.
@@ -112,21 +112,23 @@ def read_ranges(
     Raises:
         ConfigError: Lists all problems at once.
     """
-    sections, fixed = _sections(said.values)
+    sections, fixed = _sections(origins.values)
     space = {key: range_ for key, range_ in inherited.items() if key not in fixed}
     when: dict[str, Condition] = {}
     found: list[str] = []
     for key, section in sections.items():
-        place = next((said.place(k) for k in said.values if k.startswith(f"{key}.")), "")
+        location = next(
+            (origins.location(k) for k in origins.values if k.startswith(f"{key}.")), ""
+        )
         try:
             when[key] = _condition(section.pop("when", None))
             if section or key not in space:
                 space[key] = Spec.model_validate(section).distribution(kinds(key))
         except ValidationError as error:
             lines = problems(error, Spec, f"space.{key}")
-            found += [f"{place}  {name}: {text}" for name, text in lines]
+            found += [f"{location}  {name}: {text}" for name, text in lines]
         except ValueError as error:
-            found.append(f"{place}  space.{key}: {error}")
+            found.append(f"{location}  space.{key}: {error}")
     if not space and not found:
         found.append(
             f"space: is empty. Allowed: keys of the experiment, each with a range. {_NEEDED}"
@@ -135,8 +137,8 @@ def read_ranges(
         space, found = _in_order(space, when)
     if found:
         raise ConfigError(source, found)
-    return Ranges(space, {k: c for k, c in when.items() if c}), Voice(
-        "space", fixed, said.places, said.texts
+    return Ranges(space, {k: c for k, c in when.items() if c}), ConfigSource(
+        "space", fixed, origins.locations, origins.texts
     )
 
 
@@ -167,14 +169,14 @@ def _first(values: Mapping[str, Any], owner: str) -> int:
     return next(n for n, key in enumerate(values) if key.startswith(f"{owner}."))
 
 
-def _condition(said: Any) -> Condition:
-    if said is None:
+def _condition(origins: Any) -> Condition:
+    if origins is None:
         return {}
-    given = said if isinstance(said, dict) else {}
+    given = origins if isinstance(origins, dict) else {}
     lists = {key: v if isinstance(v, list) else [v] for key, v in given.items()}
     if not lists or not all(isinstance(v, Value) for values in lists.values() for v in values):
         raise ValueError(
-            f"when: {said!r} is not allowed. Allowed: keys with the value or the list of values "
+            f"when: {origins!r} is not allowed. Allowed: keys with the value or the list of values "
             "that lets this one be searched"
         )
     return {key: tuple(values) for key, values in lists.items()}

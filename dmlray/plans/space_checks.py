@@ -7,10 +7,10 @@ from typing import Any
 
 from dmlray.distributions import Distribution
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import Voice, flatten
+from dmlray.plans.config_sources import ConfigSource, flatten
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override
-from dmlray.plans.search_settings import Settings
+from dmlray.plans.search_settings import SearchSettings
 from dmlray.plans.search_space import Ranges, holds
 from dmlray.plans.space_points import combinations, every_point, extremes, random_point
 from dmlray.plans.validation_errors import nearest
@@ -21,7 +21,9 @@ _SAMPLES = 128  # points that stand for a large space
 _MOST_POINTS = 5  # that are refused for a reason of their own
 
 
-def mistakes(experiment: Experiment, ranges: Ranges, settings: Settings, said: Voice) -> list[str]:
+def space_problems(
+    experiment: Experiment, ranges: Ranges, settings: SearchSettings, origins: ConfigSource
+) -> list[str]:
     """Ranges that the experiment does not allow, that miss trial 0 or that no sampler takes."""
     known = flatten(experiment.document())
     found = [*_workers(experiment, ranges), *_sampler(settings)]
@@ -32,8 +34,8 @@ def mistakes(experiment: Experiment, ranges: Ranges, settings: Settings, said: V
             problems.append(f"{key}: a grid needs steps. Allowed: step, int or choices")
         if not problems and holds(ranges.when.get(key, {}), known):
             problems += _base(key, distribution, known[key])
-        found += [f"{_place(said, key)}  space.{problem}" for problem in problems]
-    return found or list(_points(experiment, ranges, known, said))
+        found += [f"{_location(origins, key)}  space.{problem}" for problem in problems]
+    return found or list(_points(experiment, ranges, known, origins))
 
 
 def sample_points(ranges: Ranges, base: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -66,7 +68,7 @@ def _unlike(key: str, ranges: Ranges) -> Iterator[str]:
 
 
 def _points(
-    experiment: Experiment, ranges: Ranges, known: dict[str, Any], said: Voice
+    experiment: Experiment, ranges: Ranges, known: dict[str, Any], origins: ConfigSource
 ) -> Iterator[str]:
     """Points that the reader of an experiment refuses, each with the fewest keys that it takes."""
     seen: set[frozenset[str]] = set()
@@ -77,14 +79,14 @@ def _points(
         if (keys := frozenset(least)) in seen:
             continue
         seen.add(keys)
-        place = next((_place(said, key) for key in least), "")
+        location = next((_location(origins, key) for key in least), "")
         verdict = "cannot go together" if len(least) > 1 else "is not allowed"
-        yield f"{place}  space: {spelt(least)} {verdict}: {refusal(experiment, least)}"
+        yield f"{location}  space: {spelled_like(least)} {verdict}: {refusal(experiment, least)}"
         if len(seen) == _MOST_POINTS:
             return
 
 
-def spelt(values: Mapping[str, Any]) -> str:
+def spelled_like(values: Mapping[str, Any]) -> str:
     """`key = value` of a point or of a part of it."""
     return ", ".join(f"{key} = {value}" for key, value in values.items())
 
@@ -116,7 +118,7 @@ def _workers(experiment: Experiment, ranges: Ranges) -> Iterator[str]:
         )
 
 
-def _sampler(settings: Settings) -> Iterator[str]:
+def _sampler(settings: SearchSettings) -> Iterator[str]:
     if settings.sampler == "cmaes" and len(settings.metric or ()) > 1:
         yield "sampler: cmaes seeks one metric. Allowed for several: tpe, gp, random, grid"
 
@@ -152,6 +154,6 @@ def _base(key: str, distribution: Distribution, value: Any) -> Iterator[str]:
         )
 
 
-def _place(said: Voice, key: str) -> str:
-    line = next((said.places[k] for k in said.values if k.startswith(f"{key}.")), None)
+def _location(origins: ConfigSource, key: str) -> str:
+    line = next((origins.locations[k] for k in origins.values if k.startswith(f"{key}.")), None)
     return line or "the method's SPACE"

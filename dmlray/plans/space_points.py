@@ -37,10 +37,10 @@ class _Other:
 
 def _named(key: str, ranges: Ranges) -> list[Value]:
     """The values of a key that conditions name and that it can have."""
-    said = {
+    origins = {
         value for condition in ranges.when.values() for value in condition.get(key, ())
     }  # equal numbers of two types are one
-    return [value for value in said if ranges.space[key].contains(value)]
+    return [value for value in origins if ranges.space[key].contains(value)]
 
 
 def every_point(ranges: Ranges, base: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

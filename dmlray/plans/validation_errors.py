@@ -9,13 +9,15 @@ import annotated_types
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.printable import shortened
 
 _NUMBERS = {int: "a whole number", float: "a number"}
 
 
-def problems(error: ValidationError, model: type[Knobs], prefix: str) -> Iterator[tuple[str, str]]:
+def problems(
+    error: ValidationError, model: type[ConfigModel], prefix: str
+) -> Iterator[tuple[str, str]]:
     """Yield (dotted key, sentence) for each thing that `model` refused below `prefix`."""
     for item in error.errors():
         path = _without_unions(model, item["loc"])

@@ -57,7 +57,7 @@ class Display:
                 self._progress.remove_task(self._task)
             self._task = self._progress.add_task(title, total=total, note="")
         else:
-            self.say(f"{title}: {total} to do")
+            self.log(f"{title}: {total} to do")
 
     def update(self, done: int, note: str = "") -> None:
         """So many steps are done in all."""
@@ -66,9 +66,9 @@ class Display:
             self._progress.update(self._task, completed=done, note=note)
         elif moved and (done == self._total or time.monotonic() - self._last_line > _LINE_EVERY):
             self._last_line = time.monotonic()
-            self.say(f"{self._title}: {done}/{self._total} {self._eta()} {note}".rstrip())
+            self.log(f"{self._title}: {done}/{self._total} {self._eta()} {note}".rstrip())
 
-    def counting(self, title: str, unit: int = 1) -> Callable[[int, int], None]:
+    def count(self, title: str, unit: int = 1) -> Callable[[int, int], None]:
         """A function of (done, all), shown in `unit`s, that begins to count when first called."""
         begun = False
 
@@ -81,7 +81,7 @@ class Display:
 
         return count
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line that stays."""
         self.console.print(Text(printable(text)), soft_wrap=True)
 
@@ -92,7 +92,7 @@ class Display:
         return f"({int(seconds) // 60}:{int(seconds) % 60:02d} left)"
 
 
-class Silent(Display):
+class SilentDisplay(Display):
     """Says nothing: for use as a library."""
 
     def __init__(self) -> None:

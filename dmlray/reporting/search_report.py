@@ -26,7 +26,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Findings:
+class SearchReport:
     """Of all trials that ended. `front`: no other trial is better in every metric."""
 
     metrics: tuple[str, ...]

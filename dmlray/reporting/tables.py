@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmlray.printable import printable, wrapped
-from dmlray.scores import Part, Scores, percent, protocol_line
+from dmlray.scores import ScorePart, Scores, percent, protocol_line
 
 COLUMNS = {
     "recall_at_1": "Recall@1",
@@ -70,7 +70,7 @@ def held_out_lines(scores: Scores) -> list[str]:
     ]
 
 
-def _named(scores: Scores) -> list[tuple[str, Part]]:
+def _named(scores: Scores) -> list[tuple[str, ScorePart]]:
     folds = bool(scores.concatenated)
     return [
         (f"fold {number}" if folds else f"seed {part.seed}", part)

@@ -16,13 +16,13 @@ from dmlray.errors import DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.file_reading import reason
 from dmlray.learn import metrics_log, run
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.embedding_files import read_embeddings
-from dmlray.learn.trainer import load_dataset
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import Member, check_one_test_set, joint_fingerprint, member_of
-from dmlray.scores import Part, Scores, half_width
+from dmlray.scores import ScorePart, Scores, half_width
 
 
 def score_members(plan: Ensemble, folder: RunFolder) -> Scores:
@@ -58,7 +58,7 @@ def joint(plan: Ensemble, scores: Sequence[Scores]) -> Scores:
     )
 
 
-def average(shared: Scores, parts: Sequence[Part]) -> Scores:
+def average(shared: Scores, parts: Sequence[ScorePart]) -> Scores:
     """`shared` with the mean of each metric and, of two parts or more, its half-width."""
     values = {name: [part.metrics[name] for part in parts] for name in shared.metrics}
     several = len(parts) > 1
@@ -94,7 +94,7 @@ def _check_splits(dataset: Dataset, members: Sequence[Member]) -> None:
         allowed = "Allowed: the images that they were scored on"
         raise DataError(f"{dataset.name}: {problem}. {allowed}")
     for member in members:
-        train = run.task(member.plan, dataset).train
+        train = run.class_split(member.plan, dataset).train
         if member.scores.split_fingerprint != folds.fingerprint(dataset, train):
             problem = "are scores of other training classes than its plan has"
             mend = "delete it and --resume the run"
@@ -117,7 +117,7 @@ def _load(member: Member) -> np.ndarray:
         raise RunError(f"{file}: is damaged ({reason(error)}); {mend}") from None
 
 
-def _part(member: Member) -> Part:
+def _part(member: Member) -> ScorePart:
     plan, scores, file = member.plan, member.scores, member.folder.metrics
     lines = metrics_log.read(file)
     whole = [line["epoch"] for line in lines] == list(range(1, plan.budget.epochs + 1))
@@ -127,7 +127,7 @@ def _part(member: Member) -> Part:
     line = _scored_epoch(plan, lines)
     held_out = plan.protocol.selection == "validation"
     validation = {name: line[name] for name in scores.metrics if held_out and name in line}
-    return Part(plan.seed, scores.split_fingerprint, line["epoch"], scores.metrics, validation)
+    return ScorePart(plan.seed, scores.split_fingerprint, line["epoch"], scores.metrics, validation)
 
 
 def _choice(plan: Experiment, lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

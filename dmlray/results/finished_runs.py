@@ -11,9 +11,9 @@ from torch import Tensor
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError, RunError
 from dmlray.file_reading import reason
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.embedding_files import read_embeddings
 from dmlray.learn.run import scores_of
-from dmlray.learn.trainer import load_dataset
 from dmlray.plans.config_sources import differences
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment

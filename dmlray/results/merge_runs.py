@@ -19,9 +19,10 @@ from dmlray.evaluation.pca import check_size, fit_projection
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.file_reading import reason
 from dmlray.json_schema import Sha256, read_checked
+from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.embedding_files import read_embeddings, write_embeddings, write_items
-from dmlray.learn.run import finished
-from dmlray.learn.trainer import Place, fold_task, load_dataset
+from dmlray.learn.run import load_finished
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import Member, joined, members_of, test_labels
@@ -31,7 +32,7 @@ from dmlray.scores import Scores
 Counting = Callable[[str], Callable[[int, int], None]]
 
 
-def merge(plan: Merge, folder: RunFolder, place: Place, counting: Counting) -> Scores:
+def merge(plan: Merge, folder: RunFolder, runtime: Runtime, counting: Counting) -> Scores:
     """Scores of the merged runs; `counting(title)` gives what is told (done, all) of each stage.
 
     Raises:
@@ -41,15 +42,15 @@ def merge(plan: Merge, folder: RunFolder, place: Place, counting: Counting) -> S
     folder.make()
     remarks = []
     if plan.greedy:
-        members, remark = _chosen(members, folder, place, counting)
+        members, remark = _chosen(members, folder, runtime, counting)
         remarks.append(remark)
     if plan.projects:
-        return _projected(plan, members, labels, remarks, folder, place, counting)
+        return _projected(plan, members, labels, remarks, folder, runtime, counting)
     write_merged(folder.merged, members, None)
     depths = members[0].plan.protocol.depths(len(labels))
     factors = [member.weight for member in members]
     parts = [member.embeddings() for member in members]
-    curve = prefix_scores(parts, labels, depths, weights=factors, device=place.device)
+    curve = prefix_scores(parts, labels, depths, weights=factors, device=runtime.device)
     return replace(joined(members, curve[-1], remarks + _weights(plan)), curve=curve)
 
 
@@ -85,11 +86,11 @@ def _check_held_out(members: Sequence[Member]) -> None:
 
 
 def _chosen(
-    members: list[Member], folder: RunFolder, place: Place, counting: Counting
+    members: list[Member], folder: RunFolder, runtime: Runtime, counting: Counting
 ) -> tuple[list[Member], str]:
     """The members that help on the classes that none of them trained on, and how that was done."""
     validation = _validation(members[0])
-    rows = _Embedder(folder, place, counting).all(members, validation, "validation")
+    rows = _Embedder(folder, runtime, counting).all(members, validation, "validation")
     protocol = members[0].plan.protocol
     numbers, scores = greedy(
         rows,
@@ -110,13 +111,13 @@ def _projected(
     labels: Tensor,
     remarks: list[str],
     folder: RunFolder,
-    place: Place,
+    runtime: Runtime,
     counting: Counting,
 ) -> Scores:
     """PCA of the concatenation, fitted on training classes; the embeddings are written too."""
     dataset = load_dataset(members[0].plan)
     train = folds.train_subset(dataset)
-    rows = _Embedder(folder, place, counting).all(members, train, "train")
+    rows = _Embedder(folder, runtime, counting).all(members, train, "train")
     factors = [member.weight**0.5 for member in members]
     weighted = [row * factor for row, factor in zip(rows, factors, strict=True)]
     projection = fit_projection(weighted, plan.pca, plan.whiten)
@@ -138,9 +139,9 @@ def _weights(plan: Merge) -> list[str]:
 
 
 def _validation(member: Member) -> Subset:
-    task = fold_task(member.plan, load_dataset(member.plan), member.plan.protocol.fold)
-    assert task.validation is not None
-    return task.validation
+    split = fold_split(member.plan, load_dataset(member.plan), member.plan.protocol.fold)
+    assert split.validation is not None
+    return split.validation
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class _Embedder:
     """Embeds images that no run folder holds; what is there already is not made again."""
 
     folder: RunFolder
-    place: Place
+    runtime: Runtime
     counting: Counting
 
     def all(self, members: Sequence[Member], subset: Subset, name: str) -> list[Tensor]:
@@ -174,8 +175,8 @@ class _Embedder:
 
     def _one(self, member: Member, subset: Subset, name: str) -> Tensor:
         folder = self.folder.path / "embeddings"
-        place = hashlib.sha256(str(member.folder.path).encode("utf-8", "surrogateescape"))
-        file = folder / f"{member.folder.path.name[:40]}_{place.hexdigest()[:12]}_{name}.npy"
+        runtime = hashlib.sha256(str(member.folder.path).encode("utf-8", "surrogateescape"))
+        file = folder / f"{member.folder.path.name[:40]}_{runtime.hexdigest()[:12]}_{name}.npy"
         shape = (len(subset), member.scores.embedding_size)
         try:
             known = read_checked(file.with_suffix(".json"), _EMBEDDED)
@@ -185,7 +186,7 @@ class _Embedder:
             pass  # not there, or damaged: made again
         except OSError as error:
             raise DataError(f"{file}: {reason(error)}; delete {folder} and --resume") from None
-        training = finished(member.plan, member.folder, self.place)
+        training = load_finished(member.plan, member.folder, self.runtime)
         rows = training.embed(training.learner.embed, subset)
         folder.mkdir(exist_ok=True)
         made = _Embedded(member.scores.embeddings_sha256, write_embeddings(file, rows))

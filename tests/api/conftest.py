@@ -10,8 +10,8 @@ import torch
 
 from dmlray.api import averages, ensembles, runs
 from dmlray.cluster.session import Cluster
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.toy_data import draw_images, toy_words
@@ -45,6 +45,6 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 def finished(images: Path) -> list[str]:
     """Two finished runs."""
     plan = read_experiment(EXPERIMENT, [*toy_words(images, 1), "backbone.pooling=avg"]).experiment
-    job(plan, RunFolder(Path("one")), lambda epoch: None, Place(torch.device("cpu")))
+    run_training(plan, RunFolder(Path("one")), lambda epoch: None, Runtime(torch.device("cpu")))
     shutil.copytree("one", "other")
     return ["one", "other"]

@@ -10,7 +10,7 @@ import pytest
 
 from dmlray.api import averages, ensembles, run_setup, runs
 from dmlray.errors import ConfigError, ResourceError
-from dmlray.learn.trainer import load_dataset
+from dmlray.learn.class_split import load_dataset
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.api.commands import ALL, EXPERIMENT, FORK, TRAINS, another_process, new_run, run, words
@@ -141,7 +141,7 @@ def test_of_two_new_runs_at_the_same_time_one_is_refused(images: Path) -> None:
             write = lambda: folder.plan("experiment").write_text("plan")  # noqa: E731
             with new_run(folder) as opened:
                 all_checked.wait()
-                opened.begin(write, dataset)
+                opened.start(write, dataset)
                 begun.put("begun")
                 time.sleep(600)
         except ConfigError as error:
@@ -163,7 +163,7 @@ def test_a_claim_that_was_killed_is_taken_for_nothing(images: Path) -> None:
     folder = RunFolder(Path("run"))
     refused = pytest.raises(ConfigError, match="is being trained by")
     with another_process(folder), refused, new_run(folder) as opened:
-        opened.begin()
+        opened.start()
     with new_run(folder) as opened:
-        opened.begin()
+        opened.start()
     assert not any(folder.path.iterdir())

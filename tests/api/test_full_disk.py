@@ -14,8 +14,8 @@ from ray.tune.error import TuneError
 from dmlray.cluster.search import run as searching
 from dmlray.cluster.search import study_storage
 from dmlray.errors import DiskFull, Interrupted
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.api.commands import (
@@ -179,8 +179,8 @@ def test_a_training_on_a_real_disk_that_fills_up(
     fill(small_disk, leave)
     full = pytest.raises(DiskFull, match="the disk is full: make room")
     with full, new_run(RunFolder(small_disk / "run")) as opened:
-        opened.begin()
-        job(plan, opened.folder, lambda epoch: None, Place(torch.device("cpu")))
+        opened.start()
+        run_training(plan, opened.folder, lambda epoch: None, Runtime(torch.device("cpu")))
 
 
 def test_a_cache_on_a_real_disk_that_is_full(

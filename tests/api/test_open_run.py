@@ -13,8 +13,8 @@ from dmlray.api import ensembles
 from dmlray.api.run_setup import open_run
 from dmlray.cluster.reporters import ToTensorBoard
 from dmlray.errors import DmlrayError, Interrupted, StorageError
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -102,11 +102,11 @@ def test_a_moved_run_is_not_made_anew_by_what_still_writes_it(
 
     gone = pytest.raises(StorageError, match="run: the run folder is gone")
     with gone, new_run(RunFolder(Path("run"))) as opened:
-        opened.begin()
+        opened.start()
         place = part(opened.folder)
         for _ in range(2):  # Ray starts a worker again
             with pytest.raises(OSError, match="No such file"):
-                job(plan, place, move, Place(torch.device("cpu")))
+                run_training(plan, place, move, Runtime(torch.device("cpu")))
             with pytest.raises(OSError, match="No such file"):
                 ToTensorBoard(place)
         Path("run/.ray/tune").mkdir(parents=True)  # as Ray does
@@ -134,15 +134,15 @@ def test_the_outermost_command_is_the_one_to_type(tmp_path: Path) -> None:
     outer, inner = RunFolder(tmp_path / "outer"), RunFolder(tmp_path / "outer" / "inner")
     full = pytest.raises(StorageError, match=r"full: make room\. Go on with: dmlray demo --out")
     with full, open_run(outer, "dmlray demo --out", resumed=False) as demo:
-        demo.begin()
+        demo.start()
         with new_run(inner) as train:
-            train.begin()
+            train.start()
             raise OSError(errno.ENOSPC, "full")
 
 
 @pytest.mark.parametrize("error", [DmlrayError("wrong"), ValueError("unforeseen")])
 def test_other_errors_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error)) as caught, new_run(RunFolder(tmp_path / "run")) as opened:
-        opened.begin()
+        opened.start()
         raise error
     assert caught.value is error and not (tmp_path / "run" / "lock.json").exists()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dmlray.api import lock_owner, run_lock
-from dmlray.api.lock_owner import Holder
+from dmlray.api.lock_owner import LockOwner
 from dmlray.api.run_lock import RunLock
 from dmlray.errors import ConfigError, StorageError
 from dmlray.plans.run_folder import RunFolder
@@ -31,8 +31,8 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-def held(folder: RunFolder) -> Holder:
-    return Holder(**json.loads(folder.lock.read_bytes()))
+def held(folder: RunFolder) -> LockOwner:
+    return LockOwner(**json.loads(folder.lock.read_bytes()))
 
 
 def rewrite(folder: RunFolder, **changes: Any) -> None:
@@ -58,7 +58,7 @@ def heartbeats(folder: RunFolder) -> Iterator[None]:
 
 def elsewhere(folder: RunFolder) -> None:
     """Held by a process of another machine."""
-    holder = Holder("far", "far 1", 7, "1", "now", "dmlray train --resume run", "1")
+    holder = LockOwner("far", "far 1", 7, "1", "now", "dmlray train --resume run", "1")
     folder.lock.write_text(json.dumps(asdict(holder)))
 
 

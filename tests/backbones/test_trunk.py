@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from dmlray.backbones import InputStatistics, Network, Trunk
+from dmlray.backbones import Network, Trunk
 from dmlray.errors import ConfigError
+from dmlray.input_statistics import InputStatistics
 
 STATISTICS = InputStatistics((0.5,) * 3, (0.5,) * 3)
 

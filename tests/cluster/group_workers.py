@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 from ray._private.services import psutil
 
-from dmlray.cluster.torch_backend import join, leave, offer
+from dmlray.cluster.torch_backend import join, leave, register
 
 
 def meet(rank: int, host: str, stores: "SimpleQueue[Any]", root: Path) -> None:
     """Join as one of two; write the sum over the group and the addresses listened on."""
     if rank == 0:
-        store = offer(host, 2)
+        store = register(host, 2)
         stores.put(store)
     else:
         store = stores.get()

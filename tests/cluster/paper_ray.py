@@ -49,7 +49,7 @@ class PaperRay:
         self.unusable: dict[tuple[str, ...], str] = {}  # GPUs, and what torch says of them
         self.work, self.log, self.actors = work, list[tuple[str, int, Location]](), list[Actor]()
 
-    def living(self) -> Cluster:
+    def current_cluster(self) -> Cluster:
         return Cluster.of(self.nodes)
 
     def remote(self, _: type) -> Any:

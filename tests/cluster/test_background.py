@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from dmlray.cluster.background import watch
+from dmlray.cluster.background import run_watched
 
 
 class Signalled(Exception):
@@ -38,17 +38,17 @@ def test_an_interruption_asks_the_work_to_end_and_waits_until_it_did(signalled: 
         ended.set()
 
     with pytest.raises(Signalled):
-        watch(work, stop=asked.set)
+        run_watched(work, stop=asked.set)
     assert ended.is_set()
 
 
 def test_the_last_look_sees_the_end() -> None:
     done = threading.Event()
     seen: list[bool] = []
-    watch(done.set, look=lambda: seen.append(done.is_set()))
+    run_watched(done.set, poll=lambda: seen.append(done.is_set()))
     assert seen[-1]
 
 
 def test_an_error_of_the_work_is_the_callers() -> None:
     with pytest.raises(ZeroDivisionError):
-        watch(lambda: 1 / 0)
+        run_watched(lambda: 1 / 0)

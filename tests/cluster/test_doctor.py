@@ -2,34 +2,39 @@
 
 import pytest
 
-from dmlray.cluster.node_checks import Node, complaints
+from dmlray.cluster.node_checks import NodeReport, problems
 
-HERE = Node("here", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"})
+HERE = NodeReport("here", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"})
 
 
 @pytest.mark.parametrize(
     ("node", "said"),
     [
-        (Node("n", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"}), []),
-        (Node("n", "3.12.0", HERE.packages), ["n has python 3.12.0, this machine 3.11.7"]),
-        (Node("n", "3.11.7", {"torch": "2", "ray": "3"}), ["n has no dmlray, this machine 1"]),
+        (NodeReport("n", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"}), []),
+        (NodeReport("n", "3.12.0", HERE.packages), ["n has python 3.12.0, this machine 3.11.7"]),
         (
-            Node("n", "3.11.7", {**HERE.packages, "torch": "9"}),
+            NodeReport("n", "3.11.7", {"torch": "2", "ray": "3"}),
+            ["n has no dmlray, this machine 1"],
+        ),
+        (
+            NodeReport("n", "3.11.7", {**HERE.packages, "torch": "9"}),
             ["n has torch 9, this machine 2"],
         ),
-        (Node("n", "", silence="nothing for 60 s"), ["n does not answer: nothing for 60 s"]),
+        (NodeReport("n", "", silence="nothing for 60 s"), ["n does not answer: nothing for 60 s"]),
         (
-            Node("n", "3.11.7", HERE.packages, ("/runs/.mark", "/images")),
+            NodeReport("n", "3.11.7", HERE.packages, ("/runs/.mark", "/images")),
             ["n does not share /runs with this machine (--out)", "n does not see /images (data.ro"],
         ),
         (
-            Node("n", "3.11.7", HERE.packages, unusable=("GPU 1: torch cannot use this GPU",)),
+            NodeReport(
+                "n", "3.11.7", HERE.packages, unusable=("GPU 1: torch cannot use this GPU",)
+            ),
             ["n, GPU 1: torch cannot use this GPU"],
         ),
     ],
 )
-def test_what_a_node_lacks_is_told(node: Node, said: list[str]) -> None:
-    found = complaints(HERE, [node], "/runs/.mark", "/runs")
+def test_what_a_node_lacks_is_told(node: NodeReport, said: list[str]) -> None:
+    found = problems(HERE, [node], "/runs/.mark", "/runs")
     assert len(found) == len(said)
     for ours, expected in zip(found, said, strict=True):
         assert ours.startswith(expected)

@@ -10,11 +10,11 @@ from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 
 from dmlray.cluster.error_messages import (
+    as_dmlray_error,
     is_out_of_memory,
     is_plain_out_of_memory,
     of_worker,
     out_of_memory_on_top,
-    told,
 )
 from dmlray.errors import ConfigError, DataError, RunError
 
@@ -89,7 +89,7 @@ def test_each_wording_is_recognised_however_it_is_wrapped(error: Exception) -> N
         assert is_out_of_memory(raised(wrapped, "cause"))
         assert is_out_of_memory(from_actor(wrapped))
     assert not is_out_of_memory(raised(error, "suppressed"))
-    assert str(told(error)).startswith("out of memory: try a smaller data.batch_size")
+    assert str(as_dmlray_error(error)).startswith("out of memory: try a smaller data.batch_size")
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=lambda error: f"{error!r:.60}")
@@ -97,7 +97,7 @@ def test_nothing_else_is_taken_for_it(error: Exception) -> None:
     assert not is_out_of_memory(error)
     assert not is_out_of_memory(from_actor(error))
     assert not is_out_of_memory(raised(error, "cause"))
-    assert "out of memory: try" not in str(told(error))
+    assert "out of memory: try" not in str(as_dmlray_error(error))
 
 
 def test_only_an_allocator_that_refused_leaves_a_process_in_order() -> None:
@@ -113,7 +113,7 @@ def test_a_sentence_that_came_from_it_stays_a_sentence() -> None:
     except RunError as error:
         assert not is_out_of_memory(error)
         assert not is_out_of_memory(from_actor(error))
-        assert told(error) is sentence
+        assert as_dmlray_error(error) is sentence
 
 
 def test_what_a_worker_met_is_found_among_what_others_met_by_it() -> None:

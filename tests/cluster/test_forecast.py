@@ -89,13 +89,13 @@ def test_a_search_is_planned_then_run_and_its_winner_repeated_on_new_seeds(
     assert found.seconds > 0 and found.memory > 100 << 20
     assert not list(tmp_path.iterdir())
 
-    findings, run = api.tune(SEARCH, words, out=tmp_path / "run")
+    report, run = api.tune(SEARCH, words, out=tmp_path / "run")
     scores = read_scores(run.repeat.scores)
     assert [part.seed for part in scores.parts] == [1, 2]  # the trials trained with 0
     assert (scores.n, scores.selection, scores.split) == (2, "last", "all training classes")
     assert "best of 2 trials" in (scores.tuned_by or "")
     winner = read_experiment(run.repeat.member(0).plan("experiment")).experiment.document()
-    assert findings.best and winner["optimizer"]["lr"] == findings.best.values["optimizer.lr"]
+    assert report.best and winner["optimizer"]["lr"] == report.best.values["optimizer.lr"]
 
     kept = run.repeat.member(0).scores.stat().st_mtime_ns
     run.repeat.member(1).scores.unlink()

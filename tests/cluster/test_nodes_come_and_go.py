@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.run_folder import RunFolder
 from tests.cluster.commands import Command, lines
@@ -85,7 +85,7 @@ def test_an_ensemble_survives_the_loss_of_a_node_and_uses_a_new_one(
     torch.set_num_threads(1)
     plan = read_ensemble(run / "ensemble.yaml")
     alone = RunFolder(tmp_path / "alone")
-    job(plan.member(1), alone, lambda epoch: None, Place(torch.device("cpu")))
+    run_training(plan.member(1), alone, lambda epoch: None, Runtime(torch.device("cpu")))
     torn = np.load(run / "members/001/embeddings.npy")
     np.testing.assert_array_equal(torn, np.load(alone.embeddings))
 

@@ -167,9 +167,11 @@ def test_every_slot_of_an_ensemble_can_be_placed(members_per_gpu: int) -> None:
         except ResourceError:
             assert not placed(nodes, 1, 0), nodes
             continue
-        assert min(200, share.room(cluster(nodes))) == placed(nodes, share.cpus, share.gpus), nodes
+        assert min(200, share.capacity(cluster(nodes))) == placed(nodes, share.cpus, share.gpus), (
+            nodes
+        )
         gpus = sum(int(gpu) for _, gpu in nodes)
-        assert share.room(cluster(nodes)) == gpus * members_per_gpu or not gpus, nodes
+        assert share.capacity(cluster(nodes)) == gpus * members_per_gpu or not gpus, nodes
 
 
 def test_a_merger_fits_one_node() -> None:

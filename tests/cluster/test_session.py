@@ -99,4 +99,4 @@ def alone(monkeypatch: pytest.MonkeyPatch, started: Callable[[], Any]) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("dmlray.cluster.session.started", started)
-    monkeypatch.setattr("dmlray.cluster.session.living", lambda: Cluster(2, 0, 1))
+    monkeypatch.setattr("dmlray.cluster.session.current_cluster", lambda: Cluster(2, 0, 1))

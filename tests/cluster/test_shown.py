@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dmlray.cluster.train import Shown
+from dmlray.cluster.train import EpochDisplay
 from dmlray.learn import metrics_log
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -18,15 +18,15 @@ def test_epochs_are_shown_and_after_them_what_is_counted(tmp_path: Path) -> None
     said, folder = io.StringIO(), RunFolder(tmp_path)
     display = Display(Console(file=said, width=200))
     display.start("epochs", 2)
-    look = Shown(plan, folder, display)
+    look = EpochDisplay(plan, folder, display)
     look()
     metrics_log.append(folder.metrics, {"epoch": 1, "loss": 2.0})
     look()
     metrics_log.append(folder.metrics, {"epoch": 2, "loss": 1.0})  # seen with the first count
     for done in (5, 20):
-        metrics_log.count(folder.counting, "k-means, iterations")(done, 20)
+        metrics_log.count(folder.progress_log, "k-means, iterations")(done, 20)
         look()
-    folder.counting.unlink()
+    folder.progress_log.unlink()
     look()
     assert [line.split(" (")[0] for line in said.getvalue().splitlines()] == [
         "epochs: 2 to do",

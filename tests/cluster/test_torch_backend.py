@@ -10,14 +10,14 @@ from torch.distributed.distributed_c10d import Backend, BackendConfig
 from torch.multiprocessing import get_context, spawn
 
 from dmlray.cluster import torch_backend
-from dmlray.cluster.torch_backend import ProcessGroup
+from dmlray.cluster.torch_backend import TorchBackendConfig
 from tests.cluster.group_workers import meet
 
 
 def test_one_worker_joins_nothing() -> None:
     """Whatever else the workers of a run can be asked is missing here."""
     lonely = SimpleNamespace(get_workers=lambda: ["worker"])
-    ProcessGroup().backend_cls().on_start(lonely, ProcessGroup())
+    TorchBackendConfig().backend_cls().on_start(lonely, TorchBackendConfig())
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_workers_exchange_tensors_of_the_cpu_whatever_gpus_a_machine_has(
     monkeypatch.setattr(
         torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
     )
-    group = ProcessGroup(backend=asked)
+    group = TorchBackendConfig(backend=asked)
     group.backend_cls().on_start(workers, group)
     used = [BackendConfig(Backend(name or "undefined")).device_backend_map for name in backends]
     assert [{kind: map_[kind] for kind in devices if kind in map_} for map_ in used] == 2 * [

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dmlray.learn import metrics_log
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
@@ -65,7 +65,9 @@ def test_two_workers_of_which_one_is_killed_end_as_one_alone(
     plan = read_experiment(Path(FILE), words).experiment
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DMLRAY_CACHE", environment["DMLRAY_CACHE"])
-        job(plan, RunFolder(tmp_path / "one"), lambda epoch: None, Place(torch.device("cpu")))
+        run_training(
+            plan, RunFolder(tmp_path / "one"), lambda epoch: None, Runtime(torch.device("cpu"))
+        )
 
     two = ["train", FILE, *words, "budget.workers=2", "--out", "two"]
     command = Command(two, tmp_path, environment)

@@ -13,12 +13,12 @@ from dmlray.cluster.ensemble.member_actor import cap_memory
 from dmlray.cluster.resources import Cluster, Node
 from dmlray.cluster.search import run
 from dmlray.cluster.search.run import Resources
-from dmlray.cluster.train_callbacks import EndAtMistake, EndWithoutRoom
+from dmlray.cluster.train_callbacks import FailOnUserError, FailWithoutResources
 from dmlray.errors import DataError, DmlrayError, ResourceError, RunError
 from dmlray.learn.device import loader_threads
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.progress import Silent
+from dmlray.reporting.progress import SilentDisplay
 from tests.toy_data import toy_words
 
 BEFORE, AFTER = Cluster.of([Node(8, 0), Node(16, 2)]), Cluster.of([Node(8, 0), Node(16, 1)])
@@ -30,7 +30,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Any:
     now: list[Any] = [0.0, BEFORE]
     monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
     for module in (run, train_callbacks):
-        monkeypatch.setattr(module, "living", lambda: now[1])
+        monkeypatch.setattr(module, "current_cluster", lambda: now[1])
 
     def at(time: float, cluster: Cluster) -> None:
         now[:] = [time, cluster]
@@ -39,7 +39,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_training_without_its_nodes_ends_after_two_minutes(at: Any) -> None:
-    callback = EndWithoutRoom(workers=2, cpus=8, gpus=1)
+    callback = FailWithoutResources(workers=2, cpus=8, gpus=1)
     for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER), (150, BEFORE), (160, AFTER)]:
         at(time, cluster)
         callback.before_controller_execute_failure_decision(None)
@@ -49,7 +49,7 @@ def test_a_training_without_its_nodes_ends_after_two_minutes(at: Any) -> None:
 
 
 def test_a_search_without_its_nodes_ends_with_what_to_do(at: Any, tmp_path: Path) -> None:
-    check = run._RoomCheck(Resources(8, 1, workers=2, at_once=1), RunFolder(tmp_path))
+    check = run._CapacityCheck(Resources(8, 1, workers=2, at_once=1), RunFolder(tmp_path))
     for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER)]:
         at(time, cluster)
         check()
@@ -59,7 +59,7 @@ def test_a_search_without_its_nodes_ends_with_what_to_do(at: Any, tmp_path: Path
 
 
 def test_only_a_mistake_ends_a_training_at_once() -> None:
-    callback, mistake = EndAtMistake(), DataError("7.png: damaged")
+    callback, mistake = FailOnUserError(), DataError("7.png: damaged")
     callback.after_exception(None, {0: RuntimeError("a worker's process died")})
     with pytest.raises(DataError) as caught:
         callback.after_exception(None, {0: RuntimeError("connection closed"), 1: mistake})
@@ -87,10 +87,10 @@ def test_a_mistake_of_one_worker_ends_all_once(
 ) -> None:
     log = tmp_path / "log"
 
-    def fails(plan: Any, folder: Any, report: Any, place: Any) -> None:
+    def fails(plan: Any, folder: Any, report: Any, runtime: Any) -> None:
         with log.open("a") as file:
             file.write("x")
-        if place.team.rank == workers - 1:
+        if runtime.group.rank == workers - 1:
             raise failure
         torch.distributed.barrier()  # for ever, if nothing ended this worker
 
@@ -100,7 +100,7 @@ def test_a_mistake_of_one_worker_ends_all_once(
     plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
     try:
         with pytest.raises(DmlrayError, match=message):
-            train.train(plan, RunFolder(tmp_path), Cluster(4, 0, 1), Silent())
+            train.train(plan, RunFolder(tmp_path), Cluster(4, 0, 1), SilentDisplay())
     finally:
         ray.cloudpickle.unregister_pickle_by_value(train)
     assert log.read_text() == workers * "x"

@@ -8,7 +8,7 @@ import pytest
 from dmlray.cluster.warm_caches import fill_caches, nodes_that_train
 from dmlray.errors import DataError
 from dmlray.plans.resolve import read_experiment
-from dmlray.reporting.progress import Silent
+from dmlray.reporting.progress import SilentDisplay
 from tests.toy_data import toy_words
 
 
@@ -35,11 +35,11 @@ def test_other_nodes_decode_and_say_what_they_miss(
     two_nodes: None, toy_images: Path, environment: dict[str, str]
 ) -> None:
     file = Path("experiments/proxy_anchor_demo.yaml")
-    fill_caches(read_experiment(file, toy_words(toy_images)).experiment, Silent(), 1, 0)
+    fill_caches(read_experiment(file, toy_words(toy_images)).experiment, SilentDisplay(), 1, 0)
     assert list(Path(environment["DMLRAY_CACHE"]).glob("images/folder-*/images.bin"))
     missing = read_experiment(file, ["data.name=folder", "data.root=/nowhere"]).experiment
     with pytest.raises(DataError, match=r"^node .*/nowhere: no such folder"):
-        fill_caches(missing, Silent(), 1, 0)
+        fill_caches(missing, SilentDisplay(), 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmlray.data.meta_classes import cap, deal
+from dmlray.data.meta_classes import assign_meta_classes, cap
 from tests.golden_vectors import files, load
 
 
@@ -19,7 +19,7 @@ def test_deals_as_the_authors_do(path: Path) -> None:
         classes = int(golden[f"{case}num_classes"])
         meta_classes = int(golden[f"{case}meta_class_size"])
         learners = range(int(golden[f"{case}ensemble_size"]))
-        drawn = [deal(classes, meta_classes, source) for _ in learners]
+        drawn = [assign_meta_classes(classes, meta_classes, source) for _ in learners]
         np.testing.assert_array_equal(drawn, golden[f"{case}ids"])
         counts = [np.bincount(ids, minlength=meta_classes) for ids in drawn]
         np.testing.assert_array_equal(counts, golden[f"{case}counts"])
@@ -33,7 +33,7 @@ def test_caps_large_classes_as_the_authors_do(path: Path) -> None:
     np.testing.assert_array_equal(names, golden["sorted_class_order"])
     source = random.Random(int(golden["seed"]))
     meta_classes = int(golden["meta_class_size"])
-    ids = deal(len(names), meta_classes, source)
+    ids = assign_meta_classes(len(names), meta_classes, source)
     np.testing.assert_array_equal(ids, golden["ids"])
     images = [[f"{name}/{number:04d}.jpg" for number in range(sizes[name])] for name in names]
     kept = cap(images, int(golden["cap"]), source)
@@ -51,6 +51,8 @@ def test_caps_large_classes_as_the_authors_do(path: Path) -> None:
 
 @pytest.mark.parametrize(("classes", "meta_classes"), [(100, 12), (12, 12), (7, 12), (5, 1)])
 def test_meta_classes_differ_by_at_most_one_class(classes: int, meta_classes: int) -> None:
-    counts = np.bincount(deal(classes, meta_classes, random.Random(0)), minlength=meta_classes)
+    counts = np.bincount(
+        assign_meta_classes(classes, meta_classes, random.Random(0)), minlength=meta_classes
+    )
     assert counts.sum() == classes
     assert np.ptp(counts) <= 1

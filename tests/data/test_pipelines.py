@@ -18,6 +18,7 @@ from dmlray.data.cache.eval_cache import open_eval_cache
 from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets.folder import read
+from dmlray.input_statistics import InputStatistics
 from tests.data.images import picture
 
 SIZES = [(375, 500), (500, 333), (300, 300), (200, 640), (90, 70)]  # as found, and two odd ones
@@ -150,7 +151,7 @@ def test_constants_of_the_data_set_give_the_authors_numbers(dataset: Dataset) ->
     assert transform.mean and transform.std
     found = normalise(
         crop_eval(caches(dataset, transform)[1], ROWS, transform),
-        transform.mean, transform.std, 1 / 255, bgr=False,
+        InputStatistics(CUB_MEAN, CUB_STD),
     )  # fmt: skip
     steps = [
         transforms.Resize(256),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dmlray.evaluation.ensemble_scores import prefix_scores
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.merge import Merge
@@ -19,7 +19,7 @@ from dmlray.results.finished_runs import joined, member_of
 from dmlray.results.merge_runs import merge
 from tests.toy_data import draw_images, toy_words
 
-HERE = Place(torch.device("cpu"))
+HERE = Runtime(torch.device("cpu"))
 
 
 def silent(title: str) -> Callable[[int, int], None]:
@@ -32,7 +32,7 @@ def experiment(method: str, images: Path, *words: str) -> Experiment:
 
 
 def train(folder: Path, plan: Experiment) -> None:
-    job(plan, RunFolder(folder), lambda epoch: None, HERE, with_zero_shot=False)
+    run_training(plan, RunFolder(folder), lambda epoch: None, HERE, with_zero_shot=False)
 
 
 def train_ensemble(path: Path, plan: Ensemble) -> None:

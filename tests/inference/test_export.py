@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import dmlray
 from dmlray import methods
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.data.batches.augment import Transform
 from dmlray.errors import DmlrayError
 from dmlray.inference import onnx_export
@@ -123,7 +123,7 @@ def test_every_method_goes_through_onnx(
 
     trunk = backbones.build("timm/test_resnet", "none")
     module = methods.load(name)
-    config: Knobs = module.Config(**knobs)
+    config: ConfigModel = module.Config(**knobs)
     learner = module.Learner(config, trunk, trunk.width, 20)
     size = learner.eval().embed(torch.rand(1, 3, 32, 32)).shape[1]
     head = module.embedding_head(config, size)

@@ -10,7 +10,7 @@ from torch import nn
 
 from dmlray.errors import DamagedCheckpoint, DataError
 from dmlray.learn import checkpoint
-from dmlray.learn.checkpoint import Progress
+from dmlray.learn.state import TrainProgress, TrainState
 from tests.learn.checkpoint_mutants import CHECKPOINTS, OPTIMIZERS
 from tests.learn.run_mutants import Change
 
@@ -22,7 +22,7 @@ def saved(path: Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     optimizer = torch.optim.AdamW(learner.parameters())
     learner(torch.randn(4, 40)).sum().backward()
     optimizer.step()
-    checkpoint.save(path, learner, optimizer, Progress(3, 0.5, 2))
+    checkpoint.save(path, TrainState(learner, optimizer, progress=TrainProgress(3, 0.5, 2)))
     return learner, optimizer
 
 
@@ -30,7 +30,9 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     learner, optimizer = saved(tmp_path / "last.pt")
     other = nn.Linear(40, 40)
     again = torch.optim.AdamW(other.parameters())
-    assert checkpoint.load(tmp_path / "last.pt", other, again) == Progress(3, 0.5, 2)
+    assert checkpoint.load(tmp_path / "last.pt", TrainState(other, again)) == TrainProgress(
+        3, 0.5, 2
+    )
     torch.testing.assert_close(other.state_dict(), learner.state_dict(), rtol=0, atol=0)
     ours, theirs = again.state_dict()["state"], optimizer.state_dict()["state"]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -53,7 +55,7 @@ def test_damage_is_told_with_a_way_out(tmp_path: Path, damage: Callable[[bytes],
     learner, optimizer = saved(path)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DamagedCheckpoint, match=r"is damaged .*; delete .*checkpoints") as caught:
-        checkpoint.load(path, learner, optimizer)
+        checkpoint.load(path, TrainState(learner, optimizer))
     assert "\n" not in str(caught.value)
 
 
@@ -61,15 +63,15 @@ def test_another_file_of_torch_is_no_checkpoint(tmp_path: Path) -> None:
     learner, _ = saved(tmp_path / "last.pt")
     torch.save({"learner": {}}, tmp_path / "last.pt")
     with pytest.raises(DamagedCheckpoint, match="it holds something else"):
-        checkpoint.load(tmp_path / "last.pt", learner, None)
+        checkpoint.load(tmp_path / "last.pt", TrainState(learner))
 
 
 def test_a_missing_checkpoint_and_one_that_cannot_be_opened_are_two_things(tmp_path: Path) -> None:
     learner, _ = saved(tmp_path / "last.pt")
     with pytest.raises(DamagedCheckpoint, match="has not finished an epoch"):
-        checkpoint.load(tmp_path / "none.pt", learner, None)
+        checkpoint.load(tmp_path / "none.pt", TrainState(learner))
     with pytest.raises(DataError, match="cannot be read: Is a directory") as caught:
-        checkpoint.load(tmp_path, learner, None)
+        checkpoint.load(tmp_path, TrainState(learner))
     assert not isinstance(caught.value, DamagedCheckpoint)  # nothing may be deleted for this
 
 
@@ -95,7 +97,8 @@ def test_a_sound_file_of_tensors_of_another_kind_is_one_sentence_and_changes_not
     before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
     with pytest.raises(DataError) as caught:
         checkpoint.load(
-            tmp_path / "last.pt", fresh, torch.optim.AdamW(fresh.parameters()), training="seed 0"
+            tmp_path / "last.pt",
+            TrainState(fresh, torch.optim.AdamW(fresh.parameters()), "seed 0"),
         )
     assert "last.pt: is " in str(caught.value) or "NaN" in str(caught.value)
     assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
@@ -104,13 +107,15 @@ def test_a_sound_file_of_tensors_of_another_kind_is_one_sentence_and_changes_not
 
 def test_a_checkpoint_of_an_older_run_names_no_training(tmp_path: Path) -> None:
     learner, optimizer = saved(tmp_path / "last.pt")
-    assert checkpoint.load(tmp_path / "last.pt", learner, optimizer, "seed 5").epoch == 3
+    assert (
+        checkpoint.load(tmp_path / "last.pt", TrainState(learner, optimizer, "seed 5")).epoch == 3
+    )
 
 
 def test_the_settings_of_an_optimizer_are_those_of_the_plan(tmp_path: Path) -> None:
     learner, _ = saved(tmp_path / "last.pt")
     optimizer = torch.optim.AdamW(learner.parameters(), lr=0.5, weight_decay=0.25)
-    checkpoint.load(tmp_path / "last.pt", learner, optimizer)
+    checkpoint.load(tmp_path / "last.pt", TrainState(learner, optimizer))
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (
         0.5,
         0.25,
@@ -135,7 +140,7 @@ def test_every_optimizer_goes_on(
     optimizer, again = make(parameters), make(parameters)
     learner(torch.randn(2, 4)).sum().backward()
     optimizer.step()
-    checkpoint.save(tmp_path / "last.pt", learner, optimizer, Progress(1))
-    checkpoint.load(tmp_path / "last.pt", learner, again)
+    checkpoint.save(tmp_path / "last.pt", TrainState(learner, optimizer, progress=TrainProgress(1)))
+    checkpoint.load(tmp_path / "last.pt", TrainState(learner, again))
     ours, theirs = again.state_dict()["state"], optimizer.state_dict()["state"]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from dmlray.learn import checkpoint, metrics_log
-from dmlray.learn.checkpoint import Progress
 from dmlray.learn.checkpoint_writer import CheckpointWriter
-from dmlray.learn.run import task
-from dmlray.learn.trainer import Place, Training, load_dataset
+from dmlray.learn.class_split import load_dataset
+from dmlray.learn.run import class_split
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.state import TrainProgress, TrainState
+from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -63,8 +65,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
 
 def training_of(plan: Experiment, folder: RunFolder) -> Training:
-    here = Place(torch.device("cpu"))
-    return Training(plan, task(plan, load_dataset(plan)), folder, here, keep_best=True)
+    here = Runtime(torch.device("cpu"))
+    return Training(plan, class_split(plan, load_dataset(plan)), folder, here, keep_best=True)
 
 
 def test_the_next_epoch_begins_while_the_disk_writes(
@@ -98,7 +100,7 @@ def test_the_log_is_at_most_one_epoch_ahead(
 def test_what_is_written_is_the_moment_of_saving(tmp_path: Path, disk: SlowDisk) -> None:
     learner, optimizer = stepped(1)
     with CheckpointWriter() as writer:
-        content = checkpoint.pack(learner, optimizer, Progress(1, 0.5, 1))
+        content = TrainState(learner, optimizer, progress=TrainProgress(1, 0.5, 1)).state_dict()
         writer.save(tmp_path / "last.pt", tmp_path / "best.pt", content)
         step(learner, optimizer)
         disk.go.set()
@@ -106,7 +108,7 @@ def test_what_is_written_is_the_moment_of_saving(tmp_path: Path, disk: SlowDisk)
     then, its_optimizer = stepped(1)
     for path in (tmp_path / "best.pt", tmp_path / "last.pt"):
         other, again = stepped(0)
-        checkpoint.load(path, other, again if path.name == "last.pt" else None)
+        checkpoint.load(path, TrainState(other, again if path.name == "last.pt" else None))
         torch.testing.assert_close(other.state_dict(), then.state_dict(), rtol=0, atol=0)
     ours, theirs = again.state_dict()["state"], its_optimizer.state_dict()["state"]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -127,7 +129,7 @@ def test_a_full_disk_ends_the_training_at_the_next_epoch_or_the_end(
         next(epochs)
     assert len(metrics_log.read(folder.metrics)) == 1
     learner, optimizer = stepped(1)
-    content = checkpoint.pack(learner, optimizer, Progress(1))
+    content = TrainState(learner, optimizer, progress=TrainProgress(1)).state_dict()
     with pytest.raises(OSError, match="No space left"), CheckpointWriter() as writer:
         writer.save(tmp_path / "last.pt", None, content)
     with pytest.raises(KeyError), CheckpointWriter() as writer:  # what came first

@@ -12,11 +12,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from dmlray.cluster.ensemble.recovery import take_up
+from dmlray.cluster.ensemble.recovery import recover_members
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.evaluation.ensemble_scores import prefix_scores
-from dmlray.learn.run import evaluate, job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import evaluate, run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.merge import Merge
@@ -44,7 +44,7 @@ from tests.learn.run_mutants import (
 )
 from tests.toy_data import draw_images, toy_words
 
-HERE = Place(torch.device("cpu"))
+HERE = Runtime(torch.device("cpu"))
 Reader = Callable[[Path], dict[str, float]]
 Expected = dict[Reader, dict[str, float]]
 MUTANTS = [
@@ -71,12 +71,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     held_out = [*words, "protocol.selection=validation", "protocol.folds=3", "method.dim=8"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DMLRAY_CACHE", str(root / "cache"))
-        job(experiment("proxy_anchor", held_out), RunFolder(root / "one"), lambda epoch: None, HERE)
+        run_training(
+            experiment("proxy_anchor", held_out), RunFolder(root / "one"), lambda epoch: None, HERE
+        )
         plan = Ensemble(experiment("proxy_anchor", [*words, "method.dim=4"]), 2, "seed")
         folder = RunFolder(root / "ens")
         plan.write(folder.path.parent / "ensemble.yaml")
         for index in range(plan.size):
-            job(plan.member(index), folder.member(index), lambda epoch: None, HERE)
+            run_training(plan.member(index), folder.member(index), lambda epoch: None, HERE)
         (root / "ensemble.yaml").rename(folder.plan("ensemble"))
         members = [member_of(plan, folder, index) for index in range(plan.size)]
         rows = [member.embeddings() for member in members]
@@ -124,7 +126,9 @@ def evaluated_member(root: Path) -> dict[str, float]:
 
 
 def resumed(root: Path) -> dict[str, float]:
-    return job(plan_of(root / "one"), RunFolder(root / "one"), lambda epoch: None, HERE).metrics
+    return run_training(
+        plan_of(root / "one"), RunFolder(root / "one"), lambda epoch: None, HERE
+    ).metrics
 
 
 def scored_again(root: Path) -> dict[str, float]:
@@ -142,7 +146,7 @@ def recovered(root: Path) -> dict[str, float]:
     """What `dmlray ensemble --resume` does before it trains: damaged members begin again."""
     folder = RunFolder(root / "ens")
     with (console := Console()).capture():
-        take_up(read_ensemble(folder.plan("ensemble")), folder, Display(console))
+        recover_members(read_ensemble(folder.plan("ensemble")), folder, Display(console))
     return {}
 
 
@@ -235,5 +239,5 @@ def test_a_member_whose_results_are_damaged_ends_with_the_right_scores(
     folder = RunFolder(tmp_path / "ens")
     plan = read_ensemble(folder.plan("ensemble"))
     for index in range(plan.size):
-        job(plan.member(index), folder.member(index), lambda epoch: None, HERE)
+        run_training(plan.member(index), folder.member(index), lambda epoch: None, HERE)
     assert averaged(tmp_path) == expected[averaged]

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from dmlray.errors import RunError
 from dmlray.learn.loop import Epoch, fit
-from dmlray.learn.optimizer import build
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place, Training
-from dmlray.methods import Batch, Group, Outputs
+from dmlray.learn.optimizer import build_optimizer
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.state import TrainState
+from dmlray.learn.trainer import Training
+from dmlray.methods import Batch, Learner, Outputs, ParameterGroup
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -26,7 +28,7 @@ LR = "try a smaller optimizer.lr"
 Loss = Callable[[Tensor], Tensor]
 
 
-class Toy(nn.Module):
+class Toy(Learner):
     """Two features, and a loss of choice on them."""
 
     def __init__(self, loss: Loss, factor: float = 1.0) -> None:
@@ -42,8 +44,8 @@ class Toy(nn.Module):
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         return {"toy": self._loss(outputs["embeddings"])}
 
-    def groups(self) -> list[Group]:
-        return [Group("trunk", list(self.trunk.parameters()), self._factor)]
+    def groups(self) -> list[ParameterGroup]:
+        return [ParameterGroup("trunk", list(self.trunk.parameters()), self._factor)]
 
 
 class Feed:
@@ -62,9 +64,9 @@ def failure(loss: Loss, steps: int = 3, value: float = 1.0, factor: float = 1.0)
 
 
 def failure_of(learner: Toy, steps: int = 3, value: float = 1.0) -> str:
-    optimizer = build(PLAN.optimizer, learner.groups())
+    optimizer = build_optimizer(PLAN.optimizer, learner.groups())
     with pytest.raises(RunError) as caught:
-        list(fit(learner, Feed(steps, value), optimizer, PLAN))  # type: ignore[arg-type]
+        list(fit(TrainState(learner, optimizer), Feed(steps, value), PLAN))
     assert caught.value.exit_status == 1
     return str(caught.value)
 
@@ -112,8 +114,8 @@ def test_a_last_step_that_breaks_the_weights_is_a_failure() -> None:
 def test_a_gradient_that_clipping_mends_is_no_failure() -> None:
     plan = override(PLAN, "test", {"optimizer.clip_value": 1.0, "budget.epochs": 1})
     learner = Toy(lambda rows: rows.sum() * 3e37)
-    optimizer = build(plan.optimizer, learner.groups())
-    [epoch] = fit(learner, Feed(1), optimizer, plan)  # type: ignore[arg-type]
+    optimizer = build_optimizer(plan.optimizer, learner.groups())
+    [epoch] = fit(TrainState(learner, optimizer), Feed(1), plan)
     assert learner.trunk.weight.isfinite().all() and epoch.metrics["loss"] > 1e38
 
 
@@ -138,5 +140,5 @@ def test_embeddings_that_are_not_finite_are_never_scored(
     monkeypatch.setattr(Training, "embed", overflowing)
     folder, seen = RunFolder(tmp_path / "run"), list[Epoch]()
     with pytest.raises(RunError, match=r"48 of 48 embeddings|16 of 16 embeddings"):
-        job(plan, folder, seen.append, Place(torch.device("cpu")))
+        run_training(plan, folder, seen.append, Runtime(torch.device("cpu")))
     assert not folder.scores.exists() and (selection == "last") == bool(seen)

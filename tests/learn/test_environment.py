@@ -13,11 +13,11 @@ from dmlray.data.datasets.folder import load
 from dmlray.errors import DataError
 from dmlray.learn import environment
 from dmlray.learn.environment import check_images, record_environment
-from dmlray.learn.trainer import Place
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.run_folder import RunFolder
 from tests.toy_data import draw_images
 
-HERE = Place(torch.device("cpu"))
+HERE = Runtime(torch.device("cpu"))
 
 
 @pytest.fixture

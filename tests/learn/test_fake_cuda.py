@@ -4,7 +4,6 @@ They have shapes, types and a device but no numbers, and cannot go backward with
 `pml` is exempt: its losses and miners are the library's, and they look at their tensors.
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,10 +11,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dmlray import methods
-from dmlray.learn.optimizer import build, clip
+from dmlray.learn.optimizer import build_optimizer, clip
 from dmlray.learn.step import forward
 from dmlray.methods import Batch, idml
-from dmlray.plans.experiment import Budget, Experiment, Method, Optimizer
+from dmlray.plans.experiment import BudgetConfig, Experiment, MethodConfig, OptimizerConfig
 from tests.learn.test_host_syncs import BATCH, CASES, CLASSES, SIDE, WIDTH, ToyTrunk
 
 GPU = "cuda"
@@ -41,7 +40,7 @@ def test_an_optimizer_on_a_gpu_moves_all_parameters_in_few_kernels(optimizer_nam
             learner = methods.load("margin").Learner(
                 methods.load("margin").Config(), ToyTrunk(), WIDTH, CLASSES
             )
-        optimizer = build(Optimizer(name=optimizer_name), learner.groups())
+        optimizer = build_optimizer(OptimizerConfig(name=optimizer_name), learner.groups())
         for parameter in learner.parameters():
             parameter.grad = torch.empty_like(parameter)
         if optimizer_name != "sgd":  # torch knows its fused step on real tensors only
@@ -56,26 +55,26 @@ def test_a_step_stays_on_its_gpu(name: str, knobs: dict[str, Any], precision: st
     method = methods.load(name)
     config = method.Config(**knobs)
     plan = Experiment(
-        method=Method(name=name, config=config),
-        optimizer=Optimizer(clip_value=10.0, clip_norm=10.0),
-        budget=Budget(precision=precision),
+        method=MethodConfig(name=name, config=config),
+        optimizer=OptimizerConfig(clip_value=10.0, clip_norm=10.0),
+        budget=BudgetConfig(precision=precision),
     )
     with FAKE:
         with torch.device(GPU):
             learner = method.Learner(config, ToyTrunk(), WIDTH, CLASSES).train()
-        views = (2,) if getattr(learner, "views", 1) == 2 else ()
+        views = (2,) if learner.views == 2 else ()
         images = torch.randn(BATCH, *views, 3, SIDE, SIDE, device=GPU)
         labels = torch.arange(BATCH, device=GPU) % CLASSES
-        getattr(learner, "start_epoch", lambda epoch: None)(0)
+        learner.start_epoch(0)
         terms = learner.loss(forward(learner, Batch(images, labels), plan), labels)
         assert {(term.device.type, term.dtype) for term in terms.values()} == {(GPU, torch.float32)}
-        optimizer = build(plan.optimizer, learner.groups())
+        optimizer = build_optimizer(plan.optimizer, learner.groups())
         for parameter in learner.parameters():
             parameter.grad = torch.empty_like(parameter)
         clip(optimizer, plan.optimizer)
         optimizer.step()
         with torch.no_grad():
-            getattr(learner, "after_step", nullcontext)()
+            learner.after_step()
             embedded = learner.eval().embed(images[:, 0] if views else images)
         assert embedded.device.type == GPU and len(embedded) == BATCH
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dmlray.data.batches import loader
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.learn.fake_gpu import CPU, GPU, DeviceMix, FakeTensor, fake_gpu
@@ -50,7 +50,7 @@ BETWEEN_STEPS = {  # where a training may wait for its GPU
     "learn/head_warmup.py:warm_up_heads",
     "methods/_head.py:principal_head",
 }
-WATCHED = {"watch", "start_epoch", "initialise_head"}  # hooks of methods between steps
+METRIC_HOOKS = {"metrics", "start_epoch", "initialise_head"}  # hooks of methods between steps
 # Torch groups gradients in C++, where fakes lie on the CPU, and sends a factor to each group.
 GROUPED = {("learn/step.py:_move", "to the CPU"), ("learn/optimizer.py:clip", "to the CPU")}
 LIBRARY = "methods/pml.py:loss"  # its losses and miners look at their tensors
@@ -70,15 +70,15 @@ def test_a_training_on_a_gpu_is_that_on_a_cpu(
     file = Path(f"experiments/{method}_demo.yaml")
     plan = read_experiment(file, [*toy_words(images, 1), *words]).experiment
 
-    def run(name: str, place: Place) -> dict[str, float]:
+    def run(name: str, place: Runtime) -> dict[str, float]:
         folder = RunFolder(tmp_path / name)
-        return job(plan, folder, lambda _: None, place, with_zero_shot=False).metrics
+        return run_training(plan, folder, lambda _: None, place, with_zero_shot=False).metrics
 
     with fake_gpu() as waits:
-        found = run("gpu", Place(GPU, threads=1))
+        found = run("gpu", Runtime(GPU, threads=1))
         noted = dict(waits)
     if plan.budget.precision != "auto":  # bfloat16 and float32
-        assert found == pytest.approx(run("cpu", Place(CPU)), abs=1e-6)
+        assert found == pytest.approx(run("cpu", Runtime(CPU)), abs=1e-6)
     assert not [
         wait
         for wait in noted
@@ -88,7 +88,7 @@ def test_a_training_on_a_gpu_is_that_on_a_cpu(
     assert not {
         place
         for place in elsewhere
-        if not place.startswith("evaluation/") and place.split(":")[1] not in WATCHED
+        if not place.startswith("evaluation/") and place.split(":")[1] not in METRIC_HOOKS
     }
 
 
@@ -108,7 +108,7 @@ def test_a_wait_in_a_step_is_noted(
     file, words = Path("experiments/proxy_anchor_demo.yaml"), toy_words(images, 1)
     plan = read_experiment(file, words).experiment
     with fake_gpu() as waits:
-        job(plan, RunFolder(tmp_path), lambda _: None, Place(GPU), with_zero_shot=False)
+        run_training(plan, RunFolder(tmp_path), lambda _: None, Runtime(GPU), with_zero_shot=False)
         assert any(wait.in_step and wait.what == "item" for wait in waits)
 
 
@@ -122,7 +122,7 @@ def test_all_epochs_are_uploaded_on_one_stream(
     with fake_gpu():
         made, Stream = list[object](), torch.cuda.Stream
         monkeypatch.setattr(torch.cuda, "Stream", lambda *_: made.append(0) or Stream())
-        job(plan, RunFolder(tmp_path), lambda _: None, Place(GPU), with_zero_shot=False)
+        run_training(plan, RunFolder(tmp_path), lambda _: None, Runtime(GPU), with_zero_shot=False)
         monkeypatch.undo()
     loader._upload_stream.cache_clear()
     assert len(made) == 1

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dmlray.learn import gradient_average
 from dmlray.learn.gradient_average import GradientAverage
-from dmlray.learn.process_group import ALONE, Team
+from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
 
-TWO = Team(0, 2)
+TWO = ProcessGroup(0, 2)
 
 
 class Sent:
@@ -116,7 +116,7 @@ def test_its_hooks_end_with_it_and_one_worker_has_none(sizes: list[int]) -> None
     with GradientAverage(layers.parameters(), TWO):
         pass
     backward(layers, (0, 1, 2, 3))
-    with GradientAverage(layers.parameters(), ALONE) as average:
+    with GradientAverage(layers.parameters(), SINGLE_PROCESS) as average:
         expected = backward(layers, (0, 1, 2, 3))
         average.finish()
     torch.testing.assert_close(gradients(layers), expected, atol=0, rtol=0)

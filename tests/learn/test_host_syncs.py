@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from dmlray import methods
 from dmlray.learn.divergence import StepNorms
-from dmlray.learn.optimizer import build
+from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.step import step
-from dmlray.plans.experiment import Experiment, Method, Optimizer
+from dmlray.plans.experiment import Experiment, MethodConfig, OptimizerConfig
 
 CLASSES, BATCH, SIDE, WIDTH = 6, 12, 8, 32
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -61,16 +61,15 @@ def take_steps(device: str, name: str, knobs: dict[str, Any]) -> None:
     method = methods.load(name)
     config = method.Config(**knobs)
     plan = Experiment(
-        method=Method(name=name, config=config),
-        optimizer=Optimizer(clip_value=10.0, clip_norm=10.0),
+        method=MethodConfig(name=name, config=config),
+        optimizer=OptimizerConfig(clip_value=10.0, clip_norm=10.0),
     )
     learner = method.Learner(config, ToyTrunk(), WIDTH, CLASSES).to(device).train()
-    optimizer = build(plan.optimizer, learner.groups())
-    views = (2,) if getattr(learner, "views", 1) == 2 else ()
+    optimizer = build_optimizer(plan.optimizer, learner.groups())
+    views = (2,) if learner.views == 2 else ()
     images = torch.randn(BATCH, *views, 3, SIDE, SIDE, device=device)
     labels = torch.arange(BATCH, device=device) % CLASSES
-    if hasattr(learner, "start_epoch"):
-        learner.start_epoch(0)
+    learner.start_epoch(0)
     norms = StepNorms()
     with waiting_fails(device):
         for _ in range(2):

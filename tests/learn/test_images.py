@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 from dmlray.errors import DataError
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.loop import Epoch
 from dmlray.learn.preflight import preflight
-from dmlray.learn.run import evaluate, job
-from dmlray.learn.trainer import Place, load_dataset
+from dmlray.learn.run import evaluate, run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -23,7 +24,7 @@ from dmlray.results.finished_runs import test_labels as labels_of
 from dmlray.scores import Scores
 from tests.toy_data import draw_images, toy_words
 
-PLACE = Place(torch.device("cpu"))
+PLACE = Runtime(torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def train(plan: Experiment, folder: RunFolder) -> Scores:
     def report(epoch: Epoch) -> None:
         pass
 
-    return job(plan, folder, report, PLACE)
+    return run_training(plan, folder, report, PLACE)
 
 
 @pytest.fixture

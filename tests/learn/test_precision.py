@@ -10,10 +10,10 @@ import torch
 from dmlray.errors import RunError
 from dmlray.learn import metrics_log, precision
 from dmlray.learn.loop import Epoch
-from dmlray.learn.precision import arithmetic, float32_products
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
-from dmlray.plans.experiment import Budget, Experiment
+from dmlray.learn.precision import float32_products, precision_of
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
+from dmlray.plans.experiment import BudgetConfig, Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
@@ -45,8 +45,8 @@ def test_what_a_plan_asks_for_is_resolved_on_the_device(
 ) -> None:
     monkeypatch.setattr(precision, "_has_bfloat16", lambda: has_bfloat16)
     precision._arithmetic.cache_clear()
-    budget = Budget(precision=asked)
-    assert [str(arithmetic(budget, device)) for device in (GPU, CPU)] == [on_gpu, on_cpu]
+    budget = BudgetConfig(precision=asked)
+    assert [str(precision_of(budget, device)) for device in (GPU, CPU)] == [on_gpu, on_cpu]
     precision._arithmetic.cache_clear()
 
 
@@ -58,7 +58,7 @@ def test_float32_products_of_a_gpu_are_set_and_put_back(
     asked: str, training: str, evaluation: str
 ) -> None:
     before = float32_products(), torch.backends.cudnn.benchmark
-    how = arithmetic(Budget(precision=asked), GPU)
+    how = precision_of(BudgetConfig(precision=asked), GPU)
     for computing, expected in ((how.train, training), (how.evaluate, evaluation)):
         with computing():
             assert set(float32_products().values()) == {expected}
@@ -66,9 +66,9 @@ def test_float32_products_of_a_gpu_are_set_and_put_back(
         with pytest.raises(KeyError), computing():
             raise KeyError
         assert before == (float32_products(), torch.backends.cudnn.benchmark)
-    with arithmetic(Budget(cudnn_benchmark=False), GPU).train():
+    with precision_of(BudgetConfig(cudnn_benchmark=False), GPU).train():
         assert not torch.backends.cudnn.benchmark
-    with arithmetic(Budget(precision=asked), CPU).train():
+    with precision_of(BudgetConfig(precision=asked), CPU).train():
         assert before == (float32_products(), torch.backends.cudnn.benchmark)
 
 
@@ -79,13 +79,13 @@ def test_a_killed_float16_training_goes_on_with_its_loss_scale(
         if epoch.number == 1:
             raise RunError("killed")
 
-    calm, torn, here = RunFolder(tmp_path / "calm"), RunFolder(tmp_path / "torn"), Place(CPU)
-    expected = job(plan, calm, lambda _: None, here)
+    calm, torn, here = RunFolder(tmp_path / "calm"), RunFolder(tmp_path / "torn"), Runtime(CPU)
+    expected = run_training(plan, calm, lambda _: None, here)
     with pytest.raises(RunError, match="killed"):
-        job(plan, torn, killed, here)
+        run_training(plan, torn, killed, here)
     kept = torch.load(torn.last_checkpoint, weights_only=True)["progress"]
     assert kept["unscathed"] > 0 or kept["loss_scale"] != 65536.0
-    assert job(plan, torn, lambda _: None, here) == expected
+    assert run_training(plan, torn, lambda _: None, here) == expected
     assert metrics_log.read(torn.metrics) == metrics_log.read(calm.metrics)
     last, again = (torch.load(f.last_checkpoint, weights_only=True) for f in (calm, torn))
     assert last["progress"] == again["progress"]
@@ -95,7 +95,7 @@ def test_scores_and_environment_record_it_and_older_scores_are_read(
     plan: Experiment, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
-    scores = job(plan, folder, lambda _: None, Place(CPU))
+    scores = run_training(plan, folder, lambda _: None, Runtime(CPU))
     assert scores.precision == "float16, embeddings in float32"
     found = json.loads(folder.environment.read_text())
     assert found["training_precision"] == "float16"

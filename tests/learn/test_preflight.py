@@ -11,17 +11,18 @@ import torch
 from dmlray.data import folds
 from dmlray.errors import ConfigError, DataError, DmlrayError
 from dmlray.learn import metrics_log
-from dmlray.learn.cross_validation import together
+from dmlray.learn.class_split import load_dataset, with_folds
+from dmlray.learn.cross_validation import run_in_lockstep
 from dmlray.learn.preflight import preflight
-from dmlray.learn.process_group import Team
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place, load_dataset, with_folds
+from dmlray.learn.process_group import ProcessGroup
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.toy_data import draw_images, toy_words
 
-PLACE = Place(torch.device("cpu"))
+PLACE = Runtime(torch.device("cpu"))
 Draw = Callable[..., Path]
 
 
@@ -101,7 +102,7 @@ def test_too_few_classes_for_any_folds_are_refused(draw: Draw) -> None:
 def test_a_resolved_number_of_folds_is_written_and_scored(draw: Draw, tmp_path: Path) -> None:
     plan = plan_of(draw(8), "protocol.selection=validation")
     folder = RunFolder(tmp_path / "run")
-    scores = job(plan, folder, lambda _: None, PLACE)
+    scores = run_training(plan, folder, lambda _: None, PLACE)
     assert scores.split == "all but fold 0 of 2 kfold folds"
     assert read_experiment(folder.plan("experiment")).experiment.protocol.folds == 2
 
@@ -188,7 +189,7 @@ def test_steps_without_pairs_are_counted_and_every_score_says_so(
     plan = plan_of(root, "data.batch_size=2", method="margin")
     preflight(plan)
     [said] = [text for text in caplog.messages if "have no two images of a class" in text]
-    scores = job(plan, RunFolder(tmp_path / "run"), lambda _: None, PLACE)
+    scores = run_training(plan, RunFolder(tmp_path / "run"), lambda _: None, PLACE)
     [line] = metrics_log.read(RunFolder(tmp_path / "run").metrics)
     idle = line["steps_without_pairs"]
     assert 0 < idle <= 3 and f"{idle} of 3 steps of the first epoch" in said
@@ -201,13 +202,15 @@ def test_steps_that_all_have_pairs_are_not_mentioned(draw: Draw, tmp_path: Path)
         [(["data.images_per_class=2"], "margin"), (["data.batch_size=2"], "proxy_anchor")]
     ):
         folder = RunFolder(tmp_path / str(number))
-        scores = job(plan_of(root, *words, method=method), folder, lambda _: None, PLACE)
+        scores = run_training(plan_of(root, *words, method=method), folder, lambda _: None, PLACE)
         assert "steps_without_pairs" not in metrics_log.read(folder.metrics)[0]
         assert scores.remarks == []
 
 
 def test_folds_report_the_mean_of_their_steps_without_pairs() -> None:
-    means = together([{"map_at_r": 0.5}, {"map_at_r": 0.5, "steps_without_pairs": 3}], "map_at_r")
+    means = run_in_lockstep(
+        [{"map_at_r": 0.5}, {"map_at_r": 0.5, "steps_without_pairs": 3}], "map_at_r"
+    )
     assert means["steps_without_pairs"] == 1.5
 
 
@@ -220,11 +223,11 @@ def test_one_image_per_device_is_refused_where_batchnorm_sees_one_value(
     assert said.startswith("data.batch_size: one image per device is too few for BatchNorm")
     four = plan_of(root, one[0], "data.batch_size=4", "budget.workers=4")
     preflight(four)  # GPUs of a cluster normalise a batch together, whatever this machine has
-    four_processors = Place(torch.device("cpu"), team=Team(0, 4))
-    monkeypatch.setattr(Team, "send", lambda team, read: read())
-    monkeypatch.setattr(Team, "gather_json", lambda team, value: team.size * [value])
+    four_processors = Runtime(torch.device("cpu"), group=ProcessGroup(0, 4))
+    monkeypatch.setattr(ProcessGroup, "broadcast_bytes", lambda group, read: read())
+    monkeypatch.setattr(ProcessGroup, "gather_json", lambda group, value: group.size * [value])
     with pytest.raises(ConfigError, match="one image per device"):
-        job(four, RunFolder(tmp_path / "run"), lambda epoch: None, four_processors)
+        run_training(four, RunFolder(tmp_path / "run"), lambda epoch: None, four_processors)
     assert not (tmp_path / "run").exists()
     for mended in ("backbone.batchnorm=frozen", "data.transform.size=64", "data.batch_size=2"):
         preflight(plan_of(root, *one, mended))

@@ -15,9 +15,9 @@ from torch.multiprocessing import spawn
 from dmlray import methods
 from dmlray.errors import ConfigError
 from dmlray.learn import metrics_log
-from dmlray.learn.process_group import Team
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.process_group import ProcessGroup
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -77,7 +77,7 @@ def runs(plans: dict[str, Experiment], tmp_path_factory: pytest.TempPathFactory)
         patch.setenv("DMLRAY_CACHE", str(root / "cache"))
         for name, plan in plans.items():
             folder = RunFolder(root / "alone" / name)
-            job(plan, folder, lambda epoch: None, Place(torch.device("cpu")))
+            run_training(plan, folder, lambda epoch: None, Runtime(torch.device("cpu")))
         spawn(work, (WORKERS, plans, root / "shared"), nprocs=WORKERS)
     return root
 
@@ -116,7 +116,7 @@ def test_published_batches_are_shared_among_any_number_of_workers(batch: int, wo
     words = [f"budget.workers={workers}", f"data.batch_size={batch}"]
     read_experiment(Path("experiments/margin_demo.yaml"), [*words, "data.images_per_class=null"])
     rows = np.arange(batch)
-    shares = [rows[Team(rank, workers).own(batch)] for rank in range(workers)]
+    shares = [rows[ProcessGroup(rank, workers).local_slice(batch)] for rank in range(workers)]
     np.testing.assert_array_equal(np.concatenate(shares), rows)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dmlray.learn.process_group import Team
-from dmlray.learn.trainer import Place, build_learner
+from dmlray.learn.process_group import ProcessGroup
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.trainer import build_learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from tests.toy_data import toy_words
@@ -22,10 +23,10 @@ def plan_of(backbone: str) -> Experiment:
 
 def draws(backbone: str, rank: int, size: int = WORKERS) -> list[Tensor]:
     """Draw after each of two passes of one worker's share of a batch."""
-    team = Team(rank, size)
-    place = Place(torch.device("cpu"), team=team)
-    trunk = build_learner(plan_of(backbone), 4, place).train().trunk
-    images = torch.zeros(BATCH, 3, 32, 32)[team.own(BATCH)]
+    group = ProcessGroup(rank, size)
+    runtime = Runtime(torch.device("cpu"), group=group)
+    trunk = build_learner(plan_of(backbone), 4, runtime).train().trunk
+    images = torch.zeros(BATCH, 3, 32, 32)[group.local_slice(BATCH)]
     torch.manual_seed(0)
     found = []
     for _ in range(2):
@@ -50,13 +51,15 @@ def test_a_network_without_random_layers_draws_as_one_worker() -> None:
 
 def test_one_worker_draws_as_torch_alone() -> None:
     """Numbers of a single worker depend on nothing of this."""
-    learner = build_learner(plan_of("efficientnet_b0"), 4, Place(torch.device("cpu")))
+    learner = build_learner(plan_of("efficientnet_b0"), 4, Runtime(torch.device("cpu")))
     assert not any(module._forward_pre_hooks for module in learner.modules())
 
 
 def test_random_layers_draw_anew_in_each_pass() -> None:
-    team = Team(0, WORKERS)
-    learner = build_learner(plan_of("efficientnet_b0"), 4, Place(torch.device("cpu"), team=team))
+    group = ProcessGroup(0, WORKERS)
+    learner = build_learner(
+        plan_of("efficientnet_b0"), 4, Runtime(torch.device("cpu"), group=group)
+    )
     trunk, images = learner.train().trunk, torch.rand(4, 3, 32, 32)
     torch.manual_seed(0)
     assert not torch.equal(trunk(images), trunk(images))

@@ -13,18 +13,20 @@ from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
 from dmlray.learn import metrics_log
-from dmlray.learn.cross_validation import Clock, lockstep, together
+from dmlray.learn.class_split import fold_split, full_split, load_dataset
+from dmlray.learn.cross_validation import Clock, lockstep, run_in_lockstep
 from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch
-from dmlray.learn.run import evaluate, job
-from dmlray.learn.trainer import Place, Training, fold_task, full_task, load_dataset
+from dmlray.learn.run import evaluate, run_training
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
 from tests.toy_data import draw_images, toy_words
 
-PLACE = Place(torch.device("cpu"))
+PLACE = Runtime(torch.device("cpu"))
 
 
 class Killed(Exception):
@@ -49,7 +51,7 @@ def train(plan: Experiment, folder: RunFolder, killed_after: int | None = None) 
         if epoch.number == killed_after:
             raise Killed
 
-    return job(plan, folder, report, PLACE)
+    return run_training(plan, folder, report, PLACE)
 
 
 def test_a_killed_job_ends_with_the_numbers_of_one_left_alone(
@@ -114,24 +116,24 @@ def test_whoever_watches_the_folder_hears_the_iterations_of_k_means(
     def nmi(embeddings: torch.Tensor, labels: torch.Tensor, progress: Progress) -> dict[str, float]:
         def listen(done: int, total: int) -> None:
             progress(done, total)
-            heard.append(metrics_log.counted(folder.counting))
+            heard.append(metrics_log.counted(folder.progress_log))
 
         return cluster(embeddings, labels, progress=listen)
 
     monkeypatch.setattr(clustering, "nmi", nmi)
     train(override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1}), folder)
     assert heard == [metrics_log.Count("k-means, iterations", done, 20) for done in range(1, 21)]
-    assert not folder.counting.exists()
+    assert not folder.progress_log.exists()
 
 
 def test_no_class_is_on_two_sides(plan: Experiment) -> None:
     dataset = load_dataset(plan)
-    tasks = [fold_task(plan, dataset, fold) for fold in range(plan.protocol.folds)]
-    for task in tasks:
-        assert task.validation is not None
-        sides = [set(part.classes) for part in (task.train, task.validation, unseen(dataset))]
+    tasks = [fold_split(plan, dataset, fold) for fold in range(plan.protocol.folds)]
+    for split in tasks:
+        assert split.validation is not None
+        sides = [set(part.classes) for part in (split.train, split.validation, unseen(dataset))]
         assert sum(map(len, sides)) == len(set().union(*sides)) == len(dataset.classes)
-    assert set(train_subset(dataset).classes) == set(full_task(dataset).train.classes)
+    assert set(train_subset(dataset).classes) == set(full_split(dataset).train.classes)
 
 
 def test_lockstep_is_the_mean_of_folds_trained_one_by_one(plan: Experiment, tmp_path: Path) -> None:
@@ -140,30 +142,30 @@ def test_lockstep_is_the_mean_of_folds_trained_one_by_one(plan: Experiment, tmp_
     alone = [
         list(
             Training(
-                plan, fold_task(plan, dataset, fold), RunFolder(tmp_path / f"{fold}"), PLACE
+                plan, fold_split(plan, dataset, fold), RunFolder(tmp_path / f"{fold}"), PLACE
             ).epochs()
         )
         for fold in range(2)
     ]
     for epoch, *folds in zip(side_by_side, *alone, strict=True):
         assert epoch.metrics.pop("seconds") > 0
-        assert epoch.metrics == together([fold.metrics for fold in folds], "map_at_r")
+        assert epoch.metrics == run_in_lockstep([fold.metrics for fold in folds], "map_at_r")
         scores = [fold.metrics["map_at_r"] for fold in folds]
         assert epoch.metrics["map_at_r"] == pytest.approx(sum(scores) / 2)
         assert epoch.metrics["map_at_r_std"] == pytest.approx(abs(scores[0] - scores[1]) / 2)
 
 
 def test_head_warm_up_leaves_the_trunk_as_it_was(plan: Experiment, tmp_path: Path) -> None:
-    task = full_task(load_dataset(plan))
-    training = Training(plan, task, RunFolder(tmp_path / "run"), PLACE)
+    split = full_split(load_dataset(plan))
+    training = Training(plan, split, RunFolder(tmp_path / "run"), PLACE)
     before = {key: value.clone() for key, value in training.learner.state_dict().items()}
-    warm_up_heads(training.learner, training.eval_feed(task.train), task.train.labels, plan)
+    warm_up_heads(training.learner, training.eval_batches(split.train), split.train.labels, plan)
     for key, value in training.learner.state_dict().items():
         assert torch.equal(value, before[key]) == key.startswith("trunk."), key
 
 
 def test_frozen_statistics_never_move_while_weights_do(plan: Experiment, tmp_path: Path) -> None:
-    training = Training(plan, full_task(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
+    training = Training(plan, full_split(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
     before = {key: value.clone() for key, value in training.learner.state_dict().items()}
     next(training.epochs())
     after = training.learner.state_dict()
@@ -175,7 +177,7 @@ def test_frozen_statistics_never_move_while_weights_do(plan: Experiment, tmp_pat
 
 def test_a_resting_trunk_stays_and_then_learns(plan: Experiment, tmp_path: Path) -> None:
     rested = override(plan, "test", {"budget.warmup_epochs": 1, "budget.epochs": 2})
-    training = Training(rested, full_task(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
+    training = Training(rested, full_split(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
     weights = [p.clone() for p in training.trunk.parameters()]
     epochs = training.epochs()
     next(epochs)
@@ -185,7 +187,7 @@ def test_a_resting_trunk_stays_and_then_learns(plan: Experiment, tmp_path: Path)
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_epoch(plan: Experiment, tmp_path: Path) -> None:
-    training = Training(plan, full_task(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
+    training = Training(plan, full_split(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
     with torch.no_grad():
         next(training.trunk.parameters()).fill_(torch.nan)
     with pytest.raises(RunError, match="epoch 1: the loss is not finite"):

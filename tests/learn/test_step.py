@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from dmlray import methods
 from dmlray.errors import ResourceError
 from dmlray.learn.compiler import check_compiler
-from dmlray.learn.optimizer import build
+from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.preflight import preflight
-from dmlray.learn.run import job
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.learn.step import forward, step
-from dmlray.learn.trainer import Place, build_learner
+from dmlray.learn.trainer import build_learner
 from dmlray.methods import Batch
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -31,11 +32,11 @@ def toy(name: str, *words: str) -> tuple[Any, Any]:
     """A plan and its learner."""
     file = Path(f"experiments/{name}_demo.yaml")
     plan = read_experiment(file, [*TOY, *words]).experiment
-    return plan, build_learner(plan, CLASSES, Place(torch.device("cpu")))
+    return plan, build_learner(plan, CLASSES, Runtime(torch.device("cpu")))
 
 
 def batch(learner: Any) -> tuple[Tensor, Tensor]:
-    views = (2,) if getattr(learner, "views", 1) == 2 else ()
+    views = (2,) if learner.views == 2 else ()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, *views, 3, 32, 32, generator=generator)
     return images, torch.arange(BATCH) % CLASSES
@@ -45,7 +46,9 @@ def terms_of(name: str, *words: str) -> dict[str, Tensor]:
     plan, learner = toy(name, *words)
     torch.manual_seed(0)
     images, labels = batch(learner)
-    return step(learner.train(), images, labels, build(plan.optimizer, learner.groups()), plan)
+    return step(
+        learner.train(), images, labels, build_optimizer(plan.optimizer, learner.groups()), plan
+    )
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -65,7 +68,7 @@ def test_bfloat16_reaches_the_trunk_and_leaves_parameters_and_outputs_in_float32
     learner.trunk.register_forward_hook(lambda *arguments: seen.append(arguments[-1].dtype))
     images, labels = batch(learner)
     outputs = forward(learner, Batch(images, labels), plan)
-    step(learner, images, labels, build(plan.optimizer, learner.groups()), plan)
+    step(learner, images, labels, build_optimizer(plan.optimizer, learner.groups()), plan)
     assert seen == [torch.bfloat16] * 2
     assert outputs["embeddings"].dtype == torch.float32
     assert all(p.dtype == torch.float32 for p in learner.parameters())
@@ -83,7 +86,7 @@ def test_a_compiled_trunk_gives_the_same_numbers_under_the_same_names(
     traced = torch._dynamo.utils.counters["stats"]["calls_captured"]
     images, labels = batch(plain)
     found, expected = (
-        step(learner, images, labels, build(plan.optimizer, learner.groups()), plan)
+        step(learner, images, labels, build_optimizer(plan.optimizer, learner.groups()), plan)
         for learner in (compiled, plain)
     )
     assert torch._dynamo.utils.counters["stats"]["calls_captured"] > traced
@@ -132,10 +135,12 @@ def test_a_compiled_trunk_has_one_fixed_shape_for_training_and_one_for_evaluatio
     words = [*toy_words(draw_images(tmp_path / "images", 24, 30)), "budget.compile=true"]
     file = Path("experiments/proxy_anchor_demo.yaml")
     plan = read_experiment(file, [*words, "protocol.selection=validation"]).experiment
-    scores = job(plan, RunFolder(tmp_path / "run"), lambda _: None, Place(CPU))
+    scores = run_training(plan, RunFolder(tmp_path / "run"), lambda _: None, Runtime(CPU))
     assert seen == {(True, 8), (False, 256)}
     plain = override(plan, "test", {"budget.compile": False})
-    expected = job(plain, RunFolder(tmp_path / "plain"), lambda _: None, Place(CPU)).metrics
+    expected = run_training(
+        plain, RunFolder(tmp_path / "plain"), lambda _: None, Runtime(CPU)
+    ).metrics
     assert scores.metrics == pytest.approx(expected, abs=1e-2)
 
 
@@ -149,7 +154,9 @@ def test_fused_optimizers_step_as_the_plain_ones_on_a_network_in_channels_last(
     plain = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
     fused, images = copy.deepcopy(plain), torch.randn(4, 3, 8, 8)
     for network, flag in ((plain, False), (fused, True)):
-        moved = build(plan.optimizer, [methods.Group("trunk", list(network.parameters()))])
+        moved = build_optimizer(
+            plan.optimizer, [methods.ParameterGroup("trunk", list(network.parameters()))]
+        )
         moved.param_groups[0]["fused"] = flag
         for _ in range(3):
             moved.zero_grad()

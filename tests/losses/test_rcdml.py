@@ -11,10 +11,10 @@ from dmlray.losses.cosine import pairwise_cosines
 from dmlray.losses.proxy_anchor import proxy_anchor
 from dmlray.losses.rcdml import (
     Columns,
-    correct,
-    images_together,
-    proxies_apart,
+    corrected_proxies,
+    proxy_relationship_loss,
     pull_and_push,
+    sample_relationship_loss,
     within_class_weights,
 )
 from tests.golden_vectors import files, load
@@ -27,9 +27,9 @@ def ours(
     absent: str = "zero",
 ) -> Terms:  # fmt: skip
     """The four terms without weights."""
-    columns = correct(embeddings, labels, proxies, mix, absent)
+    columns = corrected_proxies(embeddings, labels, proxies, mix, absent)
     pull, push = pull_and_push(embeddings, labels, columns, len(proxies), margin, alpha)
-    apart, together = proxies_apart(columns), images_together(embeddings, labels)
+    apart, together = proxy_relationship_loss(columns), sample_relationship_loss(embeddings, labels)
     return {"pos": pull, "neg": push, "prc": apart, "src": together}
 
 
@@ -116,7 +116,7 @@ def test_terms_and_gradients_equal_the_official_code(path: Path) -> None:
 def test_corrected_proxies_equal_the_official_code(path: Path) -> None:
     arrays, embeddings, proxies, (_, _, mix) = read(path)
     labels, single = arrays["T"], embeddings.dtype == torch.float32
-    columns = correct(embeddings, labels, proxies, mix)
+    columns = corrected_proxies(embeddings, labels, proxies, mix)
     table = torch.zeros_like(proxies).index_add(
         0, columns.classes, columns.proxies * columns.counted[:, None]
     )
@@ -219,18 +219,24 @@ def test_the_means_divide_by_pairs_of_classes_and_by_classes_with_pairs() -> Non
     torch.manual_seed(0)
     embeddings, proxies = torch.randn(7, 4), torch.randn(6, 4).abs()
     labels = torch.tensor([0, 0, 2, 2, 2, 3, 5])  # 4 classes, 2 of them with pairs
-    zero, raw = (correct(embeddings, labels, proxies, 0.1, absent) for absent in ("zero", "raw"))
-    torch.testing.assert_close(proxies_apart(zero, "mean_pairs"), proxies_apart(zero) / 12)
-    torch.testing.assert_close(proxies_apart(raw, "mean_pairs"), proxies_apart(raw) / 30)
-    halves = images_together(embeddings, labels) / 2
-    torch.testing.assert_close(images_together(embeddings, labels, "mean"), halves)
+    zero, raw = (
+        corrected_proxies(embeddings, labels, proxies, 0.1, absent) for absent in ("zero", "raw")
+    )
+    torch.testing.assert_close(
+        proxy_relationship_loss(zero, "mean_pairs"), proxy_relationship_loss(zero) / 12
+    )
+    torch.testing.assert_close(
+        proxy_relationship_loss(raw, "mean_pairs"), proxy_relationship_loss(raw) / 30
+    )
+    halves = sample_relationship_loss(embeddings, labels) / 2
+    torch.testing.assert_close(sample_relationship_loss(embeddings, labels, "mean"), halves)
 
 
 def test_means_over_nothing_are_zero() -> None:
     embeddings, labels = torch.randn(2, 3), torch.tensor([0, 1])
-    assert images_together(embeddings, labels, "mean") == 0
+    assert sample_relationship_loss(embeddings, labels, "mean") == 0
     one = Columns(torch.randn(2, 3), torch.tensor([4, 4]), torch.tensor([True, False]))
-    assert proxies_apart(one, "mean_pairs") == 0
+    assert proxy_relationship_loss(one, "mean_pairs") == 0
 
 
 @pytest.mark.parametrize("absent", ["zero", "raw"])

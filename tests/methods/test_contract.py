@@ -94,6 +94,13 @@ def test_every_group_gets_a_finite_gradient(name: str) -> None:
         assert any(gradient.any() for gradient in gradients), group.name
 
 
+def test_every_public_method_is_one_that_the_loop_calls(name: str) -> None:
+    """A misspelt hook would never be called."""
+    learner = methods.load(name).Learner
+    assert issubclass(learner, methods.Learner)
+    assert {own for own in vars(learner) if own[0] != "_"} <= set(dir(methods.Learner))
+
+
 def test_outputs_have_one_row_per_image(name: str) -> None:
     batch = noisy_images(0)
     outputs = build(name)(batch)
@@ -153,7 +160,7 @@ def test_a_method_that_needs_no_pairs_learns_without_them(name: str, knobs: dict
     """And one that needs them learns nothing but what is no matter of classes."""
     config = methods.load(name).Config(**knobs)
     learner = methods.load(name).Learner(config, ToyTrunk(), WIDTH, CLASSES)
-    labels, size = torch.arange(8), (8, *(2,) * (getattr(learner, "views", 1) - 1), 3, SIDE, SIDE)
+    labels, size = torch.arange(8), (8, *(2,) * (learner.views - 1), 3, SIDE, SIDE)
     batch = Batch(torch.randn(size, generator=torch.Generator().manual_seed(0)), labels)
     terms = learner.loss(learner(batch), labels)
     terms.pop("reinf", None)  # of DCML, which knows no labels

@@ -113,7 +113,7 @@ def test_batches_without_a_triplet_stay_finite(mode: str, labels: list[int]) -> 
 
 def test_the_plain_loss_is_one_margin_loss_on_the_joined_composites() -> None:
     learner, batch = learner_of(lambda_reinf=0.0, margin=0.5), batch_of("plain")
-    learner.draw = lambda *_: Triplets(  # type: ignore[method-assign]
+    learner.draw_triplets = lambda *_: Triplets(  # type: ignore[assignment]
         torch.tensor([0, 3]), torch.tensor([1, 4]), torch.tensor([6, 7]), torch.ones(2).bool()
     )
     units, beta = learner.embed(batch.images), learner.config.beta
@@ -216,13 +216,13 @@ def test_groups_carry_the_factors_of_the_config_and_only_the_network_decays() ->
 
 def test_the_watch_tells_when_all_compositors_choose_alike() -> None:
     learner, batch = learner_of(), batch_of("plain")
-    assert learner.watch() == {}
+    assert learner.metrics() == {}
     terms_of(learner, batch)
-    assert 0.25 <= learner.watch()["largest_choice"] < 1
+    assert 0.25 <= learner.metrics()["largest_choice"] < 1
     nn.init.zeros_(learner.compositor.choose.weight)
     learner.compositor.choose.bias.data = torch.tensor([9.0, 0, 0, 0]).repeat(4)
     terms_of(learner, batch)
-    assert learner.watch() == {"largest_choice": 1.0}
+    assert learner.metrics() == {"largest_choice": 1.0}
 
 
 def test_the_readmes_command_is_the_published_recipe() -> None:

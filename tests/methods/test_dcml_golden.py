@@ -71,7 +71,7 @@ def test_the_whole_objective_of_diva_equals_the_authors_code(
         rows = tensors[f"triplets_{head}"]
         return Triplets(*rows.unbind(1), torch.ones(len(rows), dtype=torch.bool))
 
-    monkeypatch.setattr(learner, "draw", given_triplets)
+    monkeypatch.setattr(learner, "draw_triplets", given_triplets)
     images = tensors["feature_map"].requires_grad_()
     features = images.mean((2, 3))
     outputs = {**learner(Batch(features, tensors["labels"])), "keys": tensors["key"]}

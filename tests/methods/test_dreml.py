@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmlray.backbones import InputStatistics, Network, Trunk
-from dmlray.data.meta_classes import deal
+from dmlray.backbones import Network, Trunk
+from dmlray.data.meta_classes import assign_meta_classes
+from dmlray.input_statistics import InputStatistics
 from dmlray.learn.optimizer import lr_factor
 from dmlray.methods import Batch
 from dmlray.methods.dreml import Config, Learner, Recipe
-from dmlray.plans.experiment import Optimizer
+from dmlray.plans.experiment import OptimizerConfig
 from tests.golden_vectors import files, load
 
-LEFTTHOMAS = Optimizer(schedule="multistep", milestones=(0.5, 0.7), gamma=0.1, early_epochs=1)
+LEFTTHOMAS = OptimizerConfig(schedule="multistep", milestones=(0.5, 0.7), gamma=0.1, early_epochs=1)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -126,7 +127,7 @@ def test_each_seed_draws_its_own_balanced_meta_classes() -> None:
         Learner(Config(meta_classes=6, draw_seed=seed), nn.Identity(), 4, 20).meta_class_of
         for seed in (3, 3, 4)
     ]
-    assert draws[0].tolist() == deal(20, 6, random.Random(3)) == draws[1].tolist()
+    assert draws[0].tolist() == assign_meta_classes(20, 6, random.Random(3)) == draws[1].tolist()
     assert draws[2].tolist() != draws[0].tolist()
     assert set(Counter(draws[0].tolist()).values()) == {3, 4}
 

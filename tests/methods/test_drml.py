@@ -237,12 +237,12 @@ def test_the_share_of_each_branch_is_counted_anew_each_epoch() -> None:
         "errors": torch.tensor([[1.0, 2.0], [1.0, 1.0], [2.0, 1.0], [0.0, 3.0]]),
     }
     labels = torch.tensor([0, 1, 2, 2])
-    assert learner.watch() == {"branch_0_share": 0.0, "branch_1_share": 0.0}
+    assert learner.metrics() == {"branch_0_share": 0.0, "branch_1_share": 0.0}
     for epoch in range(2):
         learner.start_epoch(epoch)
         learner.loss(outputs, labels)
         learner.loss(outputs, labels)
-        assert learner.watch() == {"branch_0_share": 0.75, "branch_1_share": 0.25}
+        assert learner.metrics() == {"branch_0_share": 0.75, "branch_1_share": 0.25}
 
 
 def test_proxies_begin_with_the_official_spread() -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmlray.backbones import InputStatistics, Network, Trunk
+from dmlray.backbones import Network, Trunk
+from dmlray.input_statistics import InputStatistics
 from dmlray.methods import Batch, idml
 from dmlray.methods.idml import Config, Learner
 from dmlray.plans.config_sources import flatten

@@ -1,11 +1,11 @@
 import torch
 from torch import nn
 
-from dmlray.methods._momentum_encoder import Queue, SlowCopy
+from dmlray.methods._momentum_encoder import FeatureQueue, MomentumEncoder
 
 
 def test_the_oldest_keys_leave_the_queue_first() -> None:
-    queue, seen = Queue(5, 2), torch.arange(16.0).view(8, 2)
+    queue, seen = FeatureQueue(5, 2), torch.arange(16.0).view(8, 2)
     assert not queue.filled.any()
     queue.push(seen[:3])
     assert queue.filled.tolist() == [True] * 3 + [False] * 2
@@ -16,7 +16,7 @@ def test_the_oldest_keys_leave_the_queue_first() -> None:
 
 
 def test_a_batch_larger_than_the_queue_leaves_its_last_keys() -> None:
-    queue, keys = Queue(3, 1), torch.arange(8.0)[:, None]
+    queue, keys = FeatureQueue(3, 1), torch.arange(8.0)[:, None]
     queue.push(keys)
     assert sorted(queue.keys.flatten().tolist()) == [5, 6, 7]
     queue.push(torch.tensor([[9.0]]))
@@ -24,7 +24,7 @@ def test_a_batch_larger_than_the_queue_leaves_its_last_keys() -> None:
 
 
 def test_a_queue_goes_on_where_it_was_saved() -> None:
-    one, other = Queue(4, 1), Queue(4, 1)
+    one, other = FeatureQueue(4, 1), FeatureQueue(4, 1)
     one.push(torch.arange(3.0)[:, None])
     other.load_state_dict(one.state_dict())
     for queue in (one, other):
@@ -34,13 +34,13 @@ def test_a_queue_goes_on_where_it_was_saved() -> None:
 
 def test_a_slow_copy_follows_without_training() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    copy = SlowCopy(model)
+    copy = MomentumEncoder(model)
     before = copy.model[0].weight.clone()
     nn.init.constant_(model[0].weight, 3.0)
-    copy.follow(model, 0.1)
+    copy.update(model, 0.1)
     torch.testing.assert_close(copy.model[0].weight, 0.9 * before + 0.1 * 3.0)
     nn.Sequential(copy).train()
     assert not any(module.training for module in copy.modules())
     assert not any(parameter.requires_grad for parameter in copy.parameters())
-    copy.follow(model, 1.0)
+    copy.update(model, 1.0)
     assert torch.equal(copy.model[0].weight, model[0].weight)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dmlray.losses.cosine import unit_rows
 from dmlray.methods._triplets import Triplets, _log_weights, by_distance
-from dmlray.methods.margin import Config, Learner, by_hardness, distances
+from dmlray.methods.margin import Config, Learner, by_hardness, distances, triplets_loss
 from tests.golden_vectors import files, load
 
 
@@ -55,7 +55,8 @@ def test_margin_loss_equals_dcml(path: Path) -> None:
     config = Config(dim=batch.shape[1], margin=arrays["margin"].item())
     learner = learner_of(config, len(arrays["beta"]), arrays["beta"])
     triplets = given_triplets(arrays["triplets"])
-    loss = learner.cost(batch, arrays["labels"], triplets)
+    boundaries = learner.beta[arrays["labels"][triplets.anchors]]
+    loss = triplets_loss(config, batch, triplets, boundaries)
     loss.backward()
     single = batch.dtype == torch.float32
     anchors = batch[triplets.anchors]
@@ -81,7 +82,8 @@ def test_pair_losses_equal_drml(path: Path) -> None:
     learner = learner_of(config, 0 if beta is None else len(beta), beta)
     units = unit_rows(raw)
     triplets = given_triplets(arrays["in/triplets"])
-    loss = learner.cost(units, arrays["in/labels"], triplets)
+    boundaries = None if beta is None else learner.beta[arrays["in/labels"][triplets.anchors]]
+    loss = triplets_loss(config, units, triplets, boundaries)
     loss.backward()
     assert_close(distances(units[:, None], units), arrays["out/dist"], single)
     assert_close(loss, arrays["out/loss"], single)

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmlray.backbones import InputStatistics, Network, Trunk
+from dmlray.backbones import Network, Trunk
+from dmlray.input_statistics import InputStatistics
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss
-from dmlray.losses.rcdml import correct, images_together, proxies_apart
+from dmlray.losses.rcdml import corrected_proxies, proxy_relationship_loss, sample_relationship_loss
 from dmlray.methods import Batch
 from dmlray.methods.rcdml import PUBLISHED, SPACE, Config, Learner
 from tests.golden_vectors import files, load
@@ -80,9 +81,9 @@ def test_only_terms_with_a_weight_are_computed_and_the_weights_count() -> None:
     learner, features, labels = toy(prc=0.5, src=0.25, absent="raw")
     terms = learner.loss(learner(Batch(features, labels)), labels)
     embeddings = learner.embed(features)
-    columns = correct(embeddings, labels, learner.proxies, 0.3, "raw")
-    torch.testing.assert_close(terms["prc"], 0.5 * proxies_apart(columns))
-    torch.testing.assert_close(terms["src"], 0.25 * images_together(embeddings, labels))
+    columns = corrected_proxies(embeddings, labels, learner.proxies, 0.3, "raw")
+    torch.testing.assert_close(terms["prc"], 0.5 * proxy_relationship_loss(columns))
+    torch.testing.assert_close(terms["src"], 0.25 * sample_relationship_loss(embeddings, labels))
     plain, features, labels = toy(prc=0, src=0)
     assert set(plain.loss(plain(Batch(features, labels)), labels)) == {"pull", "push"}
 

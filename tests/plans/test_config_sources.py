@@ -9,9 +9,9 @@ from dmlray.plans.config_sources import find, flatten, nest, read_file, read_ove
 def test_a_file_becomes_dotted_keys_that_remember_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("method:\n  name: dreml\nseed: 3\nlist: [1, 2]\n")
-    voice = read_file(path)
-    assert voice.values == {"method.name": "dreml", "seed": 3, "list": [1, 2]}
-    assert voice.place("seed") == "line 3"
+    source_config = read_file(path)
+    assert source_config.values == {"method.name": "dreml", "seed": 3, "list": [1, 2]}
+    assert source_config.location("seed") == "line 3"
 
 
 @pytest.mark.parametrize(

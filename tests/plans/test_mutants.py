@@ -39,12 +39,12 @@ def _mutated(text: str, rng: random.Random) -> str:
     for _ in range(rng.randint(1, 3)):
         here, other = rng.randrange(len(lines)), rng.randrange(len(lines))
         scalar, line = rng.choice(_SCALARS), lines[here]
-        place = rng.randrange(len(line) + 1)
+        location = rng.randrange(len(line) + 1)
         lines[here] = rng.choice(
             (
                 line.partition(":")[0] + f": {scalar}",
-                line[:place] + scalar + line[place:],
-                line[:place] + line[place + 1 :],
+                line[:location] + scalar + line[location:],
+                line[:location] + line[location + 1 :],
                 f"{rng.choice(_KEYS)}: {scalar}",
                 lines[other],
                 " " * rng.randint(0, 3) + line.strip(),

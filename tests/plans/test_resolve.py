@@ -24,8 +24,8 @@ def test_all_problems_of_a_file_are_told_at_once_with_line_spelling_and_range(
     tmp_path: Path,
 ) -> None:
     text = "method:\n  name: proxy_anchor\n  alpah: 3\noptimizer:\n  lr: -0.1\n"
-    said = refused(text, tmp_path).replace(str(tmp_path), "")
-    assert said == (
+    origins = refused(text, tmp_path).replace(str(tmp_path), "")
+    assert origins == (
         "/bad.yaml: 2 problems\n"
         "  line 3  method.alpah: unknown key. Did you mean alpha?\n"
         "  line 5  optimizer.lr: -0.1 is not allowed. Allowed: a number in (0, 1]."
@@ -58,16 +58,16 @@ def test_nonsense_is_told_in_one_sentence(text: str, complaint: str, tmp_path: P
 
 
 def test_a_problem_of_the_command_line_says_so(tmp_path: Path) -> None:
-    said = refused("method: {name: dreml}\n", tmp_path, ("optimizer.lr=7",))
-    assert "command line  optimizer.lr: 7 is not allowed" in said
+    origins = refused("method: {name: dreml}\n", tmp_path, ("optimizer.lr=7",))
+    assert "command line  optimizer.lr: 7 is not allowed" in origins
 
 
 def test_the_last_voice_wins_and_every_value_knows_who_said_it() -> None:
     resolved = read_experiment(DEMO, ["optimizer.lr=1e-3"])
     assert resolved.experiment.optimizer.lr == 1e-3
-    assert resolved.said["optimizer.lr"] == "command line"
-    assert resolved.said["method.dim"].startswith("line ")
-    assert resolved.said["method.margin"] == "default"
+    assert resolved.origins["optimizer.lr"] == "command line"
+    assert resolved.origins["method.dim"].startswith("line ")
+    assert resolved.origins["method.margin"] == "default"
 
 
 def test_published_settings_speak_before_the_file(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_published_settings_speak_before_the_file(tmp_path: Path) -> None:
     resolved = read_experiment(path)
     published = methods.load("proxy_anchor").PUBLISHED["cub"].settings
     assert published["data.batch_size"] == resolved.experiment.data.batch_size
-    assert resolved.said["data.batch_size"].startswith("published: ")
+    assert resolved.origins["data.batch_size"].startswith("published: ")
 
 
 def test_an_experiment_survives_its_own_file_and_a_pickle(tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_every_shipped_experiment_is_legal(name: str) -> None:
 def test_every_published_setting_is_legal(method: str) -> None:
     for dataset in methods.load(method).PUBLISHED:
         path = yaml.safe_dump({"method": {"name": method}, "data": {"name": dataset}})
-        from dmlray.plans.config_sources import Voice, flatten
+        from dmlray.plans.config_sources import ConfigSource, flatten
         from dmlray.plans.resolve import resolve
 
-        resolve("published", [Voice("test", flatten(yaml.safe_load(path)))])
+        resolve("published", [ConfigSource("test", flatten(yaml.safe_load(path)))])
 
 
 def test_a_published_score_is_shown_with_what_it_was_not_won_with() -> None:

@@ -315,10 +315,10 @@ space:
     words = ["data.images_per_class=4"]
     with pytest.raises(ConfigError) as refusal:
         read_search(write(tmp_path, text), words)
-    said = str(refusal.value)
-    assert "2 problems" in said
-    assert "line 5  space: method.branches = 8, method.dim = 36 cannot go together: " in said
-    assert "data.batch_size = 36, data.images_per_class = 8 cannot go together: " in said
+    origins = str(refusal.value)
+    assert "2 problems" in origins
+    assert "line 5  space: method.branches = 8, method.dim = 36 cannot go together: " in origins
+    assert "data.batch_size = 36, data.images_per_class = 8 cannot go together: " in origins
 
 
 def test_a_condition_keeps_points_apart_that_do_not_go_together(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_progress_never_cuts_the_count(width: int) -> None:
 
 def test_what_is_said_is_one_line_without_markup() -> None:
     file = io.StringIO()
-    Display(Console(file=file, width=20)).say("member [red]0[/red] :fire: \x1b[2J\n" + "x" * 30)
+    Display(Console(file=file, width=20)).log("member [red]0[/red] :fire: \x1b[2J\n" + "x" * 30)
     assert file.getvalue() == "member [red]0[/red] :fire: \\x1b[2J\\n" + "x" * 30 + "\n"
 
 

@@ -12,19 +12,20 @@ from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import RunError
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import metrics_log
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.probe import probe
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place, load_dataset
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble, cross_validation, repeats
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.tables import average_rows, held_out_lines
 from dmlray.results.averages import average, score_members
-from dmlray.scores import Part, Scores, half_width, protocol_line, read_scores
+from dmlray.scores import ScorePart, Scores, half_width, protocol_line, read_scores
 from tests.toy_data import draw_images, toy_words
 
-PLACE = Place(torch.device("cpu"))
+PLACE = Runtime(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Experiment]:
 def trained(plan: Ensemble, root: Path) -> RunFolder:
     folder = RunFolder(root)
     for index in range(plan.size):
-        job(plan.member(index), folder.member(index), lambda epoch: None, PLACE)
+        run_training(plan.member(index), folder.member(index), lambda epoch: None, PLACE)
     return folder
 
 
@@ -112,7 +113,7 @@ def test_what_is_missing_or_damaged_is_told_and_never_averaged_over(
 
 def test_one_training_has_no_interval() -> None:
     shared = Scores({"map_at_r": 0.0}, "demo", "f", "s", 2, 9, "dreml", "toy", 8, "last", None, 0)
-    scores = average(shared, [Part(1, "s", 3, {"map_at_r": 0.5})])
+    scores = average(shared, [ScorePart(1, "s", 3, {"map_at_r": 0.5})])
     assert (scores.metrics, scores.half_width, scores.n) == ({"map_at_r": 0.5}, {}, 1)
 
 

@@ -10,8 +10,8 @@ import torch
 
 from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge, read_merge, read_weights
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -20,7 +20,7 @@ from dmlray.results.merge_runs import merge
 from dmlray.scores import Scores
 from tests.toy_data import draw_images, toy_words
 
-HERE = Place(torch.device("cpu"))
+HERE = Runtime(torch.device("cpu"))
 
 
 def silent(title: str) -> Callable[[int, int], None]:
@@ -47,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _train(folder: Path, method: str, words: list[str]) -> None:
     plan = read_experiment(Path(f"experiments/{method}_demo.yaml"), words).experiment
-    job(plan, RunFolder(folder), lambda epoch: None, HERE, with_zero_shot=False)
+    run_training(plan, RunFolder(folder), lambda epoch: None, HERE, with_zero_shot=False)
 
 
 @pytest.fixture

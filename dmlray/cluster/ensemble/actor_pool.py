@@ -33,7 +33,7 @@ class Memory(NamedTuple):
         """How many such members a GPU holds."""
         return int(USABLE * self.device // max(1, self.member))
 
-    def must_hold(self, members: int, resume: str) -> None:
+    def check_fits(self, members: int, resume: str) -> None:
         """Check that a GPU holds so many; `resume` goes on with fewer.
 
         Raises:
@@ -59,7 +59,7 @@ class Share:
         """Rounded down, so that all shares of a GPU fit."""
         return _GRAIN // self.members_per_gpu / _GRAIN if self.members_per_gpu else 0.0
 
-    def room(self, cluster: Cluster) -> int:
+    def capacity(self, cluster: Cluster) -> int:
         """How many slots of this size the living nodes hold at once."""
         return cluster.count(self.cpus, self.gpus)
 
@@ -91,7 +91,7 @@ def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
 
 
 @dataclass(eq=False)
-class Hired:
+class ActorHandle:
     """A slot's handle, the share that it holds, and where it is, once it is up."""
 
     actor: Any
@@ -99,7 +99,7 @@ class Hired:
     where: Location = _NOWHERE
 
 
-class Slots:
+class ActorPool:
     """The driver's side: slots that start, wait for a member, or train one.
 
     Args:
@@ -109,9 +109,9 @@ class Slots:
 
     def __init__(self, actor: type, unused: Set[Location] = frozenset()) -> None:
         self._class, self._unused = ray.remote(actor), unused
-        self._starting: dict[Any, Hired] = {}
-        self._idle: list[Hired] = []
-        self._busy: dict[Any, Hired] = {}
+        self._starting: dict[Any, ActorHandle] = {}
+        self._idle: list[ActorHandle] = []
+        self._busy: dict[Any, ActorHandle] = {}
         self._failed_starts = 0
         self.unfit: dict[Location, str] = {}  # and why no slot can work there
 
@@ -119,30 +119,30 @@ class Slots:
     def busy(self) -> int:
         return len(self._busy)
 
-    def follow(self, share: Share, room: int, wanted: int) -> None:
+    def scale_to(self, share: Share, room: int, wanted: int) -> None:
         """Hire for `wanted` waiting members as far as there is room; let go what has no place."""
         resting = [*self._starting.values(), *self._idle]
-        self._let_go([slot for slot in resting if slot.share != share])
+        self._release([actor for actor in resting if actor.share != share])
         spare = len(self._ready()) + len(self._busy) - room
-        self._let_go(self._ready()[: max(0, spare)])
+        self._release(self._ready()[: max(0, spare)])
         lacking = min(wanted, room - len(self._busy)) - len(self._ready())
         for _ in range(lacking):
-            self._hire(share)
+            self._start(share)
 
-    def idle(self, share: Share) -> list[Hired]:
+    def idle(self, share: Share) -> list[ActorHandle]:
         """Slots of this size that are up and free."""
-        return [slot for slot in self._usable() if slot.share == share]
+        return [actor for actor in self._usable() if actor.share == share]
 
-    def elsewhere(self, where: Location) -> bool:
+    def is_elsewhere(self, where: Location) -> bool:
         """Whether other locations have slots that get members."""
-        return any(slot.where != where for slot in [*self._usable(), *self._busy.values()])
+        return any(actor.where != where for actor in [*self._usable(), *self._busy.values()])
 
-    def give(self, slot: Hired, reference: Any) -> None:
+    def assign(self, actor: ActorHandle, reference: Any) -> None:
         """A slot that was idle works on what `reference` will be."""
-        self._idle.remove(slot)
-        self._busy[reference] = slot
+        self._idle.remove(actor)
+        self._busy[reference] = actor
 
-    def wait(self, seconds: float) -> Iterator[tuple[Any, Hired]]:
+    def wait(self, seconds: float) -> Iterator[tuple[Any, ActorHandle]]:
         """Yield (reference, slot) of all work that is over, after at most so many seconds.
 
         A slot that trained must be put back with `free` if it lives.
@@ -162,30 +162,30 @@ class Slots:
             else:
                 yield reference, self._busy.pop(reference)
 
-    def free(self, slot: Hired) -> None:
+    def free(self, actor: ActorHandle) -> None:
         """The slot lives and may train another member."""
-        self._idle.append(slot)
+        self._idle.append(actor)
 
-    def fire(self, slot: Hired) -> None:
+    def kill(self, actor: ActorHandle) -> None:
         """The slot's process or node is lost, or out of reach: it must not write any more."""
-        ray.kill(slot.actor)
+        ray.kill(actor.actor)
 
     def close(self) -> None:
         """End all slots, and what they do."""
-        self._let_go([*self._starting.values(), *self._idle, *self._busy.values()])
+        self._release([*self._starting.values(), *self._idle, *self._busy.values()])
         self._busy.clear()
 
-    def _hire(self, share: Share) -> None:
+    def _start(self, share: Share) -> None:
         options: dict[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus}
         if nodes := {where.node for where in self._unused if not where.gpus}:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(nodes))})"}
-        slot = Hired(self._class.options(**options, max_restarts=0).remote(), share)
-        self._starting[slot.actor.__ray_call__.remote(_look)] = slot
+        actor = ActorHandle(self._class.options(**options, max_restarts=0).remote(), share)
+        self._starting[actor.actor.__ray_call__.remote(_look)] = actor
 
     def _started(self, reference: Any) -> None:
-        slot = self._starting.pop(reference)
+        actor = self._starting.pop(reference)
         try:
-            slot.where, problem = ray.get(reference)
+            actor.where, problem = ray.get(reference)
         except RayActorError as error:  # its node was lost, or lacks what a slot needs
             self._failed_starts += 1
             if self._failed_starts >= _STARTS:
@@ -193,23 +193,23 @@ class Slots:
                 raise RunError(f"slots do not start, see `dmlray doctor`: {reason}") from error
             return
         self._failed_starts = 0
-        self._idle.append(slot)
+        self._idle.append(actor)
         if problem:
-            self.unfit[slot.where] = problem
+            self.unfit[actor.where] = problem
 
-    def _usable(self) -> list[Hired]:
+    def _usable(self) -> list[ActorHandle]:
         out = self._unused | self.unfit.keys()
-        return [slot for slot in self._idle if slot.where not in out]
+        return [actor for actor in self._idle if actor.where not in out]
 
-    def _ready(self) -> list[Hired]:
+    def _ready(self) -> list[ActorHandle]:
         return [*self._starting.values(), *self._usable()]
 
-    def _let_go(self, slots: list[Hired]) -> None:
-        for slot in slots:
-            ray.kill(slot.actor)
-        gone = set(slots)
-        self._starting = {r: slot for r, slot in self._starting.items() if slot not in gone}
-        self._idle = [slot for slot in self._idle if slot not in gone]
+    def _release(self, actors: list[ActorHandle]) -> None:
+        for actor in actors:
+            ray.kill(actor.actor)
+        gone = set(actors)
+        self._starting = {r: actor for r, actor in self._starting.items() if actor not in gone}
+        self._idle = [actor for actor in self._idle if actor not in gone]
 
 
 def _look(actor: Any) -> tuple[Location, str]:

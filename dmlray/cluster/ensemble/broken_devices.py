@@ -7,7 +7,7 @@ from dmlray.cluster.resources import Location
 _MEMBERS = 3  # that failed at one location in a row
 
 
-class Breakage:
+class BrokenDevices:
     """Counts the members that broke a slot at each location since one succeeded there.
 
     Members and not slots, for a member that fails everywhere is no fault of a location.
@@ -17,7 +17,9 @@ class Breakage:
         self._members: dict[Location, set[int]] = {}
         self.unused: set[Location] = set()
 
-    def broke(self, where: Location, index: int, room: Callable[[set[Location]], int]) -> bool:
+    def record_failure(
+        self, where: Location, index: int, capacity: Callable[[set[Location]], int]
+    ) -> bool:
         """Member `index` broke its slot: whether the location is not used from now on.
 
         Args:
@@ -27,12 +29,12 @@ class Breakage:
         self._members.setdefault(where, set()).add(index)
         if where in self.unused or len(self._members[where]) < _MEMBERS:
             return False
-        if not room(self.unused | {where}):
+        if not capacity(self.unused | {where}):
             return False
         self.unused.add(where)
         return True
 
-    def works(self, where: Location) -> None:
+    def record_success(self, where: Location) -> None:
         """A member succeeded there."""
         self._members.pop(where, None)
         self.unused.discard(where)

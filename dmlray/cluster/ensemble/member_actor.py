@@ -12,13 +12,13 @@ from dmlray.errors import ResourceError
 from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch, Report
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
 
-class Slot:
+class Worker:
     """Trains one member after another; holds torch, and nothing of any member.
 
     Attributes:
@@ -58,9 +58,9 @@ class Slot:
     def _job(self, plan: Experiment, folder: RunFolder, report: Report) -> None:
         set_threads(self._cpus)
         cap_memory(self._device, self._gpus)
-        place = Place(self._device, loader_threads(self._device, self._cpus))
+        runtime = Runtime(self._device, loader_threads(self._device, self._cpus))
         with out_of_memory_on_top():
-            job(plan, folder, report, place, with_zero_shot=folder.path.name == "000")
+            run_training(plan, folder, report, runtime, with_zero_shot=folder.path.name == "000")
 
 
 class _Enough(Exception):

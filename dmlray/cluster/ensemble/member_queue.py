@@ -13,13 +13,13 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from dmlray.atomic_files import storage_error
-from dmlray.cluster.ensemble.actor_pool import Hired, Memory, Share, Slots, share_of
-from dmlray.cluster.ensemble.broken_devices import Breakage
-from dmlray.cluster.ensemble.member_actor import Slot
+from dmlray.cluster.ensemble.actor_pool import ActorHandle, ActorPool, Memory, Share, share_of
+from dmlray.cluster.ensemble.broken_devices import BrokenDevices
+from dmlray.cluster.ensemble.member_actor import Worker
 from dmlray.cluster.ensemble.member_failures import MemberFailures
-from dmlray.cluster.ensemble.recovery import begin_anew, take_up
+from dmlray.cluster.ensemble.recovery import recover_members, reset_member
 from dmlray.cluster.error_messages import DIED, is_out_of_memory, is_plain_out_of_memory
-from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, living
+from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, current_cluster
 from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
 from dmlray.learn import metrics_log
 from dmlray.plans.ensemble import Ensemble
@@ -29,7 +29,7 @@ from dmlray.reporting.progress import Display
 _LOOK = 0.5  # seconds between looks at the cluster and the journals
 
 
-class Pool:
+class MemberQueue:
     """A queue of members and the slots that take them, lowest number first."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Pool:
         folder: RunFolder,
         cluster: Cluster,
         members_per_gpu: int,
-        slot: type = Slot,
+        actor: type = Worker,
     ) -> None:
         self.plan, self.folder = plan, folder
         self._asked = members_per_gpu
@@ -48,14 +48,16 @@ class Pool:
         self.active: dict[Any, int] = {}
         self._failures = MemberFailures()
         self.epochs = {i: plan.member(i).budget.epochs for i in self.missing}
-        self._breakage = Breakage()
-        self._slots = Slots(slot, self._breakage.unused)
+        self._breakage = BrokenDevices()
+        self._actors = ActorPool(actor, self._breakage.unused)
         shared = self.share.members_per_gpu > 1 and len(self.todo) > 1
         self._unmeasured = {plan.setting(i) for i in self.todo} if shared else set[int]()
         self._unfit_shown = 0
         self._patience, self._looked = Patience(PATIENCE), time.monotonic()
 
-    def run(self, display: Display, over: Callable[[int], None] = lambda index: None) -> None:
+    def run(
+        self, display: Display, on_finished: Callable[[int], None] = lambda index: None
+    ) -> None:
         """Train all members that are missing; tell `over` the number of each that is done.
 
         Raises:
@@ -64,18 +66,18 @@ class Pool:
             ResourceError: If a GPU does not hold the members that were asked for.
         """
         display.start(f"{len(self.missing)} members, epochs", sum(self.epochs.values()))
-        self._follow()
+        self._scale()
         try:
             while self.todo or self.active:
-                self._hand_out()
-                for reference, slot in self._slots.wait(_LOOK):
-                    self._take_back(reference, slot, display, over)
+                self._assign()
+                for reference, actor in self._actors.wait(_LOOK):
+                    self._requeue(reference, actor, display, on_finished)
                 self._show_unfit(display)
                 if time.monotonic() - self._looked >= _LOOK:
-                    self._follow()
+                    self._scale()
                     self._show(display)
         finally:
-            self._slots.close()
+            self._actors.close()
         self._show(display)
         if failed := self._failures.final():
             raise RunError(failed)
@@ -91,112 +93,122 @@ class Pool:
         """The share of the next slot; a probe has a GPU for itself."""
         return Share(self.share.cpus, 1) if self._to_probe else self.share
 
-    def _room(self, unused: Set[Location]) -> int:
-        return self._wanted.room(living().without(unused | self._slots.unfit.keys()))
+    def _capacity(self, unused: Set[Location]) -> int:
+        return self._wanted.capacity(current_cluster().without(unused | self._actors.unfit.keys()))
 
-    def _follow(self) -> None:
+    def _scale(self) -> None:
         """Have as many slots as there is room for and work to do."""
-        room = self._room(self._breakage.unused)
+        room = self._capacity(self._breakage.unused)
         if not room and self._breakage.unused:
             self._breakage.forget()
-            room = self._room(set())
-        if not room and self._slots.unfit:
-            raise ResourceError("; ".join(f"{at}: {why}" for at, why in self._slots.unfit.items()))
+            room = self._capacity(set())
+        if not room and self._actors.unfit:
+            raise ResourceError("; ".join(f"{at}: {why}" for at, why in self._actors.unfit.items()))
         self._looked = time.monotonic()
         if self._patience.is_over(room):
             resume = f"dmlray ensemble --resume {self.folder.typed}"
             raise RunError(f"no node is left that has room for a member. Go on with: {resume}")
         wanted = len(self._to_probe) - len(self.active) if self._to_probe else len(self.todo)
-        self._slots.follow(self._wanted, room, max(0, wanted))
+        self._actors.scale_to(self._wanted, room, max(0, wanted))
 
     def _show_unfit(self, display: Display) -> None:
-        for where in list(self._slots.unfit)[self._unfit_shown :]:
-            display.say(f"{where} is not used: {self._slots.unfit[where]}")
-        self._unfit_shown = len(self._slots.unfit)
+        for where in list(self._actors.unfit)[self._unfit_shown :]:
+            display.log(f"{where} is not used: {self._actors.unfit[where]}")
+        self._unfit_shown = len(self._actors.unfit)
 
-    def _hand_out(self) -> None:
+    def _assign(self) -> None:
         probing = bool(self._to_probe)
-        for slot in self._slots.idle(self._wanted):
-            if (index := self._next(slot)) is None:
+        for actor in self._actors.idle(self._wanted):
+            if (index := self._next(actor)) is None:
                 continue
             self.todo.remove(index)
-            work = slot.actor.probe if probing else slot.actor.train
+            work = actor.actor.probe if probing else actor.actor.train
             reference = work.remote(self.plan.member(index), self.folder.member(index))
             self.active[reference] = index
-            self._slots.give(slot, reference)
+            self._actors.assign(actor, reference)
 
-    def _next(self, slot: Hired) -> int | None:
+    def _next(self, actor: ActorHandle) -> int | None:
         """The first waiting member for this slot: not where it failed, while there are others."""
-        others = self._slots.elsewhere(slot.where)
+        others = self._actors.is_elsewhere(actor.where)
         to_probe = self._to_probe - {self.plan.setting(i) for i in self.active.values()}
         for index in self.todo:
-            failed = others and self._failures.last_at(index, slot.where)
+            failed = others and self._failures.last_at(index, actor.where)
             if not failed and (not self._to_probe or self.plan.setting(index) in to_probe):
                 return index
         return None
 
-    def _take_back(
-        self, reference: Any, slot: Hired, display: Display, over: Callable[[int], None]
+    def _requeue(
+        self,
+        reference: Any,
+        actor: ActorHandle,
+        display: Display,
+        on_finished: Callable[[int], None],
     ) -> None:
         index = self.active.pop(reference)
         try:
             found = ray.get(reference)
         except RayTaskError as error:
-            self._failed_on(slot, index, error.cause, display)
-            self._error(index, slot, error.cause, display)
+            self._failed_on(actor, index, error.cause, display)
+            self._error(index, actor, error.cause, display)
         except RayError as error:
-            self._failed_on(slot, index, error, display)
-            self._failed(index, slot, DIED, display)
+            self._failed_on(actor, index, error, display)
+            self._failed(index, actor, DIED, display)
         else:
-            self._slots.free(slot)
-            self._breakage.works(slot.where)
-            self._finish(index, found, over)
+            self._actors.free(actor)
+            self._breakage.record_success(actor.where)
+            self._finish(index, found, on_finished)
 
-    def _failed_on(self, slot: Hired, index: int, cause: BaseException, display: Display) -> None:
+    def _failed_on(
+        self, actor: ActorHandle, index: int, cause: BaseException, display: Display
+    ) -> None:
         """Keep a slot whose process is in order; a broken CUDA context would fail all others."""
         if isinstance(cause, DmlrayError) or is_plain_out_of_memory(cause):
-            self._slots.free(slot)
+            self._actors.free(actor)
             return
-        self._slots.fire(slot)
-        if self._breakage.broke(slot.where, index, self._room):
-            display.say(f"{slot.where} breaks again and again; it is not used any more")
+        self._actors.kill(actor)
+        if self._breakage.record_failure(actor.where, index, self._capacity):
+            display.log(f"{actor.where} breaks again and again; it is not used any more")
 
-    def _finish(self, index: int, memory: Memory | None, over: Callable[[int], None]) -> None:
+    def _finish(
+        self, index: int, memory: Memory | None, on_finished: Callable[[int], None]
+    ) -> None:
         setting = self.plan.setting(index)
         if setting in self._unmeasured:
             self._unmeasured.discard(setting)
             if memory:
-                memory.must_hold(self._asked, f"--resume {self.folder.typed}")
+                memory.check_fits(self._asked, f"--resume {self.folder.typed}")
             insort(self.todo, index)
         else:
-            over(index)
+            on_finished(index)
 
-    def _error(self, index: int, slot: Hired, cause: BaseException, display: Display) -> None:
+    def _error(
+        self, index: int, actor: ActorHandle, cause: BaseException, display: Display
+    ) -> None:
         if isinstance(full := storage_error(cause), DiskFull):
             raise full  # no member could write anything
         if isinstance(cause, DamagedCheckpoint):
-            begin_anew(self.folder.member(index))
+            reset_member(self.folder.member(index))
             reason = "its checkpoint cannot be read"
-            self._failed(index, slot, reason, display, "trained again from its start")
+            self._failed(index, actor, reason, display, "trained again from its start")
         elif isinstance(cause, DmlrayError):
             self._failures.give_up(index, str(cause))
         elif is_out_of_memory(cause):
-            self._out_of_memory(index, slot, display)
+            self._out_of_memory(index, actor, display)
         else:
-            self._failed(index, slot, f"{type(cause).__name__}: {cause}", display)
+            self._failed(index, actor, f"{type(cause).__name__}: {cause}", display)
 
-    def _out_of_memory(self, index: int, slot: Hired, display: Display) -> None:
+    def _out_of_memory(self, index: int, actor: ActorHandle, display: Display) -> None:
         """The share that was asked for is halved, once; whoever failed with it is tried again."""
-        share = slot.share
+        share = actor.share
         if not share.members_per_gpu:
-            self._failed(index, slot, share.out_of_memory(self.folder.typed), display)
+            self._failed(index, actor, share.out_of_memory(self.folder.typed), display)
         elif share.members_per_gpu != self._asked or self._asked == 1:
             self._failures.give_up(index, share.out_of_memory(self.folder.typed))
         else:
             half = self._asked // 2
             self.share = Share(share.cpus, half)
             insort(self.todo, index)
-            display.say(
+            display.log(
                 f"member {index}: GPU out of memory; from now on {half} members per GPU, "
                 "and it is tried once more, from its last checkpoint"
             )
@@ -204,14 +216,14 @@ class Pool:
     def _failed(
         self,
         index: int,
-        slot: Hired,
+        actor: ActorHandle,
         reason: str,
         display: Display,
         then: str = "goes on from its last checkpoint",
     ) -> None:
-        if self._failures.add(index, reason, self._epochs_of(index), slot.where):
+        if self._failures.add(index, reason, self._epochs_of(index), actor.where):
             insort(self.todo, index)
-            display.say(f"member {index}: {reason}; {then}")
+            display.log(f"member {index}: {reason}; {then}")
 
     def _finished(self, index: int) -> bool:
         member = self.folder.member(index)
@@ -227,8 +239,8 @@ class Pool:
             for i in self.missing
             if i not in waiting
         )
-        over = len(self.missing) - len(waiting) - len(active)
-        display.update(done, f"{over} members over, {len(active)} at work")
+        on_finished = len(self.missing) - len(waiting) - len(active)
+        display.update(done, f"{on_finished} members over, {len(active)} at work")
 
 
 def train_members(
@@ -237,12 +249,12 @@ def train_members(
     cluster: Cluster,
     members_per_gpu: int,
     display: Display,
-    over: Callable[[int], None] = lambda index: None,
+    on_finished: Callable[[int], None] = lambda index: None,
 ) -> None:
     """Train the members that `folder` lacks.
 
     Raises:
         ConfigError: If a member that is there was trained by another plan.
     """
-    take_up(plan, folder, display)
-    Pool(plan, folder, cluster, members_per_gpu).run(display, over)
+    recover_members(plan, folder, display)
+    MemberQueue(plan, folder, cluster, members_per_gpu).run(display, on_finished)

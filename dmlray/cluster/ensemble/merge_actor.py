@@ -7,8 +7,8 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from torch import Tensor
 
-from dmlray.cluster.error_messages import told
-from dmlray.cluster.resources import Cluster, living
+from dmlray.cluster.error_messages import as_dmlray_error
+from dmlray.cluster.resources import Cluster, current_cluster
 from dmlray.errors import RunError
 from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.evaluation.incremental import MOST_IMAGES, Growing
@@ -31,15 +31,15 @@ class Merger:
         set_threads(threads)
         self._device = device_of(gpu)
         self._labels, self._recall_at = labels, recall_at
-        self._growing: Growing | None = None
+        self._ensemble: Growing | None = None
         self._curve: Curve = []
 
-    def grow(self, members: list[Member]) -> Curve:
+    def add(self, members: list[Member]) -> Curve:
         """Add the members after those that were added; scores of the first 1, 2, ..., L."""
-        if not self._growing:
-            self._growing = Growing(self._labels, self._recall_at)
+        if not self._ensemble:
+            self._ensemble = Growing(self._labels, self._recall_at)
         for member in members[len(self._curve) :]:
-            self._curve.append(self._growing.add(member.embeddings()))
+            self._curve.append(self._ensemble.add(member.embeddings()))
         return self._curve
 
     def at_once(self, members: list[Member]) -> Curve:
@@ -48,7 +48,7 @@ class Merger:
         return prefix_scores(rows, self._labels, self._recall_at, device=self._device)
 
 
-class Merging:
+class EnsembleMerge:
     """The driver's side: hands finished members to the merger, whichever order they end in."""
 
     def __init__(self, plan: Ensemble, folder: RunFolder) -> None:
@@ -57,7 +57,7 @@ class Merging:
         self._merger: Any = None
         self._labels: Tensor | None = None
 
-    def over(self, index: int) -> None:
+    def on_finished(self, index: int) -> None:
         """Member `index` is finished; all that come next in order are merged meanwhile."""
         before = len(self._members)
         self._read()
@@ -100,7 +100,7 @@ class Merging:
             except RayActorError:
                 self._merger = None  # the files are still there
             except RayTaskError as error:
-                raise told(error.cause) from None
+                raise as_dmlray_error(error.cause) from None
         raise RunError("the merging actor died again and again")
 
     def _start(self) -> Any:
@@ -108,7 +108,7 @@ class Merging:
             if self._labels is None:
                 self._labels = test_labels(self._members)
             depths = self._plan.experiment.protocol.depths(len(self._labels))
-            cpus, gpu = (0, False) if self._streams else _resources(living())
+            cpus, gpu = (0, False) if self._streams else _resources(current_cluster())
             actor = ray.remote(Merger).options(num_cpus=cpus, num_gpus=int(gpu))
             self._merger = actor.remote(self._labels, depths, max(1, cpus), gpu)
         return self._merger
@@ -128,4 +128,4 @@ def _resources(cluster: Cluster) -> tuple[int, bool]:
 
 def merge_members(plan: Ensemble, folder: RunFolder) -> Scores:
     """Scores of a finished ensemble, from its members' files."""
-    return Merging(plan, folder).finish()
+    return EnsembleMerge(plan, folder).finish()

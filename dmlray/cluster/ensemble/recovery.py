@@ -14,7 +14,7 @@ from dmlray.results.finished_runs import training_of
 from dmlray.scores import read_zero_shot
 
 
-def take_up(plan: Ensemble, folder: RunFolder, display: Display) -> None:
+def recover_members(plan: Ensemble, folder: RunFolder, display: Display) -> None:
     """Make every member's folder one that can be kept or gone on with.
 
     Raises:
@@ -30,15 +30,15 @@ def take_up(plan: Ensemble, folder: RunFolder, display: Display) -> None:
             begun = read_experiment(member.plan("experiment")).experiment
             read_zero_shot(member.zero_shot)  # only a training's start can make it again
         except (ConfigError, DataError) as error:
-            begin_anew(member)
+            reset_member(member)
             reason = " ".join(str(error).split())
-            display.say(f"member {index}: {reason}; trained again from its start")
+            display.log(f"member {index}: {reason}; trained again from its start")
             continue
-        _check_begun(member, begun, plan.member(index))
+        _check_started(member, begun, plan.member(index))
         _drop_damaged_results(member, display)
 
 
-def begin_anew(member: RunFolder) -> None:
+def reset_member(member: RunFolder) -> None:
     """Forget all of a member; nothing is there that its training would not make again."""
     _delete(member.path)
 
@@ -48,7 +48,7 @@ def _record(member: RunFolder) -> tuple[Path, ...]:
     return member.plan("experiment"), member.last_checkpoint, member.scores
 
 
-def _check_begun(member: RunFolder, begun: Experiment, plan: Experiment) -> None:
+def _check_started(member: RunFolder, begun: Experiment, plan: Experiment) -> None:
     """A member that was begun by another plan must not be mixed with the rest."""
     strange = differences(begun.document(), plan.document())
     if strange:
@@ -63,7 +63,7 @@ def _drop_damaged_results(member: RunFolder, display: Display) -> None:
     try:
         training_of(member).embeddings()
     except (RunError, DataError):
-        display.say(f"{member.path}: its results are damaged; made again")
+        display.log(f"{member.path}: its results are damaged; made again")
         _delete(member.scores)
         _delete(member.embeddings)
 

@@ -10,16 +10,16 @@ from ray.util import get_current_placement_group, placement_group_table, remove_
 from ray.util.placement_group import PlacementGroup
 
 from dmlray.atomic_files import write_text
-from dmlray.cluster.background import watch
-from dmlray.cluster.error_messages import told
-from dmlray.cluster.torch_backend import ProcessGroup
+from dmlray.cluster.background import run_watched
+from dmlray.cluster.error_messages import as_dmlray_error
+from dmlray.cluster.torch_backend import TorchBackendConfig
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import metrics_log
-from dmlray.learn.cross_validation import Clock, fold_epochs, together
+from dmlray.learn.cross_validation import Clock, fold_epochs, run_in_lockstep
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch, Report
-from dmlray.learn.process_group import Team
-from dmlray.learn.trainer import Place
+from dmlray.learn.process_group import ProcessGroup
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
@@ -55,7 +55,9 @@ def train_folds(
             "threads": max(1, int(cpus)),
             "gpu": gpus > 0,
         },
-        torch_config=ProcessGroup(backend="gloo"),  # folds may share a GPU, which NCCL refuses
+        torch_config=TorchBackendConfig(
+            backend="gloo"
+        ),  # folds may share a GPU, which NCCL refuses
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpus > 0,
@@ -67,7 +69,7 @@ def train_folds(
             failure_config=FailureConfig(max_failures=0),  # Tune restarts the whole trial
         ),
     )
-    result = watch(trainer.fit, look=look)
+    result = run_watched(trainer.fit, poll=look)
     if isinstance(result.return_value, DmlrayError):
         raise result.return_value
 
@@ -89,17 +91,17 @@ def release(folder: RunFolder) -> None:
 def _loop(config: dict[str, Any]) -> DmlrayError | None:
     """Runs on each worker: worker r of W takes folds r, r + W, ..., in step with the others."""
     plan, folder, clock = config["plan"], config["folder"], Clock(config["past"])
-    team = Team(get_context().get_world_rank(), get_context().get_world_size())
-    if team.leads:
+    group = ProcessGroup(get_context().get_world_rank(), get_context().get_world_size())
+    if group.is_main:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
     set_threads(config["threads"])
-    numbers = range(team.rank, plan.protocol.fold_count, team.size)
+    numbers = range(group.rank, plan.protocol.fold_count, group.size)
     for own in _steps(plan, folder, numbers, config["gpu"], config["threads"]):
-        gathered = team.gather_json(own)  # a failure too: nobody waits for who has failed
+        gathered = group.gather_json(own)  # a failure too: nobody waits for who has failed
         if failures := [theirs for theirs in gathered if "failure" in theirs]:
             return _failure(**failures[0])
         epoch = _mean(plan, [theirs["folds"] for theirs in gathered], gathered[0]["epoch"], clock)
-        if team.leads:
+        if group.is_main:
             metrics_log.append(folder.metrics, {"epoch": epoch.number, **epoch.metrics})
     return None
 
@@ -110,11 +112,11 @@ def _steps(
     """What each epoch of the folds `numbers` measured, or the failure that ends them."""
     try:
         device = device_of(gpu)
-        place = Place(device, loader_threads(device, threads))
-        for epochs in fold_epochs(plan, folder, place, numbers):
+        runtime = Runtime(device, loader_threads(device, threads))
+        for epochs in fold_epochs(plan, folder, runtime, numbers):
             yield {"epoch": epochs[0].number, "folds": [epoch.metrics for epoch in epochs]}
     except Exception as error:  # a trial that fails is a row and not the end
-        failure = told(error)
+        failure = as_dmlray_error(error)
         yield {"failure": str(failure), "of_storage": isinstance(failure, StorageError)}
 
 
@@ -129,5 +131,5 @@ def _mean(
     """The mean over the folds of all workers, the same on each."""
     workers = len(gathered)
     folds = [gathered[n % workers][n // workers] for n in range(plan.protocol.fold_count)]
-    means = together(folds, plan.protocol.metric)
+    means = run_in_lockstep(folds, plan.protocol.metric)
     return Epoch(number, {**means, "seconds": clock.at(number)})

@@ -6,20 +6,20 @@ from typing import Any
 from optuna import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from dmlray.cluster.search.searcher import Study
+from dmlray.cluster.search.searcher import StudySearcher
 from dmlray.cluster.search.study_storage import REASON, SAME_AS
 from dmlray.distributions import Choice, Distribution
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.reporting.search_report import Findings, Row
+from dmlray.reporting.search_report import Row, SearchReport
 
 _ENOUGH = 8  # complete trials: fewer say nothing about importance
 _TREES = 16  # of fANOVA's forest: 64 take four times as long and name the same keys
 _EDGE = 0.01  # of a range, in the scale that it is searched in
 
 
-def find(plan: Search, folder: RunFolder, study: Study) -> Findings:
+def find(plan: Search, folder: RunFolder, study: StudySearcher) -> SearchReport:
     """All that the trials which ended have shown."""
     trials = sorted(study.finished(), key=lambda trial: trial.number)
     rows = {trial.number: _row(plan, folder, trial) for trial in trials}
@@ -30,7 +30,7 @@ def find(plan: Search, folder: RunFolder, study: Study) -> Findings:
     front = [row for row in complete if row.number in best]
     first = plan.metrics[0]
     winner = max(front or complete, key=lambda row: (row.metrics[first], -row.number), default=None)
-    return Findings(
+    return SearchReport(
         metrics=plan.metrics,
         rows=list(rows.values()),
         best=winner,

@@ -12,31 +12,31 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from dmlray.atomic_files import storage_error
-from dmlray.cluster.background import watch
-from dmlray.cluster.error_messages import told
+from dmlray.cluster.background import run_watched
+from dmlray.cluster.error_messages import as_dmlray_error
 from dmlray.cluster.reporters import ToTune
-from dmlray.cluster.resources import Cluster, Patience, living
+from dmlray.cluster.resources import Cluster, Patience, current_cluster
 from dmlray.cluster.search.fold_trainer import train_folds
 from dmlray.cluster.search.results import find
 from dmlray.cluster.search.schedulers import scheduler
-from dmlray.cluster.search.searcher import Study
+from dmlray.cluster.search.searcher import StudySearcher
 from dmlray.cluster.search.study_storage import refused
-from dmlray.cluster.search.tune_callback import Watcher
+from dmlray.cluster.search.tune_callback import TuneCallback
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.device import device_of, set_threads
 from dmlray.learn.loop import Epoch, Report
-from dmlray.learn.trainer import Place
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.plans.search_settings import SCORES
 from dmlray.reporting.progress import Display
-from dmlray.reporting.search_report import Findings
+from dmlray.reporting.search_report import SearchReport
 
 # Yields epochs and writes each into the folder's journal before; only on CPUs, one trial a process.
-Job = Callable[[Experiment, RunFolder, Place], Iterator[Epoch]]
+Job = Callable[[Experiment, RunFolder, Runtime], Iterator[Epoch]]
 _MAX_RESTARTS = 2  # of a trial whose process died
 
 
@@ -57,43 +57,43 @@ class Resources:
 
 def search(
     plan: Search, folder: RunFolder, resources: Resources, display: Display, job: Job = lockstep
-) -> Findings:
+) -> SearchReport:
     """Run the trials that `folder` lacks, each by `job`, and tell what all have shown.
 
     Raises:
         RunError: If no trial succeeded, or too many failed in a row.
     """
-    study = Study(plan, folder)
+    study = StudySearcher(plan, folder)
     if plan.settings.scheduler != "none" and len(plan.metrics) > 1:
-        display.say("no trial is stopped early: several metrics have no one order")
+        display.log("no trial is stopped early: several metrics have no one order")
     if study.missing:
         _run(plan, folder, resources, study, display, job)
-    findings = find(plan, folder, study)
-    findings.write(folder)
+    report = find(plan, folder, study)
+    report.write(folder)
     if study.stopped_by:
         raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder.typed}")
-    if findings.best is None:
-        reasons = sorted({row.reason for row in findings.rows if row.reason})
+    if report.best is None:
+        reasons = sorted({row.reason for row in report.rows if row.reason})
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
     if study.out_of_time and study.missing:
-        display.say(f"the time budget is used up; {study.missing} trials were not begun")
+        display.log(f"the time budget is used up; {study.missing} trials were not begun")
     elif study.missing or plan.trials < plan.settings.trials:
-        points = len(findings.trained)
-        display.say(f"the space is used up: each of its {points} points was trained once")
-    return findings
+        points = len(report.trained)
+        display.log(f"the space is used up: each of its {points} points was trained once")
+    return report
 
 
 def _run(
     plan: Search,
     folder: RunFolder,
     resources: Resources,
-    study: Study,
+    study: StudySearcher,
     display: Display,
     job: Job,
 ) -> None:
     missing, folds = study.missing, plan.experiment.protocol.fold_count
     display.start(f"{missing} trials of {folds} folds, epochs", missing * plan.most_epochs)
-    watcher = Watcher(plan, folder, study, display)
+    callback = TuneCallback(plan, folder, study, display)
     past = [
         (row.number, metrics_log.read(folder.trial(row.number).metrics)) for row in study.finished()
     ]
@@ -111,17 +111,17 @@ def _run(
             name="tune",
             storage_path=str(folder.ray),
             failure_config=tune.FailureConfig(max_failures=_MAX_RESTARTS),
-            callbacks=[watcher],
+            callbacks=[callback],
             verbose=0,
         ),
     )
     # Of files that only Tune needs; the study says that the disk is full.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     with explained(folder):
-        watch(tuner.fit, look=_RoomCheck(resources, folder), stop=watcher.stop)
-        study.settle()
+        run_watched(tuner.fit, poll=_CapacityCheck(resources, folder), stop=callback.stop)
+        study.flush()
     if resources.spread:
-        watcher.release_all()
+        callback.release_all()
     shutil.rmtree(folder.ray, ignore_errors=True)
 
 
@@ -135,10 +135,10 @@ def explained(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, TuneError) as error:
-        met = error.__context__ if isinstance(error, TuneError) else error
-        if isinstance(met, StorageInternalError):
-            raise refused(folder.study, met) from error
-        raise (storage_error(met) if met else None) or error from None
+        caught = error.__context__ if isinstance(error, TuneError) else error
+        if isinstance(caught, StorageInternalError):
+            raise refused(folder.study, caught) from error
+        raise (storage_error(caught) if caught else None) or error from None
 
 
 def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) -> Any:
@@ -152,10 +152,10 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
             return
         set_threads(max(1, int(resources.cpus)))  # a trial with a GPU is `spread`
         try:
-            for epoch in job(experiment, place, Place(device_of(resources.gpus > 0))):
+            for epoch in job(experiment, place, Runtime(device_of(resources.gpus > 0))):
                 report(epoch)
         except Exception as error:  # a trial that fails is a row and not the end
-            raise told(error) from None
+            raise as_dmlray_error(error) from None
 
     def trial(config: dict[str, Any]) -> None:
         values, place = config["values"], folder.trial(config["number"])
@@ -163,7 +163,7 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
             with closing(ToTune(place, values, columns)) as report:
                 train(plan.point(values), place, report)
         except (DmlrayError, OSError) as error:
-            failure = told(error)
+            failure = as_dmlray_error(error)
             kind = "unfinished" if isinstance(failure, StorageError) else "error"
             tune.report({kind: str(failure), "epoch": 0})
 
@@ -186,7 +186,7 @@ def resources_of(plan: Search, cluster: Cluster) -> Resources:
     return Resources(cpus, gpus, workers, at_once)
 
 
-class _RoomCheck:
+class _CapacityCheck:
     """Ends a search if the living nodes cannot hold a trial for a while: Ray would wait for ever.
 
     Raises:
@@ -198,7 +198,7 @@ class _RoomCheck:
         self._patience = Patience()
 
     def __call__(self) -> None:
-        needs, cluster = self._resources, living()
+        needs, cluster = self._resources, current_cluster()
         if self._patience.is_over(cluster.count(needs.cpus, needs.gpus) // needs.workers):
             shortage = cluster.shortage(needs.cpus, needs.gpus, needs.workers)
             resume = f"Go on with: dmlray tune --resume {self._folder.typed}"

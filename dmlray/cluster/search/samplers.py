@@ -18,7 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from dmlray.distributions import Choice, Distribution, Float, Int, Value
-from dmlray.plans.search_settings import Settings
+from dmlray.plans.search_settings import SearchSettings
 
 
 class Grid(BruteForceSampler):
@@ -30,7 +30,7 @@ class Grid(BruteForceSampler):
         """Nothing: Optuna would stop a loop that is Tune's, and a search counts its points."""
 
 
-def sampler(settings: Settings, asked: int) -> BaseSampler:
+def sampler(settings: SearchSettings, asked: int) -> BaseSampler:
     """An explicit sampler; a resumed one, `asked` before, draws anew and not the same again."""
     seed, startup = settings.seed + asked, settings.startup_trials
     match settings.sampler:

@@ -21,14 +21,14 @@ from dmlray.cluster.error_messages import DIED
 from dmlray.cluster.search.points import Points
 from dmlray.cluster.search.samplers import ask, sampler
 from dmlray.cluster.search.study_checks import read_study
-from dmlray.cluster.search.study_storage import POINT, REASON, SAME_AS, Record, create
+from dmlray.cluster.search.study_storage import POINT, REASON, SAME_AS, StudyStorage, create
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
+class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
     """OptunaSearch that resumes begun trials, marks pruned ones and knows when to end.
 
     No point is trained twice: a trial whose point was suggested before ends as that one did, with
@@ -47,7 +47,7 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         past = read_study(plan, folder)
         if not folder.study.exists():
             create(folder.study, plan.modes, plan.identity())
-        self._record = Record(folder.study)
+        self._record = StudyStorage(folder.study)
         for row in past:
             row.system_attrs = {}  # of samplers that are gone; CMA-ES's would be unpickled
         super().__init__(
@@ -122,7 +122,7 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
                 return str(Searcher.FINISHED)
             self._ot_trials[trial_id] = trial
         values = self._walk(self._ot_trials[trial_id])
-        self._record.begin(self._row(self.number(trial_id)))
+        self._record.add_trial(self._row(self.number(trial_id)))
         return {"number": self.number(trial_id), "values": values}
 
     def on_trial_complete(
@@ -143,11 +143,11 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         for twin in self._twins.pop(number, []):
             self._repeat(twin, self._row(number))
         self._completed_trials.add(trial_id)
-        self._record.afterwards(_drop_checkpoints, self._folder.trial(number))
+        self._record.submit(_drop_checkpoints, self._folder.trial(number))
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Wait until all that was told is in the file."""
-        self._record.settle()
+        self._record.flush()
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).touch()  # Tune wants a file; the study itself is the memory
@@ -202,7 +202,7 @@ class Study(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         if first.state.is_finished():
             self._repeat(trial, first)
         else:
-            self._record.begin(self._row(trial.number))
+            self._record.add_trial(self._row(trial.number))
             self._twins.setdefault(number, []).append(trial)
 
     def _repeat(self, trial: optuna.trial.Trial, first: FrozenTrial) -> None:

@@ -48,7 +48,7 @@ def read_study(plan: Search, folder: RunFolder) -> list[FrozenTrial]:
     _whole(folder)
     try:
         kept, study, rows = _rows(folder)
-        agree(plan, folder, kept)
+        check_agreement(plan, folder, kept)
         problems = [*_header(plan, study), *_numbers(folder, rows)]
         problems = problems or list(_trials(plan, folder, rows))
     except ConfigError:
@@ -62,7 +62,7 @@ def read_study(plan: Search, folder: RunFolder) -> list[FrozenTrial]:
     return rows
 
 
-def agree(plan: Search, folder: RunFolder, theirs: dict[str, Any]) -> None:
+def check_agreement(plan: Search, folder: RunFolder, theirs: dict[str, Any]) -> None:
     """The plan, which a person may have edited, must be the one of the study."""
     ours = plan.identity()
     if changed := sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)):
@@ -169,7 +169,7 @@ def _trials(plan: Search, folder: RunFolder, rows: list[FrozenTrial]) -> Iterato
             _point(plan, base, row),
             _state(plan, row),
             _same(plan, row, rows),
-            _told_otherwise(plan, folder, row),
+            _recorded_otherwise(plan, folder, row),
         )
         if problem := next(chain.from_iterable(checks), None):
             yield f"trial {row.number}: {problem}"
@@ -240,7 +240,7 @@ def _same(plan: Search, row: FrozenTrial, rows: list[FrozenTrial]) -> Iterator[s
         yield f"it is not what trial {number} is, which it repeats"
 
 
-def _told_otherwise(plan: Search, folder: RunFolder, row: FrozenTrial) -> Iterator[str]:
+def _recorded_otherwise(plan: Search, folder: RunFolder, row: FrozenTrial) -> Iterator[str]:
     """The trial's own journal, where there is one, has the same numbers."""
     first, epochs = plan.metrics[0], plan.epochs(row.params)
     for line in metrics_log.read(folder.trial(row.number).metrics):

@@ -85,7 +85,7 @@ def directions(modes: list[str]) -> list[StudyDirection]:
     return [StudyDirection.MINIMIZE if m == "min" else StudyDirection.MAXIMIZE for m in modes]
 
 
-class Record:
+class StudyStorage:
     """A study in a file; trials have the same numbers there as in memory.
 
     Every method may raise Optuna's StorageInternalError, also for what was told before.
@@ -102,7 +102,7 @@ class Record:
         """All trials, in order."""
         return self._storage.get_all_trials(self._study_id, deepcopy=False)
 
-    def begin(self, trial: FrozenTrial) -> None:
+    def add_trial(self, trial: FrozenTrial) -> None:
         """Keep a trial with all that was suggested to it, unless it is there; others' ends wait."""
         if trial.number not in self._ids:
             with self._turn:
@@ -112,31 +112,31 @@ class Record:
     def report(self, number: int, epoch: int, value: float) -> None:
         """Keep what a trial reached after an epoch."""
         row = self._ids[number]
-        self.afterwards(self._storage.set_trial_intermediate_value, row, epoch, value)
+        self.submit(self._storage.set_trial_intermediate_value, row, epoch, value)
 
     def end(self, trial: FrozenTrial, reason: str | None) -> None:
         """Keep how a trial ended, and why it failed."""
         row = self._ids[trial.number]
         if reason is not None:
-            self.afterwards(self._storage.set_trial_user_attr, row, REASON, reason)
-        self.afterwards(self._storage.set_trial_state_values, row, trial.state, trial.values)
+            self.submit(self._storage.set_trial_user_attr, row, REASON, reason)
+        self.submit(self._storage.set_trial_state_values, row, trial.state, trial.values)
 
     def repeat(self, trial: FrozenTrial) -> None:
         """Keep a trial that ended as an earlier one did; what the file has of it stays."""
         if trial.number not in self._ids:
-            self.begin(trial)
+            self.add_trial(trial)
             return
         for epoch, value in trial.intermediate_values.items():
             self.report(trial.number, epoch, value)
         self.end(trial, trial.user_attrs.get(REASON))
 
-    def afterwards(self, work: Callable[..., Any], *arguments: Any) -> None:
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
         """Do `work` once all that was told before is in the file."""
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
         self._pending.append(self._writer.submit(self._in_turn, work, *arguments))
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Wait until all is in the file."""
         while self._pending:
             self._pending.popleft().result()

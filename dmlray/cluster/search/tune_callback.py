@@ -8,7 +8,7 @@ from ray.tune.experiment import Trial
 
 from dmlray.cluster.error_messages import DIED
 from dmlray.cluster.search.fold_trainer import release
-from dmlray.cluster.search.searcher import Study
+from dmlray.cluster.search.searcher import StudySearcher
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.reporting.progress import Display
@@ -16,17 +16,19 @@ from dmlray.reporting.progress import Display
 _RELEASE_AFTER = 2.0  # seconds: by then Tune has killed an ended trial's process
 
 
-class Stopped(BaseException):
+class StopSignal(BaseException):
     """Ends Tune's loop from within; nobody else can.
 
     Not an `Exception`: after one Tune waits seconds for trials to end that Ray is about to end.
     """
 
 
-class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
+class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
     """Moves the display and frees what ended trials held."""
 
-    def __init__(self, plan: Search, folder: RunFolder, study: Study, display: Display) -> None:
+    def __init__(
+        self, plan: Search, folder: RunFolder, study: StudySearcher, display: Display
+    ) -> None:
         self._plan, self._folder, self._study, self._display = plan, folder, study, display
         self._epochs: dict[str, int] = {}
         self._ended: dict[int, float] = {}
@@ -55,7 +57,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         number = self._study.number(trial.trial_id)
-        self._display.say(f"trial {number}: {DIED}; goes on from its last checkpoints")
+        self._display.log(f"trial {number}: {DIED}; goes on from its last checkpoints")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._end(trial, DIED)
@@ -66,7 +68,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         if self._stopped:
-            raise Stopped
+            raise StopSignal
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         for number, since in list(self._ended.items()):
@@ -86,7 +88,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._over += 1
         self._epochs[trial.trial_id] = self._plan.most_epochs
         if failure:
-            self._display.say(f"trial {number} failed: {failure}")
+            self._display.log(f"trial {number} failed: {failure}")
 
     def _show(self) -> None:
         note = f"{self._over} trials over, best {self._plan.metrics[0]} {self._best:.3f}"

@@ -51,7 +51,7 @@ _COMPRESSIONS: dict[bytes, Callable[[Path], BufferedIOBase]] = {
 }
 
 
-class Member(NamedTuple):
+class ArchiveEntry(NamedTuple):
     """One entry of an archive: `size` in bytes; `oddity` says why it is no plain file."""
 
     name: str
@@ -71,7 +71,7 @@ class _Stream(BufferedReader):
 
 
 @contextmanager
-def opened(archive: Path) -> Iterator[Iterable[Member]]:
+def opened(archive: Path) -> Iterator[Iterable[ArchiveEntry]]:
     """Open a tar (plain, gz, bz2, xz) or zip, told apart by content and not by name.
 
     Raises:
@@ -90,7 +90,7 @@ def opened(archive: Path) -> Iterator[Iterable[Member]]:
             yield _of_tar(tar, stream)
 
 
-def checked(archive: Path, members: Iterable[Member]) -> Iterator[tuple[str, Member]]:
+def checked(archive: Path, members: Iterable[ArchiveEntry]) -> Iterator[tuple[str, ArchiveEntry]]:
     """Give (path below the root, member) of the files; refuse what no honest archive holds."""
     limit = min(MAX_BYTES, max(SMALL, MAX_RATIO * archive.stat().st_size))
     size = 0  # bytes
@@ -142,21 +142,23 @@ def _plain(archive: Path) -> BufferedReader:
     return archive.open("rb")
 
 
-def _of_zip(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+def _of_zip(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArchiveEntry:
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was made without Unix
     oddity = None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "a link or a device"
     if info.flag_bits & 1:
         oddity = "encrypted"
     name = info.filename.replace("\\", "/")  # some Windows programs write these, against the format
-    return Member(name, info.file_size, name.endswith("/"), oddity, partial(zipped.open, info))
+    return ArchiveEntry(
+        name, info.file_size, name.endswith("/"), oddity, partial(zipped.open, info)
+    )
 
 
-def _of_tar(tar: tarfile.TarFile, stream: _Stream) -> Iterator[Member]:
+def _of_tar(tar: tarfile.TarFile, stream: _Stream) -> Iterator[ArchiveEntry]:
     for info in tar:
         is_plain = info.isdir() or (info.isreg() and not info.issparse())
         oddity = None if is_plain else "a link or a device"
         content = partial(tar.extractfile, info)
-        yield Member(info.name, info.size, info.isdir(), oddity, content)
+        yield ArchiveEntry(info.name, info.size, info.isdir(), oddity, content)
     # tarfile takes a damaged header, or the end of the file, for the end of the archive.
     stream.seek(tar.offset)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

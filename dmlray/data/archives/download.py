@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 
 from dmlray.data.cache.cache_build import Progress
-from dmlray.errors import ConfigError, DataError
+from dmlray.errors import DataError
 
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 5  # connections; each goes on where the one before was cut
@@ -32,46 +32,6 @@ class Source:
     url: str
     size: int
     checksum: str
-
-
-SOURCES = {
-    source.dataset: source
-    for source in (
-        Source(
-            "cub",
-            "CUB_200_2011.tgz",
-            "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
-            1_150_585_339,
-            "md5:97eceeb196236b17998738112f37df78",
-        ),
-        Source(
-            "sop",
-            "Stanford_Online_Products.zip",
-            "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
-            3_083_860_082,
-            "sha256:b04fa78210e69fab050ce73939550e1cd0f96890bdd98ec9fee732c3b756ef48",
-        ),
-    )
-}
-
-
-def known(dataset: str) -> Source:
-    """The public source of the data set `dataset`.
-
-    Raises:
-        ConfigError: If it has none.
-    """
-    if dataset in SOURCES:
-        return SOURCES[dataset]
-    if dataset == "cars":
-        problem = (
-            "the official address of Cars196 is dead since 2023. Get car_ims.tgz and cars_annos.mat"
-            " from somebody who has them and run: "
-            "dmlray data prepare cars --from car_ims.tgz --from cars_annos.mat"
-        )
-    else:
-        problem = f"data set {dataset!r} has no public address. Allowed: {', '.join(SOURCES)}."
-    raise ConfigError("--download", [problem])
 
 
 def fetch(source: Source, folder: Path, progress: Progress | None = None) -> Path:

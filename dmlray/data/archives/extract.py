@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from dmlray.atomic_files import whole_file, write_json
-from dmlray.data.archives.archive_reader import DAMAGE, Member, checked, opened
+from dmlray.data.archives.archive_reader import DAMAGE, ArchiveEntry, checked, opened
 from dmlray.data.cache.cache_build import Progress
 from dmlray.errors import DataError
 
 LISTS = frozenset({".mat", ".txt"})  # what comes beside an archive and is copied as it is
 
 
-def bring(file: Path, root: Path, progress: Progress | None = None) -> Path:
+def extract_or_copy(file: Path, root: Path, progress: Progress | None = None) -> Path:
     """Unpack an archive below `root`, or copy there a list that comes beside one; see `unpack`."""
     if file.suffix.lower() not in LISTS:
         return unpack(file, root, progress)
@@ -60,7 +60,7 @@ def unpack(archive: Path, root: Path, progress: Progress | None = None) -> Path:
 
 
 def _unpack(archive: Path, root: Path) -> Iterator[tuple[int, int]]:
-    files: dict[str, Member] = {}
+    files: dict[str, ArchiveEntry] = {}
     with _explained(archive, root, lambda: f"after {len(files)} files"):
         if _is_unpacked(archive, root):
             return
@@ -74,7 +74,7 @@ def _unpack(archive: Path, root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _write_missing(
-    archive: Path, root: Path, files: dict[str, Member]
+    archive: Path, root: Path, files: dict[str, ArchiveEntry]
 ) -> Iterator[tuple[int, int]]:
     """Write what is not there in full size; yield (files done, files in all)."""
     root.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def _write_missing(
     yield len(files), len(files)
 
 
-def _write(path: Path, member: Member) -> None:
+def _write(path: Path, member: ArchiveEntry) -> None:
     content = member.open()
     if content is None:
         raise tarfile.ReadError("no content")

@@ -11,15 +11,16 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from dmlray.config_model import Knobs
+from dmlray.config_model import ConfigModel
 from dmlray.data.batches import crop_boxes
 from dmlray.data.cache.decode import resized
 from dmlray.data.cache.image_cache import Cache
+from dmlray.input_statistics import InputStatistics
 
 Channels = tuple[float, float, float]
 
 
-class Transform(Knobs):
+class Transform(ConfigModel):
     """How images are cut for training and for evaluation."""
 
     resize: int | None = Field(
@@ -117,7 +118,7 @@ def crop_train(
     rows: np.ndarray,
     transform: Transform,
     rng: np.random.Generator,
-    own: slice = slice(None),
+    local: slice = slice(None),
 ) -> Tensor:
     """Cut images `rows` (B,) at random and mirror some: (B, 3, S, S) uint8.
 
@@ -125,13 +126,13 @@ def crop_train(
     """
     sizes = cache.sizes(rows)
     drawn = draw_boxes(sizes[:, 0], sizes[:, 1], transform, rng)
-    mirrored = (rng.random(len(rows)) < transform.flip)[own]
-    angles = _draw_angles(len(rows), transform.rotation, rng)[own]
+    mirrored = (rng.random(len(rows)) < transform.flip)[local]
+    angles = _draw_angles(len(rows), transform.rotation, rng)[local]
     batch, images = _empty(len(mirrored), transform.size)
-    for place, (row, box) in enumerate(zip(rows[own], drawn[own], strict=True)):
-        whole = _rotated(cache[row], angles[place])
+    for index, (row, box) in enumerate(zip(rows[local], drawn[local], strict=True)):
+        whole = _rotated(cache[row], angles[index])
         image = _resized(_cut(whole, box, "edge"), transform.size, transform.size)
-        images[place] = image[:, ::-1] if mirrored[place] else image
+        images[index] = image[:, ::-1] if mirrored[index] else image
     return batch
 
 
@@ -165,28 +166,26 @@ def resize_short_side(image: np.ndarray, short_side: int | None) -> np.ndarray:
     return _resized(image.copy(), *target)  # the cache is read-only, torch is not
 
 
-def normalise(
-    images: Tensor, mean: Sequence[float], std: Sequence[float], scale: float, bgr: bool
-) -> Tensor:
+def normalise(images: Tensor, statistics: InputStatistics) -> Tensor:
     """Turn RGB pixels (B, 3, S, S) uint8 into (images * scale - mean) / std, float32.
 
-    `mean` and `std` are in the network's order of channels: blue first when `bgr`.
-    The result is laid out channels-last.
+    The result is laid out channels-last, in the network's order of channels.
     """
     width, device = images.shape[3], images.device
-    centre, spread = (_row(tuple(numbers), width, device) for numbers in (mean, std))
-    return normalise_rows(images, centre, spread, scale, bgr)
+    channels = (statistics.mean, statistics.std)
+    centre, spread = (_row(tuple(numbers), width, device) for numbers in channels)
+    return normalise_rows(images, centre, spread, statistics)
 
 
 def normalise_rows(
-    images: Tensor, centre: Tensor, spread: Tensor, scale: float, bgr: bool
+    images: Tensor, centre: Tensor, spread: Tensor, statistics: InputStatistics
 ) -> Tensor:
     """Normalise as `normalise`, by numbers for each value of a row: `row_of` mean and of std."""
     count, _, height, width = images.shape
-    pixels = (images.flip(1) if bgr else images).permute(0, 2, 3, 1)
+    pixels = (images.flip(1) if statistics.bgr else images).permute(0, 2, 3, 1)
     # Whole rows of pixels: three channels alone are too short a run for vector instructions.
     rows = pixels.reshape(count, height, 3 * width).float()
-    rows.mul_(scale).sub_(centre).div_(spread)
+    rows.mul_(statistics.scale).sub_(centre).div_(spread)
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 

@@ -1,9 +1,10 @@
-"""A subset's images as batches on a device: what the training loop eats."""
+"""The images of a subset as batches on a device."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
@@ -17,6 +18,7 @@ from dmlray.data.batches.augment import Transform, crop_eval, crop_train, normal
 from dmlray.data.batches.samplers import Replacement
 from dmlray.data.cache.image_cache import Cache
 from dmlray.data.folds import Subset
+from dmlray.input_statistics import InputStatistics
 
 T = TypeVar("T")
 Pair = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
@@ -31,19 +33,46 @@ def share(total: int, part: int, parts: int) -> slice:
     return slice(total * part // parts, total * (part + 1) // parts)
 
 
-class Feed:
-    """Batches of (images (B, 3, S, S) float32, labels (B,) int64) on `device`.
-
-    An epoch is a function of (seed, number) alone: neither threads nor earlier epochs change it.
+@dataclass(frozen=True)
+class Sampling:
+    """Which images form a training batch, as a function of (seed, epoch) alone.
 
     Args:
         images_per_class: None shuffles; else each batch has this many images of each class in it.
         replacement: What such a batch may hold twice, see `samplers.per_class`.
-        mean, std, scale, bgr: Of the network's input, see `normalise`.
-        threads: That cut crops ahead of the loop; 0 cuts in the loop.
-        views: Crops of each training image; more than one make images (B, V, 3, S, S).
-        part, parts: Which of how many parts of every batch to cut, see `share`; parts in their
-            order are the whole batch.
+        views: Crops of each image; more than one make images (B, V, 3, S, S).
+    """
+
+    batch_size: int
+    images_per_class: int | None = None
+    seed: int = 0
+    replacement: Replacement = "none"
+    views: int = 1
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Where batches are needed, and which part of each.
+
+    Args:
+        threads: Threads that cut crops ahead of the loop; 0 cuts in the loop.
+        part, parts: Which of how many parts of every batch, see `share`; the parts in their order
+            are the whole batch.
+    """
+
+    device: torch.device
+    threads: int = 0
+    part: int = 0
+    parts: int = 1
+
+
+class BatchLoader:
+    """Batches of (images (B, 3, S, S) float32, labels (B,) int64) on a device.
+
+    An epoch is a function of (seed, number) alone: neither threads nor earlier epochs change it.
+
+    Args:
+        statistics: Of the network's input, see `normalise`.
     """
 
     def __init__(
@@ -51,26 +80,12 @@ class Feed:
         cache: Cache,
         subset: Subset,
         transform: Transform,
-        batch_size: int,
-        images_per_class: int | None,
-        seed: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        scale: float,
-        bgr: bool,
-        device: torch.device,
-        threads: int = 0,
-        views: int = 1,
-        part: int = 0,
-        parts: int = 1,
-        replacement: Replacement = "none",
+        sampling: Sampling,
+        statistics: InputStatistics,
+        delivery: Delivery,
     ) -> None:
         self._cache, self._subset, self._transform = cache, subset, transform
-        self._batch_size, self._images_per_class = batch_size, images_per_class
-        self._replacement = replacement
-        self._seed, self._threads, self._device = seed, threads, device
-        self._views, self._part, self._parts = views, part, parts
-        self._mean, self._std, self._scale, self._bgr = mean, std, scale, bgr
+        self._sampling, self._statistics, self._delivery = sampling, statistics, delivery
 
     @property
     def count(self) -> int:
@@ -88,26 +103,29 @@ class Feed:
 
     def steps_without_pairs(self, number: int) -> int:
         """Batches of epoch `number` without two images of a class: known before any is cut."""
-        if (self._images_per_class or 1) > 1:
+        if (self._sampling.images_per_class or 1) > 1:
             return 0
         return samplers.without_pairs(self._subset.labels, self._plan(number))
 
     def epoch(self, number: int) -> Iterator[Pair]:
         """Yield the training batches of epoch `number`."""
 
-        def cut(batch: int, own: slice) -> Pair:
+        def cut(batch: int, local: slice) -> Pair:
             # An entropy of [a, b] is that of [a, b, 0]: batches count from 1 to have their own.
-            rng = np.random.default_rng([self._seed, number, batch + 1])
+            rng = np.random.default_rng([self._sampling.seed, number, batch + 1])
             rows = self._subset.rows[plan[batch]]
             views = [
-                crop_train(self._cache, rows, self._transform, rng, own) for _ in range(self._views)
+                crop_train(self._cache, rows, self._transform, rng, local)
+                for _ in range(self._sampling.views)
             ]
-            images = views[0] if self._views == 1 else torch.stack(views, 1)
-            return self._staged(images, plan[batch][own])
+            images = views[0] if self._sampling.views == 1 else torch.stack(views, 1)
+            return self._staged(images, plan[batch][local])
 
         plan = self._plan(number)
-        own = [share(len(positions), self._part, self._parts) for positions in plan]
-        return self._delivered(cut, own)
+        local = [
+            share(len(positions), self._delivery.part, self._delivery.parts) for positions in plan
+        ]
+        return self._delivered(cut, local)
 
     def evaluation(self, batch_size: int = EVALUATION_BATCH) -> Iterator[Pair]:
         """Yield all images in the subset's order, cut at their centres.
@@ -115,13 +133,15 @@ class Feed:
         Of several parts each is as long: the last ones go round to the first images again.
         """
 
-        def cut(batch: int, own: slice) -> Pair:
-            chosen = positions[own]
+        def cut(batch: int, local: slice) -> Pair:
+            chosen = positions[local]
             rows = self._subset.rows[chosen]
             return self._staged(crop_eval(self._cache, rows, self._transform), chosen)
 
-        each = -(-self.count // self._parts)
-        positions = np.arange(self._part * each, (self._part + 1) * each) % self.count
+        each = -(-self.count // self._delivery.parts)
+        positions = (
+            np.arange(self._delivery.part * each, (self._delivery.part + 1) * each) % self.count
+        )
         starts = range(0, each, batch_size)
         return self._delivered(
             cut, [slice(start, min(start + batch_size, each)) for start in starts]
@@ -130,13 +150,13 @@ class Feed:
     def _plan(self, number: int) -> list[np.ndarray]:
         """Positions (B,) in the subset of each batch of an epoch."""
         return samplers.epoch_batches(
-            self._subset.labels, self._batch_size, self._images_per_class,
-            self._replacement, self._seed, number,
+            self._subset.labels, self._sampling.batch_size, self._sampling.images_per_class,
+            self._sampling.replacement, self._sampling.seed, number,
         )  # fmt: skip
 
     def _staged(self, images: Tensor, positions: np.ndarray) -> Pair:
         labels = torch.from_numpy(self._subset.labels[positions])
-        if self._device.type == "cuda":  # so that the copy runs beside the kernels
+        if self._delivery.device.type == "cuda":  # so that the copy runs beside the kernels
             return images.pin_memory(), labels.pin_memory()
         return images, labels
 
@@ -144,16 +164,16 @@ class Feed:
         """What `cut` makes of the images of each batch, on the device and normalised."""
         cuts = [self._pieces(images) for images in batches]
         jobs = [(batch, piece) for batch, pieces in enumerate(cuts) for piece in pieces]
-        with closing(ahead(cut, jobs, self._threads)) as made:
+        with closing(ahead(cut, jobs, self._delivery.threads)) as made:
             for pixels, labels in self._uploaded(list(islice(made, len(p))) for p in cuts):
                 flat = pixels.flatten(0, -4)  # views stand side by side
-                ready = normalise(flat, self._mean, self._std, self._scale, self._bgr)
+                ready = normalise(flat, self._statistics)
                 ready = ready if pixels.dim() == 4 else ready.unflatten(0, pixels.shape[:2])
                 yield ready, labels
 
     def _pieces(self, images: slice) -> list[slice]:
         """What is cut at once of a batch: all of it in the loop, less in threads."""
-        size = PIECE if self._threads else images.stop - images.start
+        size = PIECE if self._delivery.threads else images.stop - images.start
         starts = range(images.start, images.stop, size)
         return [slice(start, min(start + size, images.stop)) for start in starts]
 
@@ -164,10 +184,13 @@ class Feed:
         memory belongs to that stream, so it must hear of the one that uses it: without, it would
         hand the memory to a later batch while a step still reads it.
         """
-        if self._device.type != "cuda":
+        if self._delivery.device.type != "cuda":
             yield from map(_joined, batches)
             return
-        uploads, steps = _upload_stream(self._device), torch.cuda.current_stream(self._device)
+        uploads, steps = (
+            _upload_stream(self._delivery.device),
+            torch.cuda.current_stream(self._delivery.device),
+        )
         for pieces in batches:
             with torch.cuda.stream(uploads):
                 batch = _joined([self._sent(piece) for piece in pieces])
@@ -177,7 +200,7 @@ class Feed:
             yield batch
 
     def _sent(self, piece: Pair) -> Pair:
-        images, labels = (tensor.to(self._device, non_blocking=True) for tensor in piece)
+        images, labels = (tensor.to(self._delivery.device, non_blocking=True) for tensor in piece)
         return images, labels
 
 

@@ -29,7 +29,7 @@ def roots() -> tuple[Path, Path]:
     return cache_folder(), cache_folder() / f"user-{_user()}"
 
 
-def place(*names: str) -> Path:
+def final_path(*names: str) -> Path:
     """Where the folder `names` lies below the cache folder, made or not.
 
     Another user could put anything into what is theirs: if that user owns any of it, it lies in

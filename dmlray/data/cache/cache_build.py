@@ -20,7 +20,7 @@ from PIL import Image
 
 from dmlray.atomic_files import write_array
 from dmlray.data.cache.decode import UnreadableImage, decoded, decoded_size
-from dmlray.data.cache.findings import Findings
+from dmlray.data.cache.findings import DecodingRemarks
 from dmlray.errors import DataError, ResourceError
 
 IMAGES, INDEX, JOB = "images.bin", "index.npy", "job.json"
@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class DecodeJob:
     """What to decode: `files` below `root`, to `short_side` pixels or as they are.
 
     Images of more than `max_pixels` are refused; None means Pillow's own limit.
@@ -48,7 +48,7 @@ class Job:
         return Path(self.root, self.files[row])
 
 
-def measure(job: Job, folder: Path, processes: int) -> np.ndarray:
+def measure(job: DecodeJob, folder: Path, processes: int) -> np.ndarray:
     """Lay the images out one after another: (N, 3) int64 of offset, height, width.
 
     An image whose header cannot be read has height and width 0.
@@ -64,8 +64,8 @@ def measure(job: Job, folder: Path, processes: int) -> np.ndarray:
 
 
 def write(
-    job: Job, index: np.ndarray, folder: Path, processes: int, progress: Progress | None
-) -> Findings:
+    job: DecodeJob, index: np.ndarray, folder: Path, processes: int, progress: Progress | None
+) -> DecodingRemarks:
     """Decode every image of `job` to its place in the flat file below `folder`.
 
     Where images cannot be decoded the others are decoded all the same; the index that is left in
@@ -82,7 +82,7 @@ def write(
     return findings
 
 
-def check(job: Job, processes: int, progress: Progress | None) -> Findings:
+def check(job: DecodeJob, processes: int, progress: Progress | None) -> DecodingRemarks:
     """Decode every image of `job` and keep nothing.
 
     Raises:
@@ -98,9 +98,9 @@ def cores() -> int:
 
 
 def _decode_all(
-    task: "Task", job: Job, folder: Path, processes: int, progress: Progress | None
-) -> Findings:
-    findings = Findings()
+    task: "Task", job: DecodeJob, folder: Path, processes: int, progress: Progress | None
+) -> DecodingRemarks:
+    findings = DecodingRemarks()
     for found in _share(task, job, folder, processes if len(job.files) > FEW else 1):
         findings.add(found)
         if progress:
@@ -108,15 +108,15 @@ def _decode_all(
     return findings
 
 
-def _measure(job: Job, folder: Path, first: int, processes: int) -> Iterator[Findings]:
+def _measure(job: DecodeJob, folder: Path, first: int, processes: int) -> Iterator[DecodingRemarks]:
     """Read the headers of every `processes`-th image and leave (n, 2) height, width behind."""
     rows = range(first, len(job.files), processes)
     sizes = [_size(job, row) for row in rows]
     write_array(_sizes_file(folder, first), np.array(sizes, dtype=np.int64).reshape(-1, 2))
-    yield Findings(done=len(sizes))
+    yield DecodingRemarks(done=len(sizes))
 
 
-def _size(job: Job, row: int) -> tuple[int, int]:
+def _size(job: DecodeJob, row: int) -> tuple[int, int]:
     try:
         return decoded_size(job.path(row), job.short_side, job.max_pixels)
     except UnreadableImage:  # `write` meets it again, and lists it
@@ -127,7 +127,7 @@ def _sizes_file(folder: Path, first: int) -> Path:
     return folder / f"sizes-{first}.npy"
 
 
-def _write(job: Job, folder: Path, first: int, processes: int) -> Iterator[Findings]:
+def _write(job: DecodeJob, folder: Path, first: int, processes: int) -> Iterator[DecodingRemarks]:
     """Write every `processes`-th image to its place."""
     index = np.load(folder / INDEX)
     with open(folder / IMAGES, "r+b") as file:
@@ -143,16 +143,16 @@ def _write(job: Job, folder: Path, first: int, processes: int) -> Iterator[Findi
         yield from _decode(job, first, processes, keep)
 
 
-def _check(job: Job, folder: Path, first: int, processes: int) -> Iterator[Findings]:
+def _check(job: DecodeJob, folder: Path, first: int, processes: int) -> Iterator[DecodingRemarks]:
     """Decode every `processes`-th image."""
     return _decode(job, first, processes, lambda row, image: None)
 
 
 def _decode(
-    job: Job, first: int, processes: int, use: Callable[[int, Image.Image], None]
-) -> Iterator[Findings]:
+    job: DecodeJob, first: int, processes: int, use: Callable[[int, Image.Image], None]
+) -> Iterator[DecodingRemarks]:
     """Decode every `processes`-th image for `use`; yield the findings since the last ones."""
-    found = Findings()
+    found = DecodingRemarks()
     for row in range(first, len(job.files), processes):
         try:
             image, peak, scaled = decoded(job.path(row), job.short_side, job.max_pixels)
@@ -166,23 +166,23 @@ def _decode(
         found.done += 1
         if found.done == STRIDE or found.broken or found.unreached:
             yield found
-            found = Findings()
+            found = DecodingRemarks()
     yield found
 
 
-Task = Callable[[Job, Path, int, int], Iterator[Findings]]
+Task = Callable[[DecodeJob, Path, int, int], Iterator[DecodingRemarks]]
 _TASKS: dict[str, Task] = {task.__name__: task for task in (_measure, _write, _check)}
 
 
-def _share(task: Task, job: Job, folder: Path, processes: int) -> Iterable[Findings]:
+def _share(task: Task, job: DecodeJob, folder: Path, processes: int) -> Iterable[DecodingRemarks]:
     """Do `task` here or, when there are several processes, apart; yield its findings."""
     if processes == 1:
         return task(job, folder, 0, 1)
     (folder / JOB).write_text(json.dumps(asdict(job)), encoding="utf-8")
-    return _listen(task.__name__, folder, processes)
+    return _collect(task.__name__, folder, processes)
 
 
-def _listen(task: str, folder: Path, processes: int) -> Iterator[Findings]:
+def _collect(task: str, folder: Path, processes: int) -> Iterator[DecodingRemarks]:
     reading, writing = os.pipe()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", __name__, task, str(folder), str(processes)]
@@ -196,7 +196,7 @@ def _listen(task: str, folder: Path, processes: int) -> Iterator[Findings]:
     os.close(writing)
     try:
         with open(reading, encoding="utf-8") as lines:
-            yield from map(_heard, lines)
+            yield from map(_received, lines)
         _check_ends(workers)
     finally:
         for worker in workers:
@@ -204,13 +204,13 @@ def _listen(task: str, folder: Path, processes: int) -> Iterator[Findings]:
             worker.wait()
 
 
-def _heard(line: str) -> Findings:
+def _received(line: str) -> DecodingRemarks:
     word = json.loads(line)
     if isinstance(word, list):
         raise OSError(*word)
     if isinstance(word, str):
         raise DataError(word)
-    return Findings.parsed(word)
+    return DecodingRemarks.parsed(word)
 
 
 def _check_ends(workers: Sequence["subprocess.Popen[bytes]"]) -> None:
@@ -222,17 +222,17 @@ def _check_ends(workers: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def _work(task: str, folder: Path, processes: int, first: int) -> None:
-    job = Job(**json.loads((folder / JOB).read_text(encoding="utf-8")))
+    job = DecodeJob(**json.loads((folder / JOB).read_text(encoding="utf-8")))
     try:
         for found in _TASKS[task](job, folder, first, processes):
-            _say(asdict(found))
+            _report(asdict(found))
     except BrokenPipeError:  # the process that asked is gone
         return
     except OSError as error:
-        _say([error.errno, error.strerror, str(error.filename or folder)])
+        _report([error.errno, error.strerror, str(error.filename or folder)])
 
 
-def _say(word: dict[str, Any] | str | list[Any]) -> None:
+def _report(word: dict[str, Any] | str | list[Any]) -> None:
     sys.stdout.write(json.dumps(word) + "\n")
     sys.stdout.flush()  # line by line: short writes to one pipe never mix
 

@@ -20,7 +20,7 @@ import torch
 
 from dmlray.data.batches.augment import Transform, resize_short_side
 from dmlray.data.cache import cache_build
-from dmlray.data.cache.atomic_dir import make_whole, place
+from dmlray.data.cache.atomic_dir import final_path, make_whole
 from dmlray.data.cache.cache_build import Progress
 from dmlray.data.cache.decode import resized
 from dmlray.data.cache.image_cache import ABOUT, Cache, check_space, size_of
@@ -58,7 +58,7 @@ def _resized_cache(
 ) -> Cache:
     about = _about(source, short_side)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    folder = place("images", f"{source.folder.name.rpartition('-')[0]}-{key}")
+    folder = final_path("images", f"{source.folder.name.rpartition('-')[0]}-{key}")
 
     def make(partial_folder: Path) -> None:
         index = _layout(source, short_side)

@@ -16,7 +16,7 @@ Reasons = dict[int, str]  # row of the data set -> why its image cannot be read
 
 
 @dataclass
-class Findings:
+class DecodingRemarks:
     """Counts over `done` decoded images.
 
     `broken` have damaged content; of `unreached` the disk or the memory is at fault. `deep` images
@@ -31,7 +31,7 @@ class Findings:
     scaled: list[int] = field(default_factory=list)
 
     @classmethod
-    def parsed(cls, content: Mapping[str, Any]) -> "Findings":
+    def parsed(cls, content: Mapping[str, Any]) -> "DecodingRemarks":
         """Read the JSON form of `asdict`, whose rows are text."""
         rows = {
             name: {int(row): reason for row, reason in content[name].items()}
@@ -39,7 +39,7 @@ class Findings:
         }
         return cls(**{**content, **rows})
 
-    def add(self, other: "Findings") -> None:
+    def add(self, other: "DecodingRemarks") -> None:
         """Count the images of `other` too."""
         self.done += other.done
         self.broken |= other.broken

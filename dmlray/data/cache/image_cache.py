@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dmlray.data.cache import cache_build
-from dmlray.data.cache.atomic_dir import cache_folder, is_own, make_whole, place, roots
+from dmlray.data.cache.atomic_dir import cache_folder, final_path, is_own, make_whole, roots
 from dmlray.data.cache.cache_build import Progress
 from dmlray.data.cache.decode import limit
 from dmlray.data.cache.findings import refusal
@@ -154,8 +154,8 @@ def _made(
 ) -> Cache:
     """The cache that `about` describes, made if it is not there; broken images only if `skip`."""
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-    folder = place("images", f"{dataset.name}-{key}")
-    job = cache_build.Job(
+    folder = final_path("images", f"{dataset.name}-{key}")
+    job = cache_build.DecodeJob(
         str(dataset.root), dataset.files, about["short_side"], about["max_pixels"]
     )
     cores = processes or cache_build.cores()

@@ -13,7 +13,7 @@ from dmlray.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One cache: `images` of `dataset`, decoded from `root` to `short_side` pixels (None: raw)."""
 
     folder: Path
@@ -30,11 +30,11 @@ class Entry:
 class Cleared:
     """What `clear` removed, and what it left because a process is making it."""
 
-    removed: tuple[Entry, ...]
-    busy: tuple[Entry, ...]
+    removed: tuple[CacheEntry, ...]
+    busy: tuple[CacheEntry, ...]
 
 
-def listing() -> list[Entry]:
+def listing() -> list[CacheEntry]:
     """All caches on this machine, the last used first."""
     entries = (_entry(folder) for parent in images_folders() for folder in parent.glob("*"))
     return sorted(filter(None, entries), key=lambda entry: entry.last_used, reverse=True)
@@ -66,7 +66,7 @@ def clear(names: Collection[str] | None = None, unused_since: datetime | None = 
     )
 
 
-def _named(entries: list[Entry], names: Collection[str] | None) -> list[Entry]:
+def _named(entries: list[CacheEntry], names: Collection[str] | None) -> list[CacheEntry]:
     if names is None:
         return entries
     known = {entry.folder.name for entry in entries} | {entry.dataset for entry in entries}
@@ -93,14 +93,14 @@ def _is_target(path: Path) -> bool:
     return path.is_dir() and ".partial-" not in path.name and is_own(path)
 
 
-def _entry(folder: Path) -> Entry | None:
+def _entry(folder: Path) -> CacheEntry | None:
     """Read what a cache holds; None if it is damaged, not finished or another user's."""
     if not is_own(folder):
         return None
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         root = Path(about["root"])
-        return Entry(
+        return CacheEntry(
             folder=folder,
             dataset=folder.name.rpartition("-")[0],
             root=root,

@@ -12,8 +12,9 @@ import numpy as np
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
 from dmlray.data.datasets.found import Found, complete
-from dmlray.data.datasets.layouts import Group
-from dmlray.data.datasets.published import CARS, foreign
+from dmlray.data.datasets.layouts import ImageGroup
+from dmlray.data.datasets.published import foreign
+from dmlray.data.datasets.spec import Benchmark, DatasetSpec
 from dmlray.errors import DataError
 
 ANNOTATIONS, IMAGES = "cars_annos.mat", "car_ims"
@@ -23,6 +24,16 @@ HALVES = {  # folder of images -> its annotations; the second are not part of th
 }
 NAMES = "cars_meta.mat"
 KIT = (".", "devkit", "car_devkit/devkit", "car_devkit")  # where the development kit may lie
+CARS = Benchmark(
+    "cars",
+    "Cars196",
+    ("cars196", "cars", "car", "stanford_cars", "stanford-cars-dataset", "car_data"),
+    ("cars_annos.mat", "car_ims", "cars_train", "cars_test", "devkit/cars_meta.mat"),
+    "cars_annos.mat with car_ims/, or cars_train/ and cars_test/ with their annotations, or"
+    " images/CLASS NAME/, or train/ and test/",
+    (98, 98),
+    (8054, 8131),
+)
 
 
 def load(root: Path | None) -> Dataset:
@@ -44,7 +55,7 @@ def _annotated(folder: Path) -> Found | None:
     rows, names = _read(annotations)
     nested = folder / IMAGES / IMAGES  # Kaggle's copies keep images in a folder of the same name
     groups = [
-        Group(_label(names, number), files, _trains(number))
+        ImageGroup(_label(names, number), files, _trains(number))
         for number, files in layouts.by_id(rows).items()
     ]
     order = f"class ids of {ANNOTATIONS}"
@@ -71,7 +82,7 @@ def _kit(folder: Path) -> Found | None:
     meta = _in_kit(folder, NAMES)
     names = _read(meta)[1] if meta else []
     groups = [
-        Group(_label(names, number), files, _trains(number))
+        ImageGroup(_label(names, number), files, _trains(number))
         for number, files in layouts.by_id(rows).items()
     ]
     order = "class ids of the development kit"
@@ -113,7 +124,7 @@ def _folders(folder: Path) -> Found | None:
         groups = _in_order(path, names, classes)
     else:
         order = f"alphabetical; no {ANNOTATIONS} to compare with"
-        groups = [Group(name, classes[name]) for name in sorted(classes)]
+        groups = [ImageGroup(name, classes[name]) for name in sorted(classes)]
     return layouts.arrange(CARS, "class folders", order, root, groups)
 
 
@@ -125,7 +136,7 @@ def _nearly(folder: Path) -> None:
         raise DataError(f"{folder}: found {IMAGES}/ but {ANNOTATIONS} is missing.")
 
 
-def _in_order(path: Path, names: list[str], classes: dict[str, list[str]]) -> list[Group]:
+def _in_order(path: Path, names: list[str], classes: dict[str, list[str]]) -> list[ImageGroup]:
     """Order class folders by the `names` of the annotations at `path`."""
     ids = {_letters(name): number for number, name in enumerate(names, 1)}
     for name in sorted(classes):
@@ -134,7 +145,7 @@ def _in_order(path: Path, names: list[str], classes: dict[str, list[str]]) -> li
     number = {name: ids[_letters(name)] for name in classes}
     _check_alphabet(path, number)
     return [
-        Group(name, classes[name], _trains(number[name]))
+        ImageGroup(name, classes[name], _trains(number[name]))
         for name in sorted(classes, key=lambda name: number[name])
     ]
 
@@ -179,3 +190,15 @@ def _label(names: list[str], number: int) -> str:
 def _letters(name: str) -> str:
     """What is left of a class's name on any disk: "Ram C/V" cannot be a folder."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+SPEC = DatasetSpec(
+    "cars",
+    "Cars196: 196 models of cars, the first 98 train; in any layout of the methods' authors.",
+    load,
+    find,
+    benchmark=CARS,
+    no_source="the official address of Cars196 is dead since 2023. Get car_ims.tgz and "
+    "cars_annos.mat from somebody who has them and run: "
+    "dmlray data prepare cars --from car_ims.tgz --from cars_annos.mat",
+)

@@ -10,6 +10,7 @@ from pathlib import Path
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import train_test
 from dmlray.data.datasets.found import Found, sound
+from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.data.datasets.train_test import Keep, Split
 from dmlray.data.datasets.written_paths import Fault, Finder, fault_of
 from dmlray.errors import ConfigError, DataError
@@ -23,7 +24,7 @@ Cells = tuple[int, list[str]]  # the number of a line and what stands on it
 
 
 @dataclass(frozen=True)
-class Entry:
+class CsvEntry:
     """One image of the file; `split` is as written, and None where it is not asked for."""
 
     line: int
@@ -60,7 +61,7 @@ def find(root: Path | None, split: Split = "classes") -> Found:
     return replace(found, problems=(*filter(None, [unusable]), *found.problems))
 
 
-def _table(root: Path | None, split: Split) -> tuple[Path, list[str], list[Entry]]:
+def _table(root: Path | None, split: Split) -> tuple[Path, list[str], list[CsvEntry]]:
     """The file's path, header and lines, with the names that the images have on this disk."""
     if root is None:
         problem = "data set 'csv' needs a CSV file with the columns path and label. Set data.root."
@@ -71,7 +72,7 @@ def _table(root: Path | None, split: Split) -> tuple[Path, list[str], list[Entry
 
 
 def _found(
-    source: Path, header: Sequence[str], entries: Sequence[Entry], split: Split, keep: Keep
+    source: Path, header: Sequence[str], entries: Sequence[CsvEntry], split: Split, keep: Keep
 ) -> Found:
     dataset = keep(_dataset(source, entries, split))
     dataset = replace(dataset, remarks=(*_unused(header, split), *dataset.remarks))
@@ -82,11 +83,11 @@ def _found(
     return Found("csv file", "as listed", dataset, problems)
 
 
-def _read(source: Path, split: Split) -> tuple[list[str], list[Entry]]:
+def _read(source: Path, split: Split) -> tuple[list[str], list[CsvEntry]]:
     rows = _rows(source)
     line, header = next(rows, (1, []))
     wanted = ("path", "label", "split")[: 3 if split == "given" else 2]
-    places = {column: _places(header, column) for column in wanted}
+    places = {column: _columns(header, column) for column in wanted}
     for column, found in places.items():
         if len(found) != 1:
             other = next((mark for mark in OTHER_SEPARATORS if mark in "".join(header)), None)
@@ -99,13 +100,13 @@ def _read(source: Path, split: Split) -> tuple[list[str], list[Entry]]:
     return header, [_entry(source, row, len(header), columns) for row in rows]
 
 
-def _places(header: Sequence[str], column: str) -> list[int]:
+def _columns(header: Sequence[str], column: str) -> list[int]:
     """Where a column stands: as it is written, otherwise in capital letters too."""
     exact = [at for at, name in enumerate(header) if name == column]
     return exact or [at for at, name in enumerate(header) if name.lower() == column]
 
 
-def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> Entry:
+def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> CsvEntry:
     line, cells = row
     if len(cells) != width:
         raise DataError(
@@ -122,12 +123,12 @@ def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> 
             f"{source}: line {line}: split {split!r} is not allowed."
             " Allowed: train, test, validation."
         )
-    return Entry(line, values["path"], values["label"], split)
+    return CsvEntry(line, values["path"], values["label"], split)
 
 
 def _unused(header: Sequence[str], split: Split) -> Iterator[str]:
     """Remarks on columns that mean something which is not done."""
-    if split == "classes" and _places(header, "split"):
+    if split == "classes" and _columns(header, "split"):
         yield f"the file's column split is not used; {train_test.GIVEN} follows it"
     roles = [name for role in ROLES for name in header if name.lower() == role]
     if roles:
@@ -170,7 +171,7 @@ def _text(source: Path) -> str:
         raise DataError(f"{source}: line {line}: not UTF-8. Save it as CSV in UTF-8.") from error
 
 
-def _on_disk(source: Path, entries: Sequence[Entry]) -> list[Entry]:
+def _on_disk(source: Path, entries: Sequence[CsvEntry]) -> list[CsvEntry]:
     """Entries with the names that their files have on this disk, or why there are none."""
     finder = Finder(source.parent)
     lines: dict[Path, int] = {}
@@ -194,7 +195,9 @@ def _on_disk(source: Path, entries: Sequence[Entry]) -> list[Entry]:
     return there
 
 
-def _missing(source: Path, entries: Sequence[Entry], such: Callable[[Fault], bool]) -> str | None:
+def _missing(
+    source: Path, entries: Sequence[CsvEntry], such: Callable[[Fault], bool]
+) -> str | None:
     """One sentence on the entries with such a fault."""
     missing = [(entry, entry.fault) for entry in entries if entry.fault and such(entry.fault)]
     if not missing:
@@ -208,7 +211,7 @@ def _missing(source: Path, entries: Sequence[Entry], such: Callable[[Fault], boo
     )
 
 
-def _dataset(source: Path, entries: Sequence[Entry], split: Split) -> Dataset:
+def _dataset(source: Path, entries: Sequence[CsvEntry], split: Split) -> Dataset:
     remarks: list[str] = []
     if split == "classes":
         train, test = train_test.halves(_images(entries))
@@ -225,10 +228,19 @@ def _dataset(source: Path, entries: Sequence[Entry], split: Split) -> Dataset:
     return replace(train_test.join("csv", source.parent, train, test), remarks=tuple(remarks))
 
 
-def _images(entries: Sequence[Entry], split: str | None = None) -> dict[str, list[str]]:
+def _images(entries: Sequence[CsvEntry], split: str | None = None) -> dict[str, list[str]]:
     """Class -> files, of one value of the column split if there is one."""
     images: dict[str, list[str]] = {}
     for entry in entries:
         if entry.split == split:
             images.setdefault(entry.label, []).append(entry.file)
     return images
+
+
+SPEC = DatasetSpec(
+    "csv",
+    "Anybody's own images: a CSV file with the columns path, label and, if given, split.",
+    load,
+    find,
+    own_images=True,
+)

@@ -4,16 +4,26 @@ import re
 from functools import partial
 from pathlib import Path
 
+from dmlray.data.archives.download import Source
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
 from dmlray.data.datasets.found import Found, complete
-from dmlray.data.datasets.layouts import Group
-from dmlray.data.datasets.published import CUB
+from dmlray.data.datasets.layouts import ImageGroup
+from dmlray.data.datasets.spec import Benchmark, DatasetSpec
 from dmlray.errors import DataError
 
 IMAGES, LABELS = "images.txt", "image_class_labels.txt"
 NUMBERED = "[0-9][0-9][0-9].*"
 ORDER = "official class numbers"
+CUB = Benchmark(
+    "cub",
+    "CUB-200-2011",
+    ("CUB_200_2011", "cub200", "cub"),
+    ("image_class_labels.txt", *(f"{up}[0-9][0-9][0-9].*" for up in ("", "images/", "train/"))),
+    "images.txt with image_class_labels.txt, or images/NNN.Name/, or train/ and test/",
+    (100, 100),
+    (5864, 5924),
+)
 
 
 def load(root: Path | None) -> Dataset:
@@ -84,7 +94,7 @@ def _read_lists(folder: Path) -> dict[str, list[str]]:
 
 def _arrange(layout: str, root: Path, classes: dict[str, list[str]]) -> Found:
     groups = [
-        Group(name, classes[name], _number(name) <= CUB.classes[0])
+        ImageGroup(name, classes[name], _number(name) <= CUB.classes[0])
         for name in sorted(classes, key=lambda name: (_number(name), name))
     ]
     return layouts.arrange(CUB, layout, ORDER, root, groups)
@@ -94,3 +104,19 @@ def _number(name: str) -> int:
     """The official number of a class folder `NNN.Name`, from 1; 0 if it has none."""
     match = re.match(r"([0-9]{3})\.", name)
     return int(match[1]) if match else 0
+
+
+SPEC = DatasetSpec(
+    "cub",
+    "CUB-200-2011: 200 kinds of birds, the first 100 train; in any layout of the methods' authors.",
+    load,
+    find,
+    benchmark=CUB,
+    source=Source(
+        "cub",
+        "CUB_200_2011.tgz",
+        "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
+        1_150_585_339,
+        "md5:97eceeb196236b17998738112f37df78",
+    ),
+)

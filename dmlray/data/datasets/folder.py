@@ -1,4 +1,4 @@
-"""Anybody's own images: one sub-folder per class."""
+"""Your own images: one sub-folder per class."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import listing, train_test
 from dmlray.data.datasets.found import Found, complete
 from dmlray.data.datasets.listing import Tree
+from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.data.datasets.train_test import Images, Keep, Split
 from dmlray.errors import ConfigError, DataError
 
@@ -107,3 +108,8 @@ def _refuse(problem: str, *trees: Tree) -> None:
     raise DataError(
         " ".join([problem, *listing.unreadable(*trees), *([f"{remark}."] if remark else [])])
     )
+
+
+SPEC = DatasetSpec(
+    "folder", "Your own images: one sub-folder per class.", load, find, own_images=True
+)

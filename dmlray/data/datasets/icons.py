@@ -1,4 +1,4 @@
-"""The embedded data set: one class an icon's name, one image a drawing of it by some icon family.
+"""Icons drawn on this machine: a class is a name, an image one family's drawing of it.
 
 The fonts are those of the wheel `qtawesome` (MIT; each font has its own licence). They are read
 as files: importing the package would ask for Qt.
@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from dmlray.data.cache.atomic_dir import make_whole, place
+from dmlray.data.cache.atomic_dir import final_path, make_whole
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import folder
 from dmlray.data.datasets.found import Found
+from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.errors import ConfigError, DataError
 
 SIDE = 64  # pixels
@@ -62,7 +63,7 @@ def load(root: Path | None) -> Dataset:
     """List the data set `demo`; the first call on a machine draws it."""
     if root is not None:
         raise ConfigError("data.root", ["data set 'demo' makes its own images. Leave it out."])
-    target = place(f"demo-{DRAWING}")
+    target = final_path(f"demo-{DRAWING}")
     make_whole(target, Path.is_dir, _draw_all)
     return folder.read("demo", target)
 
@@ -148,3 +149,11 @@ def _distinct(images: dict[Glyph, Image.Image]) -> dict[Glyph, Image.Image]:
     """Keep the first of images that are equal to the last pixel."""
     first = {image.tobytes(): glyph for glyph, image in reversed(images.items())}
     return {glyph: image for glyph, image in images.items() if first[image.tobytes()] == glyph}
+
+
+SPEC = DatasetSpec(
+    "demo",
+    "Icons drawn on this machine: a class is a name, an image one family's drawing of it.",
+    load,
+    find,
+)

@@ -15,19 +15,19 @@ from dmlray.data.dataset import from_ordered, half
 from dmlray.data.datasets.found import Found
 from dmlray.data.datasets.listing import real_path
 from dmlray.data.datasets.published import (
-    BENCHMARKS,
-    Benchmark,
+    benchmarks,
     candidates,
     foreign,
     shortcomings,
     what_is_wrong,
 )
+from dmlray.data.datasets.spec import Benchmark
 from dmlray.data.datasets.train_test import natural
 from dmlray.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class Group:
+class ImageGroup:
     """One class; `trains` says on which side of the official border it is, None if none knows."""
 
     label: str
@@ -68,7 +68,7 @@ def _first_that_fits(benchmark: Benchmark, root: Path, layouts: Sequence[Layout]
 
 
 def arrange(
-    benchmark: Benchmark, layout: str, order: str, root: Path, groups: Sequence[Group]
+    benchmark: Benchmark, layout: str, order: str, root: Path, groups: Sequence[ImageGroup]
 ) -> Found:
     """Put the training classes first; an incomplete copy is halved where nothing else splits it."""
     groups = [group for group in groups if group.files]
@@ -101,7 +101,7 @@ def train_and_test(benchmark: Benchmark, folder: Path) -> Found | None:
         return None
     _check_sides(benchmark, folder, train, test)
     groups = [
-        Group(label, side[label], side is train)
+        ImageGroup(label, side[label], side is train)
         for side in (train, test)
         for label in sorted(side, key=natural)
     ]
@@ -121,14 +121,14 @@ def same_classes(
     train, test = (class_folders(folder, f"{side}/*") for side in ("train", "test"))
     if not train or train.keys() != test.keys() or foreign(benchmark, folder):
         return None
-    for other in BENCHMARKS:
+    for other in benchmarks():
         if other is not benchmark and len(train) == sum(other.classes):
             raise DataError(
                 f"{folder}: {len(train)} classes in both train/ and test/ are those of"
                 f" {other.title}, not of {benchmark.title}."
             )
     groups = [
-        Group(label, [*train[label], *test[label]], trains(label))
+        ImageGroup(label, [*train[label], *test[label]], trains(label))
         for label in sorted(train, key=natural)
     ]
     order = "names of the folders; train/ and test/ hold the same classes and are put together"
@@ -177,7 +177,7 @@ def whole(path: Path, line: int, text: str) -> int:
     return int(text)
 
 
-def _counts(groups: Sequence[Group], train: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def _counts(groups: Sequence[ImageGroup], train: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Count classes and images, each as (train, test)."""
     images = [len(group.files) for group in groups]
     return (train, len(groups) - train), (sum(images[:train]), sum(images[train:]))
@@ -192,7 +192,7 @@ def _check_sides(
             f"{folder}: train/ and test/ share {len(shared)} classes, first {shared[0]!r}."
             " Expected test classes that no training image shows."
         )
-    for other in BENCHMARKS:
+    for other in benchmarks():
         if other is not benchmark and (len(train), len(test)) == other.classes:
             raise DataError(
                 f"{folder}: {len(train)} / {len(test)} classes of train / test are those of"

@@ -1,66 +1,21 @@
-"""The benchmarks of the field: what was published, and how their folders are known at sight."""
+"""Recognise the folders of published benchmarks, and compare them with what was published."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from dmlray.data.datasets.spec import Benchmark, specs
 
 PARENTS = (".", "data", "Datasets")  # where the authors' code looks, seen from its own folder
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """A data set of the field, as it was published; pairs are (train, test).
-
-    `folders` are the names that its folder goes by; `marks` are patterns of what lies in it and
-    in no other benchmark's; `wanted` says in words what would be found.
-
-    Source: Wah et al., CNS-TR-2011-001; Krause et al., 3dRR 2013; Song et al., CVPR 2016,
-    arXiv 1511.06452, whose split by classes all methods take for all three.
-    """
-
-    name: str
-    title: str
-    folders: tuple[str, ...]
-    marks: tuple[str, ...]
-    wanted: str
-    classes: tuple[int, int]
-    images: tuple[int, int]
-
-
-CUB = Benchmark(
-    "cub",
-    "CUB-200-2011",
-    ("CUB_200_2011", "cub200", "cub"),
-    ("image_class_labels.txt", *(f"{up}[0-9][0-9][0-9].*" for up in ("", "images/", "train/"))),
-    "images.txt with image_class_labels.txt, or images/NNN.Name/, or train/ and test/",
-    (100, 100),
-    (5864, 5924),
-)
-CARS = Benchmark(
-    "cars",
-    "Cars196",
-    ("cars196", "cars", "car", "stanford_cars", "stanford-cars-dataset", "car_data"),
-    ("cars_annos.mat", "car_ims", "cars_train", "cars_test", "devkit/cars_meta.mat"),
-    "cars_annos.mat with car_ims/, or cars_train/ and cars_test/ with their annotations, or"
-    " images/CLASS NAME/, or train/ and test/",
-    (98, 98),
-    (8054, 8131),
-)
-SOP = Benchmark(
-    "sop",
-    "Stanford Online Products",
-    ("Stanford_Online_Products", "Standford_Online_Products", "online_products", "sop"),
-    ("Ebay_train.txt", "Ebay_test.txt", "Info_Files", "*_final", "images/*_final"),
-    "Ebay_train.txt with Ebay_test.txt, there or in Info_Files/",
-    (11318, 11316),
-    (59551, 60502),
-)
-BENCHMARKS = (CUB, CARS, SOP)
+def benchmarks() -> list[Benchmark]:
+    """Every data set that was published with counts of classes and images."""
+    return [spec.benchmark for spec in specs().values() if spec.benchmark]
 
 
 def foreign(benchmark: Benchmark, folder: Path) -> Benchmark | None:
     """Tell which other benchmark lies in `folder`."""
-    others = (other for other in BENCHMARKS if other is not benchmark)
+    others = (other for other in benchmarks() if other is not benchmark)
     return next((other for other in others if _marked(other, folder)), None)
 
 
@@ -92,7 +47,7 @@ def what_is_wrong(benchmark: Benchmark, root: Path) -> str:
     nearest = next(candidates(benchmark, root))
     if nearest != root:
         return f"{root}: found {nearest.relative_to(root)} but not in it {benchmark.wanted}."
-    held = [other.title for other in BENCHMARKS if next(candidates(other, root)) != root]
+    held = [other.title for other in benchmarks() if next(candidates(other, root)) != root]
     seen = f"found {' and '.join(held)} but not" if held else "holds no layout of"
     return f"{root}: {seen} {benchmark.title}. Expected {benchmark.wanted}."
 

@@ -1,45 +1,25 @@
-"""Data sets by name; each is one module with `load(root)` and `find(root)`."""
+"""Data sets by name."""
 
 from pathlib import Path
-from typing import Protocol
 
+from dmlray.data.archives.download import Source
 from dmlray.data.dataset import Dataset
-from dmlray.data.datasets import cars, csv_file, cub, folder, icons, sop
 from dmlray.data.datasets.found import Found
+from dmlray.data.datasets.spec import DatasetSpec, specs
 from dmlray.data.datasets.train_test import Keep, Split, everything
 from dmlray.errors import ConfigError
 
-__all__ = ["Dataset", "load", "names"]
-
-
-class _Official(Protocol):
-    """A module of a data set that has its own split."""
-
-    def load(self, root: Path | None) -> Dataset: ...
-
-    def find(self, root: Path | None) -> Found: ...
-
-
-class _Own(Protocol):
-    """A module of a user's own images."""
-
-    def load(self, root: Path | None, split: Split, keep: Keep) -> Dataset: ...
-
-    def find(self, root: Path | None, split: Split) -> Found: ...
-
-
-_OFFICIAL: dict[str, _Official] = {"cars": cars, "cub": cub, "demo": icons, "sop": sop}
-_OWN: dict[str, _Own] = {"csv": csv_file, "folder": folder}
+__all__ = ["Dataset", "about", "find", "load", "names", "source"]
 
 
 def names() -> list[str]:
-    """Names of all data sets, sorted."""
-    return sorted(_OFFICIAL | _OWN)
+    """Return the names of all data sets, sorted."""
+    return list(specs())
 
 
 def about(name: str) -> str:
-    """One line on the data set `name`: the first of its module."""
-    return ((_OFFICIAL | _OWN)[name].__doc__ or "").split("\n")[0]
+    """Describe the data set `name` in one line."""
+    return specs()[name].about
 
 
 def load(
@@ -54,31 +34,43 @@ def load(
         ConfigError: As `find` does.
         DataError: If its images are missing, or something else forbids to use it.
     """
-    if name in _OWN:
-        return _OWN[name].load(root, split, keep)
-    return keep(_official(name, split).load(root))
+    spec = _spec(name, split)
+    return spec.load(root, split, keep) if spec.own_images else keep(spec.load(root))
 
 
 def find(name: str, root: Path | None, split: Split = "classes") -> Found:
     """List it whether or not all images are there; `Found.problems` has what else is wrong.
 
     Raises:
-        ConfigError: If there is no such data set, it wants a root and has none, or its split is
-            not the user's to give.
+        ConfigError: If there is no such data set, it needs a root and has none, or its split
+            cannot be chosen.
         DataError: If no layout fits or lists contradict each other.
     """
-    if name in _OWN:
-        return _OWN[name].find(root, split)
-    return _official(name, split).find(root)
+    spec = _spec(name, split)
+    return spec.find(root, split) if spec.own_images else spec.find(root)
 
 
-def _official(name: str, split: Split) -> _Official:
-    if name not in _OFFICIAL:
+def source(name: str) -> Source:
+    """Return the public archive of the data set `name`.
+
+    Raises:
+        ConfigError: If it has none.
+    """
+    spec = specs().get(name)
+    if spec and spec.source:
+        return spec.source
+    allowed = ", ".join(other.name for other in specs().values() if other.source)
+    problem = f"data set {name!r} has no public address. Allowed: {allowed}."
+    raise ConfigError("--download", [spec.no_source or problem if spec else problem])
+
+
+def _spec(name: str, split: Split) -> DatasetSpec:
+    spec = specs().get(name)
+    if spec is None:
         allowed = ", ".join(names())
         raise ConfigError("data.name", [f"unknown data set {name!r}. Allowed: {allowed}."])
-    if split != "classes":
-        allowed = f"Allowed: classes, or a data.name of {', '.join(_OWN)}"
-        raise ConfigError(
-            "data.split", [f"{split} is not for {name}, which has its own. {allowed}."]
-        )
-    return _OFFICIAL[name]
+    if split != "classes" and not spec.own_images:
+        own = ", ".join(other.name for other in specs().values() if other.own_images)
+        problem = f"{split} is not for {name}, which has its own"
+        raise ConfigError("data.split", [f"{problem}. Allowed: classes, or a data.name of {own}."])
+    return spec

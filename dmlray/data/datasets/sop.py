@@ -2,16 +2,26 @@
 
 from pathlib import Path
 
+from dmlray.data.archives.download import Source
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
 from dmlray.data.datasets.found import Found, complete
-from dmlray.data.datasets.layouts import Group
-from dmlray.data.datasets.published import SOP
+from dmlray.data.datasets.layouts import ImageGroup
+from dmlray.data.datasets.spec import Benchmark, DatasetSpec
 from dmlray.errors import DataError
 
 TRAIN, TEST = "Ebay_train.txt", "Ebay_test.txt"
 HEADER = ["image_id", "class_id", "super_class_id", "path"]
 ORDER = "class ids of the lists"
+SOP = Benchmark(
+    "sop",
+    "Stanford Online Products",
+    ("Stanford_Online_Products", "Standford_Online_Products", "online_products", "sop"),
+    ("Ebay_train.txt", "Ebay_test.txt", "Info_Files", "*_final", "images/*_final"),
+    "Ebay_train.txt with Ebay_test.txt, there or in Info_Files/",
+    (11318, 11316),
+    (59551, 60502),
+)
 
 
 def load(root: Path | None) -> Dataset:
@@ -56,7 +66,7 @@ def _arrange(layout: str, folder: Path, rows: list[tuple[int, bool, str]]) -> Fo
     images = folder / "images"
     trains = {number: side for number, side, _ in rows}
     groups = [
-        Group(str(number), files, trains[number])
+        ImageGroup(str(number), files, trains[number])
         for number, files in layouts.by_id([(number, file) for number, _, file in rows]).items()
     ]
     return layouts.arrange(SOP, layout, ORDER, images if images.is_dir() else folder, groups)
@@ -85,3 +95,19 @@ def _read(path: Path) -> list[tuple[int, str]]:
         for line, fields in layouts.read_rows(path, len(HEADER))
         if fields != HEADER
     ]
+
+
+SPEC = DatasetSpec(
+    "sop",
+    "Stanford Online Products: 22,634 things for sale, split by the official lists; in any layout.",
+    load,
+    find,
+    benchmark=SOP,
+    source=Source(
+        "sop",
+        "Stanford_Online_Products.zip",
+        "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip",
+        3_083_860_082,
+        "sha256:b04fa78210e69fab050ce73939550e1cd0f96890bdd98ec9fee732c3b756ef48",
+    ),
+)

@@ -10,7 +10,7 @@ from dmlray.data.cache.decode import limit
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import registry
 from dmlray.data.datasets.found import Found
-from dmlray.data.datasets.published import BENCHMARKS
+from dmlray.data.datasets.spec import specs
 from dmlray.data.datasets.train_test import Split
 from dmlray.errors import DataError
 
@@ -42,7 +42,7 @@ class Verification:
     notes: tuple[str, ...] = ()
 
     @property
-    def well(self) -> bool:
+    def is_sound(self) -> bool:
         return not self.problems
 
 
@@ -77,7 +77,8 @@ def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> 
     dataset = found.dataset
     missing, reasons, notes = _decode_all(dataset, progress, max_pixels)
     train_images = int((dataset.labels < dataset.train_classes).sum())
-    published = next((known for known in BENCHMARKS if known.name == dataset.name), None)
+    spec = specs().get(dataset.name)
+    published = spec.benchmark if spec else None
     return Verification(
         name=dataset.name,
         layout=found.layout,
@@ -94,8 +95,8 @@ def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> 
         problems=(
             *(dataset.remarks if published else ()),  # not what was published
             *found.problems,
-            *_said("missing", missing),
-            *_said("unreadable", tuple(reasons)),
+            *_described("missing", missing),
+            *_described("unreadable", tuple(reasons)),
         ),
         notes=(*(() if published else dataset.remarks), *notes),
     )
@@ -108,7 +109,7 @@ def _fingerprint(dataset: Dataset) -> str | None:
         return None
 
 
-def _said(what: str, files: Sequence[str]) -> Iterator[str]:
+def _described(what: str, files: Sequence[str]) -> Iterator[str]:
     if files:
         yield f"{len(files)} {what} images, first {files[0]}"
 
@@ -120,7 +121,7 @@ def _decode_all(
     missing = tuple(file for file in dataset.files if not (dataset.root / file).exists())
     gone = set(missing)
     files = [file for file in dataset.files if file not in gone]
-    job = cache_build.Job(str(dataset.root), files, None, limit(max_pixels))
+    job = cache_build.DecodeJob(str(dataset.root), files, None, limit(max_pixels))
     findings = cache_build.check(job, cache_build.cores(), progress)
     reasons = sorted((findings.broken | findings.unreached).items())
     return missing, {files[row]: reason for row, reason in reasons}, findings.remarks(files)

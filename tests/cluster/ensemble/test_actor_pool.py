@@ -9,11 +9,11 @@ from rich.console import Console
 
 from dmlray.cluster.ensemble import member_queue as module
 from dmlray.cluster.ensemble.actor_pool import Memory, Share, share_of
-from dmlray.cluster.ensemble.member_queue import Pool
-from dmlray.cluster.resources import Cluster, Node, living
+from dmlray.cluster.ensemble.member_queue import MemberQueue
+from dmlray.cluster.resources import Cluster, Node, current_cluster
 from dmlray.errors import ConfigError, ResourceError, RunError
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.progress import Display, Silent
+from dmlray.reporting.progress import Display, SilentDisplay
 from tests.cluster import fake_actors
 
 GIB = 1 << 30
@@ -43,8 +43,8 @@ def test_slots_are_counted_node_by_node(
 ) -> None:
     share = share_of(cluster(*nodes), members_per_gpu)
     assert share.cpus == pytest.approx(cpus)
-    assert share.room(cluster(*nodes)) == room
-    assert share.room(cluster()) == 0
+    assert share.capacity(cluster(*nodes)) == room
+    assert share.capacity(cluster()) == 0
 
 
 @pytest.mark.parametrize("members", [0, -1, 101])
@@ -68,7 +68,7 @@ def test_a_gpu_holds_what_fits_with_a_margin() -> None:
 
 def trained(
     tmp_path: Path,
-    slot: type,
+    actor: type,
     members_per_gpu: int,
     size: int = 3,
     display: Display | None = None,
@@ -76,7 +76,9 @@ def trained(
     """The log of each member."""
     ray.cloudpickle.register_pickle_by_value(fake_actors)
     folder = RunFolder(tmp_path / "run")
-    Pool(fake_actors.Plan(size), folder, living(), members_per_gpu, slot).run(display or Silent())
+    MemberQueue(fake_actors.Plan(size), folder, current_cluster(), members_per_gpu, actor).run(
+        display or SilentDisplay()
+    )
     return [(folder.member(index).path / "log").read_text() for index in range(size)]
 
 
@@ -136,9 +138,9 @@ def test_a_pool_does_not_wait_for_ever_for_a_node(
     tmp_path: Path, fake_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 1.0)
-    monkeypatch.setattr(module, "living", lambda: cluster((4, 0)))
-    pool = Pool(
+    monkeypatch.setattr(module, "current_cluster", lambda: cluster((4, 0)))
+    pool = MemberQueue(
         fake_actors.Plan(2), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, fake_actors.Slot
     )
     with pytest.raises(RunError, match=r"no node is left .* --resume"):
-        pool.run(Silent())
+        pool.run(SilentDisplay())

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dmlray.cluster.ensemble import actor_pool, member_queue
 from dmlray.cluster.ensemble.actor_pool import Memory
-from dmlray.cluster.ensemble.member_queue import Pool
+from dmlray.cluster.ensemble.member_queue import MemberQueue
 from dmlray.errors import DataError, ResourceError, RunError
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display
@@ -36,12 +36,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ray.unusable = {gpu: "torch cannot use this GPU" for gpu in unusable}
         for module in (member_queue, actor_pool):
             monkeypatch.setattr(module, "ray", ray)
-        monkeypatch.setattr(member_queue, "living", ray.living)
+        monkeypatch.setattr(member_queue, "current_cluster", ray.current_cluster)
         monkeypatch.setattr(member_queue, "_LOOK", 0.0)
         failure = ""
         with (console := Console(width=1000)).capture() as shown:
             plan: Any = fake_actors.Plan(size, settings)
-            pool = Pool(plan, RunFolder(tmp_path / "run"), ray.living(), members_per_gpu)
+            pool = MemberQueue(
+                plan, RunFolder(tmp_path / "run"), ray.current_cluster(), members_per_gpu
+            )
             try:
                 pool.run(Display(console))
             except (RunError, ResourceError) as error:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dmlray.learn.run import job
-from dmlray.learn.trainer import Place
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
@@ -68,7 +68,7 @@ def test_members_survive_a_kill_and_do_not_depend_on_slots(
     plan = read_ensemble(run / "ensemble.yaml")
     for index in (0, SIZE - 1):  # in this process, without Ray, in another order
         alone = RunFolder(tmp_path / "alone" / f"{SIZE - index}")
-        job(plan.member(index), alone, lambda epoch: None, Place(torch.device("cpu")))
+        run_training(plan.member(index), alone, lambda epoch: None, Runtime(torch.device("cpu")))
         np.testing.assert_array_equal(embeddings(run, index), np.load(alone.embeddings))
 
     (run / "members/002/embeddings.npy").write_bytes(b"damaged")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dmlray.cluster.ensemble.recovery import take_up
+from dmlray.cluster.ensemble.recovery import recover_members
 from dmlray.errors import ConfigError
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.resolve import read_experiment, write_experiment
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> RunFolder:
 def taken_up(folder: RunFolder) -> str:
     """What was said."""
     with (console := Console(width=1000)).capture() as said:
-        take_up(PLAN, folder, Display(console))
+        recover_members(PLAN, folder, Display(console))
     return said.get()
 
 

@@ -21,11 +21,11 @@ from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.loop import Epoch
 from dmlray.learn.preflight import preflight
-from dmlray.learn.trainer import Place
+from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
-from dmlray.reporting.progress import Silent
+from dmlray.reporting.progress import SilentDisplay
 from tests.cluster.commands import Command, lines
 from tests.toy_data import toy_words
 
@@ -137,29 +137,29 @@ def test_folds_side_by_side_score_as_in_turn_and_a_failing_one_is_a_row(
     broken.last_checkpoint.write_text("no checkpoint")
     resources = resources_of(plan, Cluster(4, 0, 1))
     assert resources == Resources(cpus=1, gpus=0, workers=2, at_once=1)
-    found = search(plan, folder, resources, Silent())
+    found = search(plan, folder, resources, SilentDisplay())
     assert [row.state for row in found.rows] == ["COMPLETE", "FAIL"], found
     assert "fold1" in str(found.rows[1].reason)
     torch.set_num_threads(1)
-    *_, last = lockstep(plan.experiment, RunFolder(tmp_path), Place(torch.device("cpu")))
+    *_, last = lockstep(plan.experiment, RunFolder(tmp_path), Runtime(torch.device("cpu")))
     assert found.rows[0].metrics["map_at_r"] == pytest.approx(last.metrics["map_at_r"], abs=1e-6)
 
 
 def test_failures_in_a_row_end_a_search_and_a_resumed_one_goes_on(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    def full(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
+    def full(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Iterator[Epoch]:
         raise MemoryError
         yield
 
-    def well(plan: Experiment, folder: RunFolder, place: Place) -> Iterator[Epoch]:
+    def well(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Iterator[Epoch]:
         metrics_log.append(folder.metrics, {"epoch": 1, "map_at_r": 0.5})
         yield Epoch(1, {"map_at_r": 0.5})
 
     words = ["budget.epochs=1", "scheduler=none", "failures_in_a_row=2", "trials=4"]
     plan, one = read_search(Path(SEARCH), words), Resources(1, 0, 1, 1)
     with pytest.raises(RunError, match="2 trials in a row failed, 2 of them so: out of memory"):
-        search(plan, RunFolder(tmp_path), one, Silent(), full)
+        search(plan, RunFolder(tmp_path), one, SilentDisplay(), full)
     assert [row.state.name for row in trials(tmp_path)] == ["FAIL"] * 2
-    search(plan, RunFolder(tmp_path), one, Silent(), well)
+    search(plan, RunFolder(tmp_path), one, SilentDisplay(), well)
     assert [row.state.name for row in trials(tmp_path)] == ["FAIL"] * 2 + ["COMPLETE"] * 2

@@ -11,12 +11,12 @@ import pytest
 from dmlray.cluster import error_messages
 from dmlray.cluster.error_messages import DIED
 from dmlray.cluster.search.results import find
-from dmlray.cluster.search.searcher import Study
+from dmlray.cluster.search.searcher import StudySearcher
 from dmlray.errors import ConfigError, DiskFull
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, read_search
-from dmlray.reporting.search_report import Findings
+from dmlray.reporting.search_report import SearchReport
 
 TEXT = """experiment: experiments/proxy_anchor_demo.yaml
 use_method_space: false
@@ -36,11 +36,11 @@ def plan(tmp_path: Path, *words: str) -> Search:
     return read_search(path, words)
 
 
-def opened(tmp_path: Path, *words: str) -> Study:
-    return Study(plan(tmp_path, *words), RunFolder(tmp_path))
+def opened(tmp_path: Path, *words: str) -> StudySearcher:
+    return StudySearcher(plan(tmp_path, *words), RunFolder(tmp_path))
 
 
-def told(study: Study, name: str, epochs: int = 2, **last: Any) -> dict[str, Any]:
+def told(study: StudySearcher, name: str, epochs: int = 2, **last: Any) -> dict[str, Any]:
     """Run one trial whose score is its margin; its values, all as Tune would tell them."""
     config = study.suggest(name)
     assert isinstance(config, dict), config
@@ -55,7 +55,7 @@ def told(study: Study, name: str, epochs: int = 2, **last: Any) -> dict[str, Any
     return values
 
 
-def findings(study: Study) -> Findings:
+def report(study: StudySearcher) -> SearchReport:
     return find(study._plan, study._folder, study)
 
 
@@ -76,7 +76,7 @@ def test_a_grid_tries_each_combination_once_also_over_two_sessions(tmp_path: Pat
     first = opened(tmp_path, *words)
     assert first.missing == GRID
     asked = [told(first, f"a{number}") for number in range(8)]
-    first.settle()  # a session ends so, or is over: two never write at once
+    first.flush()  # a session ends so, or is over: two never write at once
     second = opened(tmp_path, *words)
     asked += [told(second, f"b{number}") for number in range(second.missing)]
     assert len({tuple(sorted(values.items())) for values in asked}) == len(asked) == GRID
@@ -99,14 +99,14 @@ def test_ends_are_kept_as_what_they_were(tmp_path: Path) -> None:
     told(study, "failed", error="out of memory")
     study.suggest("died")
     study.on_trial_complete("died", error=True)
-    study.settle()
+    study.flush()
     loaded = optuna.load_study(study_name="dmlray", storage=f"sqlite:///{tmp_path}/study.db")
     assert [row.state.name for row in loaded.trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
     for rows in (loaded.trials, study.study.trials):
         assert [row.user_attrs.get("reason") for row in rows] == [None, None, "out of memory", DIED]
         assert [len(row.intermediate_values) for row in rows] == [2, 1, 2, 0]
     assert [row.params for row in loaded.trials] == [row.params for row in study.study.trials]
-    assert [row.reason for row in findings(study).rows] == [None, None, "out of memory", DIED]
+    assert [row.reason for row in report(study).rows] == [None, None, "out of memory", DIED]
 
 
 def test_begun_trials_go_on_in_the_next_session_with_their_values(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_end_that_a_crash_kept_from_the_file_is_told_again(tmp_path: Path) ->
     values = told(first, "a")
     second = opened(tmp_path)
     assert told(second, "b") == values
-    second.settle()
+    second.flush()
     assert [row.number for row in opened(tmp_path).finished()] == [0]
 
 
@@ -134,7 +134,7 @@ def test_a_study_that_cannot_be_written_is_not_silent(tmp_path: Path) -> None:
         file.execute("DROP TABLE trial_intermediate_values")
     study.on_trial_result("a", {"epoch": 1, "map_at_r": 0.5})
     with pytest.raises(optuna.exceptions.StorageInternalError):
-        study.settle()
+        study.flush()
 
 
 def test_too_many_failures_in_a_row_end_the_search_with_their_common_cause(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_several_metrics_give_a_front_and_its_best_by_the_first(tmp_path: Path) 
     study = opened(tmp_path, "metric=[map_at_r,embedding_size]", "sampler=grid", "trials=999")
     for number in range(study.missing):
         told(study, f"t{number}")
-    shown = findings(study)
+    shown = report(study)
     assert {(row.metrics["map_at_r"], row.metrics["embedding_size"]) for row in shown.front} == {
         (0.4, 64)
     }
@@ -183,10 +183,10 @@ def test_several_metrics_give_a_front_and_its_best_by_the_first(tmp_path: Path) 
 def test_findings_tell_what_mattered_and_what_lies_on_a_bound(tmp_path: Path) -> None:
     study = opened(tmp_path, "sampler=grid", "trials=99")
     told(study, "t0")
-    assert findings(study).importances == {}
+    assert report(study).importances == {}
     for number in range(study.missing):
         told(study, f"u{number}")
-    shown = findings(study)
+    shown = report(study)
     assert next(iter(shown.importances)) == "method.margin"
     assert len(shown.top()) == 5
     assert any("method.margin = 0.4 of the best trial lies on a bound" in w for w in shown.warnings)
@@ -196,7 +196,7 @@ def test_findings_tell_what_mattered_and_what_lies_on_a_bound(tmp_path: Path) ->
 def test_a_full_disk_ends_the_session_and_leaves_the_trial_for_the_next(tmp_path: Path) -> None:
     first = opened(tmp_path)
     begun = first.suggest("a")
-    error = error_messages.told(OSError(errno.ENOSPC, "No space left on device"))
+    error = error_messages.as_dmlray_error(OSError(errno.ENOSPC, "No space left on device"))
     assert isinstance(error, DiskFull)
     first.on_trial_complete("a", {"unfinished": str(error), "epoch": 0})
     assert first.stopped_by == "the disk is full: make room"
@@ -213,17 +213,17 @@ SPACE = """space:
 ENDS = {"complete": {}, "pruned": {"epochs": 1}, "failed": {"error": "out of memory"}}
 
 
-def small(tmp_path: Path, *words: str) -> Study:
+def small(tmp_path: Path, *words: str) -> StudySearcher:
     """A space of 3 x 2 points, which has more trials than points."""
     path = tmp_path / "search.yaml"
     head, _, rest = TEXT.partition("space:\n")
     path.write_text(head + SPACE + rest[rest.index("set:") :])
-    return Study(
+    return StudySearcher(
         read_search(path, ["trials=50", "failures_in_a_row=99", *words]), RunFolder(tmp_path)
     )
 
 
-def points(study: Study, keep: bool = True) -> list[tuple[Any, ...]]:
+def points(study: StudySearcher, keep: bool = True) -> list[tuple[Any, ...]]:
     """The points of all rows of a study, or of those alone that were trained."""
     rows = [row for row in study.study.trials if keep or "same_as" not in row.user_attrs]
     return [tuple(row.params.values()) for row in rows]
@@ -242,13 +242,13 @@ def test_a_finite_space_ends_when_each_point_was_trained_once(
         for _ in range(min(2, study.missing)):
             told(study, f"t{asked}")
             asked += 1
-        study.settle()
+        study.flush()
         study = small(tmp_path, *words)
     assert (asked, study.missing) == (6, 0)
     trained = points(study, keep=False)
     assert len(set(trained)) == len(trained) == 6
     assert study.suggest("more") == "FINISHED"
-    shown = findings(study)
+    shown = report(study)
     assert len(shown.trained) == 6 and shown.failure is None
     assert len({row.number for row in shown.top()}) == 5
 
@@ -258,7 +258,7 @@ def test_a_point_suggested_again_ends_as_it_did(end: str, tmp_path: Path) -> Non
     study = small(tmp_path, "sampler=random")
     for number in range(study.missing):
         told(study, f"t{number}", **{"epochs": 2, **ENDS[end]})
-    study.settle()
+    study.flush()
     kept = small(tmp_path, "sampler=random").study.trials
     again = [row for row in kept if "same_as" in row.user_attrs]
     assert again and len(kept) - len(again) == 6
@@ -282,7 +282,7 @@ def test_a_point_that_is_being_trained_is_waited_for_also_by_the_next_session(
     assert [second.suggest(f"u{number}") for number in range(second.missing)] == begun
     for number in range(6):
         second.on_trial_complete(f"u{number}", {"epoch": 2, "map_at_r": number / 10})
-    second.settle()
+    second.flush()
     for study in (second, small(tmp_path, "sampler=random")):
         assert {row.state.name for row in study.study.trials} == {"COMPLETE"}
         assert len({(row.params["method.dim"], row.value) for row in study.study.trials}) == 6
@@ -293,13 +293,13 @@ def test_a_kill_may_lose_the_end_of_a_point_that_was_repeated(tmp_path: Path) ->
     study._record.end = lambda trial, reason: None  # type: ignore[method-assign]
     for number in range(6):
         told(study, f"t{number}")
-    study.settle()
+    study.flush()
     rows = study.study.trials
     second = small(tmp_path, "sampler=random")
     assert any("same_as" in row.user_attrs for row in second.finished())
     for number in range(second.missing):
         told(second, f"u{number}")
-    second.settle()
+    second.flush()
     again = small(tmp_path, "sampler=random").study.trials
     assert [(row.params, row.values) for row in again] == [(r.params, r.values) for r in rows]
 
@@ -321,7 +321,7 @@ def test_a_space_that_is_only_nearly_endless_is_searched_where_it_is(tmp_path: P
         "  method.dim: {choices: [128, 64]}\n  method.margin: {low: 0.1, high: 0.1}\n"
         "  method.alpha: {low: 8, high: 64, when: {method.dim: 64}}\ntrials: 9\nsampler: random\n"
     )
-    study = Study(read_search(path), RunFolder(tmp_path))
+    study = StudySearcher(read_search(path), RunFolder(tmp_path))
     asked = [told(study, f"t{number}") for number in range(study.missing)]
     assert [values["method.dim"] for values in asked] == [128] + [64] * 8
     assert len({values.get("method.alpha") for values in asked}) == 9
@@ -334,7 +334,7 @@ def test_an_endless_space_of_one_point_ends(tmp_path: Path) -> None:
         "set: {budget.epochs: 2, method.margin: 0.1}\n"
         "space: {method.margin: {low: 0.1, high: 0.1}}\n"
     )
-    study = Study(read_search(path), RunFolder(tmp_path))
+    study = StudySearcher(read_search(path), RunFolder(tmp_path))
     assert told(study, "t0") == {"method.margin": 0.1}
     assert study.suggest("t1") == "FINISHED"
 
@@ -342,11 +342,11 @@ def test_an_endless_space_of_one_point_ends(tmp_path: Path) -> None:
 def test_a_search_that_mostly_fails_says_so_beside_its_best(tmp_path: Path) -> None:
     study = opened(tmp_path)
     told(study, "well")
-    assert findings(study).failure is None
+    assert report(study).failure is None
     told(study, "a", error="odd")
-    assert findings(study).failure is None  # half of them
+    assert report(study).failure is None  # half of them
     told(study, "b", error="full")
     told(study, "c", error="full")
-    shown = findings(study)
+    shown = report(study)
     assert shown.failure == "3 of 4 trials failed, 2 of them so: full"
     assert shown.best is not None and shown.best.number == 0

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from dmlray import api
-from dmlray.cluster.search.searcher import Study
+from dmlray.cluster.search.searcher import StudySearcher
 from dmlray.cluster.search.study_checks import read_study
 from dmlray.errors import ConfigError
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, read_search
 from tests.cluster.broken_studies import MUTATIONS, RIGHT, flip
-from tests.cluster.search.test_searcher import findings, opened, plan, told
+from tests.cluster.search.test_searcher import opened, plan, report, told
 
 WORDS = ("trials=12", "sampler=random")
 FLIPS = 30
@@ -34,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told(study, "stopped", epochs=1)
     told(study, "failed", error="out of memory")
     study.suggest("begun")
-    study.settle()
+    study.flush()
     assert {"same_as" in row.user_attrs for row in study.study.trials} == {True, False}
     return folder
 
@@ -52,7 +52,7 @@ def copy(whole: Path, tmp_path: Path) -> tuple[Search, RunFolder]:
 
 def scores(plan: Search, folder: RunFolder) -> list[tuple[object, ...]]:
     """What a search shows of each trial, except the words of a failure."""
-    rows = findings(Study(plan, folder)).rows
+    rows = report(StudySearcher(plan, folder)).rows
     return [(r.number, r.state, r.metrics, r.values, r.epochs, r.same_as) for r in rows]
 
 
@@ -72,7 +72,7 @@ def test_a_mutated_study_is_refused_in_a_sentence_or_gives_the_same_scores(
         assert scores(plan, folder) == right
         return
     with pytest.raises(ConfigError) as refusal:
-        Study(plan, folder)
+        StudySearcher(plan, folder)
     said = str(refusal.value)
     assert said.startswith(f"{folder}/s") and complaint in said
     assert "contradicts" in said or "Restore it" in said or "Allowed" in said
@@ -101,7 +101,7 @@ def test_a_study_in_use_is_waited_for_and_then_refused(
     with closing(sqlite3.connect(folder.study)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(ConfigError, match=r"study\.db: is in use by another process"):
-            Study(plan, folder)
+            StudySearcher(plan, folder)
     assert read_study(plan, folder)
 
 
@@ -141,7 +141,7 @@ def test_a_folder_whose_study_was_not_begun_gets_one(tmp_path: Path) -> None:
     assert not (tmp_path / "study.db").exists()
     study = opened(tmp_path)
     assert told(study, "t0")
-    study.settle()
+    study.flush()
     assert [path.name for path in tmp_path.glob("*study*")] == ["study.db"]
 
 
@@ -150,7 +150,7 @@ def test_a_study_lies_in_its_own_folder_whatever_its_name(name: str, tmp_path: P
     (tmp_path / name).mkdir()
     study = opened(tmp_path / name)
     told(study, "t0")
-    study.settle()
+    study.flush()
     assert len(opened(tmp_path / name).finished()) == 1
     assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
         "search.yaml",

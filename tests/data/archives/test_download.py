@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import random
-import re
 import socket
 import threading
 from collections import namedtuple
@@ -15,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from dmlray.data.archives import download
-from dmlray.data.archives.download import Source, fetch, known
-from dmlray.errors import ConfigError, DataError
+from dmlray.data.archives.download import Source, fetch
+from dmlray.errors import DataError
 
 CONTENT = random.Random(0).randbytes(500_000)
 ADVICE = (
@@ -230,20 +229,3 @@ def test_folder_that_is_a_file_is_named(server: Server, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     with pytest.raises(DataError, match=r"data: birds\.tgz cannot be kept there: File exists"):
         fetch(server.source, tmp_path / "data")
-
-
-@pytest.mark.parametrize("dataset", sorted(download.SOURCES))
-def test_known_sources_are_complete(dataset: str) -> None:
-    source = known(dataset)
-    algorithm, _, digest = source.checksum.partition(":")
-    assert source.dataset == dataset
-    assert re.fullmatch(r"[0-9a-f]+", digest)
-    assert len(digest) == 2 * hashlib.new(algorithm).digest_size
-    assert source.file in source.url
-
-
-def test_cars_and_unknown_sets_say_what_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"car_ims\.tgz --from cars_annos\.mat"):
-        known("cars")
-    with pytest.raises(ConfigError, match=r"'demo' has no public address\. Allowed: cub, sop"):
-        known("demo")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dmlray.data.archives import archive_reader, extract
-from dmlray.data.archives.extract import bring, unpack
+from dmlray.data.archives.extract import extract_or_copy, unpack
 from dmlray.errors import DataError
 
 Disk = namedtuple("Disk", "total used free")
@@ -328,12 +328,12 @@ def test_the_later_of_two_members_of_one_name_wins(tmp_path: Path, root: Path) -
 
 def test_annotations_beside_an_archive_are_copied(tmp_path: Path, root: Path) -> None:
     (tmp_path / "cars_annos.mat").write_bytes(b"MATLAB")
-    bring(pack(tmp_path / "car_ims.tgz", {"car_ims/000001.jpg": b"car"}, "tar.gz"), root)
-    bring(tmp_path / "cars_annos.mat", root)
-    bring(root / "cars_annos.mat", root)  # it lies there already
+    extract_or_copy(pack(tmp_path / "car_ims.tgz", {"car_ims/000001.jpg": b"car"}, "tar.gz"), root)
+    extract_or_copy(tmp_path / "cars_annos.mat", root)
+    extract_or_copy(root / "cars_annos.mat", root)  # it lies there already
     assert unpacked(root) == {"car_ims/000001.jpg": b"car", "cars_annos.mat": b"MATLAB"}
     with pytest.raises(DataError, match=r"nowhere\.mat: no such file"):
-        bring(tmp_path / "nowhere.mat", root)
+        extract_or_copy(tmp_path / "nowhere.mat", root)
 
 
 @pytest.mark.parametrize(

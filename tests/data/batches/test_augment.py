@@ -13,6 +13,7 @@ from torchvision.transforms import functional as vision
 from dmlray.data.batches.augment import Transform, crop_eval, crop_train, draw_boxes, normalise
 from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.datasets.folder import read
+from dmlray.input_statistics import InputStatistics
 from tests.data.images import picture
 
 SIZES = [(96, 128), (150, 100), (64, 64), (60, 200)]
@@ -214,7 +215,7 @@ def test_normalise_is_what_torchvision_does(layout: torch.memory_format) -> None
     images = torch.randint(0, 256, (5, 3, 7, 9), dtype=torch.uint8).contiguous(memory_format=layout)
     before = images.clone()
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    found = normalise(images, mean, std, scale=1 / 255, bgr=False)
+    found = normalise(images, InputStatistics(mean, std))
     wanted = vision.normalize(images / 255, list(mean), list(std))
     torch.testing.assert_close(found, wanted)
     assert found.dtype == torch.float32
@@ -223,7 +224,7 @@ def test_normalise_is_what_torchvision_does(layout: torch.memory_format) -> None
 
 def test_normalise_for_caffe_puts_blue_first() -> None:
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    found = normalise(images, (104, 117, 128), (1, 1, 1), scale=1.0, bgr=True)
+    found = normalise(images, InputStatistics((104, 117, 128), (1, 1, 1), scale=1.0, bgr=True))
     red, green, blue = images.float().unbind(1)
     torch.testing.assert_close(found, torch.stack([blue - 104, green - 117, red - 128], dim=1))
 

@@ -241,7 +241,7 @@ def test_what_is_no_image_file_is_counted_and_never_opened(
     problem = refused(write(source, PLAIN + "x.png,b\n"))
     assert problem.startswith(f"line 6: there is no file {path}{reason} 1 of 5 are missing.")
     found = verify("csv", source)
-    assert not found.well and not found.unreadable
+    assert not found.is_sound and not found.unreadable
     assert found.missing == (("x.png",) if gone else ())
     assert gone or problem in " ".join(found.problems)
 

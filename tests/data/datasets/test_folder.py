@@ -156,7 +156,7 @@ def test_every_raster_format_is_listed_and_opens(tmp_path: Path, suffix: str) ->
     save(tmp_path, *names)
     dataset = folder.load(tmp_path)
     assert dataset.files == tuple(names) and not dataset.remarks
-    assert verify("folder", tmp_path).well
+    assert verify("folder", tmp_path).is_sound
 
 
 @pytest.mark.parametrize("ending", ["", " at 10.20.30", ".jpg?width=300", ". Smith 7"])
@@ -167,7 +167,7 @@ def test_an_image_without_a_suffix_is_known_by_its_content(tmp_path: Path, endin
     (tmp_path / "a" / "LICENSE").write_text("BM25: all rights reserved")
     dataset = folder.load(tmp_path)
     assert dataset.files == tuple(f"{name[:-4]}{ending}" for name in LEGAL)
-    assert verify("folder", tmp_path).well
+    assert verify("folder", tmp_path).is_sound
     assert dataset.remarks == ("passed over: 1 file in no known image format (no suffix 1)",)
 
 
@@ -218,7 +218,7 @@ def test_a_link_to_nothing_is_a_missing_image(tmp_path: Path, link: str, target:
         folder.load(tmp_path)
     assert missing in str(caught.value)
     found = verify("folder", tmp_path)
-    assert (*found.missing, *found.unreadable) == (link,) and not found.well
+    assert (*found.missing, *found.unreadable) == (link,) and not found.is_sound
 
 
 def test_links_to_nothing_that_are_no_images_are_passed_over(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_a_whole_benchmark_is_well(tmp_path: Path) -> None:
     place(tmp_path / "images", (f"{n:03d}.B/{i}.jpg" for n in counts for i in range(counts[n])))
     steps: list[tuple[int, int]] = []
     found = verify("cub", tmp_path, lambda done, count: steps.append((done, count)))
-    assert found.well and found.problems == ()
+    assert found.is_sound and found.problems == ()
     assert found.classes == found.expected_classes == (100, 100)
     assert found.images == found.expected_images == (5864, 5924)
     assert (found.layout, found.class_order) == ("class folders", "official class numbers")
@@ -35,7 +35,7 @@ def test_a_whole_benchmark_is_well(tmp_path: Path) -> None:
 def test_an_incomplete_copy_is_not_well(tmp_path: Path, row: benchmarks.Row) -> None:
     row.build(tmp_path / row.folder)
     found = verify(row.name, tmp_path)
-    assert not found.well
+    assert not found.is_sound
     assert sum(found.classes) == 6 and sum(found.images) == 12
     (problem,) = found.problems
     assert problem.startswith("incomplete: 6 of ")
@@ -74,7 +74,7 @@ def test_an_image_too_large_to_decode_is_unreadable(plain: Path) -> None:
     assert found.reasons == {  # 12 x 17
         "d/2.png": "has more than 192 pixels (17 x 12): data.max_megapixels allows more"
     }
-    assert verify("folder", plain).well
+    assert verify("folder", plain).is_sound
 
 
 def flat(path: Path) -> None:
@@ -122,7 +122,7 @@ def test_one_of_each_fault_is_named_in_one_run(
     (plain / "a" / "gone.png").symlink_to("nowhere")
     steps: list[tuple[int, int]] = []
     found = verify("folder", plain, lambda done, count: steps.append((done, count)))
-    assert not found.well
+    assert not found.is_sound
     assert found.missing == ("a/gone.png",)
     assert found.unreadable == tuple(f"a/{name}" for name in sorted(FAULTS))
     for name, (_, reason) in FAULTS.items():
@@ -135,7 +135,7 @@ def test_unusual_depths_are_noted(plain: Path) -> None:
     deep = np.asarray(picture(9, 9).convert("L"), np.float32)
     Image.fromarray(deep).save(plain / "a" / "3.png", "tiff")
     found = verify("folder", plain)
-    assert found.well
+    assert found.is_sound
     assert found.notes == (
         "1 of 9 images have float or 32-bit values, each file's scaled by its own range,"
         " first a/3.png",
@@ -145,7 +145,7 @@ def test_unusual_depths_are_noted(plain: Path) -> None:
 def test_any_data_set_is_verified_without_expectations(plain: Path) -> None:
     found = verify("folder", plain)
     assert found == verify_dataset(registry.load("folder", plain))
-    assert found.well
+    assert found.is_sound
     assert found.expected_classes is found.expected_images is None
     assert (found.classes, found.images, found.name) == ((2, 2), (4, 4), "folder")
 
@@ -153,7 +153,7 @@ def test_any_data_set_is_verified_without_expectations(plain: Path) -> None:
 def test_remarks_on_own_images_are_notes(plain: Path) -> None:
     dataset = replace(registry.load("folder", plain), remarks=("drawn by hand",))
     found = verify_dataset(dataset)
-    assert (found.notes, found.problems, found.well) == (("drawn by hand",), (), True)
+    assert (found.notes, found.problems, found.is_sound) == (("drawn by hand",), (), True)
 
 
 def test_a_given_split_is_verified(plain: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_given_split_is_verified(plain: Path) -> None:
         for label in labels:
             (plain / label).rename(plain / side / label)
     found = verify("folder", plain, split="given")
-    assert found.well and (found.classes, found.images) == ((2, 2), (4, 4))
+    assert found.is_sound and (found.classes, found.images) == ((2, 2), (4, 4))
     with pytest.raises(ConfigError, match=r"^data\.split: given is not for cub"):
         verify("cub", plain, split="given")
 

@@ -1,0 +1,77 @@
+"""Which classes of a plan's data set are trained on and which are scored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dmlray.data import folds
+from dmlray.data.cache.broken import leave_out
+from dmlray.data.cache.image_cache import find_broken
+from dmlray.data.dataset import Dataset
+from dmlray.data.datasets import registry
+from dmlray.data.datasets.train_test import everything
+from dmlray.data.folds import Subset
+from dmlray.errors import ConfigError
+from dmlray.plans.experiment import FOLDS, Experiment
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """Classes to train on, and those that each epoch is scored on (None: on none)."""
+
+    dataset: Dataset
+    train: Subset
+    validation: Subset | None
+
+
+def load_dataset(
+    plan: Experiment,
+    progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[int], None] | None = None,
+) -> Dataset:
+    """List the plan's data set; `data.skip_broken` leaves out images that cannot be decoded.
+
+    To find these, all images are decoded into the cache unless they are there: `progress` and
+    `announce` are those of `open_cache`.
+    """
+    data = plan.data
+
+    def readable(dataset: Dataset) -> Dataset:
+        side = data.transform.train_short_side
+        return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
+
+    keep = readable if data.skip_broken else everything
+    return registry.load(data.name, data.root, data.split, keep)
+
+
+def fold_split(plan: Experiment, dataset: Dataset, fold: int) -> ClassSplit:
+    """Train on all folds of the training classes but one, and validate on that one."""
+    return ClassSplit(dataset, *fold_subsets(plan, dataset)[fold])
+
+
+def fold_subsets(plan: Experiment, dataset: Dataset) -> list[tuple[Subset, Subset]]:
+    """Return (train, validation) subsets of each fold; the same for every seed of the plan."""
+    protocol = plan.protocol
+    return folds.split(dataset, protocol.split, protocol.fold_count, protocol.split_seed)
+
+
+def with_folds(plan: Experiment, dataset: Dataset) -> Experiment:
+    """Fill in the number of folds where the plan leaves it open: 4, or as many as can be scored.
+
+    Raises:
+        ConfigError: If so few folds lack the one that the plan holds out.
+    """
+    protocol = plan.protocol
+    if protocol.folds is not None:
+        return plan
+    possible = folds.suitable(dataset, protocol.split, protocol.split_seed, FOLDS)
+    count = possible[-1] if possible else FOLDS
+    if protocol.fold >= count:
+        problem = f"{protocol.fold} does not exist: these classes make {count} folds"
+        raise ConfigError("protocol.fold", [f"{problem}. Allowed: 0 to {count - 1}"])
+    changed = protocol.model_copy(update={"folds": count})
+    return plan.model_copy(update={"protocol": changed})
+
+
+def full_split(dataset: Dataset) -> ClassSplit:
+    """Train on all training classes."""
+    return ClassSplit(dataset, folds.train_subset(dataset), None)
