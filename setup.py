@@ -6,5 +6,9 @@ DATA = {"dmlray.experiments": "experiments", "dmlray.searches": "searches"}
 setup(
     packages=[*find_packages(include=["dmlray", "dmlray.*"]), *DATA],
     package_dir=DATA,
-    package_data={"dmlray": ["py.typed"], **{name: ["*.yaml"] for name in DATA}},
+    package_data={
+        "dmlray": ["py.typed"],
+        "dmlray.reporting": ["html/*.html"],
+        **{name: ["*.yaml"] for name in DATA},
+    },
 )

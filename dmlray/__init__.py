@@ -3,12 +3,21 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-_LAZY = {"Model": "dmlray.inference.model", "load_model": "dmlray.inference.load"}
-__all__ = ["Model", "__version__", "load_model"]
+_LAZY = {
+    "Model": "dmlray.inference.model",
+    "embed": "dmlray.inference.embed_files",
+    "export": "dmlray.inference.export",
+    "load_model": "dmlray.inference.load",
+    "query": "dmlray.inference.search",
+}
+__all__ = ["Model", "__version__", "embed", "export", "load_model", "query"]
 
 if TYPE_CHECKING:
+    from dmlray.inference.embed_files import embed
+    from dmlray.inference.export import export
     from dmlray.inference.load import load_model
     from dmlray.inference.model import Model
+    from dmlray.inference.search import query
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,27 @@
-"""The commands that use what was trained; none of them starts Ray, except `embed --address`."""
+"""The commands that use what was trained; none starts Ray, except `embed --address`."""
 
 from __future__ import annotations
 
+import csv
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dmlray.cli.local_path import PATH
-from dmlray.cli.output import echo
+from dmlray.cli.output import echo, echo_wrapped
+from dmlray.errors import Interrupted
+
+if TYPE_CHECKING:
+    from dmlray.inference.search import Hit
+
+MODEL = click.argument("model", type=PATH, metavar="MODEL|RUN")
+DEVICE = click.option("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one.")
 
 
 @click.command()
@@ -29,3 +43,102 @@ def export(run: Path, out: Path, onnx: bool, half: bool, images: Path | None) ->
         echo(f"float16:      vectors differ by at most {made.half_difference:.1e} {where}")
     if made.onnx_difference is not None:
         echo(f"embed.onnx:   {onnx_line(made.onnx_difference, made.images)}")
+
+
+@click.command()
+@MODEL
+@click.argument("images", nargs=-1, type=PATH, required=True, metavar="IMAGES...")
+@click.option("--out", type=PATH, required=True, metavar="VECTORS", help="Folder; resumable.")
+@click.option("--half", is_flag=True, help="Keep vectors in float16.")
+@click.option("--strict", is_flag=True, help="End at the first image that cannot be read.")
+@DEVICE
+def embed(
+    model: Path, images: Sequence[Path], out: Path, half: bool, strict: bool, device: str | None
+) -> None:
+    """Embed IMAGES: a folder, a CSV or parquet file with the column path, or image files.
+
+    The same command goes on where it was interrupted.
+    """
+    from dmlray.inference.embed_files import embed
+    from dmlray.reporting.progress import Display
+
+    number: Any = "float16" if half else "float32"
+    try:
+        with Display() as display:
+            tell = _images_per_second(display)
+            about = embed(
+                model, images, out, number=number, strict=strict, device=device, progress=tell
+            )
+    except Interrupted as error:
+        error.resume = shlex.join(["dmlray", *sys.argv[1:]])
+        raise
+    echo(f"vectors:      {out}, {about.count} of {about.dimension} dimensions")
+    if about.failed:
+        echo(f"failed:       {about.failed} images, listed in {out / 'failed.csv'}")
+
+
+@click.command()
+@MODEL
+@click.argument("vectors", type=PATH)
+@click.argument("images", nargs=-1, type=PATH, required=True, metavar="IMAGE...")
+@click.option("-k", type=int, default=10, show_default=True, help="Neighbours of each image.")
+@click.option("--html", type=PATH, metavar="PAGE", help="Also a page with small pictures.")
+@click.option("--csv", "table", type=PATH, metavar="FILE", help="Also a CSV file.")
+@DEVICE
+def query(
+    model: Path,
+    vectors: Path,
+    images: Sequence[Path],
+    k: int,
+    html: Path | None,
+    table: Path | None,
+    device: str | None,
+) -> None:
+    """Find the nearest of VECTORS to each IMAGE, exactly."""
+    from dmlray.atomic_files import write_text
+    from dmlray.inference.load import load_model
+    from dmlray.inference.search import query
+
+    loaded = load_model(model)
+    found = query(loaded, vectors, list(images), k, device)
+    for image, hits in zip(images, found, strict=True):
+        echo(f"{image}")
+        for hit in hits:
+            label = f"  {hit.label}" if hit.label is not None else ""
+            echo_wrapped(f"  {hit.rank:>3}  {hit.similarity:.4f}  {hit.path}{label}")
+    if table:
+        write_text(table, _csv(images, found))
+    if html:
+        from dmlray.reporting.query_page import query_page
+
+        write_text(html, query_page(images, found, loaded.protocol))
+        echo(f"page:         {html}")
+
+
+def _csv(images: Sequence[Path], found: Sequence[Sequence[Hit]]) -> str:
+    """One line for each neighbour, with all columns of its image."""
+    names = list(dict.fromkeys(name for hits in found for hit in hits for name in hit.columns))
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("query", "rank", "similarity", *names))
+    for image, hits in zip(images, found, strict=True):
+        for hit in hits:
+            cells = [hit.columns.get(name, "") for name in names]
+            writer.writerow((image, hit.rank, f"{hit.similarity:.6f}", *cells))
+    return text.getvalue()
+
+
+def _images_per_second(display: Any) -> Callable[[int, int], None]:
+    """Count the images that an earlier session has not embedded, with their speed."""
+    begun: list[tuple[float, int]] = []
+
+    def tell(done: int, total: int) -> None:
+        if not begun:
+            begun.append((time.monotonic(), done))
+            there = f" ({done} are there)" if done else ""
+            display.start(f"embedding images{there}", total - done)
+        (start, before), now = begun[0], time.monotonic()
+        speed = (done - before) / max(now - start, 1e-9)
+        display.update(done - before, f"{speed:,.0f} images/s" if done > before else "")
+
+    return tell

@@ -17,10 +17,12 @@ from dmlray.data.cache.decode import UnreadableImage
 from dmlray.errors import ConfigError, DataError
 from dmlray.file_reading import sha256
 from dmlray.inference import vector_files
+from dmlray.inference.image_list import list_images
 from dmlray.inference.images import crop_all, read_image
+from dmlray.inference.load import load_model
 from dmlray.inference.model import Model, Progress
 from dmlray.inference.vector_files import About, Failure, Number
-from dmlray.learn.device import loader_threads
+from dmlray.learn.device import default_device, loader_threads, named_device
 
 BATCH = 64  # images; memory is bounded by it
 _LEAST, _MOST = 1024, 16_384  # images of a shard: what a kill costs, and what memory holds
@@ -46,6 +48,35 @@ class Work:
     folder: Path
     about: About
     strict: bool = False
+
+
+def embed(
+    model: Model | str | Path,
+    images: pa.Table | Sequence[Path],
+    out: str | Path,
+    *,
+    number: Number = "float32",
+    strict: bool = False,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> About:
+    """Embed images into the folder `out`, in this process; goes on where it was interrupted.
+
+    Args:
+        model: A model, or the folder of one or of a finished run.
+        images: A folder, a table of paths, or files, see `list_images`; or such a list itself.
+        number: Of vectors in the files.
+        strict: End at the first image that cannot be read, instead of listing it in `failed.csv`.
+        device: Default: this process's GPU, or the CPU where there is none.
+        progress: Called with (images done, images in all).
+
+    Raises:
+        DmlrayError: If there is no model or no image, or the folder holds something else.
+    """
+    where = default_device() if device is None else named_device(device)
+    listed = images if isinstance(images, pa.Table) else list_images(images)
+    loaded = model if isinstance(model, Model) else load_model(model)
+    return run(begin(loaded, listed, Path(out), number, strict), where, progress)
 
 
 def begin(

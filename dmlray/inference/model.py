@@ -20,7 +20,7 @@ from dmlray.errors import RunError
 from dmlray.inference.config import ModelConfig, branch_of
 from dmlray.inference.images import ImageLike, crop_all
 from dmlray.inference.network import Network
-from dmlray.learn.device import default_device, loader_threads
+from dmlray.learn.device import default_device, loader_threads, named_device
 from dmlray.learn.precision import precision_of
 from dmlray.methods import Features
 from dmlray.plans.experiment import BudgetConfig
@@ -96,7 +96,7 @@ class Model:
         """
         single = isinstance(images, str | Path | Image.Image)
         listed: Sequence[ImageLike] = [images] if single else images  # type: ignore[assignment,list-item]
-        device = default_device() if device is None else torch.device(device)
+        device = default_device() if device is None else named_device(device)
         starts = range(0, len(listed), batch_size)
         batches = [(n, slice(start, start + batch_size)) for n, start in enumerate(starts)]
         rows = np.empty((len(listed), self.dimension), dtype=np.float32)

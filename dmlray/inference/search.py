@@ -17,6 +17,7 @@ from dmlray.evaluation.matmul import add_product
 from dmlray.evaluation.neighbours import ROWS, Neighbours, top
 from dmlray.inference import vector_files
 from dmlray.inference.images import ImageLike
+from dmlray.inference.load import load_model
 from dmlray.inference.model import Model
 from dmlray.inference.vector_files import VECTOR, About
 
@@ -40,19 +41,27 @@ class Hit:
 
 
 def query(
-    model: Model,
-    vectors: Path,
+    model: Model | str | Path,
+    vectors: str | Path,
     images: Sequence[ImageLike] | ImageLike,
     k: int = 10,
     device: torch.device | str | None = None,
 ) -> list[list[Hit]]:
     """The `k` nearest images of a folder of vectors, best first, of each query image.
 
+    Args:
+        model: That of the vectors, or the folder of it.
+        vectors: What `embed` wrote.
+        images: As `Model.embed` takes them.
+        device: Of the model; the search itself runs on the CPU.
+
     Raises:
         DmlrayError: If the vectors are of another model or not finished, an image cannot be read,
             or there are fewer than `k` vectors.
     """
+    vectors = Path(vectors)
     about = finished_about(vectors)
+    model = model if isinstance(model, Model) else load_model(model)
     if about.model != model.fingerprint:
         problem = f"holds vectors of another model ({about.model}, this one is {model.fingerprint})"
         raise ConfigError(str(vectors), [problem])
