@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shlex
 import sys
 import time
@@ -15,7 +16,7 @@ import click
 
 from dmlray.cli.local_path import PATH
 from dmlray.cli.output import echo, echo_wrapped
-from dmlray.errors import Interrupted
+from dmlray.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from dmlray.inference.search import Hit
@@ -99,6 +100,8 @@ def query(
     from dmlray.inference.load import load_model
     from dmlray.inference.search import query
 
+    for file in filter(None, (html, table)):
+        _require_writable(file)
     loaded = load_model(model)
     found = query(loaded, vectors, list(images), k, device)
     for image, hits in zip(images, found, strict=True):
@@ -113,6 +116,13 @@ def query(
 
         write_text(html, query_page(images, found, loaded.protocol))
         echo(f"page:         {html}")
+
+
+def _require_writable(file: Path) -> None:
+    """Check that a file can be written, before anything slow."""
+    folder = file.parent
+    if not folder.is_dir() or file.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(str(file), ["cannot be written. Allowed: a file in another folder"])
 
 
 def _csv(images: Sequence[Path], found: Sequence[Sequence[Hit]]) -> str:
