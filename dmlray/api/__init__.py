@@ -2,10 +2,11 @@
 
 from dmlray.api.averages import cross_validate, repeat
 from dmlray.api.datasets import prepare_data, verify_data
+from dmlray.api.embedding import embed
 from dmlray.api.ensembles import ensemble, merge
 from dmlray.api.runs import Demo, demo, doctor, evaluate, forecast, show, train, tune
 
 __all__ = [
-    "Demo", "cross_validate", "demo", "doctor", "ensemble", "evaluate", "forecast", "merge",
-    "prepare_data", "repeat", "show", "train", "tune", "verify_data",
+    "Demo", "cross_validate", "demo", "doctor", "embed", "ensemble", "evaluate", "forecast",
+    "merge", "prepare_data", "repeat", "show", "train", "tune", "verify_data",
 ]  # fmt: skip

@@ -51,25 +51,41 @@ def export(run: Path, out: Path, onnx: bool, half: bool, images: Path | None) ->
 @click.argument("images", nargs=-1, type=PATH, required=True, metavar="IMAGES...")
 @click.option("--out", type=PATH, required=True, metavar="VECTORS", help="Folder; resumable.")
 @click.option("--half", is_flag=True, help="Keep vectors in float16.")
+@click.option("--shard", type=click.IntRange(1, 1_000_000), help="Images of each file.")
+@click.option("--address", help="Embed on this Ray cluster; `local`: on a Ray of this machine.")
 @click.option("--strict", is_flag=True, help="End at the first image that cannot be read.")
 @DEVICE
 def embed(
-    model: Path, images: Sequence[Path], out: Path, half: bool, strict: bool, device: str | None
+    model: Path,
+    images: Sequence[Path],
+    out: Path,
+    half: bool,
+    address: str | None,
+    device: str | None,
+    **options: Any,
 ) -> None:
     """Embed IMAGES: a folder, a CSV or parquet file with the column path, or image files.
 
-    The same command goes on where it was interrupted.
+    Without --address and RAY_ADDRESS in this process, on one device. The same command goes on
+    where it was interrupted.
     """
-    from dmlray.inference.embed_files import embed
     from dmlray.reporting.progress import Display
 
-    number: Any = "float16" if half else "float32"
+    options["number"] = "float16" if half else "float32"
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and device:
+        raise ConfigError("--device", ["is of one process. Allowed: without --address"])
     try:
         with Display() as display:
-            tell = _images_per_second(display)
-            about = embed(
-                model, images, out, number=number, strict=strict, device=device, progress=tell
-            )
+            options["progress"] = _images_per_second(display)
+            if address:
+                from dmlray import api
+
+                about = api.embed(model, images, out, address=address, **options)
+            else:
+                from dmlray.inference.embed_files import embed
+
+                about = embed(model, images, out, device=device, **options)
     except Interrupted as error:
         error.resume = shlex.join(["dmlray", *sys.argv[1:]])
         raise

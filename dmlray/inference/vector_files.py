@@ -1,5 +1,7 @@
 """A folder of vectors: parquet shards, `vectors.json` that describes them, `failed.csv`.
 
+`images.parquet` lists the images with one row group for each shard.
+
 A shard covers a fixed range of the listed images and is written whole or not at all, so that what
 is there need not be made again. Images that could not be read are in its metadata.
 """
@@ -21,7 +23,9 @@ from dmlray.errors import ConfigError, DataError
 from dmlray.file_reading import read_json, reason
 from dmlray.json_schema import FromOne, FromZero, Sha256, Text, checked
 
-ABOUT, FAILED, SHARDS = "vectors.json", "failed.csv", "shards"
+ABOUT, IMAGES, FAILED = "vectors.json", "images.parquet", "failed.csv"
+SHARDS = "shards"
+PATH = "path"
 VECTOR, WIDTH, HEIGHT, HASH = "vector", "width", "height", "sha256"
 OWN = (VECTOR, WIDTH, HEIGHT, HASH)  # columns that are made; a table of images may not have them
 Number = Literal["float32", "float16"]
@@ -80,6 +84,35 @@ def read_about(folder: Path) -> About:
         raise ConfigError(str(folder), [problem]) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: is damaged ({reason(error)})") from None
+
+
+def is_unbegun(folder: Path) -> bool:
+    """Whether nothing lies here but what a process leaves that is killed in `write_begun`."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {"no folder"}
+    return all(name in (SHARDS, IMAGES) or name.startswith(f".{IMAGES}.") for name in names)
+
+
+def write_begun(folder: Path, about: About, images: pa.Table) -> None:
+    """Make the folder with its list of images, and the description last."""
+    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / IMAGES) as temporary:
+        pyarrow.parquet.write_table(images, temporary, row_group_size=about.shard)
+    write_about(folder, about)
+
+
+def read_part(folder: Path, about: About, start: int) -> pa.Table:
+    """The listed images of the shard that begins with the image `start`.
+
+    Raises:
+        DataError: If the list is missing or damaged.
+    """
+    path = folder / IMAGES
+    try:
+        part = pyarrow.parquet.ParquetFile(path).read_row_group(start // about.shard)
+    except (OSError, pa.ArrowException) as error:
+        why = reason(error) if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise DataError(f"{path}: is damaged ({why}); delete {folder} and embed again") from None
+    return part.replace_schema_metadata(None)
 
 
 def write_about(folder: Path, about: About) -> None:

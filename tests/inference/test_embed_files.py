@@ -15,7 +15,7 @@ from PIL import Image
 
 import dmlray
 from dmlray.errors import DmlrayError
-from dmlray.inference import embed_files
+from dmlray.inference import embed_files, shards
 from dmlray.inference.image_list import list_images
 from dmlray.inference.model import Model
 
@@ -29,7 +29,7 @@ def model(runs: Path) -> Model:
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 20 images, made in batches of 8."""
     monkeypatch.setattr(embed_files, "_LEAST", 20)
-    monkeypatch.setattr(embed_files, "BATCH", 8)
+    monkeypatch.setattr(shards, "BATCH", 8)
 
 
 def read(vectors: Path) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def test_what_was_embedded_before_a_kill_is_not_embedded_again(
         pass
 
     seen: list[str] = []
-    read_image = embed_files.read_image
+    read_image = shards.read_image
 
     def counted(path: str, most: int) -> Image.Image:
         if len(seen) == 50:
@@ -71,27 +71,27 @@ def test_what_was_embedded_before_a_kill_is_not_embedded_again(
         seen.append(path)
         return read_image(path, most)
 
-    monkeypatch.setattr(embed_files, "read_image", counted)
+    monkeypatch.setattr(shards, "read_image", counted)
     with pytest.raises(Killed):
         dmlray.embed(model, [runs / "images"], tmp_path / "v")
-    shards = sorted((tmp_path / "v" / "shards").iterdir())
-    assert [shard.name for shard in shards] == [
+    made = sorted((tmp_path / "v" / "shards").iterdir())
+    assert [shard.name for shard in made] == [
         "part-0000000000.parquet",
         "part-0000000020.parquet",
     ]
     with pytest.raises(DmlrayError, match="is not finished"):
         dmlray.query(model, tmp_path / "v", seen[0])
-    stamps = [shard.stat().st_mtime_ns for shard in shards]
+    stamps = [shard.stat().st_mtime_ns for shard in made]
     again: list[str] = []
 
     def noted(path: str, most: int) -> Image.Image:
         again.append(path)
         return read_image(path, most)
 
-    monkeypatch.setattr(embed_files, "read_image", noted)
+    monkeypatch.setattr(shards, "read_image", noted)
     about = dmlray.embed(model, [runs / "images"], tmp_path / "v")
     assert about.count == 96 and len(again) == 56 and not set(again) & set(seen[:40])
-    assert [shard.stat().st_mtime_ns for shard in shards] == stamps
+    assert [shard.stat().st_mtime_ns for shard in made] == stamps
     dmlray.embed(model, [runs / "images"], tmp_path / "v")
     assert len(again) == 56  # a finished one is only read
 
