@@ -15,7 +15,7 @@ from dmlray import __version__
 from dmlray.cli.data import data
 from dmlray.cli.info import doctor, methods, plan, show
 from dmlray.cli.local_path import PATH, read_path
-from dmlray.cli.models import embed, export, query
+from dmlray.cli.models import embed, export, index, query
 from dmlray.cli.output import echo, echo_error, echo_wrapped, exit_interrupted, guarded_output
 from dmlray.cli.scores import curve_rows, print_averages, print_folder, print_scores, stage_rows
 from dmlray.errors import DmlrayError, Interrupted, RunError
@@ -234,7 +234,7 @@ def evaluate(run: Path) -> None:
         print_scores(stage_rows(scores, scores.method), scores)
 
 
-for command in (data, show, plan, methods, doctor, export, embed, query):
+for command in (data, show, plan, methods, doctor, export, embed, query, index):
     main.add_command(command)
 
 

@@ -19,6 +19,7 @@ from dmlray.cli.output import echo, echo_wrapped
 from dmlray.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
+    from dmlray.inference.index import Kind
     from dmlray.inference.search import Hit
 
 MODEL = click.argument("model", type=PATH, metavar="MODEL|RUN")
@@ -99,6 +100,7 @@ def embed(
 @click.argument("vectors", type=PATH)
 @click.argument("images", nargs=-1, type=PATH, required=True, metavar="IMAGE...")
 @click.option("-k", type=int, default=10, show_default=True, help="Neighbours of each image.")
+@click.option("--index", is_flag=True, help="Use the index of dmlray index: quicker, not exact.")
 @click.option("--html", type=PATH, metavar="PAGE", help="Also a page with small pictures.")
 @click.option("--csv", "table", type=PATH, metavar="FILE", help="Also a CSV file.")
 @DEVICE
@@ -107,11 +109,12 @@ def query(
     vectors: Path,
     images: Sequence[Path],
     k: int,
+    index: bool,
     html: Path | None,
     table: Path | None,
     device: str | None,
 ) -> None:
-    """Find the nearest of VECTORS to each IMAGE, exactly."""
+    """Find the nearest of VECTORS to each IMAGE, exactly where no --index is used."""
     from dmlray.atomic_files import write_text
     from dmlray.inference.load import load_model
     from dmlray.inference.search import query
@@ -119,7 +122,7 @@ def query(
     for file in filter(None, (html, table)):
         _require_writable(file)
     loaded = load_model(model)
-    found = query(loaded, vectors, list(images), k, device)
+    found = query(loaded, vectors, list(images), k, device, index=index)
     for image, hits in zip(images, found, strict=True):
         echo(f"{image}")
         for hit in hits:
@@ -132,6 +135,23 @@ def query(
 
         write_text(html, query_page(images, found, loaded.protocol))
         echo(f"page:         {html}")
+
+
+@click.command()
+@click.argument("vectors", type=PATH)
+@click.option("--kind", type=click.Choice(["flat", "hnsw", "ivfpq"]), default="hnsw")
+def index(vectors: Path, kind: Kind) -> None:
+    """Write a faiss index of VECTORS and report its recall against the exact search."""
+    from dmlray.inference.index import FILE, build_index
+    from dmlray.reporting.progress import Display
+
+    with Display() as display:
+        made = build_index(vectors, kind, display.count("vectors indexed"))
+    size = (vectors / FILE).stat().st_size
+    echo(f"index:        {vectors / FILE}, {kind} of {made.count} vectors, {size / 1e6:,.1f} MB")
+    echo(
+        f"recall@10:    {100 * made.recall_at_10:.1f} % of the exact search, {made.sample} queries"
+    )
 
 
 def _require_writable(file: Path) -> None:

@@ -46,6 +46,8 @@ def query(
     images: Sequence[ImageLike] | ImageLike,
     k: int = 10,
     device: torch.device | str | None = None,
+    *,
+    index: bool = False,
 ) -> list[list[Hit]]:
     """The `k` nearest images of a folder of vectors, best first, of each query image.
 
@@ -54,6 +56,7 @@ def query(
         vectors: What `embed` wrote.
         images: As `Model.embed` takes them.
         device: Of the model; the search itself runs on the CPU.
+        index: Search by the folder's index, see `inference.index`.
 
     Raises:
         DmlrayError: If the vectors are of another model or not finished, an image cannot be read,
@@ -67,7 +70,15 @@ def query(
         raise ConfigError(str(vectors), [problem])
     check_k(k, about)
     rows = torch.from_numpy(model.embed(images, device=device))
-    return hits(vectors, about, nearest_vectors(vectors, about, rows, k))
+    return hits(vectors, about, _search(vectors, about, rows, k, index))
+
+
+def _search(vectors: Path, about: About, rows: Tensor, k: int, index: bool) -> Neighbours:
+    if not index:
+        return nearest_vectors(vectors, about, rows, k)
+    from dmlray.inference.index import search_index
+
+    return search_index(vectors, about, rows, k)
 
 
 def finished_about(vectors: Path) -> About:
