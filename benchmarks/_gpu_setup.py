@@ -34,7 +34,8 @@ class Size(NamedTuple):
     validation: int  # images
     batch: int
     steps: int
-    epochs: int  # over which memory is watched
+    epochs: int  # that are timed with checkpoints, and with evaluation
+    watched: int  # epochs over which memory is watched
     side: int | None  # pixels, None as published
     product: int  # rows of the square product
     copied: int  # bytes
@@ -43,19 +44,29 @@ class Size(NamedTuple):
     rounds: int = 1
 
 
+class Bench(NamedTuple):
+    """What each part is given."""
+
+    dataset: Dataset
+    folder: Path
+    device: torch.device
+    size: Size
+
+
 PUBLISHED = ("resnet50", "resnet18", "bn_inception")
-FULL = Size(PUBLISHED, 6_400, 1_600, 128, 50, 40, None, 8192, 4 << 30, 60_502, 48)
-SMALL = Size(("timm/test_resnet",), 32, 16, 8, 2, 2, 64, 256, 1 << 20, 600, 3)
+FULL = Size(PUBLISHED, 6_400, 1_600, 128, 50, 6, 40, None, 8192, 4 << 30, 60_502, 48)
+SMALL = Size(("timm/test_resnet",), 32, 16, 8, 2, 2, 2, 64, 256, 1 << 20, 600, 3)
 
 
 def photos(folder: Path, count: int) -> Dataset:
-    """Noisy photos of 500 x 375 pixels, each standing for many."""
+    """Noisy photos of 500 x 375 pixels in `folder`, drawn if they are not there; each for many."""
     rng = np.random.default_rng(0)
     root = folder / "photos"
-    root.mkdir()
-    for number in range(PHOTOS):
-        pixels = rng.integers(0, 256, (375, 500, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / f"{number}.jpg")
+    if not root.exists():
+        root.mkdir()
+        for number in range(PHOTOS):
+            pixels = rng.integers(0, 256, (375, 500, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f"{number}.jpg")
     files = tuple(f"{number % PHOTOS}.jpg" for number in range(count))
     classes = min(CLASSES, count // 4)
     names = tuple(f"{label:03d}" for label in range(classes))

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 _LAZY = {
     "Model": "dmlray.inference.model",
     "embed": "dmlray.inference.embed_files",

@@ -51,7 +51,8 @@ class Scores:
     side by side; `curve` holds the metrics of the first 1, 2, ... members.
 
     `precision` is that of training and of the embeddings, on the device that it ran on; empty
-    where the run is older.
+    where the run is older. `computed_on` names the GPU, with the versions of CUDA, cuDNN and
+    driver; empty on a CPU.
     `split` names the training classes that `split_fingerprint` hashes.
     `half_width` is that of the 95 % interval of each mean over `n` runs, the `parts` (Student t);
     empty for n = 1. `concatenated` scores the parts' unit embeddings side by side.
@@ -84,6 +85,7 @@ class Scores:
     concatenated: Metrics = field(default_factory=dict)
     embeddings_sha256: Sha256 | None = field(default=None, compare=False)
     precision: Text = ""
+    computed_on: Text = ""
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -172,10 +174,11 @@ def protocol_line(scores: Scores) -> str:
         "best_on_test": "EPOCH CHOSEN ON THE TEST CLASSES, for comparison only",
     }
     tuned = f"; settings by {scores.tuned_by}" if scores.tuned_by else ""
-    precision = f"; computed in {scores.precision}" if scores.precision else ""
+    computed = f"; computed in {scores.precision}" if scores.precision else ""
+    computed += f" on {scores.computed_on}" if scores.computed_on else ""
     remarks = "".join(f"; NOTE: {remark}" for remark in scores.remarks)
     return printable(
         f"{scores.test_images} test images; {scores.backbone}, {scores.embedding_size}-d; "
-        f"{rules[scores.selection]}{tuned}{precision}; n = {scores.n}; seed {scores.seed}; "
+        f"{rules[scores.selection]}{tuned}{computed}; n = {scores.n}; seed {scores.seed}; "
         f"split {' '.join(filter(None, (scores.split, scores.split_fingerprint)))}{remarks}"
     )

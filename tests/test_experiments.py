@@ -20,7 +20,7 @@ SMALL = ["backbone.weights=none", "budget.epochs=2", "budget.warmup_epochs=1"]
 FILES = sorted(
     path.name
     for name in ("cub", "cars", "sop")
-    for path in Path("experiments").glob(f"*_{name}.yaml")
+    for path in Path("experiments").glob(f"*_{name}*.yaml")
 )
 
 

@@ -16,9 +16,10 @@ from dmlray.errors import ConfigError, Interrupted, StorageError
 from dmlray.learn.class_split import with_folds
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
+from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.plans.validation_errors import nearest
+from dmlray.reporting import loggers
 from dmlray.reporting.progress import Display
 
 RUNS = Path("runs")
@@ -69,7 +70,7 @@ def experiment_of(method: str | None, display: Display) -> Path:
         raise ConfigError("command line", ["names no --method and no --experiment"])
     if method not in methods.names():
         raise ConfigError(
-            "--method", [f"unknown method {method!r}.{nearest(method, methods.names())}"]
+            "--method", [f"unknown method {method!r}.{nearest_or_all(method, methods.names())}"]
         )
     file = Path("experiments") / f"{method}_demo.yaml"
     display.log(f"no --experiment given: taking {file}")
@@ -85,6 +86,7 @@ def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Ex
     def announce(size: int) -> None:
         display.log(f"decoded images will take {size / 1e6:,.1f} MB in {images_folder()}")
 
+    loggers.check(plan.loggers)
     dataset = preflight(plan, folds, display.count("decoding images"), announce)
     return with_folds(plan, dataset), dataset
 

@@ -1,12 +1,12 @@
 """Backbones by name."""
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 
 from dmlray.backbones import bn_inception, efficientnet_lite0, from_timm, from_torchvision
 from dmlray.backbones.trunk import BatchNorm, Network, Pooling, Trunk
 from dmlray.errors import ConfigError
+from dmlray.nearest_names import did_you_mean
 
 _OWN = {"bn_inception": bn_inception.network, "efficientnet_lite0": efficientnet_lite0.network}
 _NAMED = [*_OWN, "resnet18", "resnet34", "resnet50", "resnet101", "googlenet"]
@@ -50,8 +50,7 @@ def _source(name: str) -> tuple[Callable[[str, str], Network], str]:
 
 
 def _unknown(name: str) -> str:
-    # The well-known ones come first: of equally near spellings difflib keeps the earlier.
+    # The well-known ones come first.
     known = [*_NAMED, *from_torchvision.names(), *from_timm.names()]
-    near = difflib.get_close_matches(name.removeprefix("timm/"), known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(name.removeprefix("timm/"), known)
     return f"unknown backbone {name!r}.{hint} Allowed: {', '.join(_NAMED)}, or any timm model"

@@ -63,7 +63,9 @@ class Trunk(nn.Module):
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, 3, H, W) to features (B, F)."""
+        """Map images (B, 3, H, W) to features (B, F); features are returned as they are."""
+        if images.dim() == 2:  # computed before, see `backbone.frozen`
+            return images
         maps = self.network(images)
         if self.pooling == "native":
             return maps  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ import click
 from dmlray import __version__
 from dmlray.cli.data import data
 from dmlray.cli.info import doctor, methods, plan, show
+from dmlray.cli.init import init
 from dmlray.cli.local_path import PATH, read_path
 from dmlray.cli.models import embed, export, index, query
 from dmlray.cli.output import echo, echo_error, echo_wrapped, exit_interrupted, guarded_output
@@ -234,7 +235,7 @@ def evaluate(run: Path) -> None:
         print_scores(stage_rows(scores, scores.method), scores)
 
 
-for command in (data, show, plan, methods, doctor, export, embed, query, index):
+for command in (init, data, show, plan, methods, doctor, export, embed, query, index):
     main.add_command(command)
 
 

@@ -18,7 +18,7 @@ from ray.core.generated.gcs_service_pb2 import (
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from dmlray.cluster.address import Address, raylets
-from dmlray.cluster.ray_environment import signals_left_alone, variables
+from dmlray.cluster.ray_environment import WORKERS, signals_left_alone, variables
 from dmlray.errors import ConfigError, ResourceError
 
 _ANSWER = 5.0  # seconds that a cluster has to answer
@@ -52,7 +52,12 @@ def joined(address: Address) -> Iterator[None]:
 def _init(target: str) -> None:
     try:
         with signals_left_alone():
-            ray.init(address=target, log_to_driver=False, logging_level="ERROR")
+            ray.init(
+                address=target,
+                runtime_env={"env_vars": WORKERS},
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
     except Exception as error:
         text = _text(error)
         allowed = " Allowed: the same Ray and Python on every host" if "mismatch" in text else ""

@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from dmlray.cluster.ray_environment import WORKERS
 from dmlray.errors import ResourceError
 from dmlray.plans.run_folder import RunFolder
 
@@ -93,6 +94,7 @@ def _ask(paths: list[str]) -> list[NodeReport]:
         task.options(
             num_cpus=0,
             max_retries=0,
+            runtime_env={"env_vars": dict.fromkeys(WORKERS, "0")},  # it sees its node's GPUs
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         ).remote(list(_PACKAGES), paths, node["Resources"].get("GPU", 0) > 0)
         for node in alive

@@ -9,11 +9,14 @@ from typing import Any
 from ray import _raylet
 from ray._private import ray_constants, utils
 
+# Ray reads it in each worker, as it starts: one without a share of a GPU sees none. Left visible, a
+# GPU is touched by training on a CPU, too: Ray Train and torch's optimizers ask it for its state.
+WORKERS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 QUIET = {  # what dmlray wants of Ray wherever the user says nothing else
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # a report waits for the next check
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # an actor that asked for no GPU sees none
+    **WORKERS,
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # dmlray writes its own
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would return as if all were done
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports its reason instead

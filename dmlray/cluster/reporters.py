@@ -1,45 +1,74 @@
-"""The ends of one seam: what becomes of an epoch that a job reports."""
+"""What becomes of an epoch that a job reports: it is logged, and reported to Ray."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ray import train, tune
 
 from dmlray.learn.loop import Epoch
+from dmlray.plans.config_sources import flatten
+from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.tensorboard import TensorBoard
+from dmlray.plans.search_settings import SCORES
+from dmlray.reporting.loggers import Group, Logger, grouped, open_logger
+from dmlray.scores import Scores
+
+_COMPARED = (*SCORES, "loss", "seconds")  # by which a logger compares runs
 
 
-class ToTensorBoard:
-    """Write each epoch into the run folder's event file."""
+class EpochLogger:
+    """Log each epoch of a run by the loggers of its plan; a finished run keeps what it logged.
 
-    def __init__(self, folder: RunFolder) -> None:
+    Args:
+        settings: What runs are compared by; None means the whole plan.
+    """
+
+    def __init__(
+        self, plan: Experiment, folder: RunFolder, settings: Mapping[str, Any] | None = None
+    ) -> None:
         folder.make()
-        self._board = TensorBoard(folder.path)
+        self._plan, self._folder = plan, folder
+        self._settings = flatten(plan.document()) if settings is None else settings
+        on_test = plan.protocol.selection == "best_on_test"
+        self._scored_on: Group = "test" if on_test else "validation"
+        self._logger: Logger | None = None
+        self._last = 0
 
     def __call__(self, epoch: Epoch) -> None:
-        self._board.epoch(epoch.number, epoch.metrics)
+        """Log the metrics of an epoch, at the first one also the settings."""
+        begins = self._logger is None
+        self._logger = self._logger or open_logger(self._folder, self._plan.loggers)
+        self._logger.scalars(epoch.number, grouped(epoch.metrics, self._scored_on))
+        if begins:
+            compared = grouped(
+                {name: epoch.metrics[name] for name in _COMPARED if name in epoch.metrics},
+                self._scored_on,
+            )
+            self._logger.hparams(self._settings, compared)
+        self._last = epoch.number
+
+    def finish(self, scores: Scores) -> None:
+        """Log the scores of the test classes, unless each epoch was scored on them."""
+        if self._logger and self._scored_on != "test":
+            self._logger.scalars(
+                self._last, {f"test/{name}": value for name, value in scores.metrics.items()}
+            )
+
+    def close(self) -> None:
+        """Close the loggers."""
+        if self._logger:
+            self._logger.close()
 
 
 class ToTune:
-    """Tell Tune each epoch of a trial, once it stands in the trial's event file."""
+    """Report each epoch of a trial to Tune, once it is logged."""
 
-    def __init__(
-        self, folder: RunFolder, values: Mapping[str, Any], columns: Iterable[str]
-    ) -> None:
-        folder.make()
-        self._board = TensorBoard(folder.path)
-        self._values, self._columns = values, columns
+    def __init__(self, logger: EpochLogger) -> None:
+        self._logger = logger
 
     def __call__(self, epoch: Epoch) -> None:
-        self._board.epoch(epoch.number, epoch.metrics)
-        if epoch.number == 1:  # its row of the HParams table shows the last epoch's scores
-            scores = {name: epoch.metrics[name] for name in self._columns if name in epoch.metrics}
-            self._board.hparams(self._values, scores)
+        self._logger(epoch)
         tune.report({"epoch": epoch.number, **epoch.metrics})
-
-    def close(self) -> None:
-        self._board.close()
 
 
 def to_train(epoch: Epoch) -> None:

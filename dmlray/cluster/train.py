@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_context
@@ -10,7 +11,7 @@ from ray.train.torch import TorchTrainer
 from dmlray.atomic_files import storage_error
 from dmlray.cluster.background import run_watched
 from dmlray.cluster.error_messages import is_out_of_memory, of_worker
-from dmlray.cluster.reporters import ToTensorBoard, to_train
+from dmlray.cluster.reporters import EpochLogger, to_train
 from dmlray.cluster.resources import Cluster
 from dmlray.cluster.torch_backend import TorchBackendConfig
 from dmlray.cluster.train_callbacks import FailOnUserError, FailWithoutResources
@@ -113,14 +114,16 @@ def _loop(config: dict[str, Any]) -> None:
 
 
 def _train(plan: Experiment, folder: RunFolder, runtime: Runtime) -> None:
-    board = ToTensorBoard(folder) if runtime.group.is_main else None
+    if not runtime.group.is_main:
+        run_training(plan, folder, to_train, runtime)
+        return
+    with closing(EpochLogger(plan, folder)) as logger:
 
-    def report(epoch: Epoch) -> None:
-        if board:
-            board(epoch)
-        to_train(epoch)
+        def report(epoch: Epoch) -> None:
+            logger(epoch)
+            to_train(epoch)
 
-    run_training(plan, folder, report, runtime)
+        logger.finish(run_training(plan, folder, report, runtime))
 
 
 class EpochDisplay:

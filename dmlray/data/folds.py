@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dmlray.data.dataset import Dataset
-from dmlray.errors import ConfigError
+from dmlray.errors import ConfigError, DataError
 
 Kind = Literal["kfold", "mlrc", "seeded"]
 MIN_CLASSES = 2  # of what is scored or learned: among images of one class every rank is right
@@ -98,6 +98,26 @@ def suitable(dataset: Dataset, kind: Kind, seed: int = 0, most: int = 1000) -> l
         for folds in range(2, min(most, classes // MIN_CLASSES) + 1)
         if all(several[held_out].any() for held_out in _KINDS[kind](classes, folds, seed))
     ]
+
+
+def check_sides(dataset: Dataset, *, halved: bool) -> None:
+    """Refuse a side of one class: it teaches nothing, or scores 100 % whatever is learned.
+
+    Args:
+        halved: The first half of the classes trains, which the message says.
+
+    Raises:
+        DataError: If the training or the test side is such a one.
+    """
+    train, classes = dataset.train_classes, len(dataset.classes)
+    found = flaw(dataset, np.arange(train, classes))
+    problem = f"the test side {found}" if found else None
+    if train < MIN_CLASSES:
+        problem = f"the training side has {train or 'no'} class"
+    if problem:
+        allowed = f"at least {MIN_CLASSES} classes on each side"
+        half = "; the first half of them trains" if halved else ""
+        raise DataError(f"{dataset.root}: {problem}. Allowed: {allowed}{half}")
 
 
 def flaw(dataset: Dataset, class_ids: np.ndarray) -> str | None:

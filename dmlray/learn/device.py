@@ -3,9 +3,9 @@
 `python -m dmlray.learn.device` checks every GPU that the process sees, for `dmlray doctor`.
 """
 
-import os
 import subprocess
 import sys
+from functools import lru_cache
 
 import torch
 
@@ -86,6 +86,7 @@ def gpu_support() -> str:
     return f"{built}, and for GPUs of {', '.join(torch.cuda.get_arch_list())}"
 
 
+@lru_cache
 def driver() -> str:
     """Version of the NVIDIA driver of this machine."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -113,8 +114,6 @@ def loader_threads(device: torch.device, cpus: int) -> int:
 
 def _check_all() -> int:
     """Print what is wrong with the GPUs of this machine, one line each; 1 if anything is."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # Ray's word for a process without a share
-        del os.environ["CUDA_VISIBLE_DEVICES"]
     problems = []
     for number in range(max(1, torch.cuda.device_count())):
         try:

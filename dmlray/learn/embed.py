@@ -1,6 +1,7 @@
 """Learner + images -> embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +22,21 @@ def embed(
     A team's workers share the images. The result stays on the feed's device; the module's mode
     is put back. `fixed_shape` fills every batch up, for a compiled module knows one shape.
     """
+    with evaluation_mode(module), torch.inference_mode():
+        own = [
+            function(_filled(images) if fixed_shape else images)[: len(images)]
+            for images, _ in loader.evaluation()
+        ]
+        return group.gather(torch.cat(own))[: loader.count]
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put `module` into eval mode, and back at the end."""
     training = module.training
     module.eval()
     try:
-        with torch.inference_mode():
-            own = [
-                function(_filled(images) if fixed_shape else images)[: len(images)]
-                for images, _ in loader.evaluation()
-            ]
-            return group.gather(torch.cat(own))[: loader.count]
+        yield
     finally:
         module.train(training)
 

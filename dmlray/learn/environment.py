@@ -126,9 +126,22 @@ def _computing(how: Precision) -> dict[str, Any]:
     if how.device == "cuda":
         with how.train():
             found["float32_products"] = float32_products()
-        found |= {"cudnn_benchmark": how.benchmark, "cuda": torch.version.cuda}
-        found |= {"cudnn": torch.backends.cudnn.version(), "driver": driver()}
+        found |= {"cudnn_benchmark": how.benchmark, **_gpu_versions()}
     return found
+
+
+def _gpu_versions() -> dict[str, Any]:
+    cudnn = torch.backends.cudnn.version()
+    return {"cuda": torch.version.cuda, "cudnn": cudnn, "driver": driver()}
+
+
+def computed_on(device: torch.device) -> str:
+    """The GPU `device` and the libraries that its numbers depend on; empty for a CPU."""
+    if device.type != "cuda":
+        return ""
+    found = _gpu_versions()
+    libraries = f"CUDA {found['cuda']}, cuDNN {found['cudnn']}, driver {found['driver']}"
+    return f"{_device_name(device)}, {libraries}"
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,40 +1,27 @@
-"""Heads before trunk: a start that does not first make the embedding worse.
-
-The trunk is frozen, so its features are computed once; steps on them cost next to nothing.
-"""
+"""Train the heads before the trunk, so that random heads do not first worsen its features."""
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dmlray.data.batches.loader import BatchLoader
 from dmlray.data.batches.samplers import per_class, shuffled
-from dmlray.learn.embed import embed
 from dmlray.learn.optimizer import build_optimizer, set_lr
-from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
 from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 
 
-def warm_up_heads(
-    learner: Learner,
-    loader: BatchLoader,
-    labels: np.ndarray,
-    plan: Experiment,
-    group: ProcessGroup = SINGLE_PROCESS,
-) -> None:
+def warm_up_heads(learner: Learner, features: Tensor, labels: np.ndarray, plan: Experiment) -> None:
     """Train everything but the trunk on its features for `budget.head_warmup_steps` steps.
 
-    A learner with `initialise_head(features)` first gets to see all features (N, F).
-    The trunk steps aside for an identity, so a method's own forward and loss are used unchanged.
-    A team shares the features; the steps, which cost next to nothing, each worker takes alone.
+    The trunk is replaced by an identity, so that the method's own forward and loss are used. Each
+    process of a group takes the steps alone: they cost next to nothing.
+
+    Args:
+        features: Of all training images (N, F), with their labels (N,).
     """
-    torch.manual_seed(plan.seed)  # whoever else trains in this process
+    torch.manual_seed(plan.seed)  # other trainings may share this process
     steps = plan.budget.head_warmup_steps
     trunk = learner.trunk
-    features = embed(
-        learner, trunk, loader, group, plan.budget.compile
-    ).clone()  # leave inference mode
     targets = torch.as_tensor(labels, device=features.device)
     learner.trunk = nn.Identity()
     try:

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-
 from dmlray import backbones
 from dmlray.data import folds
 from dmlray.data.cache.eval_cache import open_eval_cache
@@ -13,7 +11,7 @@ from dmlray.data.cache.image_cache import open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
-from dmlray.errors import ConfigError, DataError
+from dmlray.errors import ConfigError
 from dmlray.learn import batch_checks
 from dmlray.learn.class_split import fold_subsets, load_dataset, with_folds
 from dmlray.plans.experiment import Experiment
@@ -65,7 +63,7 @@ def _parts(plan: Experiment, dataset: Dataset, in_folds: bool) -> list[tuple[Sub
     Raises:
         DmlrayError: If a side is too small, or lists all that is wrong with folds and batches.
     """
-    _check_sides(plan, dataset)
+    folds.check_sides(dataset, halved=plan.data.split == "classes")
     parts, found = [(train_subset(dataset), test_subset(dataset))], []
     if in_folds or plan.protocol.selection == "validation":
         try:
@@ -89,19 +87,6 @@ def _checked_folds(
     folds.check(dataset, protocol.split, protocol.fold_count, protocol.split_seed, used)
     pairs = fold_subsets(plan, dataset)
     return [pairs[number] for number in used]
-
-
-def _check_sides(plan: Experiment, dataset: Dataset) -> None:
-    """Refuse a side of one class: it teaches nothing, or scores 100 % whatever is learned."""
-    train, classes = dataset.train_classes, len(dataset.classes)
-    flaw = folds.flaw(dataset, np.arange(train, classes))
-    problem = f"the test side {flaw}" if flaw else None
-    if train < folds.MIN_CLASSES:
-        problem = f"the training side has {train or 'no'} class"
-    if problem:
-        allowed = f"at least {folds.MIN_CLASSES} classes on each side"
-        half = "; the first half of them trains" if plan.data.split == "classes" else ""
-        raise DataError(f"{dataset.root}: {problem}. Allowed: {allowed}{half}")
 
 
 def _warn_of_depths(plan: Experiment, fewest: int) -> None:

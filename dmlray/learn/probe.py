@@ -15,6 +15,7 @@ from torch.optim.optimizer import Optimizer
 from dmlray.data.batches.loader import AHEAD, BatchLoader, Pair
 from dmlray.data.folds import Subset
 from dmlray.learn.class_split import fold_split, load_dataset
+from dmlray.learn.frozen_features import FeatureLoader
 from dmlray.learn.loop import fit
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.run import class_split
@@ -80,7 +81,7 @@ def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
 class _Few:
     """The first batches of a feed, and when each was asked for."""
 
-    def __init__(self, loader: BatchLoader, runtime: Runtime) -> None:
+    def __init__(self, loader: BatchLoader | FeatureLoader, runtime: Runtime) -> None:
         self._loader, self._runtime = loader, runtime
         # Batches cut ahead come for nothing at first, so wait until that stock is used up.
         wanted = max(_STEPS, 2 * AHEAD * runtime.threads)

@@ -20,7 +20,7 @@ from dmlray.learn.batch_checks import check_batchnorm
 from dmlray.learn.chosen_epoch import check_chosen, chosen_checkpoint
 from dmlray.learn.class_split import ClassSplit, fold_split, full_split, load_dataset, with_folds
 from dmlray.learn.embedding_files import write_embeddings, write_items
-from dmlray.learn.environment import check_images, record_environment
+from dmlray.learn.environment import check_images, computed_on, record_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.runtime import Runtime
@@ -218,4 +218,5 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         clustering=clustering.name(training.runtime.device) if plan.protocol.nmi else None,
         zero_shot=zero_shot,
         precision=str(training.precision),
+        computed_on=computed_on(training.runtime.device),
     )

@@ -21,7 +21,8 @@ from dmlray.learn import checkpoint, metrics_log
 from dmlray.learn.checkpoint_writer import CheckpointWriter
 from dmlray.learn.class_split import ClassSplit
 from dmlray.learn.compiler import check_compiler
-from dmlray.learn.embed import embed
+from dmlray.learn.embed import embed, evaluation_mode
+from dmlray.learn.frozen_features import FeatureLoader, cached_features, embed_features
 from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build_optimizer
@@ -70,7 +71,8 @@ class Training:
         Reporters thus see the same sequence with or without a restart.
         """
         plan, folder, group = self.plan, self.folder, self.runtime.group
-        loader, state = self.train_batches(), self._start()
+        state = self._start()
+        loader = self.train_batches()
         group.broadcast(self.learner)
         for line in group.ask_main(lambda: self._finished_epochs(state.progress.epoch)):
             yield Epoch(line.pop("epoch"), line)
@@ -98,11 +100,9 @@ class Training:
             self._load(self.folder.last_checkpoint, state)
         elif self.plan.budget.head_warmup_steps:
             train = self.split.train
+            features = self._features(train)
             with self.precision.evaluate():
-                warm_up_heads(
-                    self.learner, self.eval_batches(train), train.labels, self.plan,
-                    self.runtime.group,
-                )  # fmt: skip
+                warm_up_heads(self.learner, features, train.labels, self.plan)
         return state
 
     def _finished_epochs(self, epoch: int) -> list[dict[str, Any]]:
@@ -132,10 +132,13 @@ class Training:
         classes = folds.fingerprint(self.split.dataset, self.split.train)
         return f"seed {self.plan.seed}, training images {classes}"
 
-    def train_batches(self) -> BatchLoader:
-        """Training images, augmented, in as many views as the method takes."""
+    def train_batches(self) -> BatchLoader | FeatureLoader:
+        """Training images, augmented, in as many views as the method takes; or their features."""
         cache = self._cache(self.plan.data.transform.train_short_side)
-        return self._batches(cache, self.split.train, self.learner.views)
+        images = self._batches(cache, self.split.train, self.learner.views)
+        if not self.plan.backbone.frozen:
+            return images
+        return FeatureLoader(images, self._features(self.split.train), self.runtime.group)
 
     def eval_batches(self, subset: Subset) -> BatchLoader:
         """The images of `subset` as tests see them: no augmentation."""
@@ -149,10 +152,23 @@ class Training:
         return [*self.split.dataset.remarks, *pixels, *filter(None, [transform.remark])]
 
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
-        """What `function` of the learner makes of the images of `subset`, in order: (N, D)."""
+        """Apply `function` of the learner to the images of `subset`, in order: (N, D)."""
+        if self.plan.backbone.frozen and function is not self.trunk:
+            features = self._features(subset)
+            with evaluation_mode(self.learner), self.precision.evaluate():
+                return embed_features(function, features)
         with self.precision.evaluate():
             loader, fixed = self.eval_batches(subset), self.plan.budget.compile
             return embed(self.learner, function, loader, self.runtime.group, fixed)
+
+    def _features(self, subset: Subset) -> Tensor:
+        """Compute the trunk's features (N, F), once per process where it is frozen."""
+        if not self.plan.backbone.frozen:
+            return self.embed(self.trunk, subset).clone()  # leave inference mode
+        return cached_features(
+            self.plan, self.split.dataset, subset, self.runtime.device,
+            lambda: self.embed(self.trunk, subset),
+        )  # fmt: skip
 
     def score(self, subset: Subset) -> tuple[Tensor, dict[str, float]]:
         """Unit embeddings (N, D) of `subset` and their retrieval scores."""
@@ -171,7 +187,7 @@ class Training:
         embeddings, scores = self.score(self.split.validation)
         return {**scores, "embedding_size": embeddings.shape[1]}
 
-    def _idle_steps(self, loader: BatchLoader, epoch: int) -> dict[str, float]:
+    def _idle_steps(self, loader: BatchLoader | FeatureLoader, epoch: int) -> dict[str, float]:
         """Count the steps that had no pair to learn from, where the method needs pairs."""
         needed = methods.needs_pairs(self.plan.method.config)
         idle = loader.steps_without_pairs(epoch - 1) if needed else 0
@@ -226,6 +242,8 @@ def build_learner(plan: Experiment, classes: int, runtime: Runtime, fresh: bool 
     trunk = backbones.build(
         backbone.name, backbone.weights if fresh else "none", backbone.pooling, backbone.batchnorm
     )
+    if backbone.frozen:
+        trunk.requires_grad_(False)
     method = methods.load(plan.method.name)
     learner = method.Learner(plan.method.config, trunk, trunk.width, classes)
     if runtime.group.size > 1 and runtime.device.type == "cuda" and backbone.batchnorm == "train":

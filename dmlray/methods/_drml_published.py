@@ -6,6 +6,7 @@ from dmlray.distributions import Value
 from dmlray.methods._base import Published
 
 _CUB: dict[str, Value] = {
+    "method.recipe": "readme2022",
     "method.dim": 512,
     "method.branches": 4,
     "method.margin": 0.2,
@@ -36,8 +37,9 @@ _CUB: dict[str, Value] = {
 }
 _CARS: dict[str, Value] = {**_CUB, "optimizer.step_epochs": 20}
 _SOP: dict[str, Value] = {**_CUB, "optimizer.lr": 3e-4, "backbone.batchnorm": "train"}
-_FIRST_RELEASE: dict[str, Value] = {
+_RELEASE_2021: dict[str, Value] = {
     **_CUB,
+    "method.recipe": "release2021",
     "method.margin": 0.1,
     "method.alpha": 32.0,
     "method.final_weight": 1.0,
@@ -61,31 +63,36 @@ _PAPER: dict[str, Value] = {
     "method.recon": "l2",
     "optimizer.lr": 1e-5,
 }
+_CUB_SCORES = {
+    "recall_at_1": 0.687,
+    "recall_at_2": 0.786,
+    "recall_at_4": 0.863,
+    "recall_at_8": 0.916,
+    "nmi": 0.693,
+}
+_CARS_SCORES = {
+    "recall_at_1": 0.869,
+    "recall_at_2": 0.921,
+    "recall_at_4": 0.952,
+    "recall_at_8": 0.974,
+    "nmi": 0.721,
+}
 _SCORES = "scores of the README, Inception-BN 512, best epoch by test R@1"
+_SOURCE_2021 = f"zbr17/DRML README of 2021-09-06, all else from its args.csv; {_SCORES}"
 
-# Those of a data set's name are what `dmlray` begins with there; the others are for the record.
+# Those of a data set's name are what `dmlray` begins with there, or of a recipe that is chosen; the
+# paper's are for the record.
 PUBLISHED: dict[str, Published] = {
     "cub": Published(
         _CUB,
-        {
-            "recall_at_1": 0.687,
-            "recall_at_2": 0.786,
-            "recall_at_4": 0.863,
-            "recall_at_8": 0.916,
-            "nmi": 0.693,
-        },
+        _CUB_SCORES,
         f"zbr17/DRML README (2022), command for CUB; {_SCORES}",
     ),
     "cars": Published(
         _CARS,
-        {
-            "recall_at_1": 0.869,
-            "recall_at_2": 0.921,
-            "recall_at_4": 0.952,
-            "recall_at_8": 0.974,
-            "nmi": 0.721,
-        },
-        f"no command was published: that for CUB, stepped as Proxy-Anchor on Cars; {_SCORES}",
+        _CARS_SCORES,
+        "zbr17/DRML README (2022) has a command for CUB alone: its settings, stepped as "
+        f"Proxy-Anchor on Cars; {_SCORES}",
     ),
     "sop": Published(
         _SOP,
@@ -93,9 +100,8 @@ PUBLISHED: dict[str, Published] = {
         "no command was published: that for CUB, learning rate and batch norm as Proxy-Anchor "
         "changes them for SOP; scores at second hand, from a later paper's table",
     ),
-    "cub, first release": Published(
-        _FIRST_RELEASE, {}, "zbr17/DRML of 2021-09-06, README and args.csv"
-    ),
+    "cub, release2021": Published(_RELEASE_2021, _CUB_SCORES, _SOURCE_2021),
+    "cars, release2021": Published(_RELEASE_2021, _CARS_SCORES, _SOURCE_2021),
     "cub, paper": Published(
         _PAPER, {}, "the paper's equations and rates at second hand; the rest as in the code"
     ),

@@ -7,6 +7,8 @@ Departs: clipping, where asked for, acts in every step (the authors' only in the
 B batch, C classes, K branches, D embedding.
 """
 
+from typing import Literal
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -58,6 +60,10 @@ class Config(ConfigModel):
     )
     recon: Recon = Field(
         "mse", description="reconstruction error: mean square, or length (the paper)"
+    )
+    recipe: Literal["readme2022", "release2021"] = Field(
+        "readme2022",
+        description="whose settings hold where nothing else is said; no more than that",
     )
 
     @model_validator(mode="after")

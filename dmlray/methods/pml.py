@@ -5,7 +5,6 @@ The library is imported where it is used, because that takes half a second.
 B batch, D embedding.
 """
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Iterable, Mapping
@@ -23,6 +22,7 @@ from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
 from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
+from dmlray.nearest_names import did_you_mean
 
 _BASES = {
     "losses": "BaseMetricLossFunction",
@@ -214,8 +214,7 @@ def _class(kind: str, name: str) -> type[nn.Module]:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, sorted(known), n=3, cutoff=0.5)
-    guess = f" Did you mean {' or '.join(close)}?" if close else ""
+    guess = did_you_mean(word, sorted(known), most=3)
     return f"{guess} Allowed: {', '.join(sorted(known)) or 'none'}"
 
 

@@ -1,8 +1,11 @@
 """Proxy-Anchor with one linear head: the baseline that DRML, IDML and RCDML build on.
 
-Source: Kim et al., CVPR 2020, arXiv 2003.13911; code tjddus9597/Proxy-Anchor-CVPR2020.
-B batch, D embedding.
+Source: Kim et al., CVPR 2020, arXiv 2003.13911; code tjddus9597/Proxy-Anchor-CVPR2020. With
+`recipe: drml2021` the baseline of zbr17/DRML of 2021-09-06 and zbr17/GeDML 1f76ac2.
+B batch, C classes, F backbone width, D embedding.
 """
+
+from typing import Literal, cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -29,6 +32,9 @@ class Config(ConfigModel):
     proxy_lr_factor: float = Field(
         100.0, gt=0, le=10_000, description="learning rate of the proxies / the run's, unitless"
     )
+    recipe: Literal["kim2020", "drml2021"] = Field(
+        "kim2020", description="whose initial head and proxies, and whose published settings"
+    )
 
 
 SPACE: Space = {
@@ -41,6 +47,7 @@ SPACE: Space = {
 }
 
 _CUB: dict[str, Value] = {
+    "method.recipe": "kim2020",
     "method.dim": 512,
     "method.margin": 0.1,
     "method.alpha": 32.0,
@@ -74,6 +81,21 @@ _SOP: dict[str, Value] = {
     "optimizer.step_epochs": 20,
     "optimizer.gamma": 0.25,
 }
+_DRML: dict[str, Value] = {
+    "method.recipe": "drml2021",
+    "method.head_lr_factor": 10.0,
+    "method.proxy_lr_factor": 1000.0,
+    "backbone.batchnorm": "frozen",
+    "data.batch_size": 120,
+    "data.transform.resize": 256,
+    "data.transform.scale": cast(Value, (0.16, 1.0)),  # plans take lists, which Value does not name
+    "data.transform.size": 227,
+    "optimizer.lr": 1e-5,
+    "optimizer.step_epochs": 1,
+    "optimizer.clip_value": None,
+    "budget.epochs": 61,
+    "budget.warmup_epochs": 0,
+}
 _SOURCE = "tjddus9597/Proxy-Anchor-CVPR2020 README, Inception-BN 512; best epoch by test R@1"
 
 PUBLISHED: dict[str, Published] = {
@@ -100,6 +122,23 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
+# Of R@1, R@2, R@4, R@8 and NMI.
+_DRML_SCORES = {
+    "cub": (0.673, 0.777, 0.857, 0.914, 0.687),
+    "cars": (0.844, 0.907, 0.943, 0.968, 0.697),
+}
+_DRML_NAMES = ("recall_at_1", "recall_at_2", "recall_at_4", "recall_at_8", "nmi")
+PUBLISHED |= {
+    f"{name}, drml2021": Published(
+        _DRML,
+        dict(zip(_DRML_NAMES, scores, strict=True)),
+        "baseline of zbr17/DRML: README of 2021-09-06, all else from its args.csv; scores of the "
+        "README, Inception-BN 512, best epoch by test R@1",
+    )
+    for name, scores in _DRML_SCORES.items()
+}
+
+
 class Learner(_base.Learner):
     """Trunk, linear head, and a proxy per class."""
 
@@ -109,6 +148,9 @@ class Learner(_base.Learner):
         self.trunk = trunk
         self.head = linear_head(width, config.dim)
         self.proxy_anchor = ProxyAnchorLoss(classes, config.dim, config.margin, config.alpha)
+        if config.recipe == "drml2021":
+            self.head = nn.Linear(width, config.dim)
+            nn.init.uniform_(self.proxy_anchor.proxies, -(config.dim**-0.5), config.dim**-0.5)
 
     def initialise_head(self, features: Tensor) -> None:
         """Start the head from the principal directions of the frozen features (N, F)."""

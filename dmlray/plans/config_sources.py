@@ -1,6 +1,5 @@
 """Who says what: YAML files, published settings and the command line, as dotted keys."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import Any
 
 import yaml
 
-import dmlray
 from dmlray.errors import ConfigError
 from dmlray.file_reading import read_bytes, reason
-from dmlray.plans.validation_errors import nearest
+from dmlray.plans.plan_files import FOLDERS, find
 from dmlray.plans.yaml_reader import compose, key_of, plain
 from dmlray.printable import shortened
 
@@ -49,42 +47,17 @@ class ConfigSource:
         return replace(self, values={key: v for key, v in self.values.items() if kept(key)})
 
 
-def find(path: Path) -> Path:
-    """The file `path` in the current folder, or the one of that name that dmlray ships.
-
-    Raises:
-        ConfigError: If there is neither.
-        OSError: If it cannot be looked for.
-    """
-    inside = Path(dmlray.__file__).parent
-    for candidate in (path, inside / path, inside.parent / path):
-        if candidate.is_file() and (candidate == path or path.suffix in (".yaml", ".yml")):
-            return candidate
-    if os.path.lexists(path):
-        return path  # a folder, a pipe, a broken link: reading it says what
-    raise ConfigError(str(path), [f"no such file.{nearest(path.as_posix(), shipped())}"])
-
-
-def shipped() -> list[str]:
-    """Names of the experiments and searches that come with dmlray."""
-    inside = Path(dmlray.__file__).parent
-    found = {
-        f"{folder}/{file.name}"
-        for root in (inside, inside.parent)
-        for folder in ("experiments", "searches")
-        for file in (root / folder).glob("*.yaml")
-    }
-    return sorted(found)
-
-
-def read_file(path: Path) -> ConfigSource:
+def read_file(path: Path, folders: Sequence[str] = FOLDERS) -> ConfigSource:
     """Read a YAML mapping into dotted keys that remember their lines.
+
+    Args:
+        folders: Where a bare name is looked for, see `plan_files.find`.
 
     Raises:
         ConfigError: If it is no regular file, too large, no mapping of YAML, or has a key twice.
     """
     try:
-        text = read_bytes(find(path), _LARGEST).decode("utf-8")
+        text = read_bytes(find(path, folders), _LARGEST).decode("utf-8")
         root = compose(text)
     except UnicodeDecodeError:
         raise ConfigError(str(path), ["is not YAML: not UTF-8"]) from None

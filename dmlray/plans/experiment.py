@@ -13,6 +13,7 @@ from dmlray.data.cache.decode import MAX_PIXELS
 from dmlray.data.datasets.train_test import Split
 from dmlray.data.folds import Kind
 from dmlray.local_paths import local_path
+from dmlray.printable import shortened
 
 FOLDS = 4  # where the plan leaves their number open and the data set has classes enough
 
@@ -79,6 +80,10 @@ class BackboneConfig(ConfigModel):
     )
     batchnorm: BatchNorm = Field(
         "train", description="frozen_statistics trains the affine weights, as IDML and RCDML do"
+    )
+    frozen: bool = Field(
+        False,
+        description="train the heads only, on features computed once, without random crops",
     )
 
     @field_validator("weights")
@@ -204,6 +209,17 @@ class Experiment(ConfigModel):
     budget: BudgetConfig = Field(default_factory=lambda: BudgetConfig())
     protocol: ProtocolConfig = Field(default_factory=lambda: ProtocolConfig())
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
+    loggers: tuple[str, ...] = Field(
+        ("tensorboard",), description="what logs each epoch: files of reporting/loggers, or none"
+    )
+
+    @field_validator("loggers")
+    @classmethod
+    def _once_each(cls, loggers: tuple[str, ...]) -> tuple[str, ...]:
+        twice = next((name for name in loggers if loggers.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"{shortened(twice)} is named twice. Allowed: once")
+        return loggers
 
     @model_validator(mode="after")
     def _an_image_each(self) -> "Experiment":

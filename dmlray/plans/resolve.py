@@ -14,11 +14,14 @@ from dmlray.atomic_files import write_text
 from dmlray.config_model import ConfigModel
 from dmlray.data.datasets import registry
 from dmlray.errors import ConfigError
+from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.config_sources import ConfigSource, flatten, nest, read_file, read_overrides
 from dmlray.plans.experiment import Experiment, MethodConfig
 from dmlray.plans.fields import takes_text
-from dmlray.plans.validation_errors import nearest, problems
+from dmlray.plans.validation_errors import problems
 from dmlray.printable import printable, shortened
+
+_FOLDERS = ("experiments",)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     Raises:
         ConfigError: Lists all problems at once, with line, nearest spelling and allowed values.
     """
-    resolved = resolve(str(path), [read_file(path), read_overrides(overrides)])
+    resolved = resolve(str(path), [read_file(path, _FOLDERS), read_overrides(overrides)])
     name, known = resolved.experiment.data.name, registry.names()
     if name not in known:
         problem = f"unknown data set {shortened(name)}. Allowed: {', '.join(known)}"
@@ -64,7 +67,7 @@ def resolve(source: str, sources: Sequence[ConfigSource]) -> Resolved:
             source, [f"method.name: is missing. Allowed: {', '.join(methods.names())}"]
         )
     if method not in methods.names():
-        known = nearest(str(method), methods.names())
+        known = nearest_or_all(str(method), methods.names())
         problem = f"unknown method {shortened(method)}.{known}"
         raise ConfigError(source, [_line(origins, "method.name", problem)])
     values, origins = _merge(sources, method)

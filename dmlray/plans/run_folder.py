@@ -65,6 +65,16 @@ class RunFolder:
         """One JSON line per epoch: what progress bars, plots and TensorBoard are made of."""
         return self.path / "metrics.jsonl"
 
+    def logger_run(self, logger: str) -> Path:
+        """The identifier of this run at `logger`, by which a resumed session continues it."""
+        return self.path / f"{logger}_run.txt"
+
+    @property
+    def title(self) -> str:
+        """The name of the opened run and, of a part of it, the way there."""
+        root = self.root or self.path
+        return str(Path(root.name, self.path.relative_to(root)))
+
     @property
     def progress_log(self) -> Path:
         """How far a long stretch of a job is, while it lasts: see `journal.count`."""

@@ -26,6 +26,7 @@ from dmlray.printable import shortened
 
 _SECTIONS = ("experiment", "space", "set")
 _EPOCHS = "budget.epochs"
+_FREE = ("data.root", "loggers")  # change no trial
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Search:
 
     def identity(self) -> dict[str, str]:
         """What may not change while a study goes on; images may move, and trials be added."""
-        flat = {key: json.dumps(value) for key, value in self.base().items() if key != "data.root"}
+        flat = {key: json.dumps(value) for key, value in self.base().items() if key not in _FREE}
         space = {f"space.{key}": text for key, text in as_text(self.ranges).items()}
         return {"metric": json.dumps(self.metrics), **space, **flat}
 
@@ -136,7 +137,7 @@ def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     Raises:
         ConfigError: Lists all problems at once.
     """
-    source, file = str(path), read_file(path)
+    source, file = str(path), read_file(path, ("searches",))
     own, rest = _divided(read_overrides(overrides))
     settings = _settings(source, [file, own])
     both = _joined(file, own)
@@ -191,7 +192,7 @@ def _base(source: str, search: ConfigSource) -> ConfigSource:
             raise ConfigError(source, ["experiment: is missing. Allowed: a file or a mapping"])
         return inner
     try:
-        return read_file(local_path(file))
+        return read_file(local_path(file), ("experiments",))
     except ValueError as error:
         raise ConfigError(source, [f"experiment: {error}"]) from None
 

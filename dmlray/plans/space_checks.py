@@ -7,16 +7,18 @@ from typing import Any
 
 from dmlray.distributions import Distribution
 from dmlray.errors import ConfigError
+from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.config_sources import ConfigSource, flatten
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override
 from dmlray.plans.search_settings import SearchSettings
 from dmlray.plans.search_space import Ranges, holds
 from dmlray.plans.space_points import combinations, every_point, extremes, random_point
-from dmlray.plans.validation_errors import nearest
 
 # What a score is a score of, and what is only luck: trials that differ in these are not compared.
-_MEASURE = ("data.name", "data.root", "data.split", "data.skip_broken", "data.max_megapixels")
+_MEASURE = (
+    "data.name", "data.root", "data.split", "data.skip_broken", "data.max_megapixels", "loggers",
+)  # fmt: skip
 _SAMPLES = 128  # points that stand for a large space
 _MOST_POINTS = 5  # that are refused for a reason of their own
 
@@ -126,7 +128,7 @@ def _sampler(settings: SearchSettings) -> Iterator[str]:
 def _conditions(key: str, ranges: Ranges, known: dict[str, Any]) -> Iterator[str]:
     for other, values in ranges.when.get(key, {}).items():
         if other not in known:
-            yield f"{key}: when: unknown key {other}.{nearest(other, known)}"
+            yield f"{key}: when: unknown key {other}.{nearest_or_all(other, known)}"
         elif other in ranges.space and not any(map(ranges.space[other].contains, values)):
             yield f"{key}: when: {other} is never {' or '.join(map(str, values))}"
 

@@ -1,6 +1,5 @@
 """From a pydantic error to the grammar of ours: where, what, what is allowed."""
 
-import difflib
 import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from dmlray.config_model import ConfigModel
+from dmlray.nearest_names import nearest_or_all
 from dmlray.printable import shortened
 
 _NUMBERS = {int: "a whole number", float: "a number"}
@@ -24,7 +24,7 @@ def problems(
         key = ".".join(filter(None, (prefix, *path)))
         owner, field = _find(model, path)
         if item["type"] == "extra_forbidden":
-            yield key, f"unknown key.{nearest(path[-1], owner.model_fields)}"
+            yield key, f"unknown key.{nearest_or_all(path[-1], owner.model_fields)}"
         elif item["type"] == "missing":
             yield key, "is missing"
         elif item["type"] == "value_error":
@@ -32,12 +32,6 @@ def problems(
         else:
             allowed = f" Allowed: {allowed_values(field)}." if field else ""
             yield key, f"{shortened(item['input'])} is not allowed.{allowed}"
-
-
-def nearest(word: str, known: Any) -> str:
-    """Did you mean ...? or what there is, as the end of a sentence."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]}?" if close else f" Allowed: {', '.join(sorted(known))}."
 
 
 def allowed_values(field: FieldInfo) -> str:

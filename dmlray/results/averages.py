@@ -21,7 +21,13 @@ from dmlray.learn.embedding_files import read_embeddings
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.results.finished_runs import Member, check_one_test_set, joint_fingerprint, member_of
+from dmlray.results.finished_runs import (
+    Member,
+    check_one_test_set,
+    distinct,
+    joint_fingerprint,
+    member_of,
+)
 from dmlray.scores import ScorePart, Scores, half_width
 
 
@@ -55,6 +61,8 @@ def joint(plan: Ensemble, scores: Sequence[Scores]) -> Scores:
         split=protocol.cut() if plan.vary == "fold" else scores[0].split,
         split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
         embeddings_sha256=None,  # of one member
+        precision=distinct(part.precision for part in scores),
+        computed_on=distinct(part.computed_on for part in scores),
     )
 
 

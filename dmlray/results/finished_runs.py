@@ -145,8 +145,8 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
     return replace(
         scores[0],
         metrics=metrics,
-        method=_all(part.method for part in scores),
-        backbone=_all(part.backbone for part in scores),
+        method=distinct(part.method for part in scores),
+        backbone=distinct(part.backbone for part in scores),
         embedding_size=sum(part.embedding_size for part in scores),
         selection="best_on_test" if on_test else rules.pop() if len(rules) == 1 else "mixed",
         tuned_by="; ".join(sorted(filter(None, choices))) or None,
@@ -158,7 +158,8 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         half_width={},
         curve=[],
         embeddings_sha256=None,  # of one member
-        precision=_all(filter(None, (part.precision for part in scores))),
+        precision=distinct(part.precision for part in scores),
+        computed_on=distinct(part.computed_on for part in scores),
     )
 
 
@@ -167,8 +168,9 @@ def _test_set(scores: Scores) -> str:
     return f"{scores.dataset} {scores.dataset_fingerprint} ({images})"
 
 
-def _all(names: Iterable[str]) -> str:
-    return " + ".join(dict.fromkeys(names))
+def distinct(names: Iterable[str]) -> str:
+    """Each name once, in order; empty ones are left out."""
+    return " + ".join(dict.fromkeys(filter(None, names)))
 
 
 def joint_fingerprint(fingerprints: Sequence[str]) -> str:

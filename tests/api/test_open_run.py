@@ -11,7 +11,7 @@ from PIL import Image
 
 from dmlray.api import ensembles
 from dmlray.api.run_setup import open_run
-from dmlray.cluster.reporters import ToTensorBoard
+from dmlray.cluster.reporters import EpochLogger
 from dmlray.errors import DmlrayError, Interrupted, StorageError
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
@@ -108,7 +108,7 @@ def test_a_moved_run_is_not_made_anew_by_what_still_writes_it(
             with pytest.raises(OSError, match="No such file"):
                 run_training(plan, place, move, Runtime(torch.device("cpu")))
             with pytest.raises(OSError, match="No such file"):
-                ToTensorBoard(place)
+                EpochLogger(plan, place)
         Path("run/.ray/tune").mkdir(parents=True)  # as Ray does
     assert not Path("run").exists()
     assert Path("moved/lock.json").exists()

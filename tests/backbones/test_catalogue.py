@@ -184,7 +184,7 @@ def test_unreachable_weights_say_where_they_are_and_how_to_name_a_file(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr("dmlray.download.urlopen", unreachable)
     with pytest.raises(
         DataError, match=rf"^backbone {name}: .* http\S*\.pth \(.*no route.*backbone.weights=FILE"
     ) as caught:

@@ -6,9 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import torch
 
-from dmlray.backbones import download
+from dmlray import download
 from dmlray.backbones.download import fetched
 from dmlray.errors import DataError
 
@@ -68,37 +67,46 @@ def test_a_file_is_fetched_once(
     assert capfd.readouterr() == ("", "")  # a log is no place for a progress bar
 
 
-@pytest.mark.parametrize(("way", "reason"), [("cut", "hash"), ("changed", "hash"), ("gone", "404")])
-def test_what_does_not_arrive_whole_leaves_nothing(
-    way: str, reason: str, publisher: str, cache: Path
+@pytest.mark.parametrize(
+    ("way", "reason", "left"),
+    [
+        ("cut", "cut 5 times, after 1000 of 256000 bytes", [f"{NAME}.partial"]),
+        ("changed", r"not sha256:\w{8}; removed", []),
+        ("gone", "HTTP status 404", []),
+    ],
+)
+def test_what_does_not_arrive_whole_is_no_file_of_weights(
+    way: str, reason: str, left: list[str], publisher: str, cache: Path
 ) -> None:
     address = f"{publisher}/{way}/{NAME}"
     with pytest.raises(DataError, match=rf"^backbone net: .* {address} \(.*{reason}") as caught:
         fetched("net", address)
     assert "\n" not in str(caught.value) and "backbone.weights=none" in str(caught.value)
-    assert weights_in(cache) == []
+    assert weights_in(cache) == left
 
 
-def test_an_address_that_says_nothing_is_given_up(
+def test_an_address_that_never_answers_is_given_up(
     publisher: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "_SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(download, "TIMEOUT", 0.1)
     with pytest.raises(DataError, match="timed out"):
         fetched("net", f"{publisher}/silent/{NAME}")
     assert weights_in(cache) == []
 
 
-def test_an_interrupted_download_leaves_nothing(
+def test_an_interrupted_download_is_no_file_of_weights(
     publisher: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Impatient(torch.hub.tqdm):  # type: ignore[misc]
-        def update(self, n: float | None = 1) -> None:
-            raise KeyboardInterrupt
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch.hub, "tqdm", Impatient)
-    with pytest.raises(KeyboardInterrupt):
-        fetched("net", f"{publisher}/whole/{NAME}")
-    assert weights_in(cache) == []
+    address = f"{publisher}/whole/{NAME}"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("rich.progress.Progress.update", interrupted)
+        fetched("net", address)
+    assert weights_in(cache) == [f"{NAME}.partial"]
+    assert fetched("net", address).read_bytes() == CONTENT
+    assert weights_in(cache) == [NAME]
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_anew(publisher: str, cache: Path) -> None:

@@ -17,6 +17,29 @@ runpy.run_path({script!r}, run_name="__main__")
 """
 
 
+LOST = """
+import os, subprocess, sys, time
+sys.path.insert(0, {folder!r})
+from _gpu_parts import Part, run_each
+
+def hang(bench):
+    print("child", subprocess.Popen(["sleep", "600"]).pid, flush=True)
+    time.sleep(600)
+
+def fail(bench):
+    raise MemoryError("of the GPU")
+
+def end(bench):
+    os.kill(os.getpid(), 9)
+
+def work(bench):
+    return {{"worked": bench}}, []
+
+parts = [Part(run.__name__, 3, run) for run in (hang, fail, end, work)]
+print(run_each(parts, 1.0, 60), run_each(parts[-1:], 1.0, 0.5))
+"""
+
+
 def run(missing: list[str], *words: str) -> "subprocess.CompletedProcess[str]":
     """Run the script where the modules `missing` cannot be imported."""
     code = RUN.format(missing=missing, folder=str(SCRIPT.parent), words=words, script=str(SCRIPT))
@@ -31,7 +54,21 @@ def test_every_line_is_printed_without_ray_optuna_and_faiss() -> None:
     assert found.returncode == 0, found.stderr
     for part in ("test_resnet", "TFLOP/s", "merge of 3", "scores", "tf32", "checkpoints and"):
         assert part in found.stdout
-    assert found.stdout.count("RATIO gpu_") == 10
+    assert found.stdout.count("RATIO gpu_") == 13
+
+
+def test_a_part_that_hangs_fails_or_dies_loses_only_itself() -> None:
+    code = LOST.format(folder=str(SCRIPT.parent))
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    hung, failed = "hang: ended after 3 s without a result", "fail: failed"
+    lost = [hung, failed, "end: killed by SIGKILL"]
+    assert lines[-1] == f"{lost} {['work: not begun, for no time was left']}"
+    assert "RATIO worked 1" in lines and "wrong: MemoryError: of the GPU" in found.stderr
+    (child,) = (line.split()[1] for line in lines if line.startswith("child "))
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"  # what it began ended, too
 
 
 @pytest.mark.parametrize(
@@ -39,6 +76,7 @@ def test_every_line_is_printed_without_ray_optuna_and_faiss() -> None:
     [
         (["pydantic"], [], "gpu.py needs pydantic, which is not installed here"),
         ([], ["--device", "meta"], "gpu.py: no device 'meta'"),
+        ([], ["--only", "speed"], "gpu.py: no part 'speed'. Allowed: resnet50, precisions"),
     ],
 )
 def test_what_is_missing_is_said_in_one_sentence(

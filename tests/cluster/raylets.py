@@ -16,7 +16,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 
 class Raylets:
-    """A head without a core and nodes of one core each.
+    """A head without a core, and nodes that join it.
 
     Every one is a session, so that a kill is like that of a machine: workers lead process groups
     of their own and outlive their raylet by about a second.
@@ -41,9 +41,10 @@ class Raylets:
         self.head = self._start("--head", "--num-cpus=0", f"--port={port}", *temporary)
         self.nodes = [self.head]
 
-    def join(self) -> subprocess.Popen[bytes]:
-        """A node more."""
-        self.nodes.append(self._start("--num-cpus=1", f"--address={self.address}"))
+    def join(self, cpus: int = 1, gpus: int = 0) -> subprocess.Popen[bytes]:
+        """A node more; its GPUs are only numbers."""
+        has = f"--num-cpus={cpus}", f"--num-gpus={gpus}"
+        self.nodes.append(self._start(*has, f"--address={self.address}"))
         return self.nodes[-1]
 
     def lose(self, node: subprocess.Popen[bytes]) -> None:

@@ -169,12 +169,15 @@ def refusal(address: Address) -> str:
 
 @pytest.fixture
 def joins(stranger: pytest.MonkeyPatch) -> list[dict[str, str | None]]:
-    """What the environment says whenever Ray is asked to join; the head's node is here."""
+    """What the environment says whenever Ray is asked to join, and that of its workers there; the
+    head's node is here."""
     told: list[dict[str, str | None]] = []
     names = ("RAY_AUTH_MODE", "RAY_gcs_server_port_wait_time_s")
-    stranger.setattr(
-        "ray.init", lambda **options: told.append({name: os.environ.get(name) for name in names})
-    )
+
+    def init(runtime_env: dict[str, dict[str, str]], **options: object) -> None:
+        told.append({name: os.environ.get(name) for name in names} | runtime_env["env_vars"])
+
+    stranger.setattr("ray.init", init)
     here = Raylet(b"node".hex(), "", os.getuid(), Path("/tmp/ray"))
     stranger.setattr(join, "raylets", lambda: iter([here]))
     return told
@@ -190,6 +193,15 @@ def test_a_token_is_used_where_the_cluster_asks_for_one(
         pass
     assert [join["RAY_AUTH_MODE"] for join in joins] == [None if is_open else "token"]
     assert dict(os.environ) == before
+
+
+def test_workers_of_a_joined_cluster_see_no_gpu_but_their_share(
+    stranger: pytest.MonkeyPatch, joins: list[dict[str, str | None]]
+) -> None:
+    """Their raylet was started without dmlray's environment."""
+    with serving(is_open=True) as address, joined(address):
+        pass
+    assert [join["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] for join in joins] == ["1"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,3 +125,21 @@ def test_a_lost_node_costs_no_epoch(
         told = [json.loads(line)["epoch"] for line in (run / journal).open()]
         assert told == list(range(1, EPOCHS + 1))
     assert (run / journals[0]).read_text().startswith(before)  # no epoch was trained again
+
+
+def test_a_process_without_a_share_of_a_gpu_sees_none(raylets: Raylets) -> None:
+    """On a node with GPUs that are only numbers: a share of one is refused, and none is the CPU."""
+    node = raylets.join(cpus=2, gpus=2)
+    command = [sys.executable, "-m", "tests.cluster.gpu_shares", raylets.address]
+    answer = subprocess.run(command, env=raylets.environment, capture_output=True, text=True)
+    raylets.lose(node)
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert found["task"][0] == found["training"] == ""
+    assert found["without"] == ["", "cpu", ""]
+    seen, device, problem = found["with"]
+    if torch.cuda.is_available():
+        assert (seen, device) == ("0", "cuda:0")
+    else:
+        assert (seen, device) == ("0", "") and "torch cannot use this GPU" in problem
+        assert any("GPU 0: torch cannot" in said for node in found["doctor"] for said in node)

@@ -1,5 +1,6 @@
 """A training does not wait for the disk, and what it meets there is not lost."""
 
+import copy
 import errno
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmlray.learn import checkpoint, metrics_log
+from dmlray.learn import checkpoint, loop, metrics_log
 from dmlray.learn.checkpoint_writer import CheckpointWriter
 from dmlray.learn.class_split import load_dataset
 from dmlray.learn.run import class_split
@@ -20,6 +21,7 @@ from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
+from tests.learn.fake_gpu import fake_gpu
 from tests.toy_data import draw_images, toy_words
 
 
@@ -81,6 +83,59 @@ def test_the_next_epoch_begins_while_the_disk_writes(
     assert [epoch.number for epoch in epochs] == [2]
     assert disk.written[:2] == ["best.pt", "last.pt"] and disk.written[-1] == "last.pt"
     assert checkpoint.read_progress(folder.last_checkpoint).epoch == 2
+
+
+def test_a_disk_as_slow_as_an_epoch_costs_the_loop_nothing(
+    plan: Experiment, tmp_path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first write goes on until the last step of the next epoch: no step waits for it."""
+    steps, take = list[int](), loop.step
+
+    def counted(*given: Any) -> Any:
+        steps.append(len(disk.written))
+        terms = take(*given)
+        if len(steps) == 2 * per_epoch:
+            disk.go.set()
+        return terms
+
+    monkeypatch.setattr(loop, "step", counted)
+    training = training_of(plan, RunFolder(tmp_path / "run"))
+    per_epoch = training.train_batches().batches_per_epoch
+    assert [epoch.number for epoch in training.epochs()] == [1, 2]
+    assert steps == 2 * per_epoch * [0]  # all were taken before anything was written
+    assert disk.written[:2] == ["best.pt", "last.pt"]
+
+
+def test_a_gpu_copies_into_pinned_memory_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only such a copy runs beside the GPU's next steps."""
+    pinned, empty_like = list[torch.Size](), torch.empty_like
+
+    def noted(like: torch.Tensor, *, pin_memory: bool = False, **options: Any) -> torch.Tensor:
+        if pin_memory and options.get("device") == "cpu":
+            pinned.append(like.shape)
+        return empty_like(like, pin_memory=pin_memory, **options)
+
+    learner, optimizer = stepped(1)
+    with fake_gpu() as waits, CheckpointWriter() as writer:
+        moments = [part for state in optimizer.state.values() for part in state.values()]
+        content = TrainState(learner.to("cuda"), optimizer, progress=TrainProgress(1)).state_dict()
+        content["optimizer"] = moved = copy.deepcopy(content["optimizer"])
+        for state in moved["state"].values():
+            state.update({name: part.to("cuda") for name, part in state.items()})
+        waits.clear()
+        monkeypatch.setattr(torch, "empty_like", noted)
+        writer.save(tmp_path / "last.pt", None, content)
+        monkeypatch.undo()
+        assert not waits
+    assert sorted(pinned) == sorted(p.shape for p in [*learner.parameters(), *moments])
+    then, its_optimizer = stepped(1)
+    again, other = stepped(0)
+    checkpoint.load(tmp_path / "last.pt", TrainState(again, other))
+    torch.testing.assert_close(again.state_dict(), then.state_dict(), rtol=0, atol=0)
+    ours, theirs = other.state_dict()["state"], its_optimizer.state_dict()["state"]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_the_log_is_at_most_one_epoch_ahead(

@@ -1,13 +1,14 @@
 """On torch's own fake CUDA tensors: no operation mixes devices, and the fused optimizer moves all.
 
 They have shapes, types and a device but no numbers, and cannot go backward without a driver.
-`pml` is exempt: its losses and miners are the library's, and they look at their tensors.
+Of `pml` there are losses that do not look at their tensors; most of the library's do.
 """
 
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dmlray import methods
@@ -18,6 +19,10 @@ from dmlray.plans.experiment import BudgetConfig, Experiment, MethodConfig, Opti
 from tests.learn.test_host_syncs import BATCH, CASES, CLASSES, SIDE, WIDTH, ToyTrunk
 
 GPU = "cuda"
+PML = [
+    pytest.param("pml", {"loss": loss}, id=f"pml {loss}")
+    for loss in ("NormalizedSoftmaxLoss", "SoftTripleLoss")
+]
 FAKE = FakeTensorMode()  # one for all tests: what a method keeps for its next call is of this mode
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available:UserWarning")  # for autocast
 
@@ -33,13 +38,24 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)
 
 
+def learner_of(method: Any, config: Any) -> Any:
+    """A learner on the GPU; what is made elsewhere is moved, for `Module.to` refuses fakes."""
+    with torch.device(GPU):
+        learner = method.Learner(config, ToyTrunk(), WIDTH, CLASSES).train()
+    for module in learner.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(parameter.to(GPU))
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = buffer.to(GPU) if buffer is not None else None
+    return learner
+
+
 @pytest.mark.parametrize("optimizer_name", ["adamw", "adam", "sgd", "rmsprop"])
 def test_an_optimizer_on_a_gpu_moves_all_parameters_in_few_kernels(optimizer_name: str) -> None:
     with FAKE:
-        with torch.device(GPU):
-            learner = methods.load("margin").Learner(
-                methods.load("margin").Config(), ToyTrunk(), WIDTH, CLASSES
-            )
+        method = methods.load("margin")
+        learner = learner_of(method, method.Config())
         optimizer = build_optimizer(OptimizerConfig(name=optimizer_name), learner.groups())
         for parameter in learner.parameters():
             parameter.grad = torch.empty_like(parameter)
@@ -50,7 +66,7 @@ def test_an_optimizer_on_a_gpu_moves_all_parameters_in_few_kernels(optimizer_nam
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("name", "knobs"), CASES)
+@pytest.mark.parametrize(("name", "knobs"), CASES + PML)
 def test_a_step_stays_on_its_gpu(name: str, knobs: dict[str, Any], precision: str) -> None:
     method = methods.load(name)
     config = method.Config(**knobs)
@@ -60,8 +76,7 @@ def test_a_step_stays_on_its_gpu(name: str, knobs: dict[str, Any], precision: st
         budget=BudgetConfig(precision=precision),
     )
     with FAKE:
-        with torch.device(GPU):
-            learner = method.Learner(config, ToyTrunk(), WIDTH, CLASSES).train()
+        learner = learner_of(method, config)
         views = (2,) if learner.views == 2 else ()
         images = torch.randn(BATCH, *views, 3, SIDE, SIDE, device=GPU)
         labels = torch.arange(BATCH, device=GPU) % CLASSES

@@ -41,7 +41,7 @@ CASES = [
 BETWEEN_STEPS = {  # where a training may wait for its GPU
     "data/batches/augment.py:_row",
     "learn/checkpoint.py:load",
-    "learn/checkpoint.py:note_scale",
+    "learn/state.py:state_dict",
     "learn/divergence.py:_broken",
     "learn/divergence.py:read",
     "learn/embedding_files.py:write_embeddings",

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from dmlray.errors import RunError
-from dmlray.learn import metrics_log, precision
+from dmlray.learn import environment, metrics_log, precision
 from dmlray.learn.loop import Epoch
 from dmlray.learn.precision import float32_products, precision_of
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import BudgetConfig, Experiment
-from dmlray.plans.resolve import read_experiment
+from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.scores import Scores, read_scores
+from dmlray.scores import Scores, protocol_line, read_scores
+from tests.learn.fake_gpu import fake_gpu
 from tests.toy_data import draw_images, toy_words
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -100,7 +101,28 @@ def test_scores_and_environment_record_it_and_older_scores_are_read(
     found = json.loads(folder.environment.read_text())
     assert found["training_precision"] == "float16"
     assert found["evaluation_precision"] == "float32"
+    assert scores.computed_on == "" and "cuda" not in found  # of a CPU
     older = asdict(scores)
-    del older["precision"]
+    del older["precision"], older["computed_on"]
     (tmp_path / "older.json").write_text(json.dumps(older))
     assert read_scores(tmp_path / "older.json") == Scores(**{**asdict(scores), "precision": ""})
+
+
+@pytest.mark.parametrize(
+    ("asked", "products"), [("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "tf32")]
+)
+def test_a_training_on_a_gpu_names_its_libraries_and_its_float32_products(
+    asked: str, products: str, plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "driver", lambda: "580.82")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    folder = RunFolder(tmp_path / "run")
+    words = {"budget.precision": asked, "budget.epochs": 1}
+    with fake_gpu():
+        scores = run_training(override(plan, "test", words), folder, lambda _: None, Runtime(GPU))
+    assert scores.computed_on == "Fake GPU, CUDA 13.0, cuDNN 90000, driver 580.82"
+    assert read_scores(folder.scores) == scores and scores.computed_on in protocol_line(scores)
+    found = json.loads(folder.environment.read_text())
+    assert found["device"] == "Fake GPU" and found["cudnn_benchmark"]
+    assert (found["cuda"], found["cudnn"], found["driver"]) == ("13.0", 90000, "580.82")
+    assert found["float32_products"] == {"matmul": products, "convolution": products}

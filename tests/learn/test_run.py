@@ -159,7 +159,8 @@ def test_head_warm_up_leaves_the_trunk_as_it_was(plan: Experiment, tmp_path: Pat
     split = full_split(load_dataset(plan))
     training = Training(plan, split, RunFolder(tmp_path / "run"), PLACE)
     before = {key: value.clone() for key, value in training.learner.state_dict().items()}
-    warm_up_heads(training.learner, training.eval_batches(split.train), split.train.labels, plan)
+    features = training.embed(training.trunk, split.train).clone()
+    warm_up_heads(training.learner, features, split.train.labels, plan)
     for key, value in training.learner.state_dict().items():
         assert torch.equal(value, before[key]) == key.startswith("trunk."), key
 

@@ -66,3 +66,14 @@ def test_a_principal_head_keeps_who_is_near_whom() -> None:
     expected = pairwise_cosines(features - features.mean(0), features - features.mean(0))
     units = learner.embed(features)
     torch.testing.assert_close(units @ units.T, expected, atol=1e-3, rtol=0)
+
+
+def test_the_baseline_of_drml_begins_as_gedml_does() -> None:
+    torch.manual_seed(0)
+    config = Config(dim=400, recipe="drml2021")
+    learner = Learner(config, nn.Identity(), 100, 50)
+    assert learner.head.weight.abs().max().item() == pytest.approx(100**-0.5, rel=0.01)
+    assert learner.head.bias.abs().max().item() == pytest.approx(100**-0.5, rel=0.05)
+    proxies = learner.proxy_anchor.proxies
+    assert proxies.abs().max().item() == pytest.approx(400**-0.5, rel=0.01)
+    assert proxies.std().item() == pytest.approx((3 * 400) ** -0.5, rel=0.03)  # uniform

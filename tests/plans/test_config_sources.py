@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import find, flatten, nest, read_file, read_overrides, shipped
+from dmlray.plans.config_sources import flatten, nest, read_file, read_overrides
 
 
 def test_a_file_becomes_dotted_keys_that_remember_their_lines(tmp_path: Path) -> None:
@@ -30,23 +30,6 @@ def test_what_is_no_mapping_of_yaml_is_told_in_one_sentence(
     path.write_text(text)
     with pytest.raises(ConfigError, match=complaint):
         read_file(path)
-
-
-def test_a_missing_file_names_what_is_shipped() -> None:
-    with pytest.raises(ConfigError, match=r"no such file. Did you mean experiments/dreml_demo"):
-        read_file(Path("experiments/dremel_demo.yaml"))
-
-
-def test_shipped_files_are_found_from_any_folder_and_a_local_one_wins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    name = Path("experiments/dreml_demo.yaml")
-    assert find(name).is_absolute()
-    name.parent.mkdir()
-    name.write_text("seed: 1\n")
-    assert find(name) == name
-    assert all(find(Path(file)).is_file() for file in shipped())
 
 
 def test_overrides_read_yaml_values() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dmlray.errors import DmlrayError
-from dmlray.plans.config_sources import shipped
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.merge import Merge, read_merge
+from dmlray.plans.plan_files import shipped
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import is_search, read_search
 

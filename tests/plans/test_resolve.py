@@ -6,7 +6,7 @@ import yaml
 
 from dmlray import methods
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import shipped
+from dmlray.plans.plan_files import shipped
 from dmlray.plans.resolve import override, read_experiment, write_experiment
 
 DEMO = Path("experiments/proxy_anchor_demo.yaml")

@@ -6,7 +6,7 @@ import pytest
 from dmlray import methods
 from dmlray.distributions import Choice, Float, Int
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import shipped
+from dmlray.plans.plan_files import shipped
 from dmlray.plans.search import read_search
 from dmlray.plans.search_space import Ranges
 from dmlray.plans.space_checks import combinations
@@ -80,6 +80,12 @@ def test_overrides_reach_the_search_and_its_experiment(tmp_path: Path) -> None:
     path = write(tmp_path, BASE + "space: {method.alpha: {low: 8, high: 64}}\n")
     search = read_search(path, ["trials=3", "budget.epochs=2"])
     assert (search.settings.trials, search.experiment.budget.epochs) == (3, 2)
+
+
+def test_a_study_may_go_on_with_other_loggers(tmp_path: Path) -> None:
+    path = write(tmp_path, BASE + "space: {method.alpha: {low: 8, high: 64}}\n")
+    first, other = (read_search(path, [f"experiment.loggers={names}"]) for names in ("[]", "[a]"))
+    assert first.identity() == other.identity()
 
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("searches")])

@@ -1,6 +1,7 @@
 """Means over folds and seeds: nothing counted twice, each with what it depends on."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -21,7 +22,7 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.tables import average_rows, held_out_lines
-from dmlray.results.averages import average, score_members
+from dmlray.results.averages import average, joint, score_members
 from dmlray.scores import ScorePart, Scores, half_width, protocol_line, read_scores
 from tests.toy_data import draw_images, toy_words
 
@@ -109,6 +110,15 @@ def test_what_is_missing_or_damaged_is_told_and_never_averaged_over(
     with pytest.raises(RunError, match=r"002/metrics.jsonl: is missing"):
         score_members(folds, folder)
     assert not folder.scores.exists()
+
+
+def test_each_device_and_precision_behind_an_average_is_named(plan: Experiment) -> None:
+    first = Scores({"map_at_r": 0.0}, "demo", "f", "s", 2, 9, "dreml", "toy", 8, "last", None, 0)
+    found = [("tf32", "V100, CUDA 12.4"), ("bfloat16", "H100, CUDA 13.0"), ("tf32", "")]
+    members = [replace(first, precision=name, computed_on=gpu) for name, gpu in found]
+    whole = joint(Ensemble(experiment=plan, size=3, vary="seed"), members)
+    assert whole.precision == "tf32 + bfloat16"
+    assert whole.computed_on == "V100, CUDA 12.4 + H100, CUDA 13.0"
 
 
 def test_one_training_has_no_interval() -> None:

@@ -1,13 +1,13 @@
 """The actor that trains members, on one share of a GPU or on a CPU core."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import ray
 import torch
 
 from dmlray.cluster.ensemble.actor_pool import USABLE, Memory
 from dmlray.cluster.error_messages import out_of_memory_on_top
-from dmlray.cluster.reporters import ToTensorBoard
+from dmlray.cluster.reporters import EpochLogger
 from dmlray.errors import ResourceError
 from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads
@@ -16,6 +16,7 @@ from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
+from dmlray.scores import Scores
 
 
 class Worker:
@@ -37,7 +38,8 @@ class Worker:
 
     def train(self, plan: Experiment, folder: RunFolder) -> None:
         """Train in `folder`, or go on there; the results are files."""
-        self._job(plan, folder, ToTensorBoard(folder))
+        with closing(EpochLogger(plan, folder)) as logger:
+            logger.finish(self._job(plan, folder, logger))
 
     def probe(self, plan: Experiment, folder: RunFolder) -> Memory | None:
         """Train one epoch in `folder`, which is not lost, and measure its GPU; None without one."""
@@ -55,12 +57,13 @@ class Worker:
             self._job(plan, folder, report)
         return _memory()
 
-    def _job(self, plan: Experiment, folder: RunFolder, report: Report) -> None:
+    def _job(self, plan: Experiment, folder: RunFolder, report: Report) -> Scores:
         set_threads(self._cpus)
         cap_memory(self._device, self._gpus)
         runtime = Runtime(self._device, loader_threads(self._device, self._cpus))
         with out_of_memory_on_top():
-            run_training(plan, folder, report, runtime, with_zero_shot=folder.path.name == "000")
+            zero_shot = folder.path.name == "000"
+            return run_training(plan, folder, report, runtime, with_zero_shot=zero_shot)
 
 
 class _Enough(Exception):

@@ -43,7 +43,7 @@ class Merger:
         return self._curve
 
     def at_once(self, members: list[Member]) -> Curve:
-        """The same block by block, for more images than `grow` has memory for."""
+        """The same block by block, for more images than `add` has memory for."""
         rows = [member.embeddings() for member in members]
         return prefix_scores(rows, self._labels, self._recall_at, device=self._device)
 
@@ -62,7 +62,7 @@ class EnsembleMerge:
         before = len(self._members)
         self._read()
         if len(self._members) > before and self._streams:
-            self._start().grow.remote(list(self._members))
+            self._start().add.remote(list(self._members))
 
     def finish(self) -> Scores:
         """Scores of the whole ensemble and its curve over sizes."""
@@ -74,7 +74,7 @@ class EnsembleMerge:
         scores = replace(
             joined(self._members, curve[-1], []), curve=curve, seed=self._plan.experiment.seed
         )
-        write_ensemble(self._folder, scores)
+        write_ensemble(self._folder, scores, self._plan.experiment.loggers)
         return scores
 
     @property
@@ -93,7 +93,7 @@ class EnsembleMerge:
         test_labels(self._members)  # of one test set all the same, whoever wrote these folders
         for _ in range(_TRIES):
             merger = self._start()
-            work = merger.grow if self._streams else merger.at_once
+            work = merger.add if self._streams else merger.at_once
             try:
                 curve: Curve = ray.get(work.remote(self._members))
                 return curve

@@ -14,7 +14,7 @@ from ray.tune.error import TuneError
 from dmlray.atomic_files import storage_error
 from dmlray.cluster.background import run_watched
 from dmlray.cluster.error_messages import as_dmlray_error
-from dmlray.cluster.reporters import ToTune
+from dmlray.cluster.reporters import EpochLogger, ToTune
 from dmlray.cluster.resources import Cluster, Patience, current_cluster
 from dmlray.cluster.search.fold_trainer import train_folds
 from dmlray.cluster.search.results import find
@@ -31,7 +31,6 @@ from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.plans.search_settings import SCORES
 from dmlray.reporting.progress import Display
 from dmlray.reporting.search_report import SearchReport
 
@@ -143,7 +142,6 @@ def explained(folder: RunFolder) -> Iterator[None]:
 
 def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) -> Any:
     """The function that Tune calls with {number, values}; it reports metrics per epoch."""
-    columns = tuple(dict.fromkeys((*SCORES, *plan.metrics)))
 
     def train(experiment: Experiment, place: RunFolder, report: Report) -> None:
         if resources.spread:
@@ -160,8 +158,9 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
     def trial(config: dict[str, Any]) -> None:
         values, place = config["values"], folder.trial(config["number"])
         try:
-            with closing(ToTune(place, values, columns)) as report:
-                train(plan.point(values), place, report)
+            experiment = plan.point(values)
+            with closing(EpochLogger(experiment, place, values)) as logger:
+                train(experiment, place, ToTune(logger))
         except (DmlrayError, OSError) as error:
             failure = as_dmlray_error(error)
             kind = "unfinished" if isinstance(failure, StorageError) else "error"

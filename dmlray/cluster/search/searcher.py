@@ -1,8 +1,7 @@
-"""The memory of a search: Optuna's study in a file, and nothing else.
+"""Suggest points to Ray Tune from an Optuna study that is kept in a file.
 
-A resumed search reads there what is done, what was begun and what was never asked. Begun trials
-keep their number, values and folder, so their folds go on from their checkpoints and nothing is
-trained twice.
+A resumed search reads there which trials finished, which started and which are missing. Started
+trials keep their number, values and folder: their folds resume from their checkpoints.
 """
 
 import shutil
@@ -15,27 +14,36 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from dmlray.cluster.error_messages import DIED
 from dmlray.cluster.search.points import Points
 from dmlray.cluster.search.samplers import ask, sampler
 from dmlray.cluster.search.study_checks import read_study
-from dmlray.cluster.search.study_storage import POINT, REASON, SAME_AS, StudyStorage, create
+from dmlray.cluster.search.study_storage import (
+    POINT,
+    REASON,
+    SAME_AS,
+    StudyStorage,
+    create,
+    directions,
+)
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
-    """OptunaSearch that resumes begun trials, marks pruned ones and knows when to end.
+class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
+    """Ray Tune searcher that asks an Optuna study in memory and records it in a file.
 
-    No point is trained twice: a trial whose point was suggested before ends as that one did, with
-    the other's number as its note.
+    Started trials are resumed and stopped ones marked as pruned. No point is trained twice: a trial
+    with the point of an earlier one ends as that one does, and names its number.
+
+    Attributes:
+        study: Optuna's study, in memory.
 
     Raises:
-        ConfigError: If the study in `folder` is damaged or was begun with another plan.
+        ConfigError: If the study in `folder` is damaged or belongs to another plan.
     """
 
     def __init__(self, plan: Search, folder: RunFolder) -> None:
@@ -43,43 +51,38 @@ class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")
         self._plan, self._folder, self._base = plan, folder, plan.base()
-        several = len(plan.metrics) > 1
+        super().__init__(metric=list(plan.metrics), mode=list(plan.modes))
         past = read_study(plan, folder)
         if not folder.study.exists():
             create(folder.study, plan.modes, plan.identity())
         self._record = StudyStorage(folder.study)
         for row in past:
-            row.system_attrs = {}  # of samplers that are gone; CMA-ES's would be unpickled
-        super().__init__(
-            space=self._walk,
-            metric=list(plan.metrics) if several else plan.metrics[0],
-            mode=plan.modes if several else "max",
-            points_to_evaluate=None if past else [plan.base_point()],
+            row.system_attrs = {}  # of earlier samplers; CMA-ES's would be unpickled
+        self.study = optuna.create_study(
             sampler=sampler(plan.settings, len(past)),
+            pruner=optuna.pruners.NopPruner(),
+            directions=directions(plan.modes),
         )
-        self.study.add_trials(past)  # in memory, with the same numbers
+        if not past:
+            self.study.enqueue_trial(plan.base_point())
+        self.study.add_trials(past)  # with the same numbers
+        self._trials: dict[str, optuna.trial.Trial] = {}  # by Ray Tune's id
         self._points = Points(plan, plan.settings.seed + len(past))
-        self._twins: dict[int, list[optuna.trial.Trial]] = {}  # that will end as a begun one does
-        self._begun: list[optuna.trial.Trial] = []
+        self._repeats: dict[int, list[optuna.trial.Trial]] = {}  # end as a running one does
+        self._started: list[optuna.trial.Trial] = []
         for row in self.study.get_trials(deepcopy=False):
-            self._take_up(row)
-        self._failures: list[str] = []  # since the last trial that ended well
-        self._unfinished: str | None = None  # why begun trials are left for the next session
+            self._recover(row)
+        self._failures: list[str] = []  # since the last success
+        self._unfinished: str | None = None  # why started trials wait for the next session
         budget = plan.settings.time_budget
         self._deadline = time.monotonic() + budget if budget else float("inf")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune stores its searcher again and again; a resumed search makes a new one
-
-    @property
-    def study(self) -> optuna.Study:
-        """Optuna's own, in memory."""
-        assert isinstance(self._ot_study, optuna.Study)
-        return self._ot_study
+        return {}  # Tune stores its searcher repeatedly; a resumed search makes a new one
 
     @property
     def missing(self) -> int:
-        """Trials still to run: a space has no more than its points, and each is run once."""
+        """Trials still to run; each point of the space is run once."""
         ran = [row for row in self.finished() if SAME_AS not in row.user_attrs]
         tried = {self._plan.ranges.fingerprint(row.params) for row in ran}
         wanted = min(self._plan.settings.trials - len(ran), self._plan.size - len(tried))
@@ -87,7 +90,7 @@ class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
 
     @property
     def stopped_by(self) -> str | None:
-        """Why the search ends early: a full disk, or what too many failures in a row share."""
+        """Reason to end early: a full disk, or the most common of too many failures in a row."""
         if self._unfinished:
             return self._unfinished
         if len(self._failures) < self._plan.settings.failures_in_a_row:
@@ -101,27 +104,27 @@ class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         return time.monotonic() > self._deadline
 
     def finished(self) -> list[FrozenTrial]:
-        """Trials that ended, well or not."""
+        """Return the trials that ended, successfully or not."""
         rows: list[FrozenTrial] = self.study.get_trials(deepcopy=False, states=_FINISHED)
         return rows
 
     def number(self, trial_id: str) -> int:
-        """Optuna's number of a Tune trial: the name of its folder."""
-        return int(self._ot_trials[trial_id].number)
+        """Return Optuna's number of a Tune trial, the name of its folder."""
+        return int(self._trials[trial_id].number)
 
     def is_published(self, trial_id: str) -> bool:
-        """Whether it is trial 0, the experiment's own point."""
+        """Whether it is trial 0, the experiment's point."""
         return self.number(trial_id) == 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         if self.stopped_by or self.out_of_time:
             return str(Searcher.FINISHED)
-        if trial_id not in self._ot_trials:
-            trial = self._begun.pop(0) if self._begun else self._new()
+        if trial_id not in self._trials:
+            trial = self._started.pop(0) if self._started else self._new()
             if trial is None:
                 return str(Searcher.FINISHED)
-            self._ot_trials[trial_id] = trial
-        values = self._walk(self._ot_trials[trial_id])
+            self._trials[trial_id] = trial
+        values = self._sample(self._trials[trial_id])
         self._record.add_trial(self._row(self.number(trial_id)))
         return {"number": self.number(trial_id), "values": values}
 
@@ -129,7 +132,7 @@ class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         result = result or {}
-        self.on_trial_result(trial_id, result)  # Tune keeps a trial's last result to itself
+        self.on_trial_result(trial_id, result)  # Tune does not report a trial's last result
         if "unfinished" in result:
             self._unfinished = result["unfinished"]
             return
@@ -140,33 +143,32 @@ class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             self._failures.clear()
         self._end(trial_id, result, reason)
         number = self.number(trial_id)
-        for twin in self._twins.pop(number, []):
-            self._repeat(twin, self._row(number))
-        self._completed_trials.add(trial_id)
+        for repeat in self._repeats.pop(number, []):
+            self._repeat(repeat, self._row(number))
         self._record.submit(_drop_checkpoints, self._folder.trial(number))
 
     def flush(self) -> None:
-        """Wait until all that was told is in the file."""
+        """Wait until the file has every record."""
         self._record.flush()
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).touch()  # Tune wants a file; the study itself is the memory
+        Path(checkpoint_path).touch()  # Tune requires a file; the study is stored elsewhere
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         metrics = self._plan.metrics
-        if len(metrics) > 1 or metrics[0] not in result:  # Optuna has no curve of several
+        if len(metrics) > 1 or metrics[0] not in result:  # Optuna has no curves of several metrics
             return
         epoch, value = result["epoch"], result[metrics[0]]
         if self._row(self.number(trial_id)).intermediate_values.get(epoch) != value:
-            self._ot_trials[trial_id].report(value, epoch)
+            self._trials[trial_id].report(value, epoch)
             self._record.report(self.number(trial_id), epoch, value)
 
     def _row(self, number: int) -> FrozenTrial:
         rows: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
         return rows[number]
 
-    def _take_up(self, row: FrozenTrial) -> None:
-        """Go on with a trial of an earlier session where it is not over."""
+    def _recover(self, row: FrozenTrial) -> None:
+        """Resume a trial of an earlier session that has not ended."""
         if SAME_AS not in row.user_attrs:
             self._points.claim(row.params, row.number)
         if row.state == TrialState.RUNNING:
@@ -174,16 +176,16 @@ class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
             if SAME_AS in row.user_attrs:
                 self._pair(trial, row.user_attrs[SAME_AS])
             else:
-                self._begun.append(trial)
+                self._started.append(trial)
 
     def _new(self) -> optuna.trial.Trial | None:
-        """A trial of a point that no other has; None where none is left.
+        """Ask for a trial with a new point; None if none is left.
 
-        What the sampler suggests again is told to it with the value that is known, and the next
-        point is drawn from those that are left.
+        A point that the sampler repeats is told to it with its known value, and the next point is
+        drawn from the remaining ones.
         """
         trial = self.study.ask()
-        point = self._walk(trial)
+        point = self._sample(trial)
         trial.set_user_attr(POINT, point)
         first = self._points.claim(point, trial.number)
         if first == trial.number:
@@ -197,13 +199,13 @@ class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         return self._new()
 
     def _pair(self, trial: optuna.trial.Trial, number: int) -> None:
-        """Let a trial end as trial `number` has ended, or will."""
+        """Let a trial end as trial `number` ended, or will end."""
         first = self._row(number)
         if first.state.is_finished():
             self._repeat(trial, first)
         else:
             self._record.add_trial(self._row(trial.number))
-            self._twins.setdefault(number, []).append(trial)
+            self._repeats.setdefault(number, []).append(trial)
 
     def _repeat(self, trial: optuna.trial.Trial, first: FrozenTrial) -> None:
         """End a trial as `first` ended, which has its point."""
@@ -215,11 +217,11 @@ class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
         self.study.tell(trial, first.values if complete else None, first.state)
         self._record.repeat(self._row(trial.number))
 
-    def _walk(self, trial: optuna.trial.Trial) -> dict[str, Any]:
+    def _sample(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         return self._plan.ranges.walk(self._base, lambda key, range_: ask(trial, key, range_))
 
     def _end(self, trial_id: str, result: dict[str, Any], reason: str | None) -> None:
-        trial = self._ot_trials[trial_id]
+        trial = self._trials[trial_id]
         if reason:
             trial.set_user_attr(REASON, reason)
             self.study.tell(trial, state=TrialState.FAIL)
@@ -231,6 +233,6 @@ class StudySearcher(OptunaSearch):  # type: ignore[misc]  # Ray has no types
 
 
 def _drop_checkpoints(trial: RunFolder) -> None:
-    """A finished trial needs its journals only: checkpoints of all trials would fill the disk."""
+    """Delete the checkpoints of a finished trial: those of all trials would fill the disk."""
     for checkpoints in trial.path.glob("fold*/checkpoints"):
         shutil.rmtree(Path(checkpoints), ignore_errors=True)

@@ -93,19 +93,24 @@ class BatchLoader:
         return len(self._subset)
 
     @property
+    def labels(self) -> np.ndarray:
+        """Labels (N,) of the subset's images, in order."""
+        return self._subset.labels
+
+    @property
     def batches_per_epoch(self) -> int:
-        return len(self._plan(0))
+        return len(self.plan(0))
 
     @property
     def images_per_batch(self) -> int:
         """Images of each training batch, over all parts."""
-        return len(self._plan(0)[0])
+        return len(self.plan(0)[0])
 
     def steps_without_pairs(self, number: int) -> int:
         """Batches of epoch `number` without two images of a class: known before any is cut."""
         if (self._sampling.images_per_class or 1) > 1:
             return 0
-        return samplers.without_pairs(self._subset.labels, self._plan(number))
+        return samplers.without_pairs(self._subset.labels, self.plan(number))
 
     def epoch(self, number: int) -> Iterator[Pair]:
         """Yield the training batches of epoch `number`."""
@@ -121,7 +126,7 @@ class BatchLoader:
             images = views[0] if self._sampling.views == 1 else torch.stack(views, 1)
             return self._staged(images, plan[batch][local])
 
-        plan = self._plan(number)
+        plan = self.plan(number)
         local = [
             share(len(positions), self._delivery.part, self._delivery.parts) for positions in plan
         ]
@@ -147,8 +152,8 @@ class BatchLoader:
             cut, [slice(start, min(start + batch_size, each)) for start in starts]
         )
 
-    def _plan(self, number: int) -> list[np.ndarray]:
-        """Positions (B,) in the subset of each batch of an epoch."""
+    def plan(self, number: int) -> list[np.ndarray]:
+        """Return the positions (B,) in the subset of each batch of epoch `number`."""
         return samplers.epoch_batches(
             self._subset.labels, self._sampling.batch_size, self._sampling.images_per_class,
             self._sampling.replacement, self._sampling.seed, number,

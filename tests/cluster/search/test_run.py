@@ -54,7 +54,7 @@ def in_tensorboard(folder: Path) -> dict[int, list[int]]:
     for row in trials(folder):
         (file,) = (folder / f"trials/{row.number:04d}").glob("events.out.tfevents.*")
         board = EventAccumulator(str(file)).Reload()
-        told[row.number] = [scalar.step for scalar in board.Scalars("map_at_r")]
+        told[row.number] = [scalar.step for scalar in board.Scalars("validation/map_at_r")]
         note = board.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
         assert set(metadata.parse_session_start_info_plugin_data(note).hparams) == set(row.params)
     return told

@@ -1,37 +1,37 @@
-"""TensorBoard: one event file per run folder, rewritten from the first epoch when resumed."""
+"""TensorBoard: one event file per run folder, rewritten from the first step when resumed."""
 
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
+from dmlray.plans.run_folder import RunFolder
 from dmlray.printable import printable
 
 
-class TensorBoard:
-    """Scalars per epoch of one run. Metric names hold no "@": TensorBoard would rename them.
+class RunLogger:
+    """Writes events into the run folder. TensorBoard would rename metrics that hold an "@".
 
-    Not tensorboardX's SummaryWriter, which hands events to a thread: what is told here is in the
+    Not tensorboardX's SummaryWriter, which hands events to a thread: what is logged here is in the
     file when the call returns, and a process that is killed loses none of it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()  # its epochs come again: a resumed run tells all of them
-        self._writer = EventsWriter(str(folder / "events"))
+    def __init__(self, folder: RunFolder) -> None:
+        for old in folder.path.glob("events.out.tfevents.*"):
+            old.unlink()  # a resumed run logs all its steps again
+        self._writer = EventsWriter(str(folder.path / "events"))
 
-    def epoch(self, number: int, metrics: Mapping[str, float]) -> None:
-        """Write all metrics at step `number`."""
-        self._write([summary.scalar(name, value) for name, value in metrics.items()], number)
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write all values at `step`."""
+        self._write([summary.scalar(name, value) for name, value in values.items()], step)
 
-    def image(self, name: str, image: Image) -> None:
-        self._write([summary.image(name, np.asarray(image), dataformats="HWC")])
+    def image(self, name: str, image: np.ndarray) -> None:
+        """Write a picture, uint8 (height, width, 3)."""
+        self._write([summary.image(name, image, dataformats="HWC")])
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fill this run's row of the HParams table, which shows the last of each of `metrics`."""
@@ -42,6 +42,7 @@ class TensorBoard:
         self._write(summary.hparams(settings, dict(metrics)))
 
     def close(self) -> None:
+        """Close the event file."""
         self._writer.close()
 
     def _write(self, summaries: Iterable[Any], step: int = 0) -> None:

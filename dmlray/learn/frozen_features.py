@@ -1,0 +1,67 @@
+"""Features of a frozen trunk: computed once per process, in place of images in every batch."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from dmlray.data import folds
+from dmlray.data.batches.loader import EVALUATION_BATCH, BatchLoader, Pair, share
+from dmlray.data.dataset import Dataset
+from dmlray.data.folds import Subset
+from dmlray.learn.process_group import ProcessGroup
+from dmlray.plans.experiment import Experiment
+
+_KEPT = 8  # sets of features: train and validation classes of four folds
+_features: OrderedDict[str, Tensor] = OrderedDict()
+
+
+class FeatureLoader:
+    """The batches of a `BatchLoader` with features (B, F) in place of images.
+
+    Args:
+        images: Gives the order of the images; its crops are not made.
+        features: Of all its images (N, F).
+    """
+
+    def __init__(self, images: BatchLoader, features: Tensor, group: ProcessGroup) -> None:
+        self._images, self._features, self._group = images, features, group
+        self._labels = torch.as_tensor(images.labels, device=features.device)
+        self.batches_per_epoch = images.batches_per_epoch
+        self.images_per_batch = images.images_per_batch
+        self.steps_without_pairs = images.steps_without_pairs
+
+    def epoch(self, number: int) -> Iterator[Pair]:
+        """Yield (features (B, F), labels (B,)) of each batch of epoch `number`."""
+        for positions in self._images.plan(number):
+            local = positions[share(len(positions), self._group.rank, self._group.size)]
+            rows = torch.as_tensor(local, device=self._features.device)
+            yield self._features[rows], self._labels[rows]
+
+
+def cached_features(
+    plan: Experiment, dataset: Dataset, subset: Subset, device: torch.device,
+    compute: Callable[[], Tensor],
+) -> Tensor:  # fmt: skip
+    """Return the features (N, F) of `subset`, from this process's memory if they are there.
+
+    A search that trains heads only thus runs the trunk once per fold and not once per trial.
+    """
+    seed = plan.seed if plan.backbone.weights == "none" else None
+    key = repr((
+        dataset.fingerprint, folds.fingerprint(dataset, subset), plan.backbone, plan.data.transform,
+        plan.budget.precision, device, seed,
+    ))  # fmt: skip
+    if key not in _features:
+        _features[key] = compute().clone()  # leave inference mode
+        while len(_features) > _KEPT:
+            _features.popitem(last=False)
+    _features.move_to_end(key)
+    return _features[key]
+
+
+@torch.inference_mode()
+def embed_features(function: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """Apply `function` to features (N, F) in blocks: (N, D)."""
+    return torch.cat([function(rows) for rows in features.split(EVALUATION_BATCH)])

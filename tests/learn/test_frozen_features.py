@@ -1,0 +1,95 @@
+"""A frozen trunk computes its features once; the heads learn from them as from images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dmlray.data.unseen import test_subset as unseen
+from dmlray.learn import frozen_features
+from dmlray.learn.class_split import fold_split, load_dataset
+from dmlray.learn.cross_validation import lockstep
+from dmlray.learn.run import evaluate, run_training
+from dmlray.learn.runtime import Runtime
+from dmlray.learn.trainer import Training
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.resolve import override, read_experiment
+from dmlray.plans.run_folder import RunFolder
+from tests.toy_data import draw_images, toy_words
+
+HERE = Runtime(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    images = draw_images(tmp_path_factory.mktemp("toys") / "images")
+    words = ["protocol.folds=2", "backbone.frozen=true", "budget.head_warmup_steps=0"]
+    file = Path("experiments/proxy_anchor_demo.yaml")
+    return read_experiment(file, [*toy_words(images, 3), *words]).experiment
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(frozen_features, "_features", type(frozen_features._features)())
+
+
+def test_the_trunk_stays_and_the_heads_learn(plan: Experiment, tmp_path: Path) -> None:
+    training = Training(plan, fold_split(plan, load_dataset(plan), 0), RunFolder(tmp_path), HERE)
+    before = {key: value.clone() for key, value in training.learner.state_dict().items()}
+    losses = [epoch.metrics["loss"] for epoch in training.epochs()]
+    assert losses[-1] < losses[0]
+    for key, value in training.learner.state_dict().items():
+        assert torch.equal(value, before[key]) == key.startswith("trunk."), key
+
+
+def test_batches_hold_the_features_of_their_images(plan: Experiment, tmp_path: Path) -> None:
+    split = fold_split(plan, load_dataset(plan), 0)
+    training = Training(plan, split, RunFolder(tmp_path), HERE)
+    batches = list(training.eval_batches(split.train).evaluation())
+    with torch.inference_mode():
+        known = training.trunk.eval()(torch.cat([images for images, _ in batches]))
+    labels = torch.cat([labels for _, labels in batches])
+    for features, their_labels in training.train_batches().epoch(1):
+        rows = torch.cdist(features, known).argmin(1)
+        torch.testing.assert_close(features, known[rows])
+        assert labels[rows].tolist() == their_labels.tolist()
+
+
+def test_scores_are_those_of_the_images(plan: Experiment, tmp_path: Path) -> None:
+    """Embedding features in blocks is embedding images."""
+    dataset = load_dataset(plan)
+    training = Training(plan, fold_split(plan, dataset, 0), RunFolder(tmp_path), HERE)
+    for _ in training.epochs():
+        pass
+    subset = unseen(dataset)
+    images = torch.cat([batch for batch, _ in training.eval_batches(subset).evaluation()])
+    with torch.inference_mode():
+        expected = training.learner.eval().embed(images)
+    torch.testing.assert_close(training.score(subset)[0], expected)
+
+
+def test_the_trunk_runs_once_per_fold_whatever_the_settings(
+    plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, embed = list[int](), Training.embed
+
+    def counted(training: Training, function: object, subset: object) -> torch.Tensor:
+        if function is training.trunk:
+            computed.append(1)
+        return embed(training, function, subset)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Training, "embed", counted)
+    for number, margin in enumerate((0.1, 0.2, 0.3)):
+        trial = override(plan, "trial", {"method.margin": margin})
+        list(lockstep(trial, RunFolder(tmp_path / str(number)), HERE))
+    assert len(computed) == 2  # each fold is trained on once and validated on once
+
+
+def test_a_finished_run_is_scored_again_from_its_checkpoint(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    scores = run_training(plan, folder, lambda epoch: None, HERE)
+    frozen_features._features.clear()
+    assert evaluate(plan, folder, HERE).metrics == scores.metrics

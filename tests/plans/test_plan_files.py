@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from dmlray.errors import ConfigError
+from dmlray.plans.plan_files import find, shipped
+from dmlray.plans.resolve import read_experiment
+from dmlray.plans.search import is_search, read_search
+
+DEMO = "dreml_demo"  # an experiment and a search have this name
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_shipped_files_are_found_from_any_folder_and_a_local_one_wins() -> None:
+    name = Path("experiments") / f"{DEMO}.yaml"
+    assert find(name).is_absolute() and all(find(Path(file)).is_file() for file in shipped())
+    name.parent.mkdir()
+    name.write_text("seed: 1\n")
+    assert find(name) == name == find(Path(DEMO), ["experiments"])
+
+
+def test_a_bare_name_is_an_experiment_or_a_search_as_the_command_asks() -> None:
+    named, file = Path(DEMO), f"{DEMO}.yaml"
+    assert read_experiment(named) == read_experiment(Path("experiments", file))
+    assert read_search(named) == read_search(Path("searches", file))
+    with pytest.raises(ConfigError, match=f"Allowed: experiments/{file} or searches/{file}"):
+        is_search(named)
+    assert is_search(Path("margin_cub"))  # no experiment has this name
+    Path("experiments").mkdir()
+    Path("experiments/mine.yaml").write_text("method: {name: dreml}\n")
+    assert not is_search(Path("mine")) and read_experiment(Path("mine")).experiment.seed == 0
+
+
+def test_a_file_of_the_bare_name_wins_and_a_folder_does_not() -> None:
+    Path(DEMO).mkdir()
+    assert find(Path(DEMO), ["experiments"]).parent.name == "experiments"
+    Path(DEMO).rmdir()
+    Path(DEMO).write_text("seed: 1\n")
+    assert find(Path(DEMO), ["experiments"]) == Path(DEMO)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("experiments/dremel_demo.yaml", "no such file. Did you mean experiments/dreml_demo.yaml"),
+        ("dremel_demo", "no such file or experiment of dmlray. Did you mean dreml_demo or d"),
+        ("zzz", "no such file or experiment of dmlray. Allowed: dcml_cub, dcml_demo, "),
+        ("margin_cub", "no such file or experiment of dmlray. Did you mean "),  # a search alone
+        ("elsewhere/dreml_demo", "no such file. Did you mean experiments/dreml_demo.yaml"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_experiment(Path(name))
+    assert str(refused.value).startswith(f"{name}: {complaint}")
+    assert "\n" not in str(refused.value)

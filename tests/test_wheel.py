@@ -1,0 +1,56 @@
+"""The wheel alone: what it contains, and that its files are found from an empty folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parent.parent
+SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE")
+FOLDERS = ("dmlray", "experiments", "searches")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the unpacked wheel, built from a copy: a build leaves files beside sources."""
+    copy, wheels, site = (tmp_path_factory.mktemp(name) for name in ("copy", "wheels", "site"))
+    for name in SOURCES:
+        shutil.copy(ROOT / name, copy)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(wheels)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(copy)], check=True)
+    zipfile.ZipFile(next(wheels.glob("dmlray-*.whl"))).extractall(site)
+    return site
+
+
+def python(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(site), "COLUMNS": "200"}
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_it_holds_every_experiment_search_and_licence(site: Path) -> None:
+    for folder in ("experiments", "searches"):
+        ours, theirs = ROOT / folder, site / "dmlray" / folder
+        names = {path.name for path in ours.glob("*.yaml")}
+        assert names and names == {path.name for path in theirs.iterdir()}
+    licences = {path.name for path in site.glob("dmlray-*.dist-info/licenses/*")}
+    assert licences == {"LICENSE", "NOTICE"} and (site / "dmlray" / "py.typed").exists()
+
+
+def test_plans_are_found_by_name_from_an_empty_folder(site: Path, tmp_path: Path) -> None:
+    package = python(site, tmp_path, "-c", "import dmlray; print(dmlray.__file__)")
+    assert Path(package.stdout.strip()).is_relative_to(site)
+    shown = python(site, tmp_path, "-m", "dmlray", "show", "proxy_anchor_demo")
+    assert shown.returncode == 0 and "efficientnet_lite0" in shown.stdout, shown.stderr
+    for command, kind in (("train", "experiment"), ("tune", "search")):
+        refused = python(site, tmp_path, "-m", "dmlray", command, "proxy_ancor_demo")
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+        assert f"no such file or {kind} of dmlray. Did you mean proxy_anchor_demo" in refused.stderr
+    assert not list(tmp_path.iterdir())
