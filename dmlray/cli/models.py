@@ -21,6 +21,7 @@ from dmlray.errors import ConfigError, Interrupted
 if TYPE_CHECKING:
     from dmlray.inference.index import Kind
     from dmlray.inference.search import Hit
+    from dmlray.inference.vector_files import About
 
 MODEL = click.argument("model", type=PATH, metavar="MODEL|RUN")
 DEVICE = click.option("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one.")
@@ -79,20 +80,31 @@ def embed(
     try:
         with Display() as display:
             options["progress"] = _images_per_second(display)
-            if address:
-                from dmlray import api
-
-                about = api.embed(model, images, out, address=address, **options)
-            else:
-                from dmlray.inference.embed_files import embed
-
-                about = embed(model, images, out, device=device, **options)
+            about = _embed(model, images, out, address, device, options)
     except Interrupted as error:
         error.resume = shlex.join(["dmlray", *sys.argv[1:]])
         raise
     echo(f"vectors:      {out}, {about.count} of {about.dimension} dimensions")
     if about.failed:
         echo(f"failed:       {about.failed} images, listed in {out / 'failed.csv'}")
+
+
+def _embed(
+    model: Path,
+    images: Sequence[Path],
+    out: Path,
+    address: str | None,
+    device: str | None,
+    options: dict[str, Any],
+) -> About:
+    """On a cluster, where there is one, or in this process."""
+    if address:
+        from dmlray import api
+
+        return api.embed(model, images, out, address=address, **options)
+    from dmlray.inference.embed_files import embed
+
+    return embed(model, images, out, device=device, **options)
 
 
 @click.command()

@@ -49,7 +49,11 @@ def embed(
     where = default_device() if device is None else named_device(device)
     loaded = model if isinstance(model, Model) else load_model(model)
     about = begin(loaded, images, Path(out), number, shard)
-    writer = ShardWriter(loaded, Path(out), about, where, strict)
+    return _embed_missing(ShardWriter(loaded, Path(out), about, where, strict), progress)
+
+
+def _embed_missing(writer: ShardWriter, progress: Progress | None) -> About:
+    about = writer.about
     missing = list(vector_files.missing_parts(writer.folder, about))
     done = about.total - sum(end - start for start, end in missing)
 
@@ -77,17 +81,7 @@ def begin(
         DataError: If there are no images.
     """
     listed = images if isinstance(images, pa.Table) else list_images(images)
-    taken = [name for name in vector_files.OWN if name in listed.column_names]
-    if taken:
-        raise ConfigError("images", [f"column {taken[0]} is made by dmlray. Allowed: another name"])
-    about = About(
-        model=model.fingerprint,
-        dimension=model.dimension,
-        number=number,
-        images=_hash(listed),
-        total=len(listed),
-        shard=shard or min(max(_LEAST, len(listed) // _SHARDS), _MOST),
-    )
+    about = _about(model, listed, number, shard)
     if (folder / vector_files.ABOUT).exists():
         there = vector_files.read_about(folder)
         _check_same(folder, about, there)
@@ -100,6 +94,20 @@ def begin(
         problem = f"cannot be written ({error.strerror}). Allowed: another folder"
         raise ConfigError(str(folder), [problem]) from None
     return about
+
+
+def _about(model: Model, listed: pa.Table, number: Number, shard: int | None) -> About:
+    taken = [name for name in vector_files.OWN if name in listed.column_names]
+    if taken:
+        raise ConfigError("images", [f"column {taken[0]} is made by dmlray. Allowed: another name"])
+    return About(
+        model=model.fingerprint,
+        dimension=model.dimension,
+        number=number,
+        images=_hash(listed),
+        total=len(listed),
+        shard=shard or min(max(_LEAST, len(listed) // _SHARDS), _MOST),
+    )
 
 
 def _hash(images: pa.Table) -> str:

@@ -65,11 +65,17 @@ def export(
         model = _rounded(model)
     off = None if before is None else _difference(model.embed(checked, device="cpu"), before)
     with _new_folder(folder) as made:
-        write_model(model, made, half)
-        graph = write_onnx(model, made / ONNX, checked) if onnx else None
-        said = None if graph is None else onnx_line(graph, len(checked))
-        write_text(made / CARD, model_card(model, said, half))
+        graph = _write(model, made, half, checked if onnx else [])
     return Exported(folder, model, graph, off, len(checked))
+
+
+def _write(model: Model, folder: Path, half: bool, checked: list[Path]) -> float | None:
+    """Write all files; with a graph where there are images that it is `checked` on."""
+    write_model(model, folder, half)
+    difference = write_onnx(model, folder / ONNX, checked) if checked else None
+    graph = None if difference is None else onnx_line(difference, len(checked))
+    write_text(folder / CARD, model_card(model, graph, half))
+    return difference
 
 
 def onnx_line(difference: float, images: int) -> str:

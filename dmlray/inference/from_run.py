@@ -43,23 +43,33 @@ def load_run(run: Path) -> Model:
     members, projection = _members(folder)
     branches, trunks = _described(members)
     size = sum(b.head.size(t.width) for b, t in zip(branches, trunks, strict=True))
+    kept = projection.directions.shape[1] if projection else None
     plan = members[0].plan
     config = ModelConfig(
         dmlray=__version__,
-        dimension=projection.directions.shape[1] if projection else size,
+        dimension=kept or size,
         branches=branches,
-        projection=projection.directions.shape[1] if projection else None,
+        projection=kept,
         precision=plan.budget.precision,
         max_pixels=plan.data.max_pixels,
         scores=scores,
         settings=_settings(plan),
     )
-    network = Network(config, trunks)
+    network = _filled(Network(config, trunks), members, projection, folder)
+    return Model(config, network)
+
+
+def _filled(
+    network: Network,
+    members: Sequence[Member],
+    projection: Projection | None,
+    folder: RunFolder,
+) -> Network:
     for number, member in enumerate(members):
         _fill_branch(network.branches[number], member)
     if projection:
         _fill_projection(network, projection, folder)
-    return Model(config, network)
+    return network
 
 
 def members_behind(run: Path) -> list[Member]:

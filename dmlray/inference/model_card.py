@@ -1,4 +1,4 @@
-"""The model card: what a stranger must know of a model, in Markdown."""
+"""The model card: what a model is, how good, and how to use it, in Markdown."""
 
 from collections.abc import Iterator
 

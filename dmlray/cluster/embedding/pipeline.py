@@ -70,10 +70,11 @@ def embed_on_cluster(
             for images in _written(model, folder, about, missing, cluster(), strict):
                 done += images
                 progress(done, about.total)
-        except (ray.exceptions.RayActorError, ray.exceptions.RaySystemError) as error:
+        except ray.exceptions.RayActorError as error:
             failures = 0 if done > before else failures + 1
             if failures == _TRIES:
-                raise RunError(f"{folder}: its processes died again and again: {error}") from None
+                why = str(error).splitlines()[0]
+                raise RunError(f"{folder}: its processes died again and again: {why}") from None
         except ray.exceptions.RayTaskError as error:
             raise as_dmlray_error(error.cause) from None
     return about if about.complete else vector_files.finish(folder, about)
