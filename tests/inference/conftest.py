@@ -62,10 +62,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DMLRAY_CACHE", str(root / "cache"))
         held = ("protocol.selection=validation", "protocol.folds=3")
-        plain = experiment("proxy_anchor", images, *held, "method.dim=8")
+        # To 30 pixels, for which Pillow and torch resize 32 to other values.
+        small = ("data.transform.eval_resize=30", "data.transform.size=30")
+        plain = experiment("proxy_anchor", images, *held, *small, "method.dim=8")
         train(root / "a", plain)
-        other = ("data.transform.eval_resize=40", "data.transform.resize=40")
-        train(root / "b", experiment("dreml", images, *held, "method.meta_classes=3", *other))
+        by_pillow = (*small, "data.transform.resize=30", "method.meta_classes=3")
+        train(root / "b", experiment("dreml", images, *held, *by_pillow))
         train_ensemble(root / "three", Ensemble(plain, 3, "seed"))
         both = (root / "a", root / "b", root / "three")
         merge_runs(root / "pca", Merge(both, (1.0, 2.0, 0.5), pca=3, whiten=True))

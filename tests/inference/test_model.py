@@ -78,8 +78,8 @@ def test_preprocess_gives_what_the_network_takes(runs: Path) -> None:
     model, file = dmlray.load_model(runs / "pca"), files_of(runs, "a")[0]
     crops = model.preprocess(file)
     assert {name: tuple(crop.shape) for name, crop in crops.items()} == {
-        "images": (3, 32, 32),
-        "images_2": (3, 32, 32),
+        "images": (3, 30, 30),
+        "images_2": (3, 30, 30),
     }
     with torch.inference_mode():
         row = model.network(*(crop[None] for crop in crops.values()))
