@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY := PASSIVE
 BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/faults.py benchmarks/_%,$(wildcard benchmarks/*.py))
 PARALLEL := -n logical --maxprocesses=8 --dist=loadgroup --no-loadscope-reorder
 
-.PHONY: demo test check fast bench
+.PHONY: demo test check fast bench docs
 
 demo: .venv/installed
 	$(BIN)/dmlray demo
@@ -22,6 +22,9 @@ check: .venv/installed
 
 fast: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
+
+docs: .venv/installed
+	$(BIN)/python -m dmlray.reporting.settings_reference docs/settings.md
 
 bench: .venv/installed
 	@failed=; for script in $(BENCHMARKS); do \

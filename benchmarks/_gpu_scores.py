@@ -6,8 +6,10 @@ from _race import timed
 from torch import Tensor
 
 from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.metrics import standard_metrics
 from dmlray.evaluation.neighbours import tiles
 from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 
 SECONDS = 2  # that scores of Stanford Online Products' size may take on a GPU of H100's class
 WIDTH, MEMBER_WIDTH, COMPARED = 512, 12, 3000
@@ -38,7 +40,11 @@ def _evaluation(device: torch.device, images: int, rounds: int) -> tuple[float, 
             pass
 
     products = timed(multiply, device, rounds)
-    scores = timed(lambda: retrieval_scores(rows, labels, DEPTHS), device, rounds)
+    scores = timed(
+        lambda: retrieval_scores(rows, RetrievalTask(labels), standard_metrics(DEPTHS)),
+        device,
+        rounds,
+    )
     print(f"scores of {images} x {WIDTH}: {scores}, their products alone: {products}", flush=True)
     return scores.median, products.median
 
@@ -49,9 +55,17 @@ def _merge(device: torch.device, images: int, count: int) -> float:
 
     def alone(size: int) -> float:
         rows, here = _joined(members[:size]).to(device), labels.to(device)
-        return timed(lambda: retrieval_scores(rows, here, DEPTHS), device, 1).median
+        return timed(
+            lambda: retrieval_scores(rows, RetrievalTask(here), standard_metrics(DEPTHS)), device, 1
+        ).median
 
-    curve = timed(lambda: prefix_scores(members, labels, DEPTHS, device=device), device, 1)
+    curve = timed(
+        lambda: prefix_scores(
+            members, RetrievalTask(labels), standard_metrics(DEPTHS), device=device
+        ),
+        device,
+        1,
+    )
     print(f"merge of {count} members of {images} x {MEMBER_WIDTH}, each size: {curve}")
     first, last = alone(1), alone(count)
     print(f"one size after the other: {count} times {first:.2f} to {last:.2f} s", flush=True)
@@ -61,8 +75,10 @@ def _merge(device: torch.device, images: int, count: int) -> float:
 def _different(device: torch.device, images: int, count: int) -> list[str]:
     """Compare the device's merge with the CPU's scores of the concatenation."""
     labels, members = _draw(images, [MEMBER_WIDTH] * count, noise=2.0)
-    found = prefix_scores(members, labels, DEPTHS, device=device)[-1]
-    expected = retrieval_scores(_joined(members), labels, DEPTHS)
+    found = prefix_scores(members, RetrievalTask(labels), standard_metrics(DEPTHS), device=device)[
+        -1
+    ]
+    expected = retrieval_scores(_joined(members), RetrievalTask(labels), standard_metrics(DEPTHS))
     return [
         f"{name}: {found[name]} on {device}, {expected[name]} on the CPU"
         for name in SCORES

@@ -19,6 +19,8 @@ from _race import conclude
 
 from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.evaluation.incremental import Growing
+from dmlray.evaluation.metrics import standard_metrics
+from dmlray.evaluation.task import RetrievalTask
 
 RECALL_AT = (1, 2, 4, 8)
 MOST_ERROR = 1e-6
@@ -29,8 +31,10 @@ def main() -> int:
     arguments = read_arguments()
     torch.set_num_threads(1)
     members, labels = draw(arguments.members, arguments.images, arguments.width, arguments.classes)
-    fast, curve = timed(lambda: prefix_scores(members, labels, RECALL_AT))
-    growing = Growing(labels, RECALL_AT)
+    fast, curve = timed(
+        lambda: prefix_scores(members, RetrievalTask(labels), standard_metrics(RECALL_AT))
+    )
+    growing = Growing(RetrievalTask(labels), standard_metrics(RECALL_AT))
     streamed, streamed_curve = timed(lambda: [growing.add(member) for member in members])
     sizes = sorted({1, arguments.members // 2 or 1, arguments.members})
     seconds, wrong = [], []

@@ -1,7 +1,8 @@
 """What can go wrong in a user's hands, and the one grammar in which it is said."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from dmlray.printable import printable
 
@@ -9,16 +10,39 @@ _MOST_PROBLEMS = 50  # that are listed
 _MOST_LETTERS = 4000  # of one problem: it may list all that is allowed
 
 
+@dataclass(frozen=True)
+class Call:
+    """A call of the Python API that an error proposes; `dmlray.cli` writes it as a command."""
+
+    function: str
+    arguments: Mapping[str, str | bool | Sequence[str]]
+
+    def __str__(self) -> str:
+        written = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"dmlray.{self.function}({written})"
+
+
 class DmlrayError(Exception):
     """A mistake or mishap that a user can mend; its text says where, what and what is allowed.
 
     The text is one line: names in it cannot break it or do anything to a terminal.
+    Parameters of the Python API stand between backticks, for which `dmlray.cli` prints its options.
+    `resume` is the call that goes on from here, where there is one.
     """
 
     exit_status = 2
+    resume: Call | None = None
 
     def __init__(self, text: str) -> None:
         super().__init__(_one_line(text))
+
+    def __str__(self) -> str:
+        return self.written(str)
+
+    def written(self, write: Callable[[Call], str]) -> str:
+        """Return the text, followed by the call to go on with as `write` writes it."""
+        text = super().__str__()
+        return f"{text}. Go on with: {printable(write(self.resume))}" if self.resume else text
 
 
 class ConfigError(DmlrayError):
@@ -57,17 +81,12 @@ class RunError(DmlrayError):
     exit_status = 1
 
 
-class StorageError(RunError):
-    """A file cannot be read or written: no fault of the run, which can go on once that is mended.
+class UnfinishedRun(RunError):
+    """A run ended early by no fault of its plan; it can go on once the cause is mended."""
 
-    `resume` is the command that goes on from here, where there is one.
-    """
 
-    resume: str | None = None
-
-    def __str__(self) -> str:
-        text = super().__str__()
-        return f"{text}. Go on with: {self.resume}" if self.resume else text
+class StorageError(UnfinishedRun):
+    """A file cannot be read or written."""
 
 
 class DiskFull(StorageError):
@@ -77,12 +96,12 @@ class DiskFull(StorageError):
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM; no Exception, so that nothing on the way swallows it.
 
-    `resume` is the command that goes on from here, once somebody knows it.
+    `resume` is the call that goes on from here, where there is one.
     """
 
     def __init__(self, number: int) -> None:
         self.exit_status = 128 + number
-        self.resume: str | None = None
+        self.resume: Call | None = None
         super().__init__(signal.Signals(number).name)
 
 

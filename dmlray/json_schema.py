@@ -11,12 +11,6 @@ from dmlray.file_reading import read_json
 T = TypeVar("T")
 
 
-def _fraction(value: float) -> float:
-    if not 0 <= value <= 1 + 1e-9:  # NMI exceeds 1 by rounding
-        raise ValueError(f"{value:g} is no fraction in [0, 1]")
-    return value
-
-
 def _spread(value: float) -> float:
     if not 0 <= value < math.inf:
         raise ValueError(f"{value:g} is not allowed. Allowed: at least 0, finite")
@@ -24,9 +18,8 @@ def _spread(value: float) -> float:
 
 
 Text = Annotated[str, Field(strict=True, max_length=1_000_000)]
-Fraction = Annotated[float, Field(strict=True), AfterValidator(_fraction)]
+Number = Annotated[float, Field(strict=True)]
 Spread = Annotated[float, Field(strict=True), AfterValidator(_spread)]
-Metrics = dict[Text, Fraction]
 FromZero = Annotated[int, Field(strict=True, ge=0)]
 FromOne = Annotated[int, Field(strict=True, ge=1)]
 Sha256 = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]

@@ -4,17 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
 
 from dmlray.atomic_files import write_json
 from dmlray.errors import DataError, RunError
+from dmlray.evaluation.metrics import lowest
 from dmlray.file_reading import reason
 from dmlray.json_schema import (
     FromOne,
     FromZero,
-    Metrics,
+    Number,
     Sha256,
     Spread,
     Text,
@@ -23,6 +24,18 @@ from dmlray.json_schema import (
 )
 from dmlray.printable import printable
 
+_ROUNDING = 1e-9  # by which NMI may exceed 1
+
+
+def _in_range(metrics: dict[str, float]) -> dict[str, float]:
+    for name, value in metrics.items():
+        if not (lowest(name) <= value <= 1 + _ROUNDING and math.isfinite(value)):
+            legal = "fraction in [0, 1]" if lowest(name) == 0 else "number up to 1"
+            raise ValueError(f"{name}: {value:g} is no {legal}")
+    return metrics
+
+
+Metrics = Annotated[dict[Text, Number], AfterValidator(_in_range)]
 Selection = Literal["validation", "last", "best_on_test", "mixed"]
 
 
@@ -44,11 +57,11 @@ class ScorePart:
 
 @dataclass(frozen=True)
 class Scores:
-    """Retrieval on classes never seen in training; metrics are fractions in [0, 1].
+    """Retrieval on classes never seen in training; metrics as METRICS has them, most in [0, 1].
 
-    `clustering` names the k-means behind `nmi`: another one gives another number. `remarks` say
-    where the data are not what their name promises, and what merging did beyond laying embeddings
-    side by side; `curve` holds the metrics of the first 1, 2, ... members.
+    `clustering` names the k-means behind metrics such as `nmi`: another one gives other numbers.
+    `remarks` say where the data are not what their name promises, and what merging did beyond
+    laying embeddings side by side; `curve` holds the metrics of the first 1, 2, ... members.
 
     `precision` is that of training and of the embeddings, on the device that it ran on; empty
     where the run is older. `computed_on` names the GPU, with the versions of CUDA, cuDNN and
@@ -104,9 +117,9 @@ def read_scores(path: Path) -> Scores:
         scores = read_checked(path, _SCORES)
         _check_agreement(scores)
     except FileNotFoundError:
-        raise RunError(f"{path}: no scores yet; finish the run with --resume") from None
+        raise RunError(f"{path}: no scores yet; resume the run to finish it") from None
     except (OSError, ValueError) as error:
-        problem = f"is damaged ({reason(error)}); delete it and --resume the run"
+        problem = f"is damaged ({reason(error)}); delete it and resume the run"
         raise RunError(f"{path}: {problem}") from None
     return scores
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_damaged_scores_are_told_in_one_sentence(tmp_path: Path, text: str) -> N
 
 
 def test_missing_scores_say_how_to_go_on(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="--resume"):
+    with pytest.raises(RunError, match="resume the run"):
         read_scores(tmp_path / "scores.json")
 
 
@@ -40,3 +41,14 @@ def test_scores_before_training_that_are_damaged_say_how_to_do_without_them(tmp_
         (tmp_path / "zero_shot.json").write_text(text)
         with pytest.raises(DataError, match=r"is damaged .*; delete it, and the scores do"):
             read_zero_shot(tmp_path / "zero_shot.json")
+
+
+def test_each_metric_has_its_range(tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    legal = {"ami": -0.01, "map_at_r": 0.5, "of_a_later_version": 0.5}
+    replace(example(), metrics=legal).write(file)
+    assert read_scores(file).metrics == legal
+    for name, value in (("map_at_r", -0.01), ("ami", 1.01), ("of_a_later_version", -0.5)):
+        replace(example(), metrics={name: value}).write(file)
+        with pytest.raises(RunError, match=rf"metrics: {name}: {value} is no"):
+            read_scores(file)

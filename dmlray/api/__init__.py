@@ -2,12 +2,15 @@
 
 from dmlray.api.averages import cross_validate, repeat
 from dmlray.api.datasets import prepare_data, verify_data
-from dmlray.api.embedding import embed
 from dmlray.api.ensembles import ensemble, merge
-from dmlray.api.runs import Demo, demo, doctor, evaluate, forecast, show, train, tune
-from dmlray.api.starting import init
+from dmlray.api.run_results import RunResult, SearchResult
+from dmlray.api.runs import Demo, demo, doctor, evaluate, plan, train, tune
+from dmlray.api.settings import read_experiment, show
+from dmlray.api.starting import Started, init
+from dmlray.plans.search import read_search
 
 __all__ = [
-    "Demo", "cross_validate", "demo", "doctor", "embed", "ensemble", "evaluate", "forecast", "init",
-    "merge", "prepare_data", "repeat", "show", "train", "tune", "verify_data",
+    "Demo", "RunResult", "SearchResult", "Started", "cross_validate", "demo", "doctor",
+    "ensemble", "evaluate", "init", "merge", "plan", "prepare_data", "read_experiment",
+    "read_search", "repeat", "show", "train", "tune", "verify_data",
 ]  # fmt: skip

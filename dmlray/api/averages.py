@@ -1,103 +1,115 @@
 """The functions behind `dmlray cv` and `dmlray repeat`: one setting, trained several times."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dmlray.api.run_setup import RUNS, Run, open_resumed, open_run, prepare, require_file, run_name
+from dmlray.api.run_results import RunResult
+from dmlray.api.run_setup import Command, Run, open_run, prepare, run_name
 from dmlray.cluster.ensemble import member_queue as members
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.data.dataset import Dataset
+from dmlray.plans.config_sources import Overrides
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
-from dmlray.plans.resolve import read_experiment
-from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.progress import Display, SilentDisplay
+from dmlray.plans.resolve import ExperimentSource, read_experiment
+from dmlray.reporting.progress import Shown
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores
 
 _SIZE = 5  # trainings of `repeat`, where no number is given
+_CROSS_VALIDATE = Command("cross_validate", "cross_validation", read_ensemble)
+_REPEAT = Command("repeat", "repeat", read_ensemble)
 
 
 def cross_validate(
-    file: Path | None = None,
-    overrides: Sequence[str] = (),
+    experiment: ExperimentSource | None = None,
+    overrides: Overrides = (),
     *,
     members_per_gpu: int = 1,
-    out: Path | None = None,
-    resume: Path | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
     address: str | None = None,
-    display: Display | None = None,
-) -> tuple[Scores, RunFolder]:
-    """Train the folds of one setting side by side; score them on the test classes."""
-    display = display or SilentDisplay()
-    if resume:
-        folder = open_resumed(
-            resume, "cross_validation", {"file": file, "overrides": overrides, "--out": out}
-        )
-        plan = read_ensemble(folder.plan("cross_validation"))
-        experiment = plan.experiment
-    else:
-        experiment = read_experiment(require_file(file), overrides).experiment
-        folder = RunFolder(out or RUNS / f"{run_name(require_file(file))}_cv")
-    with open_run(folder, "dmlray cv --resume", resumed=bool(resume)) as run:
-        experiment, dataset = prepare(experiment, display, folds=True)
-        if not resume:
-            plan = cross_validation(experiment)
-        path = folder.plan("cross_validation")
-        scores = _averaged(run, path, plan, dataset, members_per_gpu, address, display)
-    return scores, folder
+    display: Shown = "auto",
+) -> RunResult:
+    """Train the folds of one experiment side by side; score them on the test classes.
+
+    Args:
+        experiment: A file, its content, or an `Experiment`.
+        overrides: Dotted key -> value, above the experiment's own.
+        members_per_gpu: Folds that share a GPU.
+        out: New run folder; default runs/NAME_cv.
+        resume: Run folder to go on with, in place of all of the above.
+        address: Ray cluster to join; default RAY_ADDRESS or a new one.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        DmlrayError: If an argument cannot be used, or the run failed.
+    """
+
+    def new() -> tuple[Ensemble, str]:
+        plan = read_experiment(experiment, overrides).experiment
+        return cross_validation(plan), f"{run_name(experiment, plan)}_cv"
+
+    given = {"experiment": experiment, "overrides": overrides, "out": out}
+    with open_run(_CROSS_VALIDATE, new, given, resume, display) as run:
+        setting, dataset = prepare(run.plan.experiment, run.display, folds=True)
+        plan = run.plan if resume else cross_validation(setting)
+        scores = _averaged(run, plan, dataset, members_per_gpu, address)
+        return RunResult(scores, run.folder)
 
 
 def repeat(
-    file: Path | None = None,
-    overrides: Sequence[str] = (),
+    experiment: ExperimentSource | None = None,
+    overrides: Overrides = (),
     *,
     size: int | None = None,
     members_per_gpu: int = 1,
-    out: Path | None = None,
-    resume: Path | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
     address: str | None = None,
-    display: Display | None = None,
-) -> tuple[Scores, RunFolder]:
-    """Train one setting `size` times with new seeds and average the scores on the test classes.
+    display: Shown = "auto",
+) -> RunResult:
+    """Train one experiment `size` times with new seeds and average the scores on the test classes.
 
     A search's `best.yaml` says `selection: last` and the search's own `budget.epochs`: its trials
     were compared by their scores after just these, so nothing is chosen anew.
+
+    Args:
+        experiment: A file, its content, or an `Experiment`.
+        overrides: Dotted key -> value, above the experiment's own.
+        size: Number of trainings; default 5.
+        members_per_gpu: Trainings that share a GPU.
+        out: New run folder; default runs/NAME_repeat.
+        resume: Run folder to go on with, in place of all of the above.
+        address: Ray cluster to join; default RAY_ADDRESS or a new one.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        DmlrayError: If an argument cannot be used, or the run failed.
     """
-    display = display or SilentDisplay()
-    if resume:
-        folder = open_resumed(
-            resume,
-            "repeat",
-            {"file": file, "overrides": overrides, "--repeats": size, "--out": out},
-        )
-        plan = read_ensemble(folder.plan("repeat"))
-    else:
-        size = _SIZE if size is None else size
-        plan = repeats(read_experiment(require_file(file), overrides).experiment, size)
-        folder = RunFolder(out or RUNS / f"{run_name(require_file(file))}_repeat")
-    with open_run(folder, "dmlray repeat --resume", resumed=bool(resume)) as run:
-        experiment, dataset = prepare(plan.experiment, display)
-        plan, path = replace(plan, experiment=experiment), folder.plan("repeat")
-        scores = _averaged(run, path, plan, dataset, members_per_gpu, address, display)
-    return scores, folder
+
+    def new() -> tuple[Ensemble, str]:
+        plan = read_experiment(experiment, overrides).experiment
+        return repeats(
+            plan, _SIZE if size is None else size
+        ), f"{run_name(experiment, plan)}_repeat"
+
+    given = {"experiment": experiment, "overrides": overrides, "size": size, "out": out}
+    with open_run(_REPEAT, new, given, resume, display) as run:
+        setting, dataset = prepare(run.plan.experiment, run.display)
+        plan = replace(run.plan, experiment=setting)
+        scores = _averaged(run, plan, dataset, members_per_gpu, address)
+        return RunResult(scores, run.folder)
 
 
 def _averaged(
-    run: Run,
-    path: Path,
-    plan: Ensemble,
-    dataset: Dataset,
-    members_per_gpu: int,
-    address: str | None,
-    display: Display,
+    run: Run[Ensemble], plan: Ensemble, dataset: Dataset, members_per_gpu: int, address: str | None
 ) -> Scores:
-    """Train the members that are missing and average all; a new run keeps its plan in `path`."""
+    """Train the members that are missing and average all; a new run keeps its plan."""
     with session(address) as cluster:
         share = share_of(cluster, members_per_gpu)
-        fill_caches(plan.experiment, display, share.cpus, share.gpus)
-        run.start(lambda: plan.write(path), dataset, plan.experiment.seed)
-        members.train_members(plan, run.folder, cluster, members_per_gpu, display)
+        fill_caches(plan.experiment, run.display, share.cpus, share.gpus)
+        run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
+        members.train_members(plan, run.folder, cluster, members_per_gpu, run.display)
         return score_members(plan, run.folder)

@@ -1,10 +1,13 @@
 """The functions behind `dmlray ensemble` and `dmlray merge`: many learners, one embedding."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from dmlray.api.run_setup import RUNS, experiment_of, open_resumed, open_run, prepare, run_name
+from dmlray import methods
+from dmlray.api.run_results import RunResult
+from dmlray.api.run_setup import Command, Run, open_run, path_of, prepare, run_name
 from dmlray.cluster.ensemble import member_queue as members
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.ensemble.merge_actor import EnsembleMerge
@@ -12,108 +15,162 @@ from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import ConfigError
 from dmlray.learn.runtime import whole_machine
-from dmlray.plans.config_sources import read_overrides
+from dmlray.nearest_names import nearest_or_all
+from dmlray.plans.config_sources import Overrides, read_overrides
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.merge import Merge, read_merge
-from dmlray.plans.resolve import read_experiment
-from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.progress import Display, SilentDisplay
+from dmlray.plans.resolve import ExperimentSource, read_experiment
+from dmlray.reporting.progress import Shown
 from dmlray.reporting.run_report import write_ensemble
 from dmlray.results import merge_runs
-from dmlray.scores import Scores
 
-_SIZE = 8  # members of an ensemble, where nobody says how many
+_SIZE = 8  # members of an ensemble, where no number is given
+_ENSEMBLE = Command("ensemble", "ensemble", read_ensemble)
+_MERGE = Command("merge", "merge", read_merge)
 
 
 def ensemble(
-    experiments: Sequence[Path] = (),
-    overrides: Sequence[str] = (),
+    experiments: ExperimentSource | Sequence[ExperimentSource] = (),
+    overrides: Overrides = (),
     *,
     method: str | None = None,
     size: int | None = None,
     vary: Vary | None = None,
     members_per_gpu: int = 1,
-    out: Path | None = None,
-    resume: Path | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
     address: str | None = None,
-    display: Display | None = None,
-) -> tuple[Scores, RunFolder]:
-    """Train the members that are missing, merge them, and score every ensemble size."""
-    display = display or SilentDisplay()
-    if resume:
-        folder = open_resumed(resume, "ensemble", {"--out": out})
-        plan = read_ensemble(folder.plan("ensemble"))
-        _must_agree(folder, plan, experiments, overrides, method, size, vary)
-    else:
-        files = experiments or [experiment_of(method, display)]
-        plan = _ensemble_of(files, overrides, method, size, vary)
-        folder = RunFolder(out or RUNS / f"{run_name(files[0])}_x{plan.size}")
-    with open_run(folder, "dmlray ensemble --resume", resumed=bool(resume)) as run:
+    display: Shown = "auto",
+) -> RunResult:
+    """Train the members that are missing, merge them, and score every ensemble size.
+
+    Args:
+        experiments: A file, its content, or an `Experiment`; several give the members other
+            settings in turn.
+        overrides: Dotted key -> value, above the experiments' own.
+        method: Method, with its demo experiment where `experiments` names none.
+        size: Number of members; default 8, or one for each experiment.
+        vary: What differs: meta_classes, seed, fold or settings.
+        members_per_gpu: Members that share a GPU.
+        out: New run folder; default runs/NAME_xSIZE.
+        resume: Run folder to go on with; the plan must be the same where it is given again.
+        address: Ray cluster to join; default RAY_ADDRESS or a new one.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        DmlrayError: If an argument cannot be used, or the run failed.
+    """
+    files, changes = _listed(experiments), _with_method(overrides, method)
+
+    def new() -> tuple[Ensemble, str]:
+        chosen = files or [_demo_of(method)]
+        plan = _ensemble_of(chosen, changes, size, vary)
+        return plan, f"{run_name(chosen[0], plan.experiment)}_x{plan.size}"
+
+    with open_run(_ENSEMBLE, new, {"out": out}, resume, display) as run:
+        if resume:
+            _must_agree(run, files, changes, size, vary)
+        elif not files:
+            run.display.log(f"no experiment given: taking {_demo_of(method)}")
         settings = [
-            prepare(each, display, plan.vary == "fold") for each in (plan.experiment, *plan.others)
+            prepare(each, run.display, run.plan.vary == "fold")
+            for each in (run.plan.experiment, *run.plan.others)
         ]
         (first, dataset), *others = settings  # all of one data set
-        plan = replace(plan, experiment=first, others=tuple(other for other, _ in others))
+        plan = replace(run.plan, experiment=first, others=tuple(other for other, _ in others))
         with session(address) as cluster:
             share = share_of(cluster, members_per_gpu)
             for setting, _ in settings:
-                fill_caches(setting, display, share.cpus, share.gpus)
-            run.start(lambda: plan.write(folder.plan("ensemble")), dataset, first.seed)
+                fill_caches(setting, run.display, share.cpus, share.gpus)
+            run.start(lambda: plan.write(run.plan_file), dataset, first.seed)
             merger = EnsembleMerge(plan, run.folder)
             members.train_members(
-                plan, run.folder, cluster, members_per_gpu, display, merger.on_finished
+                plan, run.folder, cluster, members_per_gpu, run.display, merger.on_finished
             )
-            return merger.finish(), folder
+            return RunResult(merger.finish(), run.folder)
 
 
 def merge(
-    runs: Sequence[Path] = (),
+    runs: str | Path | Sequence[str | Path] = (),
     *,
     weights: Sequence[float] = (),
     pca: int | None = None,
     whiten: bool = False,
     greedy: bool = False,
-    out: Path | None = None,
-    resume: Path | None = None,
-    display: Display | None = None,
-) -> tuple[Scores, RunFolder]:
-    """Merge finished runs of any methods that were scored on the same images, in this process."""
-    display = display or SilentDisplay()
-    if resume:
-        folder = open_resumed(
-            resume,
-            "merge",
-            {
-                "RUN": runs,
-                "--weights": weights,
-                "--pca": pca is not None,
-                "--whiten": whiten,
-                "--greedy": greedy,
-                "--out": out,
-            },
-        )
-        plan = read_merge(folder.plan("merge"))
-    else:
-        plan = Merge(tuple(runs), tuple(weights), pca, whiten, greedy)
-        name = "+".join(run.name for run in plan.runs[:3])
-        folder = RunFolder(out or RUNS / f"merge_{name}")
-    with open_run(folder, "dmlray merge --resume", resumed=bool(resume)) as run:
-        merge_runs.check(plan)
-        run.start(lambda: plan.write(folder.plan("merge")))
-        scores = merge_runs.merge(plan, run.folder, whole_machine(), display.count)
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    display: Shown = "auto",
+) -> RunResult:
+    """Merge finished runs of any methods that were scored on the same images, in this process.
+
+    Args:
+        runs: Folders of trainings and ensembles.
+        weights: Factor of each run's cosines; default 1.
+        pca: Dimensions to keep, as the training classes say.
+        whiten: Give each dimension the same variance.
+        greedy: Take members only while they help on validation classes.
+        out: New run folder; default runs/merge_NAMES.
+        resume: Run folder to go on with, in place of all of the above.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        DmlrayError: If an argument cannot be used, or the run failed.
+    """
+    folders = [path_of("runs", run) for run in _listed(runs)]
+
+    def new() -> tuple[Merge, str]:
+        plan = Merge(tuple(folders), tuple(weights), pca, whiten, greedy)
+        return plan, f"merge_{'+'.join(run.name for run in plan.runs[:3])}"
+
+    given = {
+        "runs": folders,
+        "weights": weights,
+        "pca": pca,
+        "whiten": whiten,
+        "greedy": greedy,
+        "out": out,
+    }
+    with open_run(_MERGE, new, given, resume, display) as run:
+        merge_runs.check(run.plan)
+        run.start(lambda: run.plan.write(run.plan_file))
+        scores = merge_runs.merge(run.plan, run.folder, whole_machine(), run.display.count)
         write_ensemble(run.folder, scores)
-        return scores, folder
+        return RunResult(scores, run.folder)
+
+
+def _listed(given: Any) -> list[Any]:
+    """One or several, as a list."""
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    return list(given) if several else [given]
+
+
+def _with_method(overrides: Overrides, method: str | None) -> Overrides:
+    """Overrides that first of all name the method."""
+    if not method:
+        return overrides
+    if isinstance(overrides, Mapping):
+        return {"method.name": method, **overrides}
+    return [f"method.name={method}", *overrides]
+
+
+def _demo_of(method: str | None) -> Path:
+    """The demo experiment of a method.
+
+    Raises:
+        ConfigError: If there is no such method.
+    """
+    if method is None:
+        raise ConfigError("`experiments`", ["is missing. Allowed: a file, or a `method`"])
+    if method not in methods.names():
+        problem = f"unknown method {method!r}.{nearest_or_all(method, methods.names())}"
+        raise ConfigError("`method`", [problem])
+    return Path("experiments") / f"{method}_demo.yaml"
 
 
 def _ensemble_of(
-    files: Sequence[Path],
-    overrides: Sequence[str],
-    method: str | None,
-    size: int | None,
-    vary: Vary | None,
+    files: Sequence[ExperimentSource], overrides: Overrides, size: int | None, vary: Vary | None
 ) -> Ensemble:
-    words = [*([f"method.name={method}"] if method else []), *overrides]
-    first, *others = [read_experiment(file, words).experiment for file in files]
+    first, *others = [read_experiment(file, overrides).experiment for file in files]
     if size is None:
         size = len(files) if others else _SIZE
     return Ensemble(
@@ -122,23 +179,21 @@ def _ensemble_of(
 
 
 def _must_agree(
-    folder: RunFolder,
-    plan: Ensemble,
-    experiments: Sequence[Path],
-    overrides: Sequence[str],
-    method: str | None,
+    run: Run[Ensemble],
+    files: Sequence[ExperimentSource],
+    overrides: Overrides,
     size: int | None,
     vary: Vary | None,
 ) -> None:
-    """What is said again when an ensemble goes on must be what it was begun with."""
+    """Check that what is given again to a resumed ensemble is what it was begun with."""
+    plan = run.plan
     size, vary = plan.size if size is None else size, vary or plan.vary
-    if experiments:
-        asked = _ensemble_of(experiments, overrides, method, size, vary)
+    if files:
+        asked = _ensemble_of(files, overrides, size, vary)
     else:
-        words = [*([f"method.name={method}"] if method else []), *overrides]
-        origins = read_ensemble(folder.plan("ensemble"), [read_overrides(words)])
-        asked = replace(origins, size=size, vary=vary)
+        said = read_ensemble(run.plan_file, [read_overrides(overrides)])
+        asked = replace(said, size=size, vary=vary)
     strange = plan.differences(asked)
     if strange:
-        allowed = "Allowed: the settings that it was begun with, or a new folder (--out)"
-        raise ConfigError(str(folder), [f"was begun with {', '.join(strange)}. {allowed}"])
+        allowed = "Allowed: the settings that it was begun with, or a new folder (`out`)"
+        raise ConfigError(str(run.folder), [f"was begun with {', '.join(strange)}. {allowed}"])

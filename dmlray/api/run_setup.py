@@ -1,59 +1,96 @@
-"""How a command begins: its file, its folder, what can be known to be wrong, and how to go on."""
+"""Open or resume the run folder of a command, and check what can be checked before it runs."""
 
 import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from dmlray import methods
 from dmlray.api.run_lock import RunLock
 from dmlray.atomic_files import storage_error
 from dmlray.data.cache.image_cache import images_folder
 from dmlray.data.dataset import Dataset
-from dmlray.errors import ConfigError, Interrupted, StorageError
-from dmlray.learn.class_split import with_folds
+from dmlray.errors import Call, ConfigError, Interrupted, StorageError, UnfinishedRun
+from dmlray.learn.class_split import listed_once, with_folds
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
-from dmlray.nearest_names import nearest_or_all
+from dmlray.local_paths import local_path
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting import loggers
-from dmlray.reporting.progress import Display
+from dmlray.reporting.progress import Display, Shown, SilentDisplay, shown
 
 RUNS = Path("runs")
+Plan = TypeVar("Plan")
 _logger = logging.getLogger(__name__)
 
 
-def require_file(file: Path | None) -> Path:
-    if file is None:
-        raise ConfigError("command line", ["names no file. Allowed: a YAML file, or --resume RUN"])
-    return file
+@dataclass(frozen=True)
+class Command(Generic[Plan]):
+    """A function of `dmlray.api` that trains: its name, the kind of its plan, how to read one."""
+
+    name: str
+    kind: str
+    read: Callable[[Path], Plan]
 
 
-def open_resumed(run: Path, kind: str, beside: Mapping[str, object]) -> RunFolder:
-    """The folder of a run of this kind, which goes on with its own plan.
+@contextmanager
+def open_run(
+    command: Command[Plan],
+    new: Callable[[], tuple[Plan, str]],
+    given: Mapping[str, object],
+    resume: str | Path | None,
+    display: Shown,
+) -> "Iterator[Run[Plan]]":
+    """Open a new run folder, or the one that is resumed with its own plan.
 
     Args:
-        beside: What the command takes for a new run, by its name; none of it may be given.
+        new: Makes the plan of a new run, and the name of its folder below `runs`.
+        given: Arguments that describe a new run, by name; none of them goes with `resume`.
+            `out` is among them, the folder of a new run.
 
     Raises:
-        ConfigError: If there is no such run, or something is given beside it.
+        ConfigError: If the plan or the folder cannot be used, or there is no such run to resume.
+        StorageError: If the disk is full or the folder moved away while it was written.
     """
-    folder = RunFolder(run)
-    given = [
-        name
-        for name, value in beside.items()
-        if value is not None and value is not False and value not in ((), [])
-    ]
-    if given:
-        refused = f"it takes no {' and no '.join(given)}"
-        raise ConfigError("--resume", [f"goes on with the plan in {run}; {refused}"])
+    if resume is None:
+        plan, name = new()
+        folder = RunFolder(path_of("out", given["out"] or RUNS / name))
+    else:
+        folder = _resumed(RunFolder(path_of("resume", resume)), command.kind, given)
+        plan = command.read(folder.plan(command.kind))
+    call = Call(command.name, {"resume": str(folder)})
+    with shown(display) as entered, claim(folder, call, resumed=resume is not None) as run:
+        yield Run(run.folder, run.lock, plan, entered, command.kind)
+
+
+def _resumed(folder: RunFolder, kind: str, given: Mapping[str, object]) -> RunFolder:
+    names = [f"`{name}`" for name, value in given.items() if _is_given(value)]
+    if names:
+        refused = f"it takes no {' and no '.join(names)}"
+        raise ConfigError("`resume`", [f"goes on with the plan in {folder}; {refused}"])
     if folder.kind() != kind:
         what = kind.replace("_", " ")
-        raise ConfigError(str(run), [f"is no {what}: it holds {folder.kind()}.yaml"])
+        raise ConfigError(str(folder), [f"is no {what}: it holds {folder.kind()}.yaml"])
     return folder
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False and value not in ((), [], {})
+
+
+def path_of(parameter: str, given: Any) -> Path:
+    """Return a path that was given as `parameter`, with `~` expanded.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    try:
+        return local_path(given)
+    except ValueError as error:
+        raise ConfigError(f"`{parameter}`", [str(error)]) from None
 
 
 def resume_or_start(path: Path, **new: Any) -> dict[str, Any]:
@@ -61,20 +98,12 @@ def resume_or_start(path: Path, **new: Any) -> dict[str, Any]:
     return {"resume": path} if RunFolder(path).is_started() else {"out": path, **new}
 
 
-def run_name(file: Path) -> str:
+def run_name(source: Any, plan: Experiment) -> str:
+    """Name a run after the file of its plan, or after the method and data set of one without."""
+    if not isinstance(source, str | Path):
+        return f"{plan.method.name}_{plan.data.name}"
+    file = Path(source)
     return f"{file.parent.name}_best" if file.stem == "best" else file.stem
-
-
-def experiment_of(method: str | None, display: Display) -> Path:
-    if method is None:
-        raise ConfigError("command line", ["names no --method and no --experiment"])
-    if method not in methods.names():
-        raise ConfigError(
-            "--method", [f"unknown method {method!r}.{nearest_or_all(method, methods.names())}"]
-        )
-    file = Path("experiments") / f"{method}_demo.yaml"
-    display.log(f"no --experiment given: taking {file}")
-    return file
 
 
 def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Experiment, Dataset]:
@@ -91,12 +120,20 @@ def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Ex
     return with_folds(plan, dataset), dataset
 
 
-class Run:
+@dataclass(frozen=True)
+class Run(Generic[Plan]):
     """A run folder that this process alone writes: from `begin` on or, when resumed, at once."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = RunFolder(folder.path, root=folder.path)
-        self.lock = RunLock(self.folder)
+    folder: RunFolder
+    lock: RunLock
+    plan: Plan
+    display: Display
+    kind: str = ""  # of the plan, where there is one
+
+    @property
+    def plan_file(self) -> Path:
+        """Where the plan lies."""
+        return self.folder.plan(self.kind)
 
     def start(
         self,
@@ -145,8 +182,8 @@ class Run:
                     folder.rmdir()
             raise
 
-    def failure(self, error: BaseException, resume: str) -> BaseException:
-        """What to raise for `error`; says how to go on once there is something to go on with."""
+    def failure(self, error: BaseException, resume: Call) -> BaseException:
+        """What to raise for `error`; `resume` is named once there is something to go on with."""
         try:
             self.lock.check()
         except StorageError as gone:
@@ -155,34 +192,36 @@ class Run:
         failure = storage_error(error) or error
         if isinstance(failure, KeyboardInterrupt):
             failure = Interrupted(signal.SIGINT)
-        if self.lock.held and isinstance(failure, Interrupted | StorageError):
+        if self.lock.held and isinstance(failure, Interrupted | UnfinishedRun):
             failure.resume = resume
         return failure
 
 
 @contextmanager
-def open_run(folder: RunFolder, command: str, *, resumed: bool) -> Iterator[Run]:
+def claim(folder: RunFolder, resume: Call, *, resumed: bool) -> Iterator[Run[None]]:
     """Check a run's folder before anything slow, and lock it: at once if it is `resumed`, else in
     `Run.begin`.
 
     Args:
-        command: Goes on with the run, when the folder follows; the outermost one is shown.
+        resume: Goes on with the run; that of the outermost one is shown.
 
     Raises:
         ConfigError: If the folder cannot be used, or another process writes it.
         StorageError: If the disk is full or the folder moved away while it was written.
     """
-    run = Run(folder)
+    opened = RunFolder(folder.path, root=folder.path)
+    run = Run(opened, RunLock(opened), None, SilentDisplay())
     try:
         if resumed:
             folder.check_writable()
             run.lock.take()
         else:
             folder.check_new()
-        yield run
+        with listed_once():
+            yield run
         run.lock.check()
     except BaseException as error:
-        failure = run.failure(error, f"{command} {folder.typed}")
+        failure = run.failure(error, resume)
         if failure is error:
             raise
         raise failure from error

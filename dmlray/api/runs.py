@@ -1,18 +1,20 @@
-"""Search, train, forecast, look: the functions behind most commands."""
+"""Search, train, forecast, evaluate: the functions behind most commands."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmlray.api.averages import repeat
 from dmlray.api.ensembles import ensemble, merge
+from dmlray.api.run_results import RunResult, SearchResult
 from dmlray.api.run_setup import (
     RUNS,
+    Command,
     Run,
-    open_resumed,
+    claim,
     open_run,
+    path_of,
     prepare,
-    require_file,
     resume_or_start,
     run_name,
 )
@@ -25,151 +27,201 @@ from dmlray.cluster.search import run as searching
 from dmlray.cluster.search.study_checks import read_study
 from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
-from dmlray.errors import ConfigError
+from dmlray.errors import Call, ConfigError
 from dmlray.evaluation import clustering
-from dmlray.learn.class_split import load_dataset
+from dmlray.learn.class_split import listed_once, load_dataset
 from dmlray.learn.environment import check_images
 from dmlray.learn.run import evaluate as evaluate_run
 from dmlray.learn.runtime import whole_machine
 from dmlray.learn.space_preflight import preflight_space
+from dmlray.plans.config_sources import Overrides
 from dmlray.plans.ensemble import Ensemble, read_ensemble
-from dmlray.plans.resolve import Resolved, read_experiment, write_experiment
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.resolve import ExperimentSource, read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.plans.search import Search, is_search, read_search
-from dmlray.reporting.progress import Display, SilentDisplay
+from dmlray.plans.search import Search, SearchSource, read_plan, read_search
+from dmlray.reporting.progress import Display, Shown, shown
 from dmlray.reporting.search_report import SearchReport
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores
 
+_TRAIN = Command("train", "experiment", lambda path: read_experiment(path).experiment)
+_TUNE = Command("tune", "search", read_search)
+_PROBING = "probing a few steps, in a process of its own"
+
 
 def train(
-    file: Path | None = None,
-    overrides: Sequence[str] = (),
+    experiment: ExperimentSource | None = None,
+    overrides: Overrides = (),
     *,
-    out: Path | None = None,
-    resume: Path | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
     address: str | None = None,
-    display: Display | None = None,
-) -> tuple[Scores, RunFolder]:
-    """Train one experiment on Ray Train and score it on the classes never seen."""
-    display = display or SilentDisplay()
-    if resume:
-        folder = open_resumed(
-            resume, "experiment", {"file": file, "overrides": overrides, "--out": out}
-        )
-        plan = read_experiment(folder.plan("experiment")).experiment
-    else:
-        plan = read_experiment(require_file(file), overrides).experiment
-        folder = RunFolder(out or RUNS / run_name(require_file(file)))
-    with open_run(folder, "dmlray train --resume", resumed=bool(resume)) as run:
-        plan, dataset = prepare(plan, display)
+    display: Shown = "auto",
+) -> RunResult:
+    """Train one experiment on Ray Train and score it on classes never seen in training.
+
+    Args:
+        experiment: A file, its content, or an `Experiment`.
+        overrides: Dotted key -> value, above the experiment's own.
+        out: New run folder; default runs/NAME.
+        resume: Run folder to go on with, in place of all of the above.
+        address: Ray cluster to join; default RAY_ADDRESS or a new one.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        DmlrayError: If an argument cannot be used, or the run failed.
+    """
+
+    def new() -> tuple[Experiment, str]:
+        plan = read_experiment(experiment, overrides).experiment
+        return plan, run_name(experiment, plan)
+
+    given = {"experiment": experiment, "overrides": overrides, "out": out}
+    with open_run(_TRAIN, new, given, resume, display) as run:
+        plan, dataset = prepare(run.plan, run.display)
         with session(address) as cluster:
             cpus, gpu = cluster_train.resources_of(plan, cluster)  # before anything is decoded
-            fill_caches(plan, display, cpus, gpu)
-            path = folder.plan("experiment")
-            run.start(lambda: write_experiment(path, plan), dataset, plan.seed)
-            return cluster_train.train(plan, run.folder, cluster, display), folder
+            fill_caches(plan, run.display, cpus, gpu)
+            run.start(lambda: write_experiment(run.plan_file, plan), dataset, plan.seed)
+            scores = cluster_train.train(plan, run.folder, cluster, run.display)
+            return RunResult(scores, run.folder)
 
 
 def tune(
-    file: Path | None = None,
-    overrides: Sequence[str] = (),
+    search: SearchSource | None = None,
+    overrides: Overrides = (),
     *,
-    out: Path | None = None,
-    resume: Path | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
     address: str | None = None,
-    display: Display | None = None,
-) -> tuple[SearchReport, RunFolder]:
+    display: Shown = "auto",
+) -> SearchResult:
     """Search hyperparameters; write the winner as `best.yaml`, a legal experiment, and repeat it.
 
     Only the repeats, where the search asks for some, open the test classes: after the search, and
-    not where `Findings.failure` says that most of its trials failed.
+    not where `SearchReport.failure` says that most of its trials failed.
+
+    Args:
+        search: A file, its content, or a `Search`.
+        overrides: Key -> value: the search's own settings, and dotted keys of its experiment.
+        out: New run folder; default runs/NAME.
+        resume: Run folder to go on with, in place of all of the above.
+        address: Ray cluster to join; default RAY_ADDRESS or a new one.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        DmlrayError: If an argument cannot be used, or the run failed.
     """
-    display = display or SilentDisplay()
-    if resume:
-        folder = open_resumed(
-            resume, "search", {"file": file, "overrides": overrides, "--out": out}
-        )
-        plan = read_search(folder.plan("search"))
-    else:
-        plan = read_search(require_file(file), overrides)
-        folder = RunFolder(out or RUNS / run_name(require_file(file)))
-    with open_run(folder, "dmlray tune --resume", resumed=bool(resume)) as run:
+
+    def new() -> tuple[Search, str]:
+        plan = read_search(search, overrides)
+        return plan, run_name(search, plan.experiment)
+
+    given = {"search": search, "overrides": overrides, "out": out}
+    with open_run(_TUNE, new, given, resume, display) as run:
         if resume:
-            read_study(plan, folder)
-        return _search(run, plan, address, display), folder
+            read_study(run.plan, run.folder)
+        return SearchResult(_search(run, address), run.folder)
 
 
-def _search(run: Run, plan: Search, address: str | None, display: Display) -> SearchReport:
+def _search(run: Run[Search], address: str | None) -> SearchReport:
     """Run the trials that are missing, and train the winner as often as the search asks for."""
-    folder = run.folder
-    experiment, dataset = prepare(plan.experiment, display, folds=True)
-    plan = replace(plan, experiment=experiment)
+    folder, display = run.folder, run.display
+    experiment, dataset = prepare(run.plan.experiment, display, folds=True)
+    plan = replace(run.plan, experiment=experiment)
     preflight_space(plan, dataset)
     with session(address) as cluster:
         resources = searching.resources_of(plan, cluster)
         fill_caches(plan.experiment, display, resources.cpus, resources.gpus)
-        run.start(lambda: plan.write(folder.plan("search")), dataset, plan.experiment.seed)
+        run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
         report = searching.search(plan, folder, resources, display)
         best = report.best
         assert best is not None  # else the search has said so
         score, trials = best.metrics[plan.metrics[0]], len(report.trained)
         plan.write_winner(folder.best, best.number, best.values, score, trials)
         if plan.settings.repeats and not report.failure:
-            new = {"file": folder.best, "size": plan.settings.repeats}
+            new = {"experiment": folder.best, "size": plan.settings.repeats}
             repeat(**resume_or_start(folder.repeat.path, **new), display=display)
     return report
 
 
-def forecast(
-    file: Path,
-    overrides: Sequence[str] = (),
+def plan(
+    file: ExperimentSource | SearchSource,
+    overrides: Overrides = (),
     *,
     address: str | None = None,
-    display: Display | None = None,
+    display: Shown = "auto",
 ) -> Forecast:
-    """What the search or experiment in `file` will take here; checks all and leaves no trace."""
-    display = display or SilentDisplay()
-    probing = "probing a few steps, in a process of its own"
-    if is_search(file):
-        search = read_search(file, overrides)
-        experiment, dataset = prepare(search.experiment, display, folds=True)
-        search = replace(search, experiment=experiment)
-        preflight_space(search, dataset)
+    """Forecast what a search or a training will take here; check all and leave no trace.
+
+    Args:
+        file: A file of an experiment or of a search, its content, or a plan.
+        overrides: Dotted key -> value, above the file's own.
+        address: Ray cluster to plan for; default RAY_ADDRESS or a new one.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        DmlrayError: What the first trial or the training would meet.
+    """
+    with shown(display) as entered, listed_once():
+        read = read_plan(file, overrides)
+        if isinstance(read, Search):
+            return _plan_search(read, address, entered)
+        experiment, dataset = prepare(read.experiment, entered)
         with session(address) as cluster:
-            display.log(probing)
-            return forecasting.of_search(search, dataset, cluster)
-    plan = read_experiment(file, overrides).experiment
-    plan, dataset = prepare(plan, display)
+            entered.log(_PROBING)
+            return forecasting.of_experiment(experiment, dataset, cluster)
+
+
+def _plan_search(search: Search, address: str | None, display: Display) -> Forecast:
+    experiment, dataset = prepare(search.experiment, display, folds=True)
+    search = replace(search, experiment=experiment)
+    preflight_space(search, dataset)
     with session(address) as cluster:
-        display.log(probing)
-        return forecasting.of_experiment(plan, dataset, cluster)
+        display.log(_PROBING)
+        return forecasting.of_search(search, dataset, cluster)
 
 
-def evaluate(run: Path, display: Display | None = None) -> Scores:
-    """Score a finished run again from its files, in this process."""
-    counting = (display or SilentDisplay()).count(clustering.COUNTED)
-    folder = RunFolder(run)
+def evaluate(run: str | Path, display: Shown = "auto") -> RunResult:
+    """Score a finished run again from its files, in this process.
+
+    Args:
+        run: Folder of a training, cross-validation, repeat, ensemble or merge.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        ConfigError: If there is no such run.
+        DmlrayError: If the run is not finished, or its files or images have changed.
+    """
+    folder = RunFolder(path_of("run", run))
+    with shown(display) as entered, listed_once():
+        return RunResult(_evaluate(folder, entered), folder)
+
+
+def _evaluate(folder: RunFolder, display: Display) -> Scores:
     match folder.kind():
         case "experiment":
             plan = read_experiment(folder.plan("experiment")).experiment
+            counting = display.count(clustering.COUNTED)
             return evaluate_run(plan, folder, whole_machine(), counting)
         case "merge":
-            return merge(resume=run)[0]
+            return merge(resume=folder.path, display=display).scores
         case "ensemble" | "cross_validation" | "repeat" as kind:
-            with open_run(folder, "dmlray evaluate", resumed=True) as opened:
-                return _score(read_ensemble(folder.plan(kind)), kind, opened)
+            call = Call("evaluate", {"run": str(folder)})
+            with claim(folder, call, resumed=True) as opened:
+                return _score(read_ensemble(folder.plan(kind)), kind, opened.folder)
         case _:
-            raise ConfigError(str(run), [f"is a search. Allowed: dmlray train {folder.best}"])
+            raise ConfigError(str(folder), [f"is a search. Allowed: a training of {folder.best}"])
 
 
-def _score(plan: Ensemble, kind: str, run: Run) -> Scores:
+def _score(plan: Ensemble, kind: str, folder: RunFolder) -> Scores:
     """Score finished members from their files."""
-    check_images(run.folder, load_dataset(plan.experiment))
+    check_images(folder, load_dataset(plan.experiment))
     if kind != "ensemble":
-        return score_members(plan, run.folder)
+        return score_members(plan, folder)
     with session():
-        return merge_members(plan, run.folder)
+        return merge_members(plan, folder)
 
 
 @dataclass(frozen=True)
@@ -181,34 +233,53 @@ class Demo:
     folder: RunFolder
 
 
-def demo(*, out: Path | None = None, display: Display | None = None) -> Demo:
-    """Search, train the winner and merge an ensemble on the demo set; goes on where it was."""
-    display = display or SilentDisplay()
-    folder = RunFolder(out or RUNS / "demo")
-    root, begun = folder.path, folder.is_started()
-    with open_run(folder, "dmlray demo --out", resumed=begun) as run, session():
+def demo(*, out: str | Path | None = None, display: Shown = "auto") -> Demo:
+    """Search, train the winner and merge an ensemble on the demo set; goes on where it was.
+
+    Args:
+        out: Run folder; default runs/demo.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        DmlrayError: If the folder cannot be used, or a stage failed.
+    """
+    folder = RunFolder(path_of("out", out or RUNS / "demo"))
+    begun, call = folder.is_started(), Call("demo", {"out": str(folder)})
+    with shown(display) as entered, claim(folder, call, resumed=begun) as run, session():
         run.start()
-        search = root / "search"
-        display.log("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
-        _, found = tune(
-            **resume_or_start(search, file=Path("searches/proxy_anchor_demo.yaml")), display=display
-        )
-        display.log("2/3  train: the winner, on all training classes, on Ray Train")
-        trained, _ = train(**resume_or_start(root / "winner", file=found.best), display=display)
-        display.log("3/3  ensemble: DREML, one actor per core, merged")
-        dreml = Path("experiments/dreml_demo.yaml")
-        new = {"experiments": [dreml], "overrides": ["budget.epochs=2"], "size": 8}
-        merged, _ = ensemble(**resume_or_start(root / "dreml", **new), display=display)
-    return Demo(trained, merged, folder)
+        return _demo(run.folder, entered)
 
 
-def show(file: Path, overrides: Sequence[str] = ()) -> Resolved:
-    """Each value of an experiment, and who said it."""
-    return read_experiment(file, overrides)
+def _demo(folder: RunFolder, display: Display) -> Demo:
+    search, winner, dreml = (folder.path / name for name in ("search", "winner", "dreml"))
+    display.log("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
+    found = tune(
+        **resume_or_start(search, search="searches/proxy_anchor_demo.yaml"), display=display
+    )
+    display.log("2/3  train: the winner, on all training classes, on Ray Train")
+    trained = train(**resume_or_start(winner, experiment=found.best), display=display)
+    display.log("3/3  ensemble: DREML, one actor per core, merged")
+    new = {
+        "experiments": "experiments/dreml_demo.yaml",
+        "overrides": {"budget.epochs": 2},
+        "size": 8,
+    }
+    merged = ensemble(**resume_or_start(dreml, **new), display=display)
+    return Demo(trained.scores, merged.scores, folder)
 
 
 def doctor(
-    address: str | None = None, *, root: Path | None = None, out: Path | None = None
+    address: str | None = None,
+    *,
+    root: str | Path | None = None,
+    out: str | Path | None = None,
 ) -> Iterator[Check]:
-    """Check this machine and every node of the cluster, one thing at a time."""
-    return examine(address, root, out or RUNS)
+    """Check this machine and every node of the cluster, one thing at a time.
+
+    Args:
+        address: Ray cluster to check; default RAY_ADDRESS or a new one.
+        root: Images that every node must see.
+        out: Run folders that every node must see; default runs.
+    """
+    images = None if root is None else path_of("root", root)
+    return examine(address, images, path_of("out", out or RUNS))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from dmlray.api.run_setup import path_of
 from dmlray.atomic_files import write_text
 from dmlray.backbones.efficientnet_lite0 import PACKAGE
 from dmlray.data.datasets.survey import Survey, survey
@@ -17,7 +18,7 @@ from dmlray.plans.experiment import BackboneConfig, BudgetConfig
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.starter import Schedule, Settings, choose_schedule, choose_settings, image_sizes
 from dmlray.plans.starter_files import experiment_text, search_text
-from dmlray.reporting.progress import Display, SilentDisplay
+from dmlray.reporting.progress import Display, Shown, shown
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,24 @@ class Started:
     search: Path | None
 
 
-def init(images: Path, *, out: Path | None = None, display: Display | None = None) -> Started:
+def init(images: str | Path, *, out: str | Path | None = None, display: Shown = "auto") -> Started:
     """Look at a folder or CSV file of images; write an experiment and a search for it.
 
     Args:
+        images: Folder or CSV file of images.
         out: Folder of the two files; the current one if None.
+        display: "auto" shows progress on standard error; None shows none.
 
     Raises:
         ConfigError: If the folder cannot be written, or a file of that name is there.
         DataError: If the images cannot be used.
     """
-    display, out = display or SilentDisplay(), out or Path()
+    folder = Path() if out is None else path_of("out", out)
+    with shown(display) as entered:
+        return _init(path_of("images", images), folder, entered)
+
+
+def _init(images: Path, out: Path, display: Display) -> Started:
     name = re.sub(r"[^\w-]+", "_", images.absolute().stem).strip("_") or "images"
     experiment, search = out / f"{name}.yaml", out / f"{name}_search.yaml"
     _check_new(out, experiment, search)
@@ -59,7 +67,7 @@ def _check_new(out: Path, *files: Path) -> None:
     RunFolder(out).check_writable()
     for file in files:
         if file.exists() or file.is_symlink():
-            raise ConfigError(str(file), ["exists. Allowed: another folder (--out)"])
+            raise ConfigError(str(file), ["exists. Allowed: another folder (`out`)"])
 
 
 def _choose(images: Survey, display: Display) -> tuple[Settings, float, Schedule]:

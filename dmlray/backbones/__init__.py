@@ -1,4 +1,4 @@
-"""Name -> network without classifier, its feature width and the images it wants."""
+"""Backbones by name: a network without classifier, its feature width and input statistics."""
 
 from dmlray.backbones.catalogue import build, names
 from dmlray.backbones.trunk import Network, Trunk

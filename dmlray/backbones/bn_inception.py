@@ -1,7 +1,7 @@
 """BN-Inception, the trunk of DRML, RCDML, Proxy-Anchor and the Reality Check.
 
-Source: Ioffe and Szegedy, arXiv 1502.03167, appendix; names and layers of the Caffe network as the
-Cadene collection carries them, so that its public file fits.
+Source: Ioffe and Szegedy, arXiv 1502.03167, appendix; names and layers of the Caffe network as in
+the Cadene collection, so that its public weights fit.
 """
 
 from pathlib import Path
@@ -23,14 +23,14 @@ STATISTICS = InputStatistics((104.0, 117.0, 128.0), (1.0, 1.0, 1.0), scale=1.0, 
 
 
 class Block(NamedTuple):
-    """Widths of four branches; without `plain` and `projection` the block halves the map."""
+    """Widths of four branches; a block without `plain` and `projection` has stride 2."""
 
     name: str
     plain: int
     single: tuple[int, int]
     double: tuple[int, int]
     projection: int
-    largest: bool = False  # what the pooling branch keeps; else the mean
+    largest: bool = False  # max pooling in the pooling branch, else average pooling
 
     @property
     def stride(self) -> int:
@@ -52,10 +52,10 @@ BLOCKS = (
 
 
 def network(name: str, weights: str) -> Network:
-    """The network up to its last feature map.
+    """Build the network up to its last feature map.
 
     Raises:
-        DataError: If the weights cannot be fetched, or the file does not fit.
+        DataError: If the weights cannot be downloaded, or the file does not fit.
     """
     module = BNInception()
     if weights != "none":
@@ -67,7 +67,7 @@ def network(name: str, weights: str) -> Network:
 class BNInception(nn.Module):
     """Images (B, 3, H, W) -> feature map (B, 1024, about H / 32, about W / 32).
 
-    Departs: BatchNorm's momentum is PyTorch's 0.1, which is Caffe's 0.9; some ports write 0.9.
+    Departs: BatchNorm's momentum is PyTorch's 0.1, equal to Caffe's 0.9; some ports use 0.9.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class BNInception(nn.Module):
         self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
     def _add_block(self, block: Block, inputs: int) -> int:
-        """Add the branches in the order of the public file; give the width of them all."""
+        """Add the branches in the order of the public file; return their total width."""
         name, (reduced, single), (narrow, double) = block.name, block.single, block.double
         if block.plain:
             self._add(f"{name}_1x1", inputs, block.plain, 1)
@@ -133,10 +133,10 @@ def _pooled(block: Block, maps: Tensor) -> Tensor:
 
 
 def _halved(maps: Tensor) -> Tensor:
-    # Unpadded and rounded up, as Caffe does: PyTorch's usual pad 1 gives other numbers.
+    # Unpadded and rounded up as in Caffe; PyTorch's usual padding of 1 gives other values.
     return F.max_pool2d(maps, 3, stride=2, ceil_mode=True)
 
 
 def _with_vectors(state: State) -> State:
-    # The public file keeps what belongs to BatchNorm as (1, C).
+    # The public file stores BatchNorm's tensors as (1, C).
     return {k: t[0] if t.dim() == 2 and len(t) == 1 else t for k, t in state.items()}

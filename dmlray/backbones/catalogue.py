@@ -13,7 +13,7 @@ _NAMED = [*_OWN, "resnet18", "resnet34", "resnet50", "resnet101", "googlenet"]
 
 
 def names() -> list[str]:
-    """Names worth telling; any other name of torchvision's or timm's works too."""
+    """Return the recommended names; any other name of torchvision or timm works too."""
     return list(_NAMED)
 
 
@@ -23,14 +23,14 @@ def build(
     pooling: Pooling = "avg",
     batchnorm: BatchNorm = "train",
 ) -> Trunk:
-    """Build the backbone `name`; torchvision comes before timm, `timm/NAME` asks for timm's.
+    """Build the backbone `name`; torchvision takes precedence, `timm/NAME` selects timm's.
 
     Args:
-        weights: `pretrained`, `none` (drawn at random), or the path of a file of tensors.
+        weights: `pretrained`, `none` (random), or the path of a file of tensors.
 
     Raises:
         ConfigError: If there is no such backbone, or it has no such pooling.
-        DataError: If the weights cannot be had or do not fit.
+        DataError: If the weights cannot be downloaded or do not fit.
     """
     build_network, own_name = _source(name)
     if pooling == "native" and build_network is from_timm.network:
@@ -50,7 +50,7 @@ def _source(name: str) -> tuple[Callable[[str, str], Network], str]:
 
 
 def _unknown(name: str) -> str:
-    # The well-known ones come first.
+    # Recommended names first: of equally close matches the earlier is kept.
     known = [*_NAMED, *from_torchvision.names(), *from_timm.names()]
     hint = did_you_mean(name.removeprefix("timm/"), known)
     return f"unknown backbone {name!r}.{hint} Allowed: {', '.join(_NAMED)}, or any timm model"

@@ -1,4 +1,4 @@
-"""Published weights: fetched once per machine, checked by the hash in their name."""
+"""Download published weights once per machine; checked by the hash in the file name."""
 
 import re
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ _HASH = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
 def fetched(name: str, address: str) -> Path:
-    """The file at `address` in the cache of torch.hub, whole; TORCH_HOME says where that is.
+    """Return the path of the file at `address` in torch.hub's cache (TORCH_HOME), downloaded once.
 
     Raises:
-        DataError: If it is not there and cannot be fetched.
+        DataError: If it is not in the cache and cannot be downloaded.
     """
     path = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlparse(address).path).name)
     remote = Remote(address, _checksum_in(path.name))
@@ -40,7 +40,7 @@ def unreachable(name: str, address: str, error: Exception) -> DataError:
     reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
     return DataError(
         f"backbone {name}: its pretrained weights cannot be fetched from {address} ({reason}); "
-        "name that file with backbone.weights=FILE, or start from random ones with "
+        "set backbone.weights=FILE to that file, or use random weights with "
         "backbone.weights=none"
     )
 

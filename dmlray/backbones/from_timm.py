@@ -1,4 +1,4 @@
-"""timm's networks by their timm names, feature maps and tokens alike."""
+"""timm's networks by their timm names, with feature maps or tokens."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from dmlray.input_statistics import InputStatistics
 
 _TRAINING_ONLY = ("mask_token", "head.", "head_dist.", "fc_norm.")
 _AFTER_THE_MAP = ("head.", "fc_norm.", "attn_pool.")
-"""What timm applies to pooled features: not part of the trunk, see `FeatureMap`."""
+"""Layers that timm applies to pooled features: not part of the trunk, see `FeatureMap`."""
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class FeatureMap(nn.Module):
     """A timm model without its head: images -> (B, F, H, W) or tokens (B, T, F).
 
-    Departs: a norm that timm applies after the pooling belongs to the head and is left out.
+    Departs: a norm that timm applies after the pooling is left out as part of the head.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -43,7 +43,7 @@ class FeatureMap(nn.Module):
 class Pooled(nn.Module):
     """A timm model without its classifier: images -> its own pooled features (B, F).
 
-    These are what its classifier would get: after attention pooling, norms and the like.
+    These are the inputs of its classifier, after attention pooling, norms etc.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -59,25 +59,25 @@ class Pooled(nn.Module):
 
 
 def names() -> list[str]:
-    """Names of all networks that `network` can build."""
+    """Return the names of all networks that `network` can build."""
     import timm
 
     return list(timm.list_models())
 
 
 def is_name(name: str) -> bool:
-    """Whether timm knows `name`, with or without the tag of its weights."""
+    """Whether timm has a model `name`, with or without the tag of its weights."""
     import timm
 
     return bool(timm.is_model(name))
 
 
 def network(name: str, weights: str, native: bool = False) -> Network:
-    """The network up to its last feature map or tokens, or with `native` to its pooled features.
+    """Build the network up to its last feature map or tokens, or with `native` its pooled features.
 
     Raises:
         ConfigError: If there are no weights of that tag.
-        DataError: If the weights cannot be fetched, or the file does not fit.
+        DataError: If the weights cannot be downloaded, or the file does not fit.
     """
     published = _published(name)
     if weights == "pretrained":
@@ -101,23 +101,23 @@ def network(name: str, weights: str, native: bool = False) -> Network:
 
 
 def _loaded(name: str, path: Path) -> Any:
-    """Build the model and let timm translate the file's names, which for some are older.
+    """Build the model and load the file with timm, which translates older names.
 
     Raises:
-        DataError: If the file is damaged or another model's.
+        DataError: If the file is damaged or of another model.
     """
     overlay = {"file": str(path), "custom_load": False}
     try:
         return _created(name, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # as for any file of tensors, there are many kinds
+    except Exception as error:  # damaged files raise many types
         raise DataError(
             f"{path}: does not hold the weights of backbone {name} ({type(error).__name__}); "
-            "delete it, and it will be fetched anew"
+            "delete it to download it again"
         ) from error
 
 
 def _renames(model: Any) -> list[Rename]:
-    """The translation of public files that the model's module in timm has, then none."""
+    """Return the renamings to try: that of the model's module in timm, if any, then none."""
     module = sys.modules[type(model).__module__]
     translate = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
     return [partial(_translated, translate, model), dict] if translate else [dict]
@@ -129,7 +129,7 @@ def _translated(translate: Callable[..., State], model: Any, state: State) -> St
 
 
 def _created(name: str, **options: Any) -> Any:
-    """Build the model without classifier; what can take images of any size is told to."""
+    """Build the model without classifier, for images of any size where supported."""
     import timm
 
     with silenced():
@@ -147,7 +147,7 @@ def _classifiers(settings: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _published(name: str) -> Any:
-    """What timm knows of the weights of `name`; None where there are none.
+    """Return timm's description of the weights of `name`; None if there are none.
 
     Raises:
         ConfigError: If there are no weights of that tag.
@@ -161,10 +161,10 @@ def _published(name: str) -> Any:
 
 
 def _fetched(name: str, published: Any) -> Path:
-    """The file of weights in the hub's cache, or in that of torch.hub for the few not on the hub.
+    """Return the file of weights in the cache of the hub, or of torch.hub if not on the hub.
 
     Raises:
-        DataError: If there are no weights, or no way to them.
+        DataError: If there are no weights, or they cannot be downloaded.
     """
     repository = published and published.hf_hub_id
     if repository:
@@ -173,7 +173,7 @@ def _fetched(name: str, published: Any) -> Path:
         return fetched(name, published.url)
     raise DataError(
         f"backbone {name}: timm has no pretrained weights for it; "
-        "say backbone.weights=none or backbone.weights=FILE"
+        "set backbone.weights=none or backbone.weights=FILE"
     )
 
 
@@ -186,10 +186,10 @@ def _fetched_from_hub(name: str, repository: str, revision: str | None = None) -
             return Path(cached)
     try:
         with silenced(progress=True):
-            # `file_exists` asks once; a download insists for a minute before it gives up.
-            there = (f for f in _HUB_FILES if hub.file_exists(repository, f, revision=revision))
-            file = next(there, _HUB_FILES[0])
+            # `file_exists` sends one request; a download retries for a minute.
+            existing = (f for f in _HUB_FILES if hub.file_exists(repository, f, revision=revision))
+            file = next(existing, _HUB_FILES[0])
             return Path(hub.hf_hub_download(repository, file, revision=revision))
-    except Exception as error:  # each version of the hub's client raises its own kinds
+    except Exception as error:  # exception types differ between versions of the hub's client
         address = hub.hf_hub_url(repository, _HUB_FILES[0], revision=revision)
         raise unreachable(name, address, error) from error

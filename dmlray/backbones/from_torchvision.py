@@ -18,23 +18,23 @@ _FAMILIES = (
     "convnext_", "densenet", "efficientnet_", "googlenet", "mobilenet_", "resnet", "resnext",
     "vgg", "wide_resnet",
 )  # fmt: skip
-"""Those that end in a feature map, then pooling, then a classifier."""
+"""Families that end in a feature map, pooling and a classifier."""
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-"""DenseNet's public files are older than today's names: `norm.1.` is now `norm1.`."""
+"""DenseNet's public files have old names: `norm.1.` is now `norm1.`."""
 
 
 def names() -> list[str]:
-    """Names of all networks that `network` can build."""
+    """Return the names of all networks that `network` can build."""
     from torchvision import models
 
     return [name for name in models.list_models(module=models) if name.startswith(_FAMILIES)]
 
 
 def network(name: str, weights: str) -> Network:
-    """The network up to its last feature map.
+    """Build the network up to its last feature map.
 
     Raises:
-        DataError: If the weights cannot be fetched, or the file does not fit.
+        DataError: If the weights cannot be downloaded, or the file does not fit.
     """
     from torchvision import models
 
@@ -48,15 +48,15 @@ def network(name: str, weights: str) -> Network:
 
 
 def _feature_map(whole: nn.Module) -> nn.Module:
-    """Everything before the pooling, under unchanged names, so that public files fit."""
+    """Return the layers before the pooling, with unchanged names so that public files fit."""
     children = OrderedDict(whole.named_children())
     if "features" in children:
         parts = OrderedDict(features=children["features"])
-        if type(whole).__name__ == "DenseNet":  # its `forward` ends the map with a bare relu
+        if type(whole).__name__ == "DenseNet":  # its `forward` has a functional ReLU at the end
             parts["relu"] = nn.ReLU(inplace=True)
         return nn.Sequential(parts)
-    beyond = ("avgpool", "dropout", "fc", "aux1", "aux2")
-    return nn.Sequential(OrderedDict((k, v) for k, v in children.items() if k not in beyond))
+    head = ("avgpool", "dropout", "fc", "aux1", "aux2")
+    return nn.Sequential(OrderedDict((k, v) for k, v in children.items() if k not in head))
 
 
 def _with_new_names(state: State) -> State:
@@ -70,6 +70,6 @@ def _width(module: nn.Module) -> int:
 
 def _statistics(name: str, preset: object) -> InputStatistics:
     size = preset.crop_size[0]  # type: ignore[attr-defined]
-    if name == "googlenet":  # its weights want 0.5; torchvision converts inside `forward`
+    if name == "googlenet":  # its weights need 0.5; torchvision converts inside `forward`
         return InputStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), size=size)
     return InputStatistics(tuple(preset.mean), tuple(preset.std), size=size)  # type: ignore[attr-defined]

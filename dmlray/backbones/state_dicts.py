@@ -1,4 +1,4 @@
-"""State dicts within the files that people have: checkpoints of trainings, wrapped models."""
+"""Find state dicts in training checkpoints and wrapped models."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,26 +11,26 @@ CONTAINERS = (
     "state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "teacher",
     "student", "network", "net", "encoder", "backbone", "module", "learner",
 )  # fmt: skip
-"""Keys of a checkpoint below which weights lie, the preferred ones first (as in timm: averages)."""
+"""Keys of a checkpoint that hold weights, preferred ones first (as in timm: averages)."""
 WRAPPERS = (
     "module", "_orig_mod", "model", "backbone", "trunk", "network", "net", "encoder", "visual",
     "image_encoder", "encoder_q", "base_encoder", "online_encoder", "online_network", "teacher",
     "student", "momentum_encoder", "encoder_k",
 )  # fmt: skip
-"""Names of modules around a network, the preferred ones first where a file has several."""
+"""Names of modules that wrap a network, preferred ones first if a file has several."""
 _DEPTH = 3  # containers within containers
 
 
 class Candidate(NamedTuple):
-    """Some tensors of a file: those below the keys `container` whose names begin with `prefix`."""
+    """Tensors of a file below the keys `container` whose names begin with `prefix`."""
 
     container: str
     prefix: str
     state: State
-    others: int  # tensors of the same container whose names begin otherwise
+    others: int  # tensors of the same container without the prefix
 
     def __str__(self) -> str:
-        found = ", ".join(
+        description = ", ".join(
             part
             for part in (
                 self.container and f"those below {self.container}",
@@ -38,14 +38,14 @@ class Candidate(NamedTuple):
             )
             if part
         )
-        return found or "those at the top"
+        return description or "those at the top"
 
 
 def candidates(content: Any) -> Iterator[Candidate]:
-    """Yield what may be the state dict of a network, the most likely first.
+    """Yield possible state dicts of a network, the most likely first.
 
     Args:
-        content: What a file of tensors holds: mappings, tensors, numbers and text.
+        content: Content of a file of tensors: mappings, tensors, numbers and text.
     """
     for container, state in _containers(content, ""):
         for prefix in _prefixes(state):
@@ -68,12 +68,12 @@ def _containers(content: Any, path: str) -> Iterator[tuple[str, State]]:
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> list[str]:
-    """Prefixes of wrapping modules, and what all names begin with; the whole names come first."""
-    found = {prefix for name in state for prefix in _wrappers_of(name)}
+    """Return prefixes to try: none, wrapping modules, and the common first part of all names."""
+    prefixes = {prefix for name in state for prefix in _wrappers_of(name)}
     shared = next(iter(state)).split(".")[0] + "."
     if all(name.startswith(shared) for name in state):
-        found.add(shared)
-    return ["", *sorted(found, key=_rank)]
+        prefixes.add(shared)
+    return ["", *sorted(prefixes, key=_rank)]
 
 
 def _wrappers_of(name: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A network without its classifier: normalised images in, pooled features out.
+"""A network without its classifier: normalised images -> pooled features.
 
 B batch, F width, P positions of a feature map, T tokens.
 """
@@ -17,10 +17,10 @@ BatchNorm = Literal["train", "frozen_statistics", "frozen"]
 
 
 class Network(NamedTuple):
-    """A module that maps images to (B, F, H, W) or to tokens (B, T, F), and what it wants.
+    """A module that maps images to (B, F, H, W) or to tokens (B, T, F), and its input statistics.
 
-    The first `prefix_tokens` tokens are no positions; the first of all may be a class token.
-    With `native` the module pools by itself, to (B, F): what its own classifier would get.
+    The first `prefix_tokens` tokens are not positions; the very first may be a class token.
+    With `native` the module pools by itself, to the input (B, F) of its own classifier.
     """
 
     module: nn.Module
@@ -32,13 +32,13 @@ class Network(NamedTuple):
 
 
 class Trunk(nn.Module):
-    """A network, its pooling, and BatchNorm layers that rest where they are told to.
+    """A network, its pooling, and optionally frozen BatchNorm layers.
 
     Args:
-        pooling: `avg+max` adds both; `cls` takes the class token; `native` is for networks that
-            pool by themselves, as the features then come.
-        batchnorm: `frozen_statistics` never moves the running statistics, also not after
-            `.train()`, and still trains the affine weights; `frozen` rests these too.
+        pooling: `avg+max` adds both; `cls` takes the class token; `native` keeps the features of
+            networks that pool by themselves.
+        batchnorm: `frozen_statistics` freezes the running statistics, even after `.train()`, but
+            trains the affine weights; `frozen` freezes both.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class Trunk(nn.Module):
 
     @torch.no_grad()
     def check_size(self, size: int) -> None:
-        """Look at one blank image of `size` x `size` pixels, so that no run starts in vain.
+        """Check that the network accepts images of `size` x `size` pixels, with one blank image.
 
         Raises:
-            ConfigError: If the network cannot take images of that size.
+            ConfigError: If it does not.
         """
         training = self.training
         try:
@@ -110,7 +110,7 @@ def pool(positions: Tensor, pooling: Pooling) -> Tensor:
     """Reduce positions (B, F, P) to (B, F)."""
     if pooling == "avg":
         return positions.mean(-1)
-    # `max` and not `amax`: like max pooling, the gradient goes to one of several equal maxima.
+    # `max` instead of `amax`: as in max pooling, one of several equal maxima gets the gradient.
     largest = positions.max(-1).values
     return largest if pooling == "max" else positions.mean(-1) + largest
 

@@ -1,4 +1,4 @@
-"""Tensors from files into networks: every name and shape is checked, nothing is executed."""
+"""Load tensors from files into networks: names and shapes are checked, no code is executed."""
 
 import io
 import logging
@@ -19,12 +19,12 @@ from dmlray.errors import DataError
 _logger = logging.getLogger(__name__)
 Rename = Callable[[State], Mapping[str, Tensor]]
 
-# Written by some versions of a network and computed by others; nothing learns or reads them.
+# Stored by some versions of a network and computed by others; neither trained nor read.
 _COMPUTED = ("num_batches_tracked", "relative_position_index", "relative_coords_table", "attn_mask")
 
 
 class Fit(NamedTuple):
-    """A state dict held against a network: `problems` are none where it can be loaded."""
+    """Comparison of a state dict with a network: it can be loaded if `problems` is empty."""
 
     candidate: Candidate
     state: Mapping[str, Tensor]
@@ -33,12 +33,12 @@ class Fit(NamedTuple):
 
 
 def is_file(weights: str) -> bool:
-    """Whether `weights` names a file, and not a way to get along without one."""
+    """Whether `weights` is the path of a file."""
     return weights not in ("pretrained", "none")
 
 
 def read_weights(path: Path) -> Any:
-    """Read a file of tensors, whatever structure it has.
+    """Read a file of tensors of any structure.
 
     Raises:
         DataError: If there is no such file or it holds something else.
@@ -61,15 +61,15 @@ def load_file(
     renames: Sequence[Rename] = (dict,),
     absent: Sequence[str] = (),
 ) -> None:
-    """Load the weights of `module` from a file, whichever usual wrapping they have: all or none.
+    """Load the weights of `module` from a file in any usual wrapping: all or none.
 
-    A state dict is found below the keys of training checkpoints and without the prefixes of
-    wrapping modules; what was chosen is logged in one line where it is not the plain file.
+    State dicts are searched below the keys of training checkpoints and with the prefixes of
+    wrapping modules removed; the choice is logged unless the file is a plain state dict.
 
     Args:
-        spare: Beginnings of names that the file may have in addition, such as a classifier's.
-        renames: Ways to the names and shapes of `module`, tried in turn; they may raise.
-        absent: Beginnings of names in `module` that the file may lack, as nothing reads them.
+        spare: Prefixes of names that the file may have in addition, such as a classifier's.
+        renames: Translations to the names and shapes of `module`, tried in turn; they may raise.
+        absent: Prefixes of names in `module` that the file may lack, as they are not used.
 
     Raises:
         DataError: If there is no such file, it holds something else or does not fit.
@@ -99,18 +99,18 @@ def _fit(
     spare: Sequence[str],
     absent: Sequence[str],
 ) -> Fit | None:
-    """Hold a candidate against `module`; None where it cannot be renamed or is nothing dense."""
+    """Compare a candidate with `module`; None if it cannot be renamed or has unusable tensors."""
     if any(tensor_files.unusable(tensor) for tensor in candidate.state.values()):
         return None
     try:
         state = rename(dict(candidate.state))
-    except Exception:  # a file of another network may miss anything that a renaming looks for
+    except Exception:  # on files of other networks renamings raise many types
         return None
     own = module.state_dict()
     parts = {key.partition(".")[0] for key in own}
     extra = [key for key in state if key not in own and not key.endswith(_COMPUTED)]
-    # A whole part that the network does not have belongs to a head; a piece of one of its parts
-    # shows that the file is of a larger network.
+    # A top-level part that the network lacks belongs to a head; additional tensors within one of
+    # its parts mean that the file is of a larger network.
     unused = [k for k in extra if k.startswith(tuple(spare)) or k.partition(".")[0] not in parts]
     lacking = [key for key in own if key not in state and not key.endswith(_COMPUTED)]
     problems = {
@@ -129,22 +129,22 @@ def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def _log_choice(path: Path, fit: Fit) -> None:
-    """Log which tensors of the file were taken, where that is not plain."""
+    """Log which tensors of the file were used, unless it is a plain state dict."""
     candidate, unused = fit.candidate, fit.unused
     if not (candidate.container or candidate.prefix or candidate.others):
         return
-    left = f"; {candidate.others} others are not used" if candidate.others else ""
-    left += f"; not used: {_first(unused)}" if unused else ""
+    rest = f"; {candidate.others} others are not used" if candidate.others else ""
+    rest += f"; not used: {_first(unused)}" if unused else ""
     _logger.warning(
-        "backbone.weights: %s: %d tensors taken, %s%s", path, len(fit.state), candidate, left
+        "backbone.weights: %s: %d tensors used, %s%s", path, len(fit.state), candidate, rest
     )
 
 
 @contextmanager
 def silenced(progress: bool = False) -> Iterator[None]:
-    """Keep libraries from printing while they build and fetch: errors say what matters.
+    """Suppress output of libraries while they build and download.
 
-    `progress` lets through what goes to stderr, which is where progress bars are drawn.
+    `progress` keeps stderr, which has the progress bars.
     """
     loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
     levels = [logger.level for logger in loggers]

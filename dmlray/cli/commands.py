@@ -17,7 +17,15 @@ from dmlray.cli.info import doctor, methods, plan, show
 from dmlray.cli.init import init
 from dmlray.cli.local_path import PATH, read_path
 from dmlray.cli.models import embed, export, index, query
-from dmlray.cli.output import echo, echo_error, echo_wrapped, exit_interrupted, guarded_output
+from dmlray.cli.output import (
+    echo,
+    echo_error,
+    echo_usage_error,
+    echo_wrapped,
+    exit_interrupted,
+    guarded_output,
+)
+from dmlray.cli.parameters import as_command, typed, with_options
 from dmlray.cli.scores import curve_rows, print_averages, print_folder, print_scores, stage_rows
 from dmlray.errors import DmlrayError, Interrupted, RunError
 from dmlray.interrupts import interruptible
@@ -35,14 +43,14 @@ class Main(click.Group):
                 with guarded_output():
                     sys.exit(self._status(*args, **extra))
             except Interrupted as error:
-                exit_interrupted(error)
+                exit_interrupted(error, as_command(self))
             except OSError as error:
                 from dmlray.atomic_files import storage_error
 
                 failure = storage_error(error)
                 if failure is None:
                     raise
-                echo_error(failure)
+                echo_error(str(failure))
                 sys.exit(failure.exit_status)
 
     def _status(self, *args: Any, **extra: Any) -> Any:
@@ -50,7 +58,7 @@ class Main(click.Group):
         try:
             return super().main(*args, **extra)
         except click.ClickException as error:
-            echo_error(error)
+            echo_usage_error(error)
             return error.exit_code
         except click.Abort:
             raise Interrupted(signal.SIGINT) from None
@@ -59,7 +67,8 @@ class Main(click.Group):
         try:
             return super().invoke(context)
         except DmlrayError as error:
-            echo_error(error)
+            text = error.written(as_command(self))
+            echo_error(with_options(text, self, context.invoked_subcommand))
             sys.exit(error.exit_status)
         except KeyboardInterrupt:
             raise Interrupted(signal.SIGINT) from None
@@ -114,7 +123,7 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
         report, folder = api.tune(file, overrides, display=display, **options)
     for line in report.lines():
         echo_wrapped(line)
-    echo(f"train it with:  dmlray train {folder.typed}/{folder.best.name}")
+    echo(f"train it with:  dmlray train {typed(str(folder))}/{folder.best.name}")
     if folder.repeat.scores.exists():
         from dmlray.scores import read_scores
 
@@ -228,7 +237,7 @@ def evaluate(run: Path) -> None:
     from dmlray import api
 
     with _display() as display:
-        scores = api.evaluate(run, display)
+        scores, _ = api.evaluate(run, display)
     if scores.parts:
         print_averages(scores)
     else:

@@ -91,7 +91,7 @@ def verify(name: str, root: Path | None, split: Split, max_megapixels: float | N
     from dmlray.reporting.progress import Display
 
     with Display() as display:
-        found = api.verify_data(name, root, display, split, max_megapixels)
+        found = api.verify_data(name, root, split, max_megapixels, display=display)
     echo(f"{'layout':<12} {found.layout}, in {found.root}")
     for what, has, wanted in (
         ("classes", found.classes, found.expected_classes),

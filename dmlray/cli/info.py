@@ -22,22 +22,18 @@ OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.command()
 @FILE
 @OVERRIDES
-def show(file: Path, overrides: Sequence[str]) -> None:
-    """Print each value of the experiment FILE and who said it."""
+@click.option("--describe", is_flag=True, help="Also print what each setting means and allows.")
+def show(file: Path, overrides: Sequence[str], describe: bool) -> None:
+    """Print each setting of FILE, an experiment, a search or an ensemble, and its origin."""
     from dmlray import api
-    from dmlray.plans.config_sources import flatten
 
-    resolved = api.show(file, overrides)
-    for key, value in flatten(resolved.experiment.document()).items():
-        text = f"{value:g}" if isinstance(value, float) else f"{value}"
-        echo_wrapped(f"{key:<32} {text:<24} {resolved.origins.get(key, 'default')}")
-    if published := resolved.published():
-        scores = ", ".join(
-            f"{name} {100 * score:.1f} %" for name, score in published.scores.items()
-        )
-        echo_wrapped(f"published scores: {scores or 'none'} ({published.source})")
-        if departures := resolved.departures():
-            echo_wrapped(f"  won with other {', '.join(departures)}")
+    table = api.show(file, overrides)
+    for row in table.rows:
+        echo_wrapped(f"{row.key:<32} {row.value:<24} {row.origin}")
+        if describe and row.allowed:
+            echo_wrapped(f"    {row.meaning}. Allowed: {row.allowed}")
+    for remark in table.remarks():
+        echo_wrapped(remark)
 
 
 @click.command()
@@ -50,7 +46,7 @@ def plan(file: Path, overrides: Sequence[str], address: str | None) -> None:
     from dmlray.reporting.progress import Display
 
     with Display() as display:
-        found = api.forecast(file, overrides, address=address, display=display)
+        found = api.plan(file, overrides, address=address, display=display)
     for line in _lines(found):
         echo_wrapped(line)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from io import StringIO
@@ -16,7 +14,7 @@ import click
 
 from dmlray.cli.local_path import PATH
 from dmlray.cli.output import echo, echo_wrapped
-from dmlray.errors import ConfigError, Interrupted
+from dmlray.errors import Call, ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from dmlray.inference.index import Kind
@@ -82,11 +80,19 @@ def embed(
             options["progress"] = _images_per_second(display)
             about = _embed(model, images, out, address, device, options)
     except Interrupted as error:
-        error.resume = shlex.join(["dmlray", *sys.argv[1:]])
+        given = {"model": model, "images": images, **click.get_current_context().params}
+        error.resume = Call("embed", {name: _word(value) for name, value in given.items() if value})
         raise
     echo(f"vectors:      {out}, {about.count} of {about.dimension} dimensions")
     if about.failed:
         echo(f"failed:       {about.failed} images, listed in {out / 'failed.csv'}")
+
+
+def _word(value: Any) -> str | bool | list[str]:
+    """A parameter's value, as a call has it."""
+    if value is True:
+        return True
+    return [str(each) for each in value] if isinstance(value, tuple) else str(value)
 
 
 def _embed(
@@ -99,9 +105,9 @@ def _embed(
 ) -> About:
     """On a cluster, where there is one, or in this process."""
     if address:
-        from dmlray import api
+        from dmlray.api.embedding import embed_on_cluster
 
-        return api.embed(model, images, out, address=address, **options)
+        return embed_on_cluster(model, images, out, address=address, **options)
     from dmlray.inference.embed_files import embed
 
     return embed(model, images, out, device=device, **options)

@@ -5,13 +5,13 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
 import click
 
-from dmlray.errors import DmlrayError, Interrupted
+from dmlray.errors import Call, Interrupted
 from dmlray.printable import printable, wrapped
 
 
@@ -27,19 +27,21 @@ def echo_wrapped(line: str) -> None:
         click.echo(part)
 
 
-def echo_error(error: DmlrayError | click.ClickException) -> None:
+def echo_error(text: str) -> None:
     """Print an error, of which each problem has a line."""
-    if isinstance(error, click.ClickException):
-        error.message = printable(error.message)  # type: ignore[misc]
-        error.show()
-        return
-    for line in str(error).split("\n"):  # names in it have no line breaks any more
+    for line in text.split("\n"):  # names in it have no line breaks any more
         echo(line, err=True)
 
 
-def exit_interrupted(error: Interrupted) -> NoReturn:
-    """Say how to go on, and end with the signal's status."""
-    go_on = f". Go on with: {error.resume}" if error.resume else ""
+def echo_usage_error(error: click.ClickException) -> None:
+    """Print what click found wrong with a command."""
+    error.message = printable(error.message)  # type: ignore[misc]
+    error.show()
+
+
+def exit_interrupted(error: Interrupted, write: Callable[[Call], str]) -> NoReturn:
+    """Print how to go on, as `write` writes it, and end with the signal's status."""
+    go_on = f". Go on with: {write(error.resume)}" if error.resume else ""
     with suppress(OSError):  # a closed terminal
         echo(f"interrupted{go_on}", err=True)
     sys.exit(error.exit_status)

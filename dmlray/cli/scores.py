@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dmlray.cli.output import echo
+from dmlray.cli.parameters import typed
 
 if TYPE_CHECKING:
     from dmlray.plans.run_folder import RunFolder
@@ -40,4 +41,4 @@ def print_scores(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> No
 
 def print_folder(folder: RunFolder) -> None:
     echo(f"run folder:   {folder}")
-    echo(f"TensorBoard:  tensorboard --logdir {folder.typed}")
+    echo(f"TensorBoard:  tensorboard --logdir {typed(str(folder))}")

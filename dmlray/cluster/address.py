@@ -11,7 +11,7 @@ from ray._private.services import psutil  # Ray brings it along
 from dmlray.cluster.private_folder import NAME
 from dmlray.errors import ConfigError, ResourceError
 
-_OPTION, _VARIABLE = "--address", "RAY_ADDRESS"
+_OPTION, _VARIABLE = "`address`", "RAY_ADDRESS"
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s\[\]:/@]+):([0-9]{1,5})", re.ASCII)
 _ALLOWED = "HOST:PORT of a `ray start --head` (such as 10.0.0.1:6379), auto or local"
 _LOCAL, _AUTO = "local", "auto"

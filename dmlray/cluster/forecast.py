@@ -1,6 +1,6 @@
 """What a search or a training will take here, from a probe on one worker. Nothing is kept."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil
 
 import ray
@@ -18,12 +18,13 @@ from dmlray.learn.probe import Probe, probe
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.search import Search
+from dmlray.reporting.tabular import Tabular
 
 _TRAIN_START = 15.0  # seconds until a Ray Train worker runs, as measured
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Tabular):
     """Trials of some folds each, or one training: then `trials` and `folds` are 1.
 
     `seconds` supposes that processes side by side do not slow each other down, and that every
@@ -40,6 +41,16 @@ class Forecast:
     seconds: float
     memory: int
     gpu_memory: int
+
+    def records(self) -> list[dict[str, float]]:
+        """One row; the plan of resources and the probe as columns of their own."""
+        numbers = asdict(self)
+        resources, probe = numbers.pop("resources"), numbers.pop("probe")
+        return [
+            numbers
+            | {f"resources_{name}": number for name, number in resources.items()}
+            | {f"probe_{name}": number for name, number in probe.items()}
+        ]
 
 
 def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:

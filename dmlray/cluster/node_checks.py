@@ -79,7 +79,7 @@ def problems(here: NodeReport, found: Sequence[NodeReport], marker: str, shared:
                 wrong.append(f"{node.name} has {said}, this machine {ours}")
         for path in node.missing:
             if path == marker:
-                wrong.append(f"{node.name} does not share {shared} with this machine (--out)")
+                wrong.append(f"{node.name} does not share {shared} with this machine (`out`)")
             else:
                 wrong.append(f"{node.name} does not see {path} (data.root)")
         wrong += [f"{node.name}, {problem}" for problem in node.unusable]

@@ -9,11 +9,10 @@ from dmlray.learn.loop import Epoch
 from dmlray.plans.config_sources import flatten
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.plans.search_settings import SCORES
 from dmlray.reporting.loggers import Group, Logger, grouped, open_logger
 from dmlray.scores import Scores
 
-_COMPARED = (*SCORES, "loss", "seconds")  # by which a logger compares runs
+_COSTS = ("loss", "seconds")  # by which a logger compares runs, beside the scores
 
 
 class EpochLogger:
@@ -40,8 +39,9 @@ class EpochLogger:
         self._logger = self._logger or open_logger(self._folder, self._plan.loggers)
         self._logger.scalars(epoch.number, grouped(epoch.metrics, self._scored_on))
         if begins:
+            names = (*self._plan.protocol.metrics, *_COSTS)
             compared = grouped(
-                {name: epoch.metrics[name] for name in _COMPARED if name in epoch.metrics},
+                {name: epoch.metrics[name] for name in names if name in epoch.metrics},
                 self._scored_on,
             )
             self._logger.hparams(self._settings, compared)

@@ -15,7 +15,7 @@ from dmlray.cluster.reporters import EpochLogger, to_train
 from dmlray.cluster.resources import Cluster
 from dmlray.cluster.torch_backend import TorchBackendConfig
 from dmlray.cluster.train_callbacks import FailOnUserError, FailWithoutResources
-from dmlray.errors import DmlrayError, ResourceError, RunError
+from dmlray.errors import DmlrayError, ResourceError, RunError, UnfinishedRun
 from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch
@@ -61,7 +61,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     try:
         run_watched(lambda: fit(trainer), EpochDisplay(plan, folder, display))
     except ResourceError as error:  # once there is room again
-        raise RunError(f"{error}. Go on with: dmlray train --resume {folder.typed}") from error
+        raise UnfinishedRun(str(error)) from error
     return read_scores(folder.scores)
 
 

@@ -1,1 +1,1 @@
-"""From image files to batches of tensors."""
+"""Data pipeline: image files -> batches of tensors."""

@@ -1,4 +1,4 @@
-"""What a data set is, whatever its layout on disk."""
+"""The listed images of a data set, independent of their layout on disk."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from dmlray.data.cache.content import contents
 
-FINGERPRINT_FORMAT = 1  # raised when the same images would get another fingerprint
+FINGERPRINT_FORMAT = 1  # increased when the fingerprint of the same images changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +18,8 @@ class Dataset:
     """Images by class: `files` (N) relative to `root`, `labels` (N,) int64 into `classes` (C).
 
     Ordered by class, then by name; the first `train_classes` classes train, the rest are unseen.
-    `remarks` are what every score of this data must carry: where it is not what its name promises.
-    `listed` is the data set with its broken images, where some were left out.
+    `remarks` go into every score: deviations from the published data set.
+    `listed` is the data set before broken images were left out, if some were.
     """
 
     name: str
@@ -38,23 +38,23 @@ class Dataset:
     def fingerprint(self) -> str:
         """Short hash of (relative path, class, size, content) of all files: equal on any machine.
 
-        `content.content` says how much of a large file counts.
+        Large files are sampled: see `content.content`.
         """
         return self._identity[0]
 
     @property
     def modified(self) -> str:
-        """Short hash of the times in ns at which the files were last changed, on this machine."""
+        """Short hash of the modification times of all files, in ns, on this machine."""
         return self._identity[1]
 
     @cached_property
     def _identity(self) -> tuple[str, str]:
-        found = contents(self.root, self.files)
-        details = (f"{one.size}\0{one.digest.hex()}" for one in found)
-        return self._hash(details), self._hash(str(one.modified) for one in found)
+        files = contents(self.root, self.files)
+        details = (f"{file.size}\0{file.digest.hex()}" for file in files)
+        return self._hash(details), self._hash(str(file.modified) for file in files)
 
     def has_fingerprint(self, text: str) -> bool:
-        """Whether `text` is the fingerprint, or the one of sizes alone that older runs hold."""
+        """Whether `text` is the fingerprint, or the fingerprint of sizes alone of older runs."""
         if text == self.fingerprint:
             return True
         return text == self._hash(str((self.root / file).stat().st_size) for file in self.files)
@@ -74,7 +74,7 @@ def from_ordered(
     train_classes: int,
     remarks: tuple[str, ...] = (),
 ) -> Dataset:
-    """Keep the order of `classes`, pairs of a name and its files, and sort the files of each."""
+    """Build a data set from (name, files) pairs: classes keep their order, files are sorted."""
     counts = [len(files) for _, files in classes]
     return Dataset(
         name=name,
@@ -88,5 +88,5 @@ def from_ordered(
 
 
 def half(classes: int) -> int:
-    """How many of `classes` train where nothing official says so: half, rounded up."""
+    """Number of training classes without an official split: half, rounded up."""
     return (classes + 1) // 2

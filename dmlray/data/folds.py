@@ -1,4 +1,4 @@
-"""Which classes a learner may see: class-disjoint parts of the training classes."""
+"""Class-disjoint folds of the training classes."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.errors import ConfigError, DataError
 
 Kind = Literal["kfold", "mlrc", "seeded"]
-MIN_CLASSES = 2  # of what is scored or learned: among images of one class every rank is right
+MIN_CLASSES = 2  # to score or to train: with one class every ranking is correct
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Subset:
 
 
 def select(dataset: Dataset, class_ids: np.ndarray) -> Subset:
-    """Keep the classes `class_ids` (C,) of a data set and number them in this order."""
+    """Select the classes `class_ids` (C,) of a data set and relabel them in this order."""
     class_ids = np.asarray(class_ids, dtype=np.int64)
     label_of = np.full(len(dataset.classes), -1, dtype=np.int64)
     label_of[class_ids] = np.arange(len(class_ids))
@@ -41,16 +41,16 @@ def select(dataset: Dataset, class_ids: np.ndarray) -> Subset:
 
 
 def train_subset(dataset: Dataset) -> Subset:
-    """All classes that may be learned from."""
+    """Select all training classes."""
     return select(dataset, np.arange(dataset.train_classes))
 
 
 def split(dataset: Dataset, kind: Kind, folds: int, seed: int = 0) -> list[tuple[Subset, Subset]]:
-    """Cut the training classes into (train, validation) subsets, one pair per fold.
+    """Split the training classes into (train, validation) subsets, one pair per fold.
 
     Args:
         kind: `kfold`, `mlrc` or `seeded`: the functions below.
-        seed: Of `seeded`, in [0, 2**32); the others draw nothing.
+        seed: Seed of `seeded`, in [0, 2**32); the other kinds ignore it.
 
     Raises:
         ConfigError: If there are fewer than 2 folds or more folds than training classes.
@@ -59,11 +59,11 @@ def split(dataset: Dataset, kind: Kind, folds: int, seed: int = 0) -> list[tuple
     if not 2 <= folds <= classes:
         problem = f"{folds} folds of {classes} classes. Allowed: 2 to {classes} folds."
         if classes < 2:
-            problem = f"{classes} training class cannot be cut. Allowed: 2 classes or more."
+            problem = f"{classes} training class cannot be split. Allowed: 2 classes or more."
         raise ConfigError("protocol.folds", [problem])
-    everything = np.arange(classes)
+    class_ids = np.arange(classes)
     return [
-        (select(dataset, np.setdiff1d(everything, held_out)), select(dataset, held_out))
+        (select(dataset, np.setdiff1d(class_ids, held_out)), select(dataset, held_out))
         for held_out in _KINDS[kind](classes, folds, seed)
     ]
 
@@ -71,26 +71,26 @@ def split(dataset: Dataset, kind: Kind, folds: int, seed: int = 0) -> list[tuple
 def check(
     dataset: Dataset, kind: Kind, folds: int, seed: int = 0, used: Iterable[int] | None = None
 ) -> None:
-    """Refuse folds on which scores would mean nothing.
+    """Reject folds whose scores would be meaningless.
 
     Args:
-        used: Numbers of the folds that will be held out; None: all of them.
+        used: Indices of the folds that will be held out; None: all.
 
     Raises:
-        ConfigError: If such a fold has one class, or lone images only, or leaves one class to
-            train; names the numbers of folds that would do.
+        ConfigError: If such a fold has one class, or one image per class, or leaves one class to
+            train; lists the allowed numbers of folds.
     """
     classes = dataset.train_classes
-    cut = _KINDS[kind](classes, folds, seed)
+    parts = _KINDS[kind](classes, folds, seed)
     for number in range(folds) if used is None else used:
-        if problem := _problem(dataset, cut[number]):
+        if problem := _problem(dataset, parts[number]):
             text = f"{folds} folds of {classes} classes ({kind}): fold {number} {problem}"
             allowed = _listed(suitable(dataset, kind, seed))
             raise ConfigError("protocol.folds", [f"{text}. Allowed: {allowed}"])
 
 
 def suitable(dataset: Dataset, kind: Kind, seed: int = 0, most: int = 1000) -> list[int]:
-    """Numbers of folds up to `most` with 2 classes in each part, and 2 images of one of them."""
+    """Allowed numbers of folds up to `most`: each part has 2 classes, and 2 images of one."""
     classes = dataset.train_classes
     several = np.bincount(dataset.labels, minlength=classes)[:classes] > 1
     return [
@@ -101,17 +101,17 @@ def suitable(dataset: Dataset, kind: Kind, seed: int = 0, most: int = 1000) -> l
 
 
 def check_sides(dataset: Dataset, *, halved: bool) -> None:
-    """Refuse a side of one class: it teaches nothing, or scores 100 % whatever is learned.
+    """Check that the training and the test classes suffice for meaningful scores.
 
     Args:
-        halved: The first half of the classes trains, which the message says.
+        halved: The first half of the classes trains; only for the message.
 
     Raises:
-        DataError: If the training or the test side is such a one.
+        DataError: If they do not, such as a single class.
     """
     train, classes = dataset.train_classes, len(dataset.classes)
-    found = flaw(dataset, np.arange(train, classes))
-    problem = f"the test side {found}" if found else None
+    test_flaw = flaw(dataset, np.arange(train, classes))
+    problem = f"the test side {test_flaw}" if test_flaw else None
     if train < MIN_CLASSES:
         problem = f"the training side has {train or 'no'} class"
     if problem:
@@ -121,26 +121,26 @@ def check_sides(dataset: Dataset, *, halved: bool) -> None:
 
 
 def flaw(dataset: Dataset, class_ids: np.ndarray) -> str | None:
-    """Why retrieval scores of the classes `class_ids` (C,) would mean nothing, if they would."""
+    """Return why retrieval scores of the classes `class_ids` (C,) would be meaningless, if so."""
     names = [repr(dataset.classes[class_id]) for class_id in class_ids]
     listed = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
     if not names:
         return "has no class"
     if np.bincount(dataset.labels)[class_ids].max() < 2:
-        return f"has one image of each class ({listed}), so that no image has another to find"
+        return f"has one image of each class ({listed}), so no query has a match"
     if len(names) < MIN_CLASSES:
-        return f"has one class ({listed}), which scores 100 % whatever is learned"
+        return f"has one class ({listed}), which always scores 100 %"
     return None
 
 
 def _problem(dataset: Dataset, held_out: np.ndarray) -> str | None:
     rest = dataset.train_classes - len(held_out)
-    few = f"leaves {rest} class to train" if rest < MIN_CLASSES else None
-    return flaw(dataset, held_out) or few
+    too_few = f"leaves {rest} class to train" if rest < MIN_CLASSES else None
+    return flaw(dataset, held_out) or too_few
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    """Numbers of folds in words."""
+    """Format numbers of folds for a message."""
     if not numbers:
         return (
             "no number of folds of these classes: each fold needs 2 classes, and 2 images of one "
@@ -154,17 +154,17 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def kfold(classes: int, folds: int, seed: int = 0) -> list[np.ndarray]:
-    """Hold out each of `folds` near-equal runs of class ids once, unshuffled."""
+    """Hold out each of `folds` near-equal ranges of class ids once, unshuffled."""
     return np.array_split(np.arange(classes), folds)
 
 
 def mlrc(classes: int, folds: int, seed: int = 0) -> list[np.ndarray]:
-    """Hold out equal runs of class ids: the last ones first, then those before each cut.
+    """Hold out equal ranges of class ids: the last range first, then those before each boundary.
 
-    A few classes are never held out where `folds` does not divide `classes`.
-    Source: Musgrave et al., ECCV 2020, arXiv 2003.08505, as powerful-benchmarker cuts: fold i
-    trains from class floor(i C / folds) on, past the end and round again; the floor(C / folds)
-    classes before that one are held out.
+    A few classes are never held out if `folds` does not divide `classes`.
+    Source: Musgrave et al., ECCV 2020, arXiv 2003.08505, as in powerful-benchmarker: fold i
+    trains from class floor(i C / folds) on, wrapping around; the floor(C / folds) classes before
+    that class are held out.
     """
     size = classes // folds
     ends = [classes, *(fold * classes // folds for fold in range(1, folds))]
@@ -173,13 +173,13 @@ def mlrc(classes: int, folds: int, seed: int = 0) -> list[np.ndarray]:
 
 def seeded(classes: int, folds: int, seed: int = 0) -> list[np.ndarray]:
     """Hold out each of `folds` near-equal random parts of the class ids once."""
-    # Unlike Generator, RandomState is frozen: every NumPy deals the same folds.
+    # Unlike Generator, RandomState is frozen: every NumPy version draws the same folds.
     order = np.random.RandomState(seed).permutation(classes)
     return [np.sort(part) for part in np.array_split(order, folds)]
 
 
 def fingerprint(dataset: Dataset, subset: Subset) -> str:
-    """Short hash of the names of a subset's classes and files: two equal splits are the same."""
+    """Short hash of the names of a subset's classes and files; equal subsets have equal hashes."""
     digest = hashlib.sha256()
     for class_id in subset.classes:
         digest.update(f"{dataset.classes[class_id]}\n".encode("utf-8", "surrogateescape"))

@@ -1,7 +1,7 @@
 """DREML's random balanced map of classes onto meta-classes.
 
-Source: Xuan, Souvenir, Pless, ECCV 2018, arXiv 1808.04469; leftthomas/DREML utils.py:24-51,
-whose draws these repeat to the last one.
+Source: Xuan, Souvenir, Pless, ECCV 2018, arXiv 1808.04469; leftthomas/DREML utils.py:24-51, with
+identical random draws.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,9 +12,9 @@ Item = TypeVar("Item")
 
 
 def assign_meta_classes(classes: int, meta_classes: int, random: Random) -> list[int]:
-    """Give each of `classes` a meta-class; their sizes differ by at most one.
+    """Assign a meta-class to each of `classes`; meta-class sizes differ by at most one.
 
-    With more meta-classes than classes some are never used.
+    With more meta-classes than classes some stay unused.
     """
     assigned: list[int] = []
     while len(assigned) < classes:
@@ -27,5 +27,5 @@ def assign_meta_classes(classes: int, meta_classes: int, random: Random) -> list
 
 
 def cap(groups: Iterable[Sequence[Item]], most: int, random: Random) -> list[list[Item]]:
-    """Keep `most` random items of each larger group, so that no class outweighs the others."""
+    """Sample `most` items of each larger group, so that no class outweighs the others."""
     return [random.sample(group, most) if len(group) > most else list(group) for group in groups]

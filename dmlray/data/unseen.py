@@ -1,4 +1,4 @@
-"""The test classes. Apart from the rest of the room so that a search cannot import them."""
+"""The test classes, in a separate module so that an import contract keeps them from a search."""
 
 import numpy as np
 
@@ -7,5 +7,5 @@ from dmlray.data.folds import Subset, select
 
 
 def test_subset(dataset: Dataset) -> Subset:
-    """All classes that no learner and no choice has seen."""
+    """Select the test classes, unused in training and selection."""
     return select(dataset, np.arange(dataset.train_classes, len(dataset.classes)))

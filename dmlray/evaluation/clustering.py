@@ -1,15 +1,15 @@
 """Clustering scores: how well k-means on the embeddings finds the classes, unitless in [0, 1]."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dmlray.errors import ResourceError
 from dmlray.evaluation.input_checks import check_finite, check_shapes
+from dmlray.evaluation.metrics import clustering_metrics
 
 Progress = Callable[[int, int], None]
 
@@ -20,23 +20,51 @@ _NAME = f"faiss k-means, {ITERATIONS} iterations, seed {SEED}"
 
 
 def name(device: torch.device) -> str:
-    """Name the k-means of embeddings on `device`; another k-means gives another NMI."""
+    """Name the k-means of embeddings on `device`; another k-means gives other scores."""
     return f"{_NAME}, on a GPU" if _has_gpu(device) else _NAME
 
 
-def nmi(
-    embeddings: Tensor, labels: Tensor, seed: int = SEED, progress: Progress | None = None
+def clustering_scores(
+    embeddings: Tensor,
+    labels: Tensor,
+    metrics: Sequence[str],
+    seed: int = SEED,
+    progress: Progress | None = None,
 ) -> dict[str, float]:
-    """NMI of labels (N,) with the k-means clusters of embeddings (N, D), k = number of classes.
+    """Compare labels (N,) with the k-means clusters of embeddings (N, D), k = number of classes.
 
     The k-means is faiss's, 20 iterations over all images from a random start by `seed`, on the GPU
     of the embeddings if faiss can use it, else on the CPU; see `name`. Its memory is that of the
-    embeddings, whatever the number of classes.
+    embeddings, whatever the number of classes. Without metrics there is none.
     """
-    check_shapes("nmi", embeddings, labels)
-    check_finite("nmi", embeddings)
-    clusters = kmeans(embeddings, len(labels.unique()), seed, progress)
-    return {"nmi": normalised_mutual_information(clusters, labels.cpu().numpy())}
+    if not metrics:
+        return {}
+    where = ", ".join(metrics)
+    check_shapes(where, embeddings, labels)
+    check_finite(where, embeddings)
+    clusters, classes = kmeans(embeddings, len(labels.unique()), seed, progress), labels.cpu()
+    return {
+        name: metric.compute(clusters, classes.numpy())
+        for name, metric in clustering_metrics(metrics).items()
+    }
+
+
+def prefix_clusterings(
+    members: Sequence[Tensor],
+    labels: Tensor,
+    metrics: Sequence[str],
+    weights: Sequence[float] | None = None,
+    first: int = 1,
+) -> Iterator[dict[str, float]]:
+    """Clustering scores of the first `first`, ..., L members (N, D) side by side.
+
+    Weights are factors of the members' cosines, as of `prefix_scores`.
+    """
+    factors = [1.0] * len(members) if weights is None else [weight**0.5 for weight in weights]
+    for size in range(first, len(members) + 1):
+        pairs = zip(members[:size], factors, strict=False)
+        joined = torch.cat([factor * member for member, factor in pairs], 1) if metrics else None
+        yield {} if joined is None else clustering_scores(joined, labels, metrics)
 
 
 def kmeans(
@@ -44,8 +72,8 @@ def kmeans(
 ) -> np.ndarray:
     """Cluster numbers (N,) of embeddings (N, D) by faiss's k-means.
 
-    `progress` is told (iterations done, of all). Each iteration is a call of its own, from the
-    centres of the last: the numbers are those of a single call.
+    `progress` is called with (iterations done, of all). Each iteration is a call of its own, from
+    the centres of the last: the numbers are those of a single call.
     """
     points = np.ascontiguousarray(embeddings.detach().float().cpu().numpy())
     centres, gpu = None, _has_gpu(embeddings.device)
@@ -75,35 +103,6 @@ def _one_iteration(
     return search
 
 
-def normalised_mutual_information(clusters: ArrayLike, labels: ArrayLike) -> float:
-    """NMI of two partitions (N,), normalised by the mean of their entropies."""
-    from sklearn.metrics import normalized_mutual_info_score  # a second to import, rarely needed
-
-    return float(normalized_mutual_info_score(labels, clusters, average_method="arithmetic"))
-
-
-def adjusted_mutual_information(clusters: ArrayLike, labels: ArrayLike) -> float:
-    """AMI of two partitions (N,): NMI less what chance gives, so 0 for a random one."""
-    from sklearn.metrics import adjusted_mutual_info_score
-
-    return float(adjusted_mutual_info_score(labels, clusters, average_method="arithmetic"))
-
-
-def pairwise_f1(clusters: ArrayLike, labels: ArrayLike) -> float:
-    """F1 over pairs of images (N,): sharing a cluster foretells sharing a class.
-
-    0 where no two images share anything.
-    """
-    together = _pairs(np.stack([np.asarray(clusters), np.asarray(labels)], axis=1))
-    foretold, true = _pairs(np.asarray(clusters)), _pairs(np.asarray(labels))
-    return 2 * together / max(foretold + true, 1)
-
-
-def _pairs(groups: np.ndarray) -> int:
-    counts = np.unique(groups, axis=0, return_counts=True)[1].astype(np.int64)
-    return int((counts * (counts - 1) // 2).sum())
-
-
 def _has_gpu(device: torch.device) -> bool:
     """Whether faiss can use the GPU `device`: a wheel for CPUs has no such function."""
     return device.type == "cuda" and getattr(_faiss(), "get_num_gpus", int)() > 0
@@ -113,5 +112,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise ResourceError("nmi: it needs faiss, which cannot be loaded here") from error
+        raise ResourceError("k-means: it needs faiss, which cannot be loaded here") from error
     return faiss

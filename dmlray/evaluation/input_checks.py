@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dmlray.errors import ConfigError, DataError
+from dmlray.evaluation.task import RetrievalTask
 
 
 def as_float(embeddings: Tensor) -> Tensor:
@@ -34,13 +35,17 @@ def check_finite(where: str, embeddings: Tensor) -> None:
         )
 
 
-def check_pairs(where: str, labels: Tensor) -> None:
-    """Demand at least one class of two images."""
-    if len(labels.unique()) == len(labels):
-        raise DataError(
-            f"{where}: each of the {len(labels)} images is alone in its class, so there is nothing "
-            "to retrieve. Allowed: at least one class with two images"
-        )
+def check_counted(where: str, task: RetrievalTask, counted: int) -> None:
+    """Demand that a query counts: its class has another image in the gallery."""
+    if counted:
+        return
+    if task.queries is None and task.gallery is None and task.groups is None:
+        problem = f"each of the {len(task.labels)} images is alone in its class"
+        allowed = "at least one class with two images"
+    else:
+        problem = f"none of the {task.query_count} queries has an image of its class in the gallery"
+        allowed = "at least one query with a match that counts"
+    raise DataError(f"{where}: {problem}, so there is nothing to retrieve. Allowed: {allowed}")
 
 
 def check_depths(where: str, depths: Sequence[int], most: int) -> None:

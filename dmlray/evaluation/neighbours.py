@@ -4,7 +4,7 @@ Letters: Q queries, N gallery items, B rows of a block, D embedding width, K nei
 Similarity is the dot product. Of equal similarities, as computed, the lower index comes first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,24 +34,29 @@ def nearest(queries: Tensor, k: int, gallery: Tensor | None = None) -> Neighbour
     """The k nearest of gallery (N, D), or of the other queries, to each of queries (Q, D)."""
     reference = queries if gallery is None else gallery
     check_depths("k", [k], len(reference) - (gallery is None))
-    found = [top(block, k) for _, block in tiles(queries, reference, exclude_self=gallery is None)]
+    hide = hide_self if gallery is None else None
+    found = [top(block, k) for _, block in tiles(queries, reference, hide)]
     return Neighbours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def tiles(
-    queries: Tensor, gallery: Tensor, *, exclude_self: bool, rounded: bool = False
+    queries: Tensor,
+    gallery: Tensor,
+    hide: Callable[[Tensor, Tensor], None] | None,
+    rounded: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield query numbers (B,) and their similarities (B, N), which the next step overwrites.
 
-    `rounded` allows products of less than float32, see `gemm.add_product`.
+    `hide(similarities, numbers)` puts what does not count at -inf. `rounded` allows products of
+    less than float32, see `matmul.add_product`.
     """
     block = new_block(gallery)
     for numbers in torch.arange(len(queries), device=block.device).split(len(block)):
         similarities = block[: len(numbers)]
         rows = queries[numbers[0] : numbers[-1] + 1]
         add_product(similarities, rows, gallery, rounded=rounded)
-        if exclude_self:
-            hide_self(similarities, numbers)
+        if hide:
+            hide(similarities, numbers)
         yield numbers, similarities
 
 

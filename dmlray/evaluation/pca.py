@@ -46,7 +46,7 @@ def fit_projection(members: Sequence[Tensor], size: int | None, whiten: bool) ->
     vary = int((variances > _NOTHING * variances[0]).sum())
     if size is not None and not 1 <= size <= vary:
         problem = f"{size} is not allowed. Allowed: 1 to {vary}, the dimensions that vary"
-        raise ConfigError("--pca", [problem])
+        raise ConfigError("`pca`", [problem])
     kept = size or vary
     directions = directions[:, :kept]
     if whiten:
@@ -62,9 +62,9 @@ def check_size(width: int, size: int | None) -> None:
     """
     if width > MOST_WIDTH:
         problem = f"{width} dimensions side by side are too many. Allowed: {MOST_WIDTH}"
-        raise ConfigError("--pca", [problem])
+        raise ConfigError("`pca`", [problem])
     if size is not None and size > width:
-        raise ConfigError("--pca", [f"{size} is not allowed. Allowed: 1 to {width}"])
+        raise ConfigError("`pca`", [f"{size} is not allowed. Allowed: 1 to {width}"])
 
 
 def _moments(members: Sequence[Tensor], width: int) -> tuple[Tensor, Tensor]:

@@ -69,21 +69,19 @@ class Similarity(NamedTuple):
         return total
 
 
-def self_similarity(embeddings: Tensor, rounded: bool = False) -> Similarity:
-    """Similarities of embeddings (N, D) with one another, see `gemm.add_product` for `rounded`."""
-    found = similarity(embeddings, embeddings)
+def similarity(part: Part, rounded: bool = False) -> Similarity:
+    """Similarities of one part, computed in the precision it has.
+
+    `rounded`: they are computed as `matmul.add_product` may round them.
+    """
+    found = _alone(part, part.queries.dtype)
     if not rounded:
         return found
-    lengths = _lengths(embeddings)
-    residuals = _lengths(embeddings - embeddings.bfloat16().to(embeddings))
+    queries, gallery = _residuals(part.queries), _residuals(part.gallery)
+    longest, worst = _lengths(part.gallery).amax(), gallery.amax()
     # Cauchy-Schwarz for the residual of either factor.
-    rounding = residuals * lengths.amax() + lengths * residuals.amax()
+    rounding = queries * longest + _lengths(part.queries) * worst
     return found._replace(error=found.error + _LONGER * rounding)
-
-
-def similarity(queries: Tensor, gallery: Tensor) -> Similarity:
-    """Dot products of queries (Q, D) and gallery (N, D), computed in the precision they have."""
-    return _alone(Part(queries, gallery), queries.dtype)
 
 
 def grown(before: Similarity | None, part: Part, dtype: torch.dtype) -> Similarity:
@@ -107,6 +105,11 @@ def _alone(part: Part, dtype: torch.dtype) -> Similarity:
     terms = min(width, _SIGMAS * math.sqrt(width)) + _OTHERS
     error = terms * unit * longest * lengths + torch.finfo(torch.float32).tiny
     return Similarity([part], error, longest * float(lengths.amax()))
+
+
+def _residuals(rows: Tensor) -> Tensor:
+    """(B,) lengths of what rounding to bfloat16 takes from each row."""
+    return _lengths(rows - rows.bfloat16().to(rows))
 
 
 def _lengths(rows: Tensor) -> Tensor:

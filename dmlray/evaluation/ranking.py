@@ -1,6 +1,6 @@
 """From a block of similarities to hits, ranks and sums of metrics.
 
-Letters: Q queries, N gallery items, B rows of a block, R other items of a query's class,
+Letters: Q queries, G gallery items, B rows of a block, R other items of a query's class that count,
 C items of several queries whose order is decided together.
 """
 
@@ -8,26 +8,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from dmlray.evaluation.input_checks import check_counted
+from dmlray.evaluation.metrics import Ranked, retrieval_metrics
 from dmlray.evaluation.neighbours import few, highest, within
 from dmlray.evaluation.products import Similarity
+from dmlray.evaluation.task import Classes, RetrievalTask
 
 PAIRS = 4_000_000  # of a window and an item that are looked at together
 MANY = 400_000  # of these, in whose place one product of matrices is quicker
-
-
-class Classes(NamedTuple):
-    """Which gallery items are of the class of which query.
-
-    Query q's class is members[start[q] : start[q] + size[q]], gallery indices in rising order.
-    """
-
-    queries: Tensor  # (Q,) labels
-    gallery: Tensor  # (N,) labels
-    members: Tensor  # (N,)
-    start: Tensor  # (Q,)
-    size: Tensor  # (Q,)
 
 
 class Windows(NamedTuple):
@@ -42,26 +33,21 @@ class Windows(NamedTuple):
     begin: Tensor
 
 
-def classes_of(queries: Tensor, gallery: Tensor) -> Classes:
-    """Index gallery labels (N,) for queries of labels (Q,)."""
-    ordered, members = gallery.sort(stable=True)
-    start = torch.searchsorted(ordered, queries)
-    size = torch.searchsorted(ordered, queries, right=True) - start
-    return Classes(queries, gallery, members, start, size)
-
-
 def first_hits(
-    similarities: Tensor, classes: Classes, numbers: Tensor, similarity: Similarity
+    similarities: Tensor,
+    classes: Classes,
+    numbers: Tensor,
+    similarity: Similarity,
+    rows: Tensor,
 ) -> Tensor:
-    """Rank of the nearest item of each query's own class, 0 is the nearest of all: (B,).
+    """Rank of the nearest item of each query's own class, 0 is the nearest of all, for `rows`.
 
-    Rows are similarities (B, N) of the queries numbers (B,), the query itself at -inf. Counting
-    what lies before the best own item needs no sorting, however deep it is. Without an own item
-    everything else lies before.
+    Similarities (B, G) are of the queries numbers (B,), hidden items at -inf. Counting what lies
+    before the best own item needs no sorting, however deep it is. Without an own item everything
+    else lies before.
     """
-    every = torch.arange(len(numbers), device=numbers.device)
     ranks = [
-        _first_hits(similarities[rows], classes, numbers[rows], similarity) for rows in few(every)
+        _first_hits(similarities[part], classes, numbers[part], similarity) for part in few(rows)
     ]
     return torch.cat(ranks)
 
@@ -89,7 +75,7 @@ def in_order(
     """Put the items of each window in the order of their exact similarities.
 
     Args:
-        block: Similarities (B, N) as they were computed, of queries numbers (B,).
+        block: Similarities (B, G) as they were computed, of queries numbers (B,).
 
     Returns:
         (C,) each: the window, whether the item is of the query's class, and its place in its
@@ -123,77 +109,107 @@ def _margin(similarity: Similarity, numbers: Tensor, like: Tensor) -> Tensor:
 
 def _own(similarities: Tensor, classes: Classes, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Columns of each query's own class and what stands there, -inf where a class is smaller."""
-    size = classes.size[numbers, None]  # (B, 1)
-    within = torch.arange(int(size.max()), device=similarities.device)  # (largest class,)
-    place = (classes.start[numbers, None] + within).clamp(max=len(classes.members) - 1)
-    own = classes.members[place]  # (B, largest class)
-    return own, similarities.gather(1, own).masked_fill(within >= size, -torch.inf)
+    own, beyond = classes.columns(numbers)
+    return own, similarities.gather(1, own).masked_fill(beyond, -torch.inf)
 
 
-class SelfRetrieval:
-    """Sums R@K, RP and MAP@R where every image is a query and all others are its gallery.
+class Ranking:
+    """Ranks the gallery of a task for blocks of its queries and sums metrics over them.
+
+    Queries without another item of their class in the gallery do not count.
 
     Source: Musgrave et al., A Metric Learning Reality Check, ECCV 2020, arXiv 2003.08505.
     """
 
-    def __init__(self, labels: Tensor, recall_at: Sequence[int]) -> None:
-        self.classes = classes_of(labels, labels)
-        self.recall_at = tuple(recall_at)
-        self.others = self.classes.size - 1  # (N,) R of each query
-        self.most = int(self.others.max())
-        deepest = max((k for k in self.recall_at if k <= self.most), default=1)
-        self.depth = self.others.clamp(min=deepest)  # (N,) places whose hits count
+    def __init__(self, where: str, task: RetrievalTask, names: Sequence[str]) -> None:
+        """Index the task.
+
+        Raises:
+            DataError: If no query counts.
+            ConfigError: If a name is no retrieval metric, or its K exceeds the gallery.
+        """
+        self.classes, self._mates = task.classes(), task.group_mates()
+        self._itself = task.own_columns()
+        hidden = (self._itself >= 0).long() if self._mates is None else self._mates.size
+        self.others = self.classes.size - hidden  # (Q,) R of each query
         self.queries = int((self.others > 0).sum())
+        check_counted(where, task, self.queries)
+        self.names, self._metrics = tuple(names), retrieval_metrics(names, task.neighbours)
+        self.most = int(self.others.max())
+        firsts = [k or task.gallery_size for metric, k in self._metrics if metric.needs == "first"]
+        nearest = [k for metric, k in self._metrics if metric.needs == "nearest"]
+        self.width = max(self.most, *nearest, 0)  # places that are looked at
+        self._deepest = max(firsts, default=0)
+        within = max((k for k in (*firsts, *nearest) if k <= self.width), default=1)
+        self.depth = self.others.clamp(min=within)  # (Q,) places whose hits count
+
+    def hide(self, similarities: Tensor, numbers: Tensor) -> None:
+        """Put what queries numbers (B,) are not searched for in at -inf, by its index."""
+        if self._mates is not None:
+            columns, beyond = self._mates.columns(numbers)
+            rows, place = (~beyond).nonzero(as_tuple=True)
+            similarities[rows, columns[rows, place]] = -torch.inf
+            return
+        columns = self._itself[numbers]
+        rows = (columns >= 0).nonzero().squeeze(1)
+        similarities[rows, columns[rows]] = -torch.inf
 
     def sums(self, similarities: Tensor, numbers: Tensor, similarity: Similarity) -> Tensor:
-        """Metrics summed over the queries numbers (B,) that have another of their class: (M,).
+        """Metrics summed over those of the queries numbers (B,) that count: (M,).
 
         Args:
-            similarities: (B, N), as they were computed, each query itself at -inf.
+            similarities: (B, G), as they were computed, after `hide`.
             similarity: What they are, which decides where they are too near.
         """
         hits, first = self._ranked(similarities, numbers, similarity)
         counted = self.others[numbers] > 0
-        hits, first, others = hits[counted], first[counted], self.others[numbers[counted], None]
+        relevant = self.others[numbers[counted], None]
+        ranked = Ranked(hits[counted], first[counted], relevant, self.most)
         return torch.stack(
-            [(first < k).sum().double() for k in self.recall_at] + _precisions(hits, others)
+            [metric.compute(ranked, k).double().sum() for metric, k in self._metrics]
         )
 
     def means(self, sums: Tensor) -> dict[str, float]:
         """Name the metrics (M,) and divide by the number of queries that count."""
-        names = [*map("recall_at_{}".format, self.recall_at), "r_precision", "map_at_r"]
-        return dict(zip(names, (sums / self.queries).tolist(), strict=True))
+        return dict(zip(self.names, (sums / self.queries).tolist(), strict=True))
 
     def _ranked(
         self, similarities: Tensor, numbers: Tensor, similarity: Similarity
     ) -> tuple[Tensor, Tensor]:
-        """Whether each of the nearest is a hit (B, most), and the rank of the first hit (B,)."""
+        """Whether each of the nearest is a hit (B, width), and the rank of the first hit (B,)."""
         hits = self._hits(similarities, numbers, similarity)
         first = hits.int().argmax(1)
-        missed = (~hits.any(1)).nonzero().squeeze(1)
+        missed = ~hits.any(1)
         first[missed] = similarities.shape[1]
-        if len(missed) and max(self.recall_at, default=0) > self.most:
-            for rows in few(missed):
-                first[rows] = _first_hits(
-                    similarities[rows], self.classes, numbers[rows], similarity
-                )
+        missed = (missed & (self.others[numbers] > 0)).nonzero().squeeze(1)
+        if len(missed) and self._deepest > self.width:
+            first[missed] = first_hits(similarities, self.classes, numbers, similarity, missed)
         return hits, first
 
     def _hits(self, similarities: Tensor, numbers: Tensor, similarity: Similarity) -> Tensor:
-        """Whether each of the `depth` nearest is of the query's class: (B, most).
+        """Whether each of the `depth` nearest is of the query's class: (B, width).
 
         Ranks of the items of the own class need no columns, but where one of another is as near.
         """
-        best = highest(similarities, self.most + 1)  # (B, most + 1), rising; N at most
+        best = self._best(similarities)  # (B, width + 1), rising
         _, own = _own(similarities, self.classes, numbers)
-        ranks = self.most - torch.searchsorted(best[:, 1:].contiguous(), own, right=True)
+        ranks = self.width - torch.searchsorted(best[:, 1:].contiguous(), own, right=True)
+        if self._mates is not None:  # several hidden items may be in `best`, where nothing ranks
+            ranks.masked_fill_(own == -torch.inf, self.width)
         hits = torch.zeros_like(best, dtype=torch.bool).scatter_(1, ranks, True)[:, :-1]
-        counted = torch.arange(self.most, device=best.device) < self.depth[numbers, None]
+        counted = torch.arange(self.width, device=best.device) < self.depth[numbers, None]
         windows = _mixed(best, hits, counted, _margin(similarity, numbers, similarities))
         window, own, place = in_order(windows, similarities, self.classes, numbers, similarity)
-        inside = place < self.most
+        inside = place < self.width
         hits[windows.rows[window[inside]], place[inside]] = own[inside]
         return hits & counted
+
+    def _best(self, similarities: Tensor) -> Tensor:
+        """The largest similarities of each row, rising: (B, width + 1), -inf below the least."""
+        columns = similarities.shape[1]
+        if self.width < columns:
+            return highest(similarities, self.width + 1)
+        return F.pad(highest(similarities, columns), (1, 0), value=-torch.inf)
 
 
 def _mixed(best: Tensor, hits: Tensor, counted: Tensor, margin: Tensor) -> Windows:
@@ -224,11 +240,3 @@ def _mixed(best: Tensor, hits: Tensor, counted: Tensor, margin: Tensor) -> Windo
     # Beyond the last place others may be as near: all of them are looked at.
     low = torch.where(end == most, last - margin[row, 0], last)
     return Windows(row, low, falling[row, begin], begin)
-
-
-def _precisions(hits: Tensor, others: Tensor) -> list[Tensor]:
-    """Sums of RP and MAP@R over hits (B, most) of queries with others (B, 1) = R each."""
-    place = torch.arange(1, hits.shape[1] + 1, device=hits.device)
-    relevant = (hits & (place <= others)).double()
-    precision = relevant.cumsum(1) / place
-    return [(relevant / others).sum(), (relevant * precision / others).sum()]

@@ -37,7 +37,7 @@ def load_run(run: Path) -> Model:
         allowed = "Allowed: runs of dmlray train, ensemble and merge"
         raise ConfigError(str(folder), [f"{problem}. {allowed}"])
     if not folder.scores.exists():
-        problem = "is not finished: it has no scores. Finish it with --resume"
+        problem = "is not finished: it has no scores. Resume it to finish it"
         raise DataError(f"{folder}: {problem}")
     scores = read_scores(folder.scores)
     members, projection = _members(folder)

@@ -19,7 +19,7 @@ from dmlray.evaluation.neighbours import Neighbours
 from dmlray.file_reading import read_json, reason, sha256
 from dmlray.inference.search import finished_about, nearest_vectors, read_vectors
 from dmlray.inference.vector_files import About
-from dmlray.json_schema import Fraction, FromOne, Sha256, Text, checked
+from dmlray.json_schema import FromOne, Sha256, Text, checked
 
 Kind = Literal["flat", "hnsw", "ivfpq"]
 FILE, DESCRIPTION = "index.faiss", "index.json"
@@ -37,7 +37,7 @@ class Index:
     kind: Kind
     model: Text
     count: FromOne
-    recall_at_10: Fraction
+    recall_at_10: Annotated[float, Field(strict=True, ge=0, le=1)]
     sample: FromOne
     sha256: Sha256
     format: Annotated[int, Field(strict=True, ge=1, le=1)] = 1

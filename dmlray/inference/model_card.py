@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import yaml
 
+from dmlray.evaluation.metrics import label
 from dmlray.inference.config import Crop
 from dmlray.inference.model import Model
 from dmlray.printable import printable
 from dmlray.scores import Scores, percent, protocol_line
-
-_LABELS = {"map_at_r": "MAP@R", "r_precision": "R-Precision", "nmi": "NMI"}
 
 
 def model_card(model: Model, onnx: str | None, half: bool) -> str:
@@ -62,7 +61,7 @@ def _scores(scores: Scores) -> Iterator[str]:
     for name in scores.metrics:
         width = f" ± {percent(scores.half_width, name)}" if name in scores.half_width else ""
         before = percent(scores.zero_shot, name)
-        yield f"| {_label(name)} | {percent(scores.metrics, name)}{width} | {before} |"
+        yield f"| {label(name)} | {percent(scores.metrics, name)}{width} | {before} |"
     yield ""
     yield "Protocol:"
     yield ""
@@ -75,12 +74,6 @@ def _scores(scores: Scores) -> Iterator[str]:
     yield f"- split hash: {printable(scores.split_fingerprint)}"
 
 
-def _label(name: str) -> str:
-    if name.startswith("recall_at_"):
-        return f"Recall@{name.removeprefix('recall_at_')}"
-    return _LABELS.get(name, name)
-
-
 def _use(model: Model, onnx: str | None) -> Iterator[str]:
     yield "## Use"
     yield ""
@@ -88,12 +81,9 @@ def _use(model: Model, onnx: str | None) -> Iterator[str]:
     yield "import dmlray"
     yield ""
     yield 'model = dmlray.load_model("FOLDER")  # this folder'
-    yield 'vectors = model.embed(["one.jpg", "two.jpg"])  # (2, D) float32'
-    yield "```"
-    yield ""
-    yield "```"
-    yield "dmlray embed FOLDER photos --out vectors"
-    yield "dmlray query FOLDER vectors photo.jpg"
+    yield 'rows = model.embed(["one.jpg", "two.jpg"])  # (2, D) float32'
+    yield 'dmlray.embed(model, ["photos"], "vectors")  # any number, into files'
+    yield 'hits = dmlray.query(model, "vectors", "one.jpg", k=10)'
     yield "```"
     if onnx:
         yield ""

@@ -120,7 +120,7 @@ def _damaged(path: Path, why: str) -> DamagedCheckpoint:
 
 
 def _mend(path: Path) -> str:
-    return f"delete {path.parent} and --resume the run to train it again from its start"
+    return f"delete {path.parent} and resume the run to train it again from its start"
 
 
 def _content(content: object) -> _Content:
@@ -164,5 +164,5 @@ def _check_finite(path: Path, learner: Mapping[str, Tensor]) -> None:
     for name, tensor in learner.items():
         if not tensor.isfinite().all():
             why = f"{name} holds NaN or infinity: the training diverged or the file was changed"
-            mend = f"Try a smaller optimizer.lr in a new run, or delete {path.parent} and --resume"
+            mend = f"Try a smaller optimizer.lr in a new run, or delete {path.parent} and resume it"
             raise DataError(f"{path}: {why}. {mend}")

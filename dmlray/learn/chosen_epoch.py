@@ -47,11 +47,11 @@ def _check_best(plan: Experiment, folder: RunFolder, best: TrainProgress) -> Non
     _check_over(plan, folder, last)
     if best.epoch != last.best_epoch:
         problem = f"is of epoch {best.epoch}, the best one was {last.best_epoch}"
-        mend = f"delete {folder.last_checkpoint.parent} and --resume the run to train it again"
+        mend = f"delete {folder.last_checkpoint.parent} and resume the run to train it again"
         raise DataError(f"{folder.best_checkpoint}: {problem}; {mend}")
 
 
 def _check_over(plan: Experiment, folder: RunFolder, last: TrainProgress) -> None:
     if last.epoch != plan.budget.epochs:
         problem = f"is of epoch {last.epoch}, its plan has {plan.budget.epochs}"
-        raise DataError(f"{folder.last_checkpoint}: {problem}; --resume the run to finish it")
+        raise DataError(f"{folder.last_checkpoint}: {problem}; resume the run to finish it")

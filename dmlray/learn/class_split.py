@@ -1,6 +1,8 @@
 """Which classes of a plan's data set are trained on and which are scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from dmlray.data import folds
@@ -23,6 +25,26 @@ class ClassSplit:
     validation: Subset | None
 
 
+Listed = dict[tuple[object, ...], Dataset]  # by what a listing depends on
+_LISTED: ContextVar[Listed | None] = ContextVar("listed", default=None)
+
+
+@contextmanager
+def listed_once(known: Listed | None = None) -> Iterator[None]:
+    """List and hash each data set once in the block, which is one run: it uses the images it found.
+
+    Args:
+        known: What was listed before and is known after the block; default what a block around
+            this one has listed, or nothing.
+    """
+    around = _LISTED.get()
+    token = _LISTED.set(known if known is not None else {} if around is None else around)
+    try:
+        yield
+    finally:
+        _LISTED.reset(token)
+
+
 def load_dataset(
     plan: Experiment,
     progress: Callable[[int, int], None] | None = None,
@@ -31,16 +53,22 @@ def load_dataset(
     """List the plan's data set; `data.skip_broken` leaves out images that cannot be decoded.
 
     To find these, all images are decoded into the cache unless they are there: `progress` and
-    `announce` are those of `open_cache`.
+    `announce` are those of `open_cache`. See `listed_once`.
     """
-    data = plan.data
+    data, listed = plan.data, _LISTED.get()
+    side = data.transform.train_short_side if data.skip_broken else None
+    key = (data.name, data.root, data.split, data.skip_broken, data.max_pixels, side)
+    if listed is not None and key in listed:
+        return listed[key]
 
     def readable(dataset: Dataset) -> Dataset:
-        side = data.transform.train_short_side
         return leave_out(dataset, find_broken(dataset, side, progress, announce, data.max_pixels))
 
     keep = readable if data.skip_broken else everything
-    return registry.load(data.name, data.root, data.split, keep)
+    dataset = registry.load(data.name, data.root, data.split, keep)
+    if listed is not None:
+        listed[key] = dataset
+    return dataset
 
 
 def fold_split(plan: Experiment, dataset: Dataset, fold: int) -> ClassSplit:

@@ -36,7 +36,7 @@ def fold_epochs(
             for epoch, training in zip(epochs, trainings, strict=True):
                 if epoch is None or epoch.number != number:
                     problem = f"lacks epoch {number} or has it twice"
-                    mend = f"delete {training.folder} and go on with --resume to train it again"
+                    mend = f"delete {training.folder} and resume the run to train it again"
                     raise DataError(f"{training.folder.metrics}: {problem}; {mend}")
             yield list(epochs)
 

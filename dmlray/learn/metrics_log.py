@@ -40,7 +40,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {reason(error)}; delete it and --resume the run") from None
+        raise DataError(f"{path}: {reason(error)}; delete it and resume the run") from None
     return [line for text in content.split(b"\n")[:-1] if (line := _line(text))]
 
 

@@ -12,6 +12,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError
+from dmlray.evaluation.metrics import label
 from dmlray.learn import batch_checks
 from dmlray.learn.class_split import fold_subsets, load_dataset, with_folds
 from dmlray.plans.experiment import Experiment
@@ -39,7 +40,7 @@ def preflight(
     parts = _parts(fitted, dataset, in_folds=folds)
     if folds or plan.protocol.selection == "validation":
         _warn_of_folds(plan, fitted, dataset)
-    _warn_of_depths(plan, min(len(test), *(len(scored) for _, scored in parts)))
+    _check_neighbours(plan, min(len(test), *(len(scored) for _, scored in parts)))
     backbone = plan.backbone
     trunk = backbones.build(backbone.name, backbone.weights, backbone.pooling, backbone.batchnorm)
     transform = plan.data.transform
@@ -89,14 +90,16 @@ def _checked_folds(
     return [pairs[number] for number in used]
 
 
-def _warn_of_depths(plan: Experiment, fewest: int) -> None:
-    beyond = set(plan.protocol.recall_at) - set(plan.protocol.depths(fewest))
-    if beyond:
-        listed = ", ".join(map(str, sorted(beyond)))
+def _check_neighbours(plan: Experiment, fewest: int) -> None:
+    """Say which metrics are left out for want of neighbours; refuse to choose by one of them."""
+    protocol = plan.protocol
+    kept = {*protocol.retrieval_metrics(fewest - 1), *protocol.clustering_metrics}
+    if protocol.metric not in kept:
+        problem = f"{protocol.metric} needs more than the {fewest} images that are scored"
+        raise ConfigError("protocol.metric", [f"{problem}. Allowed: K of 1 to {fewest - 1}"])
+    if beyond := [label(name) for name in protocol.metrics if name not in kept]:
         _logger.warning(
-            "protocol.recall_at: Recall@%s is left out where only %d images are scored",
-            listed,
-            fewest,
+            "protocol: %s is left out where only %d images are scored", ", ".join(beyond), fewest
         )
 
 

@@ -13,7 +13,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
-from dmlray.evaluation.clustering import Progress
+from dmlray.evaluation.clustering import Progress, clustering_scores
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
@@ -23,6 +23,7 @@ from dmlray.learn.embedding_files import write_embeddings, write_items
 from dmlray.learn.environment import check_images, computed_on, record_environment
 from dmlray.learn.loop import Report
 from dmlray.learn.process_group import ProcessGroup
+from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.trainer import WITHOUT_PAIRS, Training
 from dmlray.plans.experiment import Experiment
@@ -74,7 +75,7 @@ def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
     ours = f"{plan.method.name}, seed {plan.seed}"
     if theirs != ours:
         problem = f"are scores of another run ({theirs}), its plan is {ours}"
-        raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
+        raise RunError(f"{folder.scores}: {problem}; delete it and resume the run")
     return scores
 
 
@@ -170,11 +171,11 @@ def _score(
     """Embeddings (N, D) of the test images and all scores that the protocol asks for."""
     subset = test_subset(training.split.dataset)
     embeddings, metrics = training.score(subset)
-    if training.plan.protocol.nmi:
+    if names := training.plan.protocol.clustering_metrics:
         labels = torch.as_tensor(subset.labels)
         # On one worker: the others would do the same work again.
         metrics |= training.runtime.group.ask_main(
-            lambda: clustering.nmi(embeddings, labels, progress=progress)
+            lambda: clustering_scores(embeddings, labels, names, progress=progress)
         )
     return embeddings, metrics
 
@@ -183,8 +184,9 @@ def _zero_shot(training: Training) -> dict[str, float]:
     """Scores of the trunk's pooled features before any training, on the test classes."""
     subset = test_subset(training.split.dataset)
     features = F.normalize(training.embed(training.trunk, subset))
-    labels = torch.as_tensor(subset.labels, device=features.device)
-    return retrieval_scores(features, labels, training.plan.protocol.depths(len(subset)))
+    task = task_of(subset)
+    metrics = training.plan.protocol.retrieval_metrics(task.neighbours)
+    return retrieval_scores(features, task, metrics)
 
 
 def _idle(training: Training) -> str | None:
@@ -199,7 +201,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
     idle, zero_shot = training.runtime.group.ask_main(
         lambda: (_idle(training), read_zero_shot(folder.zero_shot))
     )
-    subset = test_subset(dataset)
+    subset, clustered = test_subset(dataset), plan.protocol.clustering_metrics
     return Scores(
         metrics=metrics,
         dataset=dataset.name,
@@ -215,7 +217,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         selection=plan.protocol.selection,
         tuned_by=plan.protocol.tuned_by,
         seed=plan.seed,
-        clustering=clustering.name(training.runtime.device) if plan.protocol.nmi else None,
+        clustering=clustering.name(training.runtime.device) if clustered else None,
         zero_shot=zero_shot,
         precision=str(training.precision),
         computed_on=computed_on(training.runtime.device),

@@ -28,6 +28,7 @@ from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.precision import Precision, precision_of
 from dmlray.learn.random_layers import keep_generators_equal
+from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.state import TrainProgress, TrainState
 from dmlray.methods import Learner
@@ -177,9 +178,9 @@ class Training:
             problem = f"{broken} of {len(embeddings)} embeddings are not finite"
             cause = "weights or BatchNorm's statistics have grown too large"
             raise RunError(f"{self.folder}: {problem}: {cause}; try a smaller optimizer.lr")
-        labels = torch.as_tensor(subset.labels, device=embeddings.device)
-        depths = self.plan.protocol.depths(len(subset))
-        return embeddings, retrieval_scores(embeddings, labels, depths)
+        task = task_of(subset)
+        metrics = self.plan.protocol.retrieval_metrics(task.neighbours)
+        return embeddings, retrieval_scores(embeddings, task, metrics)
 
     def _validate(self) -> dict[str, float]:
         if self.split.validation is None:

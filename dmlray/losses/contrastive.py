@@ -1,4 +1,4 @@
-"""Contrastive loss of given distances: own images close, others at least a margin away.
+"""Contrastive loss of given distances: images of a class close, others at least a margin away.
 
 B batch.
 """
@@ -10,15 +10,15 @@ from torch import Tensor
 def contrastive(distances: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
     """Contrastive loss of distances (B, B) and labels (B,): a scalar, in units of distance.
 
-    Source: Hadsell et al., CVPR 2006; distances not squared, and means over the pairs that still
-    cost something, as in pytorch-metric-learning.
+    Source: Hadsell et al., CVPR 2006; distances not squared, and means over the pairs with
+    non-zero loss, as in pytorch-metric-learning.
 
     Args:
-        margin: Distance beyond which images of two classes cost nothing.
+        margin: Distance beyond which images of two classes have zero loss.
     """
     same = labels[:, None] == labels
-    own = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    pull = distances.where(same & ~own, 0)
+    diagonal = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    pull = distances.where(same & ~diagonal, 0)
     push = (margin - distances).relu().where(~same, 0)
     return _mean_of_positive(pull) + _mean_of_positive(push)
 

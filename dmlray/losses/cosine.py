@@ -1,4 +1,4 @@
-"""Cosines that stay exact under autocast, because every loss here is built on them."""
+"""Cosines that stay exact under autocast; most losses are built on them."""
 
 import torch
 from torch import Tensor
@@ -6,12 +6,12 @@ from torch.nn import functional as F
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or as it is where that is finer."""
+    """Convert to float32, unless the precision is already higher."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def unit_rows(vectors: Tensor) -> Tensor:
-    """Rows (B, D) brought to length 1; a row of zeros stays."""
+    """Normalise rows (B, D) to length 1; rows of zeros stay."""
     return F.normalize(at_least_float32(vectors))
 
 

@@ -1,8 +1,8 @@
-"""IDML's formulas: uncertain images are judged less alike, or less unlike, than they look.
+"""IDML's formulas: uncertainty shrinks the differences between images.
 
-Source: Wang et al., arXiv 2205.04449 and 2309.09982, whose texts were not reachable: the proxy
+Source: Wang et al., arXiv 2205.04449 and 2309.09982, whose texts were not available: the proxy
 form is wzzheng/IDML at c49aaa3, losses.py; the pair form is a reconstruction from the figure
-assets/motivation.png and the authors' words in issue 1. B batch, C classes, D embedding.
+assets/motivation.png and the authors' comments in issue 1. B batch, C classes, D embedding.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dmlray.losses.cosine import at_least_float32, pairwise_cosines
 from dmlray.losses.proxy_anchor import proxy_anchor
 
-_NEAREST = 1e-6  # (squared) distances below count as this, where the formulas divide by zero
+_NEAREST = 1e-6  # lower bound of (squared) distances, which the formulas divide by
 
 
 class IntrospectiveProxyAnchor(nn.Module):
@@ -20,7 +20,7 @@ class IntrospectiveProxyAnchor(nn.Module):
     Source: wzzheng/IDML, losses.py, lines 31-75.
 
     Args:
-        spread: Standard deviation of the first proxies over Kaiming's; their length matters here.
+        spread: Standard deviation of the initial proxies over Kaiming's; their length matters.
     """
 
     def __init__(
@@ -51,27 +51,27 @@ def introspective_similarities(
 ) -> Tensor:
     """1 - (1 - cosine) exp(-(|v|^2 + offset) / (tau |m - p|^2)) of m, v (B, D), p (C, D): (B, C).
 
-    Source: wzzheng/IDML, losses.py, lines 41-53; proxies are as long as they are.
-    Departs: a squared distance is at least 1e-6; a proxy upon an image gives the code NaN.
+    Source: wzzheng/IDML, losses.py, lines 41-53; proxies are not normalised.
+    Departs: a squared distance is at least 1e-6; the code returns NaN for a distance of 0.
 
     Args:
-        tau: How far off uncertainty reaches, unitless; the code's constant 5.
-        offset: Uncertainty that each pair has, squared; the code's constant 4.
+        tau: Scale of the uncertainty, unitless; the code's constant 5.
+        offset: Squared uncertainty added to each pair; the code's constant 4.
     """
     cosines = pairwise_cosines(semantic, proxies)
     distances = _squared(semantic, proxies, -1).clamp(min=_NEAREST)  # (B, C)
-    doubt = at_least_float32(uncertainty).square().sum(1, keepdim=True) + offset  # (B, 1)
-    return 1 - (1 - cosines) * torch.exp(-doubt / (tau * distances))
+    squares = at_least_float32(uncertainty).square().sum(1, keepdim=True) + offset  # (B, 1)
+    return 1 - (1 - cosines) * torch.exp(-squares / (tau * distances))
 
 
 def introspective_distances(semantic: Tensor, uncertainty: Tensor, tau: float = 5.0) -> Tensor:
     """a exp(-b / (tau a)) with a = |m_i - m_j|, b = |v_i + v_j|, of m and v (B, D): (B, B).
 
-    Source: reconstruction, see the head of this file. Distances a are at least 1e-6.
+    Source: reconstruction, see the module docstring. Distances a are at least 1e-6.
     """
     distances = semantic_distances(semantic)
-    doubt = _square_root(_squared(uncertainty, uncertainty, 1))
-    return distances * torch.exp(-doubt / (tau * distances))
+    lengths = _square_root(_squared(uncertainty, uncertainty, 1))
+    return distances * torch.exp(-lengths / (tau * distances))
 
 
 def semantic_distances(semantic: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def _square_root(squares: Tensor) -> Tensor:
 
 
 def _squared(rows: Tensor, columns: Tensor, sign: int) -> Tensor:
-    """|row + sign column|^2 of rows (B, D) and columns (C, D), up to rounding below 0: (B, C)."""
+    """|row + sign column|^2 of rows (B, D), columns (C, D): (B, C); rounding may give < 0."""
     rows, columns = at_least_float32(rows), at_least_float32(columns)
     with torch.autocast(rows.device.type, enabled=False):
         products = rows @ columns.T

@@ -1,9 +1,9 @@
-"""Pair losses on introspective distances. All of this is a reconstruction.
+"""Pair losses on introspective distances: a reconstruction.
 
-Source: wzzheng/IDML has no code for them. Its authors say in issue 1 that the introspective
-distance takes the place of the plain one and all else stays as it is in the loss's own paper.
-Pairs, triplets and draws are chosen by plain distances of the semantic embedding, without
-gradient, where the authors say nothing. B batch, C classes, D embedding.
+Source: wzzheng/IDML has no code for them. By the authors' answer in issue 1 the introspective
+distance replaces the plain one and the rest is as in each loss's paper. Pairs, triplets and
+draws, not specified there, use plain distances of the semantic embedding, without gradient.
+B batch, C classes, D embedding.
 """
 
 from typing import Literal
@@ -19,20 +19,20 @@ from dmlray.losses.semihard_triplet import semihard_triplet
 from dmlray.losses.weighted_margin import weighted_margin
 
 PairForm = Literal["contrastive", "triplet", "margin", "multi_similarity"]
-_FIRST_BOUNDARY = 1.2  # distance, as in arXiv 1706.07567
+_INITIAL_BOUNDARY = 1.2  # distance, as in arXiv 1706.07567
 
 
 class IntrospectivePairs(nn.Module):
-    """One of the pair losses; `margin` has a boundary per class that learns."""
+    """One of the pair losses; `margin` has a learned boundary per class."""
 
     def __init__(self, form: PairForm, classes: int, tau: float = 5.0) -> None:
         super().__init__()
         self.form, self.tau = form, tau
         if form == "margin":
-            self.boundaries = nn.Parameter(torch.full((classes,), _FIRST_BOUNDARY))
+            self.boundaries = nn.Parameter(torch.full((classes,), _INITIAL_BOUNDARY))
 
     def forward(self, semantic: Tensor, uncertainty: Tensor, labels: Tensor) -> Tensor:
-        """Map semantic of any length and uncertainty (B, D) and labels (B,) to a scalar."""
+        """Map semantic and uncertainty (B, D), not normalised, and labels (B,) to a scalar."""
         semantic = unit_rows(semantic)
         distances = introspective_distances(semantic, uncertainty, self.tau)  # (B, B)
         plain = semantic_distances(semantic).detach()
@@ -49,5 +49,5 @@ class IntrospectivePairs(nn.Module):
 
 
 def _as_cosines(distances: Tensor) -> Tensor:
-    """The cosine at which two unit vectors have this distance."""
+    """Convert distances of unit vectors to cosines."""
     return 1 - distances.square() / 2

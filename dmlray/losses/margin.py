@@ -1,4 +1,4 @@
-"""Margin loss of sampled triplets: each class learns how far apart its images may be.
+"""Margin loss of sampled triplets, with a learned distance boundary per class.
 
 T triplets.
 """
@@ -16,17 +16,17 @@ def margin_loss(
     """Margin loss of distances to positives and negatives (T,): a scalar, in their unit.
 
     Source: Wu et al., ICCV 2017, arXiv 1706.07567, eq. 4 and 5.
-    Departs: 0 where nothing costs.
+    Departs: 0 if no triplet has a loss.
 
     Args:
-        boundaries: Distance (T,) that divides like from unlike, for each anchor's class.
+        boundaries: Boundary distance (T,) between positives and negatives of each anchor's class.
         usable: Which of the triplets (T,) exist.
         margin: Slack on either side of the boundary.
-        count: What the sum is divided by: `triplets` of which either half costs something, as
-            the authors' code counts on booleans today, or costly `halves`, as in the paper.
+        count: Divisor of the sum: `triplets` with non-zero loss, as the authors' code computes
+            with booleans today, or `halves` (pull or push) with non-zero loss, as in the paper.
     """
     pull = (near - boundaries + margin).relu().where(usable, 0)
     push = (boundaries - far + margin).relu().where(usable, 0)
     pulls, pushes = pull > 0, push > 0
-    costly = (pulls | pushes).sum() if count == "triplets" else pulls.sum() + pushes.sum()
-    return (pull + push).sum() / costly.clamp(min=1)
+    nonzero = (pulls | pushes).sum() if count == "triplets" else pulls.sum() + pushes.sum()
+    return (pull + push).sum() / nonzero.clamp(min=1)

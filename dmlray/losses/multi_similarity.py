@@ -19,15 +19,15 @@ def multi_similarity(
 ) -> Tensor:
     """Multi-similarity loss of similarities (B, B) and labels (B,): a scalar, in similarity.
 
-    Source: Wang et al., CVPR 2019, arXiv 1904.06627, eq. 11 to 13; a mean over all images, those
-    without a pair to learn from cost 0.
+    Source: Wang et al., CVPR 2019, arXiv 1904.06627, eq. 11 to 13; a mean over all images, 0 for
+    those without informative pairs.
 
     Args:
-        mined_on: Similarities (B, B) that choose the pairs; no gradient flows through them.
+        mined_on: Similarities (B, B) for mining pairs; no gradient flows through them.
         alpha: Weight of dissimilar images of a class, unitless.
         beta: Weight of similar images of two classes, unitless.
-        threshold: Similarity that divides like from unlike.
-        slack: Similarity by which a pair may miss being informative.
+        threshold: Similarity between those of positives and negatives.
+        slack: Tolerance of the mining, in similarity.
     """
     own, other = _informative(mined_on.detach(), labels, slack)
     pull = _log_one_plus_sum_exp(alpha * (threshold - similarities), own) / alpha  # (B,)
@@ -37,7 +37,7 @@ def multi_similarity(
 
 
 def _informative(similarities: Tensor, labels: Tensor, slack: float) -> tuple[Tensor, Tensor]:
-    """Masks (B, B) of the pairs of one class and of two classes that are worth learning from."""
+    """Masks (B, B) of the informative pairs of one class and of two classes."""
     same = labels[:, None] == labels
     own = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     hardest_own = similarities.masked_fill(~own, torch.inf).amin(1, keepdim=True)

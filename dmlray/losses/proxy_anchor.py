@@ -1,4 +1,4 @@
-"""Proxy-Anchor: each class has a proxy that pulls its images and pushes all others.
+"""Proxy-Anchor: the proxy of each class attracts its images and repels all others.
 
 B batch, C classes, D embedding.
 """
@@ -13,7 +13,7 @@ from dmlray.losses.cosine import at_least_float32, pairwise_cosines
 class ProxyAnchorLoss(nn.Module):
     """One proxy per class, and the loss of embeddings against them.
 
-    Source: Kim et al., CVPR 2020, arXiv 2003.13911; proxies start as in the authors' code.
+    Source: Kim et al., CVPR 2020, arXiv 2003.13911; initialised as in the authors' code.
     """
 
     def __init__(self, classes: int, dim: int, margin: float, alpha: float) -> None:
@@ -23,7 +23,7 @@ class ProxyAnchorLoss(nn.Module):
         self.proxies = nn.Parameter(nn.init.kaiming_normal_(proxies, mode="fan_out"))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Map embeddings (B, D) of any length and labels (B,) to a scalar, in nats."""
+        """Map embeddings (B, D), not normalised, and labels (B,) to a scalar, in nats."""
         cosines = pairwise_cosines(embeddings, self.proxies)
         return proxy_anchor(cosines, labels, self.margin, self.alpha)
 
@@ -36,7 +36,7 @@ def proxy_anchor(cosines: Tensor, labels: Tensor, margin: float, alpha: float) -
 
     Args:
         margin: Slack on the cosine, unitless.
-        alpha: Inverse temperature, unitless; larger dwells on harder images.
+        alpha: Inverse temperature, unitless; larger emphasises harder images.
     """
     cosines = at_least_float32(cosines)
     classes = torch.arange(cosines.shape[1], device=labels.device)
@@ -49,6 +49,6 @@ def proxy_anchor(cosines: Tensor, labels: Tensor, margin: float, alpha: float) -
 
 def log_one_plus_sum_exp(logits: Tensor, keep: Tensor) -> Tensor:
     """log(1 + sum of exp) down the batch over kept entries: (B, C) -> (C,)."""
-    # The row of zeros is the 1; it also keeps an empty sum, and its gradient, finite.
+    # The row of zeros is the 1; it also keeps an empty sum and its gradient finite.
     kept = logits.masked_fill(~keep, -torch.inf)
     return F.pad(kept, (0, 0, 1, 0)).logsumexp(0)

@@ -1,10 +1,10 @@
-"""RCDML's formulas: corrected proxies, proxies kept apart, images of a class kept together.
+"""RCDML's formulas: corrected proxies, and constraints on proxies and on images of a class.
 
-Source: Zhang et al., Appl. Intell. 2024, doi 10.1007/s10489-024-05425-x; of the paper only the
-abstract was reachable, so each formula is read from Monalissaa/RCDML_pytorch, code/losses.py.
-Departs: no loop over classes and no size that depends on the labels, so that nothing waits for
-the device: a class is a column of its first image, and later images of it are not counted.
-B batch, C classes, D embedding, K columns: B where absent classes rest, else C.
+Source: Zhang et al., Appl. Intell. 2024, doi 10.1007/s10489-024-05425-x; only the abstract of the
+paper was available, so the formulas follow Monalissaa/RCDML_pytorch, code/losses.py.
+Departs: no loop over classes and no label-dependent sizes, to avoid device synchronisation: each
+image has a column for its class, and only the first column of a class is counted.
+B batch, C classes, D embedding, K columns: B if absent classes are ignored, else C.
 """
 
 import math
@@ -32,7 +32,7 @@ def corrected_proxies(
 ) -> Columns:
     """Move the proxies (C, D) of the batch's classes towards their embeddings (B, D), labels (B,).
 
-    Source: code/losses.py, lines 58-70; no gradient is stopped, and no length is normalised.
+    Source: code/losses.py, lines 58-70; nothing is detached or normalised.
 
     Args:
         mix: Share of the embeddings in a corrected proxy, unitless.
@@ -52,7 +52,7 @@ def corrected_proxies(
 
 
 def within_class_weights(embeddings: Tensor, labels: Tensor, own: Tensor) -> Tensor:
-    """Share (B, B) of each image j in the mean of the class of image i; a row sums to 1.
+    """Share (B, B) of each image j in the mean of the class of image i; rows sum to 1.
 
     The closer an image is to its proxy, a row of `own` (B, D), the larger its share.
     Source: code/losses.py, lines 58-65; the temperature is 1.
@@ -64,17 +64,17 @@ def within_class_weights(embeddings: Tensor, labels: Tensor, own: Tensor) -> Ten
 def pull_and_push(
     embeddings: Tensor, labels: Tensor, columns: Columns, classes: int, margin: float, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """Both halves of Proxy-Anchor over corrected proxies, in nats.
+    """Pull and push terms of Proxy-Anchor over corrected proxies, in nats.
 
-    Source: code/losses.py, lines 71-94. A class without a column is at cosine 0 from each image:
-    a constant in the second half, without gradient, which still divides by all `classes`.
+    Source: code/losses.py, lines 71-94. A class without a column has cosine 0 to each image: a
+    constant in the push term, without gradient; its mean is over all `classes`.
     """
     cosines = pairwise_cosines(embeddings, columns.proxies)  # (B, K)
     own = labels[:, None] == columns.classes
     pull = log_one_plus_sum_exp(-alpha * (cosines - margin), own) * columns.counted
     push = log_one_plus_sum_exp(alpha * (cosines + margin), ~own) * columns.counted
     present = (own.any(0) & columns.counted).sum()
-    missing = classes - columns.counted.to(push.dtype).sum()  # whole: its type keeps the digits
+    missing = classes - columns.counted.to(push.dtype).sum()  # an integer in the dtype of push
     all_at_zero = alpha * margin + math.log(len(labels))
     constant = all_at_zero + math.log1p(math.exp(-all_at_zero))  # log(1 + B exp(alpha margin))
     return pull.sum() / present, (push.sum() + missing * constant) / classes
@@ -85,7 +85,7 @@ def proxy_relationship_loss(
 ) -> Tensor:
     """PRC: positive cosines between corrected proxies of two classes, over ordered pairs.
 
-    Source: code/losses.py, lines 75-79; `mean_pairs` is ours and does not grow with the batch.
+    Source: code/losses.py, lines 75-79; `mean_pairs` is an addition, independent of batch size.
     """
     cosines = pairwise_cosines(columns.proxies, columns.proxies).relu()  # (K, K)
     pairs = ~_same(columns.classes) & columns.counted & columns.counted[:, None]
@@ -98,7 +98,7 @@ def sample_relationship_loss(
 ) -> Tensor:
     """SRC: exp(-cosine) of the least similar two images, over the classes with two or more.
 
-    Source: code/losses.py, lines 96-102; `mean` is ours and does not grow with the batch.
+    Source: code/losses.py, lines 96-102; `mean` is an addition, independent of batch size.
     """
     same = _same(labels)
     cosines = pairwise_cosines(embeddings, embeddings)  # (B, B)
@@ -110,10 +110,10 @@ def sample_relationship_loss(
 
 
 def _same(classes: Tensor) -> Tensor:
-    """Whether two of classes (K,) are equal: (K, K)."""
+    """Mask of equal pairs of classes (K,): (K, K)."""
     return classes[:, None] == classes
 
 
 def _first_of_class(labels: Tensor) -> Tensor:
-    """Whether no earlier one of labels (B,) is equal: (B,)."""
+    """Mask of the first image of each class in labels (B,): (B,)."""
     return ~_same(labels).tril(-1).any(1)

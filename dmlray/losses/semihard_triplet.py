@@ -16,20 +16,20 @@ def semihard_triplet(
     pairs of a class that have a negative.
 
     Args:
-        mined_on: Distances (B, B) that choose the negatives; no gradient flows through them.
-        margin: How much farther the negative must be, squared.
+        mined_on: Distances (B, B) for mining negatives; no gradient flows through them.
+        margin: Margin between the squared distances.
     """
     same = labels[:, None] == labels
-    own = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    diagonal = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     chosen = _nearest_beyond(mined_on.detach(), same)
     squares = distances.square()
     costs = (squares - squares.gather(1, chosen) + margin).relu()
-    pairs = same & ~own & ~same.all(1, keepdim=True)
+    pairs = same & ~diagonal & ~same.all(1, keepdim=True)
     return costs.where(pairs, 0).sum() / pairs.sum().clamp(min=1)
 
 
 def _nearest_beyond(distances: Tensor, same: Tensor) -> Tensor:
-    """Per anchor i and image j, the nearest negative of i beyond j, else its farthest: (B, B)."""
+    """For anchor i and image j, the nearest negative of i beyond j, else its farthest: (B, B)."""
     ordered, order = distances.masked_fill(same, torch.inf).sort(1)
     beyond = torch.searchsorted(ordered, distances.contiguous(), right=True)
     negatives = (~same).sum(1, keepdim=True)

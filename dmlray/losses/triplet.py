@@ -10,11 +10,11 @@ def triplet_loss(near: Tensor, far: Tensor, usable: Tensor, margin: float) -> Te
     """Triplet loss of distances to positives and negatives (T,): a scalar, in their unit.
 
     Source: Schroff et al., CVPR 2015, arXiv 1503.03832, eq. 2; without squares and as a mean over
-    the triplets that cost something, as in zbr17/GeDML; 0 where none does.
+    the triplets with non-zero loss, as in zbr17/GeDML; 0 if there are none.
 
     Args:
         usable: Which of the triplets (T,) exist.
-        margin: How much farther the negative must be.
+        margin: Margin between the distances.
     """
     costs = (near - far + margin).relu().where(usable, 0)
     return costs.sum() / (costs > 0).sum().clamp(min=1)

@@ -1,7 +1,7 @@
-"""One file per method; its name is its only registration.
+"""One file per method, registered by its name.
 
-Each file holds `Config` (knobs), `SPACE` (where searching is sensible), `PUBLISHED` (the authors'
-settings and scores per data set, or per "DATA SET, VALUE" of one of the knobs), `Learner`, and
+Each file holds `Config` (settings), `SPACE` (sensible search ranges), `PUBLISHED` (the authors'
+settings and scores per data set, or per "DATA SET, VALUE" of a setting), `Learner`, and
 `embedding_head`, which describes what inference needs of it besides the trunk.
 """
 
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class Method(Protocol):
-    """What a file of this folder offers."""
+    """Interface of a method's module."""
 
     Config: type[ConfigModel]
     SPACE: Space
@@ -50,7 +50,7 @@ class Method(Protocol):
 
 
 def names() -> list[str]:
-    """Names of all methods, sorted."""
+    """Return the names of all methods, sorted."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
@@ -68,15 +68,15 @@ def load(name: str) -> Method:
 
 
 def needs_pairs(config: ConfigModel) -> bool:
-    """Whether a method with these settings learns nothing from a class alone in its batch."""
+    """Whether the loss with these settings needs two images of a class in a batch."""
     return bool(getattr(config, "needs_pairs", False))
 
 
 def published(name: str, dataset: Any, values: Iterable[Any] = ()) -> Published | None:
-    """What the authors say of a method on a data set, or of one variant of it there.
+    """Return the published settings and scores of a method, or a variant of it, on a data set.
 
-    A variant is chosen by `values` of the method's knobs, such as `diva` or `authors2018`; what it
-    does not say itself is as the data set's entry has it.
+    A variant is chosen by `values` of the method's settings, such as `diva` or `authors2018`; its
+    settings override those of the data set's entry.
     """
     entries = load(name).PUBLISHED
     entry = entries.get(dataset)

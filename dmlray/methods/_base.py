@@ -1,4 +1,4 @@
-"""What every method promises to the loop that trains it."""
+"""Interface between methods and the training loop."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,27 +11,27 @@ from dmlray.distributions import Value
 Outputs = dict[str, Tensor]
 
 
-def _all_there_is(rows: Tensor) -> Tensor:
+def _identity(rows: Tensor) -> Tensor:
     return rows
 
 
 class Batch(NamedTuple):
-    """images (B, 3, H, W) normalised as the trunk wants them; labels (B,) in [0, C).
+    """images (B, 3, H, W), normalised for the trunk; labels (B,) in [0, C).
 
-    Where several devices share a batch, this is one's part: `gather` gives the rows of all, and
-    `own` says which of them are these.
+    If several devices share a batch, this is one device's part: `gather` returns the rows of all
+    devices, and `local_slice` selects this part of them.
     """
 
     images: Tensor
     labels: Tensor
-    gather: Callable[[Tensor], Tensor] = _all_there_is
+    gather: Callable[[Tensor], Tensor] = _identity
     local_slice: slice = slice(None)
 
 
 class ParameterGroup(NamedTuple):
     """Parameters that share a learning rate: `factor` times the run's, unitless.
 
-    The group named `trunk` rests during warm-up. `weight_decay` None means the run's.
+    The group named `trunk` is frozen during warm-up. `weight_decay` None means the run's.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ParameterGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class Published:
-    """The authors' settings for one data set (dotted key -> value), their scores, the source."""
+    """The authors' settings for one data set (dotted key -> value), their scores and the source."""
 
     settings: Mapping[str, Value]
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -51,24 +51,23 @@ class Published:
 
 @runtime_checkable
 class LibraryLoss(Protocol):
-    """A `Config` whose loss comes from a library, and may fail on some batches."""
+    """A `Config` whose loss comes from a library and may fail on some batches."""
 
     @property
     def names(self) -> str:
-        """Of the loss and what belongs to it."""
+        """Names of the loss and its miner."""
 
     def attempt(self, labels: Tensor, equal: bool = False) -> str | None:
-        """Why the loss fails on a batch of these labels (B,), where it does."""
+        """Return why the loss fails on a batch with labels (B,); None if it does not."""
 
 
 class Learner(nn.Module):
-    """Base class of every method's `Learner`: what the training loop calls.
+    """Base class of every method's `Learner`: the interface for the training loop.
 
     `forward(batch)` returns per-sample tensors (B, ...) and `loss` the named terms whose sum is
-    minimised: a training on several devices gathers the samples in between. Images are read only
+    minimised: training on several devices gathers the samples in between. Images are read only
     through `trunk`, which is replaced by an identity while heads warm up on its features.
-    A `Config` whose loss learns nothing from a class with one image in the batch has
-    `needs_pairs` true.
+    A `Config` whose loss needs two images of a class in a batch has `needs_pairs` true.
 
     Attributes:
         views: Crops of each training image; with more than one, images are (B, V, 3, H, W).
@@ -78,7 +77,7 @@ class Learner(nn.Module):
     views: int = 1
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Compute the named terms, scalars, over the outputs of the whole batch; labels (B,)."""
+        """Compute the named scalar terms over the outputs of the whole batch; labels (B,)."""
         raise NotImplementedError
 
     def embed(self, images: Tensor) -> Tensor:
@@ -90,7 +89,7 @@ class Learner(nn.Module):
         raise NotImplementedError
 
     def initialise_head(self, features: Tensor) -> None:
-        """Hook: start the head from the frozen trunk's features (N, F) of all training images."""
+        """Hook: initialise the head from the frozen trunk's features (N, F) of all images."""
 
     def start_epoch(self, epoch: int) -> None:
         """Hook: called before each epoch, counted from 0."""
@@ -99,5 +98,5 @@ class Learner(nn.Module):
         """Hook: called after each step of the optimizer; must not wait for the device."""
 
     def metrics(self) -> dict[str, float]:
-        """Hook: return numbers to log after each epoch, such as the share of each branch."""
+        """Hook: return values to log after each epoch, such as the share of each branch."""
         return {}

@@ -1,4 +1,4 @@
-"""What can be set of DCML, where searching is sensible, and what DCML and DiVA published.
+"""Settings of DCML, their search space, and the published settings of DCML and DiVA.
 
 C classes, K sub-embeddings, M composites, D width of each.
 """
@@ -15,7 +15,7 @@ from dmlray.methods._triplets import Sharing
 
 
 class Config(ConfigModel):
-    """What can be set."""
+    """Settings of DCML."""
 
     mode: Literal["plain", "paper", "diva"] = Field(
         "plain", description="diva is the authors' code; paper a reconstruction from its figure"
@@ -32,10 +32,10 @@ class Config(ConfigModel):
         1.0, gt=0, le=1000, description="learning rate of the head / the run's, unitless"
     )
     lower_cutoff: float = Field(
-        0.5, gt=0, lt=2, description="distance below which all negatives are drawn alike"
+        0.5, gt=0, lt=2, description="distance below which negatives are drawn uniformly"
     )
     count: Count = Field(
-        "triplets", description="mean over costly triplets, or over their costly halves"
+        "triplets", description="mean over triplets, or their halves, with non-zero loss"
     )
     lambda_reinf: float = Field(1.0, ge=0, le=100, description="weight of self-reinforcement")
     lambda_subtasks: float = Field(1.0, ge=0, le=100, description="paper: weight of composites")
@@ -49,7 +49,7 @@ class Config(ConfigModel):
     temperature: float = Field(0.01, gt=0, le=10, description="diva: of self-similarity, unitless")
     queue_size: int = Field(3000, ge=1, le=1_000_000, description="diva: images in the queue")
     key_share: float = Field(
-        0.1, gt=0, le=1, description="diva: share of the model in its slow copy, per step"
+        0.1, gt=0, le=1, description="diva: share of the model in its momentum encoder, per step"
     )
     sharing: Sharing = Field(
         "random", description="diva: positives of other classes; standard is DiVA's paper"
@@ -63,7 +63,7 @@ class Config(ConfigModel):
 
     @property
     def needs_pairs(self) -> bool:
-        return self.mode != "diva"  # whose other heads compare classes and views
+        return self.mode != "diva"  # its other heads compare classes and views
 
     @model_validator(mode="after")
     def _four_heads(self) -> "Config":
@@ -75,7 +75,7 @@ class Config(ConfigModel):
         return self
 
 
-# The epoch of the only drop is a list and is not searched. Knobs of `diva` rest in other modes.
+# `optimizer.milestones` is a list and is not searched. Other modes ignore settings of `diva`.
 SPACE: Space = {
     "optimizer.lr": Float(2e-6, 1e-4, log=True),
     "optimizer.weight_decay": Float(1e-5, 2e-3, log=True),
@@ -103,8 +103,8 @@ SPACE: Space = {
 
 
 def _drop_at(epoch: int, epochs: int) -> Value:
-    """The only drop; half an epoch late, because the plan rounds fractions of the run down."""
-    return cast(Value, ((epoch + 0.5) / epochs,))  # plans take lists, which Value does not name
+    """Milestone of the only drop; half an epoch later, as the plan rounds fractions down."""
+    return cast(Value, ((epoch + 0.5) / epochs,))  # plans accept lists, Value does not
 
 
 _CUB: dict[str, Value] = {
@@ -130,7 +130,7 @@ _CUB: dict[str, Value] = {
     "optimizer.gamma": 0.2,
     "budget.epochs": 300,
 }
-# The only command that the authors demonstrably ran; their README prints no score for it.
+# The only command known to be run by the authors; their README has no score for it.
 _README: dict[str, Value] = {
     **_CUB,
     "method.mode": "diva",
@@ -150,7 +150,7 @@ _README: dict[str, Value] = {
 
 
 def _diva(alpha: float, rho: float, drop: int, epochs: int, **more: Value) -> dict[str, Value]:
-    """DiVA's own runs: its settings per data set are few."""
+    """Settings of DiVA's own runs; few differ between data sets."""
     return {
         **_README,
         **dict.fromkeys(("method.alpha_ssl", "method.alpha_shared", "method.alpha_intra"), alpha),
@@ -170,12 +170,12 @@ _SCORES = "wzzheng/IDML table 1"
 _SOURCE = f"wzzheng/DCML parameters.py, ResNet-50 512; scores: {_SCORES}"
 _DIVA = f"Confusezius/ECCV2020_DiVA_MultiFeature_DML SampleRuns; scores: {_SCORES}"
 
-# Those of a data set's name are what `dmlray` begins with there; the others are for the record.
+# Entries named like a data set are the defaults for it; the others are for reference.
 PUBLISHED: dict[str, Published] = {
     "cub": Published(_CUB, {"recall_at_1": 0.684, "recall_at_2": 0.779, "nmi": 0.718}, _SOURCE),
     "cars": Published(_CUB, {"recall_at_1": 0.852, "recall_at_2": 0.918, "nmi": 0.739}, _SOURCE),
     "sop": Published(_CUB, {"recall_at_1": 0.798, "recall_at_10": 0.908, "nmi": 0.908}, _SOURCE),
-    "cub, diva": Published(_README, {}, "wzzheng/DCML README, its typing errors mended"),
+    "cub, diva": Published(_README, {}, "wzzheng/DCML README, typing errors corrected"),
     "cub, DiVA alone": Published(
         _diva(alpha=0.3, rho=1500.0, drop=55, epochs=350),
         {"recall_at_1": 0.692, "recall_at_2": 0.793, "nmi": 0.714},

@@ -22,7 +22,7 @@ _CUB: dict[str, Value] = {
     "data.images_per_class": None,
     "data.transform.resize": 256,
     "data.transform.crop": "random_resized",
-    "data.transform.scale": cast(Value, (0.16, 1.0)),  # plans take lists, which Value does not name
+    "data.transform.scale": cast(Value, (0.16, 1.0)),  # plans accept lists, Value does not
     "data.transform.size": 224,
     "data.transform.flip": 0.5,
     "data.transform.eval_resize": 256,
@@ -78,10 +78,10 @@ _CARS_SCORES = {
     "nmi": 0.721,
 }
 _SCORES = "scores of the README, Inception-BN 512, best epoch by test R@1"
-_SOURCE_2021 = f"zbr17/DRML README of 2021-09-06, all else from its args.csv; {_SCORES}"
+_SOURCE_2021 = f"zbr17/DRML README of 2021-09-06, the rest from its args.csv; {_SCORES}"
 
-# Those of a data set's name are what `dmlray` begins with there, or of a recipe that is chosen; the
-# paper's are for the record.
+# Entries named like a data set are the defaults for it, or for a recipe of it; the paper's are for
+# reference.
 PUBLISHED: dict[str, Published] = {
     "cub": Published(
         _CUB,
@@ -91,18 +91,18 @@ PUBLISHED: dict[str, Published] = {
     "cars": Published(
         _CARS,
         _CARS_SCORES,
-        "zbr17/DRML README (2022) has a command for CUB alone: its settings, stepped as "
+        "zbr17/DRML README (2022) has a command for CUB alone: its settings, steps as in "
         f"Proxy-Anchor on Cars; {_SCORES}",
     ),
     "sop": Published(
         _SOP,
         {"recall_at_1": 0.715, "recall_at_10": 0.852, "recall_at_100": 0.930},
-        "no command was published: that for CUB, learning rate and batch norm as Proxy-Anchor "
-        "changes them for SOP; scores at second hand, from a later paper's table",
+        "no command was published: that for CUB, learning rate and batch norm as in Proxy-Anchor "
+        "for SOP; scores from a later paper's table",
     ),
     "cub, release2021": Published(_RELEASE_2021, _CUB_SCORES, _SOURCE_2021),
     "cars, release2021": Published(_RELEASE_2021, _CARS_SCORES, _SOURCE_2021),
     "cub, paper": Published(
-        _PAPER, {}, "the paper's equations and rates at second hand; the rest as in the code"
+        _PAPER, {}, "the paper's equations and rates from secondary sources; the rest as in code"
     ),
 }

@@ -1,4 +1,4 @@
-"""The linear head that methods share, and a start for it that is better than chance.
+"""The linear head that methods share, and its initialisation from principal components.
 
 N images, F backbone width, D embedding.
 """
@@ -10,7 +10,7 @@ from dmlray.losses.cosine import at_least_float32
 
 
 def linear_head(width: int, dim: int) -> nn.Linear:
-    """F -> D with Kaiming-normal weights over the outputs and no bias at first.
+    """Build a layer F -> D with Kaiming-normal weights (fan-out) and zero bias.
 
     Source: tjddus9597/Proxy-Anchor-CVPR2020, code/net/bn_inception.py.
     """
@@ -22,10 +22,10 @@ def linear_head(width: int, dim: int) -> nn.Linear:
 
 @torch.no_grad()
 def principal_head(head: nn.Linear, features: Tensor) -> None:
-    """Start `head` as the projection of features (N, F) onto their D principal directions.
+    """Initialise `head` as the projection of features (N, F) onto their D principal directions.
 
-    One factor brings the outputs to a mean variance of 1, so that a learning rate means the same
-    on any backbone; a factor per direction (whitening) would change the cosines. Directions
+    One factor scales the outputs to a mean variance of 1, so that learning rates are comparable
+    between backbones; a factor per direction (whitening) would change the cosines. Directions
     beyond the rank of the features are small and random.
     """
     features = at_least_float32(features).to(head.weight.device)
@@ -38,7 +38,7 @@ def principal_head(head: nn.Linear, features: Tensor) -> None:
     rank = int((variances > rounding).sum())
     kept = min(len(head.weight), rank)
     if kept == 0:
-        return  # all features are equal: there is nothing to project onto
+        return  # all features are equal
     scale = variances[:kept].mean().rsqrt()
     nn.init.normal_(head.weight, std=0.01 * float(scale) / head.in_features**0.5)
     head.weight[:kept] = (scale * directions[:kept]).to(head.weight.dtype)
@@ -46,5 +46,5 @@ def principal_head(head: nn.Linear, features: Tensor) -> None:
 
 
 def trainable(*modules: nn.Module) -> list[nn.Parameter]:
-    """The parameters of `modules` that learn; frozen ones belong to no group."""
+    """Return the parameters of `modules` that are not frozen."""
     return [p for module in modules for p in module.parameters() if p.requires_grad]

@@ -5,8 +5,8 @@ from typing import cast
 from dmlray.distributions import Value
 from dmlray.methods._base import Published
 
-# The one drop is half an epoch late, because the plan rounds fractions of the run down.
-_DROP = cast(Value, (55.5 / 300,))  # plans take lists, which Value does not name
+# The only drop is half an epoch later, because the plan rounds fractions down.
+_DROP = cast(Value, (55.5 / 300,))  # plans accept lists, Value does not
 
 _CUB: dict[str, Value] = {
     "method.dim": 512,
@@ -75,10 +75,10 @@ _DRML_TRIPLET: dict[str, Value] = {
 }
 _SOURCE = (
     "wzzheng/DCML parameters.py, ResNet-50; scores of Margin-DW, 512: wzzheng/IDML, table 1, "
-    "run again by its authors"
+    "reproduced by its authors"
 )
 
-# `hard` and `triplet` are DRML's, chosen by the knobs of these values; its first is for the record.
+# `hard` and `triplet` are DRML's, chosen by these values; its first release is for reference.
 PUBLISHED: dict[str, Published] = {
     "cub": Published(_CUB, {"recall_at_1": 0.659, "recall_at_2": 0.770, "nmi": 0.695}, _SOURCE),
     "cars": Published(_CUB, {"recall_at_1": 0.826, "recall_at_2": 0.887, "nmi": 0.693}, _SOURCE),

@@ -1,6 +1,6 @@
-"""The slow copy of a model, and the queue of what it saw: DiVA's momentum encoder.
+"""DiVA's momentum encoder, an exponential moving average of a model, and the queue of its keys.
 
-B batch, Q places of the queue, D embedding.
+B batch, Q size of the queue, D embedding.
 """
 
 from copy import deepcopy
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class FeatureQueue(nn.Module):
-    """The last Q keys (Q, D), oldest first out; `filled` (Q,) says which places hold one."""
+    """The last Q keys (Q, D), first in, first out; `filled` (Q,) marks the entries in use."""
 
     keys: Tensor
     filled: Tensor
@@ -27,14 +27,14 @@ class FeatureQueue(nn.Module):
     def push(self, keys: Tensor) -> None:
         """Add keys (B, D)."""
         keys = keys[-len(self.keys) :].to(self.keys.dtype)
-        places = (self.next + torch.arange(len(keys), device=keys.device)) % len(self.keys)
-        self.keys.index_copy_(0, places, keys)
-        self.filled.index_fill_(0, places, True)
+        indices = (self.next + torch.arange(len(keys), device=keys.device)) % len(self.keys)
+        self.keys.index_copy_(0, indices, keys)
+        self.filled.index_fill_(0, indices, True)
         self.next.add_(len(keys)).remainder_(len(self.keys))
 
 
 class MomentumEncoder(nn.Module):
-    """A copy of `model` that never trains and follows its parameters step by step."""
+    """A copy of `model` without gradient, updated by an exponential moving average."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module, share: float) -> None:
-        """Mix `share` of the model's parameters into the copy's; 1 copies them."""
+        """Move the copy's parameters towards the model's by `share`; 1 copies them."""
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
         for slow, fast in pairs:
             slow.lerp_(fast, share)

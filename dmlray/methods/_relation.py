@@ -1,8 +1,8 @@
 """DRML's head: an ensemble of small heads, and the relations between them.
 
 Source: Zheng et al., ICCV 2021; code zbr17/DRML of 2021-09-06, relation_embedder.py.
-Departs: a lone sample gets the embedding that it has within a batch.
-B batch, K branches, F backbone width, I numbers that a branch sees, D embedding of a branch.
+Departs: a single sample gets the same embedding as within a batch.
+B batch, K branches, F backbone width, I inputs of a branch, D embedding of a branch.
 """
 
 from typing import Literal, NamedTuple
@@ -18,11 +18,11 @@ BranchInput = Literal["chunk", "full"]
 EdgeNorm = Literal["relu_l1", "linear"]
 Recon = Literal["mse", "l2"]
 
-_LEAST_SUM = 1e-6  # of linear scores, whose sum may be 0
+_LEAST_SUM = 1e-6  # lower bound of the sum of linear scores, which may be 0
 
 
 class BranchLinear(nn.Module):
-    """K linear maps side by side: (B, K, inputs) -> (B, K, outputs)."""
+    """K independent linear maps: (B, K, inputs) -> (B, K, outputs)."""
 
     def __init__(self, branches: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class BranchLinear(nn.Module):
         return torch.einsum("bki,koi->bko", inputs, self.weight) + self.bias
 
 
-class Related(NamedTuple):
+class RelationOutputs(NamedTuple):
     """nodes (B, K, D) of unit length, embeddings (B, K D), reconstruction errors (B, K)."""
 
     nodes: Tensor
@@ -42,10 +42,10 @@ class Related(NamedTuple):
 
 
 class RelationHead(nn.Module):
-    """Features (B, F) -> what each branch sees in them, and all of it related.
+    """Features (B, F) -> node of each branch, embedding of the related nodes, errors.
 
-    The reconstruction only judges, so its gradient stays in the decoders; so do relations, whose
-    gradient reaches the trunk through the nodes alone.
+    The reconstruction error only selects branches: its gradient stays in the decoders. Relations
+    have detached inputs: their loss reaches the trunk through the nodes alone.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class RelationHead(nn.Module):
         self.score = nn.Linear(size, 1)
         self.updater = nn.Linear(2 * size, size)
         nn.init.normal_(self.score.weight, std=2**0.5)
-        nn.init.eye_(self.updater.weight)  # at first the nodes pass, and messages do not
+        nn.init.eye_(self.updater.weight)  # initially passes the nodes without messages
         nn.init.zeros_(self.score.bias)
         nn.init.zeros_(self.updater.bias)
 
-    def forward(self, features: Tensor) -> Related:
+    def forward(self, features: Tensor) -> RelationOutputs:
         with torch.autocast(features.device.type, enabled=False):
             inputs = self.inputs(at_least_float32(features))
             nodes, embeddings = self._related(inputs)
-            return Related(nodes, embeddings, self.errors(inputs, nodes))
+            return RelationOutputs(nodes, embeddings, self.errors(inputs, nodes))
 
     def embed(self, features: Tensor) -> Tensor:
         """The embeddings (B, K D) of `forward` alone; needs no decoder."""
@@ -91,21 +91,21 @@ class RelationHead(nn.Module):
         return nodes, self.embeddings(nodes, self.scores(inputs))
 
     def inputs(self, features: Tensor) -> Tensor:
-        """What each branch sees of features (B, F): (B, K, I)."""
+        """Split or repeat features (B, F) as inputs of the branches: (B, K, I)."""
         if self.branch_input == "chunk":
             parts: Tensor = features.unflatten(1, (self.branches, self.node.weight.shape[2]))
             return parts
         return features[:, None].expand(-1, self.branches, -1)
 
     def scores(self, inputs: Tensor) -> Tensor:
-        """Raw weight of what branch i tells branch j, of inputs (B, K, I): (B, K, K) at [i, j]."""
+        """Raw relation scores of inputs (B, K, I), from branch i to j: (B, K, K) at [i, j]."""
         frozen = inputs.detach()
         sources = self.source(frozen) @ self.score.weight[0]  # (B, K)
         targets = self.target(frozen) @ self.score.weight[0]
         return torch.add(sources[:, :, None] - targets[:, None], self.score.bias)
 
     def messages(self, nodes: Tensor, scores: Tensor) -> Tensor:
-        """What each branch hears from all, itself included: (B, K, D)."""
+        """Sum of the weighted nodes of all branches for each branch, itself included: (B, K, D)."""
         if self.edge_norm == "relu_l1":
             weights = F.normalize(scores.relu(), p=1, dim=1)
         else:
@@ -116,13 +116,13 @@ class RelationHead(nn.Module):
         return torch.einsum("bij,bid->bjd", weights, nodes)
 
     def embeddings(self, nodes: Tensor, scores: Tensor) -> Tensor:
-        """All updated nodes in a row: (B, K D), of any length."""
+        """Concatenate the updated nodes: (B, K D), not normalised."""
         nodes = nodes.detach() if self.detach_nodes else nodes
         updated = self.updater(torch.cat([nodes, self.messages(nodes, scores)], -1))
         return torch.flatten(updated, 1)
 
     def errors(self, inputs: Tensor, nodes: Tensor) -> Tensor:
-        """How badly each branch recalls its input (B, K, I) from its node: (B, K)."""
+        """Reconstruction error of the input (B, K, I) of each branch from its node: (B, K)."""
         differences: Tensor = inputs.detach() - self.decoder(nodes.detach())
         if self.recon == "mse":
             return differences.square().mean(-1)
@@ -131,17 +131,17 @@ class RelationHead(nn.Module):
 
     @torch.no_grad()
     def initialise(self, features: Tensor) -> None:
-        """Start the nodes from principal directions of features (N, F), no two from the same."""
+        """Initialise the nodes from distinct principal directions of features (N, F)."""
         if self.branch_input == "chunk":
             for branch, inputs in enumerate(self.inputs(features).unbind(1)):
-                self._start(slice(branch, branch + 1), inputs)
+                self._initialise_nodes(slice(branch, branch + 1), inputs)
         else:
-            self._start(slice(None), features)
+            self._initialise_nodes(slice(None), features)
 
-    def _start(self, branches: slice, inputs: Tensor) -> None:
-        """Deal the principal directions of inputs (N, I) to `branches` in turn."""
+    def _initialise_nodes(self, branches: slice, inputs: Tensor) -> None:
+        """Distribute the principal directions of inputs (N, I) over `branches` in turn."""
         weight, bias = self.node.weight[branches], self.node.bias[branches]
-        start = nn.Linear(inputs.shape[1], bias.numel(), device=weight.device)
-        principal_head(start, inputs)
-        weight.copy_(start.weight.unflatten(0, (-1, len(weight))).transpose(0, 1))
-        bias.copy_(start.bias.unflatten(0, (-1, len(weight))).T)
+        head = nn.Linear(inputs.shape[1], bias.numel(), device=weight.device)
+        principal_head(head, inputs)
+        weight.copy_(head.weight.unflatten(0, (-1, len(weight))).transpose(0, 1))
+        bias.copy_(head.bias.unflatten(0, (-1, len(weight))).T)

@@ -1,6 +1,6 @@
-"""Which anchor, positive and negative DCML's heads compare, and the margin loss of them.
+"""Triplet sampling of DCML's heads, and the margin loss of triplets.
 
-All draws stay on the device and have a fixed size; what cannot be drawn is marked as unusable.
+All draws stay on the device and have a fixed size; impossible triplets are marked as unusable.
 B batch, T triplets, D embedding.
 """
 
@@ -15,11 +15,11 @@ from dmlray.losses.margin import Count, margin_loss
 
 Sharing = Literal["random", "standard", "full"]
 
-_ANTIPODE = 2 - 1e-4  # nearly the largest distance on the sphere: its density is 0
+_ANTIPODE = 2 - 1e-4  # just below the largest distance on the sphere, whose density is 0
 
 
 class Triplets(NamedTuple):
-    """Rows (T,) of the batch, and which of the triplets exist."""
+    """Rows (T,) of the batch; `usable` (T,) marks the triplets that exist."""
 
     anchors: Tensor
     positives: Tensor
@@ -38,7 +38,7 @@ def margin_cost(
 
 
 def by_distance(units: Tensor, labels: Tensor, nearest: float) -> Triplets:
-    """One triplet per anchor: any positive, and a negative of evenly spread distance.
+    """Draw one triplet per anchor: any positive, and a negative uniform over distances.
 
     Source: wzzheng/DCML batchminer/distance.py.
     """
@@ -50,10 +50,10 @@ def by_distance(units: Tensor, labels: Tensor, nearest: float) -> Triplets:
 
 
 def class_shared(units: Tensor, labels: Tensor, sharing: Sharing, nearest: float) -> Triplets:
-    """One triplet per anchor whose positive is of another class, for what classes share.
+    """Draw one triplet per anchor with a positive of another class, for shared features.
 
     `random` shuffles the labels; else the three are of three classes, and the positive is drawn
-    evenly (`standard`) or by distance as well (`full`).
+    uniformly (`standard`) or by distance as well (`full`).
     Source: wzzheng/DCML batchminer/random_distance.py and shared_neg_distance.py.
     """
     if sharing == "random":
@@ -68,28 +68,28 @@ def class_shared(units: Tensor, labels: Tensor, sharing: Sharing, nearest: float
 
 
 def intra_class(labels: Tensor) -> Triplets:
-    """B triplets within one class each, drawn evenly and with replacement.
+    """Draw B triplets within one class each, uniformly and with replacement.
 
-    With few images per class, the three are often the same image, as in the authors' code.
+    With few images per class the three are often the same image, as in the authors' code.
     Source: wzzheng/DCML batchminer/intra_random.py.
     """
     same = labels[:, None] == labels
-    evenly = torch.zeros(same.shape, device=labels.device)
-    each_class_alike = -same.sum(0).log().expand(same.shape)
-    anchors = draw(each_class_alike, torch.ones_like(same))
+    uniform = torch.zeros(same.shape, device=labels.device)
+    uniform_over_classes = -same.sum(0).log().expand(same.shape)
+    anchors = draw(uniform_over_classes, torch.ones_like(same))
     members = same[anchors]
     usable = torch.ones_like(anchors, dtype=torch.bool)
-    return Triplets(anchors, draw(evenly, members), draw(evenly, members), usable)
+    return Triplets(anchors, draw(uniform, members), draw(uniform, members), usable)
 
 
 def draw(log_weights: Tensor, allowed: Tensor) -> Tensor:
-    """One allowed column per row of (B, B), by weight; 0 where none is: (B,)."""
+    """Draw one allowed column per row of (B, B), by weight; 0 if none is allowed: (B,)."""
     gumbel = -torch.empty_like(log_weights).exponential_().log()
     return (log_weights + gumbel).masked_fill(~allowed, -torch.inf).argmax(1)
 
 
 def _log_weights(units: Tensor, nearest: float) -> Tensor:
-    """Log weight (B, B) of each row as another's negative: rare distances weigh more."""
+    """Log weight (B, B) of each row as a negative of another: inverse density of the distance."""
     cosines = pairwise_cosines(units, units).detach()
     distances = (2 - 2 * cosines).clamp(min=0).sqrt().clamp(nearest, _ANTIPODE)
     return inverse_density(distances, units.shape[1])

@@ -1,4 +1,4 @@
-"""DCML: composites of sub-embeddings learn a task each; with DiVA's four tasks as `mode: diva`.
+"""DCML: each composite of sub-embeddings learns one task; `mode: diva` has DiVA's four tasks.
 
 Source: Zheng et al., CVPR 2021, code wzzheng/DCML at 01a7220; Milbich et al., ECCV 2020, arXiv
 2004.13458 (DiVA). B batch, C classes, K sub-embeddings, M composites, D width of each.
@@ -63,7 +63,7 @@ class Learner(_base.Learner):
         self._keys: Tensor | None = None
 
     def forward(self, batch: Batch) -> Outputs:
-        """Give `sub_embeddings` (B, K, D), `logits` (B, M, K), `composites` (B, M, D).
+        """Return `sub_embeddings` (B, K, D), `logits` (B, M, K), `composites` (B, M, D).
 
         `diva` takes images (B, 2, 3, H, W) and adds `keys` (B, M D / 4) of the second view.
         """
@@ -74,7 +74,7 @@ class Learner(_base.Learner):
         return outputs
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Give the weighted terms of the mode."""
+        """Return the weighted terms of the mode."""
         self._logits = outputs["logits"].detach()
         terms = {"reinf": self.config.lambda_reinf * self_reinforced(outputs["logits"])}
         match self.config.mode:
@@ -105,18 +105,18 @@ class Learner(_base.Learner):
         return groups
 
     def start_epoch(self, epoch: int) -> None:
-        """Begin with a copy of the model that has warmed up its heads."""
+        """Copy the model after the warm-up of its heads."""
         if epoch == 0:
             self._update_key(1.0)
 
     def after_step(self) -> None:
-        """Let the slow copy follow, and queue the keys that the step compared with."""
+        """Update the momentum encoder, and queue the keys of the step."""
         self._update_key(self.config.key_share)
         if self.config.mode == "diva" and self._keys is not None:
             self.queue.push(self._keys)
 
     def metrics(self) -> dict[str, float]:
-        """The share of all choices in the last step that fell on one sub-embedding."""
+        """Share of the most frequently chosen sub-embedding in the last step."""
         if self._logits is None:
             return {}
         chosen = self._logits.argmax(2).flatten()
@@ -165,7 +165,7 @@ class Learner(_base.Learner):
         return {name: unit_rows(head) for name, head in zip(_HEADS, heads, strict=True)}
 
     def _views(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Query and key images; features (B, F), from which heads warm up, are both at once."""
+        """Query and key images; the features (B, F) of the head warm-up serve as both."""
         if self.config.mode != "diva" or images.dim() == 2:
             return images, images
         if images.dim() != 5 or images.shape[1] != 2:

@@ -1,4 +1,4 @@
-"""DREML: many small learners, each tells apart its own random meta classes; this is one learner.
+"""DREML: an ensemble of small classifiers over random meta classes; this is one of them.
 
 Source: Xuan et al., ECCV 2018, arXiv 1808.04469; codes leftthomas/DREML (`leftthomas`) and
 littleredxh/DREML of 2020 and of August 2018 (`authors2020`, `authors2018`).
@@ -29,25 +29,25 @@ _logger = logging.getLogger(__name__)
 
 
 class Config(ConfigModel):
-    """What can be set."""
+    """Settings of DREML."""
 
     meta_classes: int = Field(
         12, ge=2, le=100_000, description="meta classes, and embedding size; at most the classes"
     )
     draw_seed: int = Field(0, ge=0, description="seed of this learner's draw of meta classes")
     recipe: Recipe = Field(
-        "leftthomas", description="whose training; authors2018 also normalises the logits"
+        "leftthomas", description="published recipe; authors2018 also normalises the logits"
     )
     embedding: Literal["logits", "pooled"] = Field(
         "logits", description="what is compared: the D logits, or the backbone's F features"
     )
-    normalise_logits: bool = Field(False, description="bring logits to unit length in the loss")
+    normalise_logits: bool = Field(False, description="normalise logits to unit length in the loss")
     logit_scale: float = Field(
         1.0, gt=0, le=1000, description="factor on normalised logits in the loss, unitless"
     )
 
 
-# The recipe is not searched: for the loss it is the same as `normalise_logits`.
+# The recipe is not searched: in the loss it only sets `normalise_logits`.
 SPACE: Space = {
     "method.meta_classes": Int(4, 500, log=True),
     "method.embedding": Choice(("logits", "pooled")),
@@ -168,7 +168,7 @@ PUBLISHED: dict[str, Published] = {
 
 
 class Learner(_base.Learner):
-    """Trunk, linear classifier over meta classes, and the draw that says which class is where."""
+    """Trunk, linear classifier over meta classes, and the random map of classes onto these."""
 
     meta_class_of: Tensor
 
@@ -178,16 +178,16 @@ class Learner(_base.Learner):
         meta_classes = min(config.meta_classes, classes)
         if meta_classes < config.meta_classes:
             _logger.warning(
-                "method.meta_classes: %d is more than the %d classes; taking %d",
+                "method.meta_classes: %d is more than the %d classes; using %d",
                 config.meta_classes, classes, meta_classes,
             )  # fmt: skip
-        drawn = assign_meta_classes(classes, meta_classes, random.Random(config.draw_seed))
-        self.register_buffer("meta_class_of", torch.tensor(drawn))  # (C,)
+        assigned = assign_meta_classes(classes, meta_classes, random.Random(config.draw_seed))
+        self.register_buffer("meta_class_of", torch.tensor(assigned))  # (C,)
         self.trunk = trunk
         self.head = nn.Linear(width, meta_classes)
 
     def forward(self, batch: Batch) -> Outputs:
-        """Give `logits` (B, D)."""
+        """Return `logits` (B, D)."""
         return {"logits": self.head(self.trunk(batch.images))}
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
-"""DRML: branches that each learn the images which they know best, and the relations between them.
+"""DRML: branches that each train on the images they reconstruct best, and their relations.
 
 Source: Zheng et al., ICCV 2021; code zbr17/DRML of 2021-09-06. Defaults are the released head with
 the settings of the later README; `branch_input: full`, `detach_nodes_for_final: true`,
-`edge_norm: linear` and `recon: l2` are the paper's reading.
-Departs: clipping, where asked for, acts in every step (the authors' only in the first).
+`edge_norm: linear` and `recon: l2` follow the paper.
+Departs: clipping, if enabled, acts in every step (the authors' only in the first).
 B batch, C classes, K branches, D embedding.
 """
 
@@ -23,13 +23,13 @@ from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._drml_published import PUBLISHED
 from dmlray.methods._embedding import Relation
 from dmlray.methods._head import trainable
-from dmlray.methods._relation import BranchInput, EdgeNorm, Recon, Related, RelationHead
+from dmlray.methods._relation import BranchInput, EdgeNorm, Recon, RelationHead, RelationOutputs
 
 __all__ = ["PUBLISHED", "SPACE", "Config", "Learner"]
 
 
 class Config(ConfigModel):
-    """What can be set."""
+    """Settings of DRML."""
 
     dim: int = Field(512, ge=1, le=8192, description="embedding size of all branches together")
     branches: int = Field(
@@ -50,20 +50,20 @@ class Config(ConfigModel):
         200.0, gt=0, le=10_000, description="learning rate of the proxies / the run's, unitless"
     )
     branch_input: BranchInput = Field(
-        "chunk", description="what a branch sees: its part of the feature, or all (the paper)"
+        "chunk", description="input of a branch: its part of the feature, or all (the paper)"
     )
     detach_nodes_for_final: bool = Field(
-        False, description="keep the final loss from the branches and the trunk (the paper)"
+        False, description="no gradient of the final loss in branches and trunk (the paper)"
     )
     edge_norm: EdgeNorm = Field(
-        "relu_l1", description="relations: positive parts, or raw scores (the paper), over sums"
+        "relu_l1", description="relations: positive or raw scores (the paper), divided by sums"
     )
     recon: Recon = Field(
         "mse", description="reconstruction error: mean square, or length (the paper)"
     )
     recipe: Literal["readme2022", "release2021"] = Field(
         "readme2022",
-        description="whose settings hold where nothing else is said; no more than that",
+        description="published recipe that provides the defaults; no other effect",
     )
 
     @model_validator(mode="after")
@@ -76,7 +76,7 @@ class Config(ConfigModel):
         return self
 
 
-# The reconstruction's weight is not searched: Adam undoes it.
+# The reconstruction's weight is not searched: Adam is invariant to it.
 SPACE: Space = {
     "method.branches": Choice((1, 2, 4, 8)),
     "method.margin": Float(0.0, 0.35),
@@ -96,7 +96,7 @@ SPACE: Space = {
 
 
 class Learner(_base.Learner):
-    """Trunk, relation head, a proxy per class for each branch and one for all together."""
+    """Trunk, relation head, a proxy per class for each branch and for the final embedding."""
 
     chosen: Tensor
 
@@ -123,16 +123,16 @@ class Learner(_base.Learner):
         self.register_buffer("chosen", torch.zeros(config.branches).long(), persistent=False)
 
     def initialise_head(self, features: Tensor) -> None:
-        """Start the branches from principal directions of the frozen features (N, F)."""
+        """Initialise the branches from principal directions of the frozen features (N, F)."""
         self.head.initialise(features)
 
     def start_epoch(self, epoch: int) -> None:
         self.chosen.zero_()
 
     def forward(self, batch: Batch) -> Outputs:
-        """Give `nodes` (B, K, D / K) of unit length, `embeddings` (B, D) and `errors` (B, K)."""
-        related: Related = self.head(self.trunk(batch.images))
-        return related._asdict()
+        """Return `nodes` (B, K, D / K) of unit length, `embeddings` (B, D) and `errors` (B, K)."""
+        outputs: RelationOutputs = self.head(self.trunk(batch.images))
+        return outputs._asdict()
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
         config, errors = self.config, outputs["errors"]
@@ -154,7 +154,7 @@ class Learner(_base.Learner):
     ) -> Tensor:
         """Proxy-Anchor over all images, or over those `selected` (B,): a scalar, in nats."""
         cosines = pairwise_cosines(embeddings, proxies)
-        if selected is not None:  # no class of its own and infinitely far: as if it were not there
+        if selected is not None:  # label -1 and cosine -inf exclude an image from the loss
             cosines = cosines.masked_fill(~selected[:, None], -torch.inf)
             labels = labels.masked_fill(~selected, -1)
         return proxy_anchor(cosines, labels, self.config.margin, self.config.alpha)
@@ -172,7 +172,7 @@ class Learner(_base.Learner):
         ]
 
     def metrics(self) -> dict[str, float]:
-        """Share of this epoch's images per branch; all in one is a collapse."""
+        """Share of this epoch's images per branch; a share of 1 is a collapse."""
         shares = self.chosen / self.chosen.sum().clamp(min=1)
         return {f"branch_{k}_share": share for k, share in enumerate(shares.tolist())}
 

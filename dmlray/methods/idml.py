@@ -1,8 +1,8 @@
-"""IDML: images that the network is unsure about are judged less strictly; mixed images as well.
+"""IDML: a similarity that discounts uncertain images, trained with mixed images as well.
 
-Source: Wang et al., arXiv 2205.04449 and 2309.09982; code wzzheng/IDML at c49aaa3, whose
-defaults these are: Proxy-Anchor on introspective similarities. The pair losses are
-reconstructions, see `losses/introspective_pairs.py`. B batch, C classes, D embedding.
+Source: Wang et al., arXiv 2205.04449 and 2309.09982; code wzzheng/IDML at c49aaa3, with its
+defaults: Proxy-Anchor on introspective similarities. The pair losses are reconstructions, see
+`losses/idml_pairs.py`. B batch, C classes, D embedding.
 """
 
 from typing import Literal
@@ -25,14 +25,14 @@ _ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "softplus": nn.Softplus}
 
 
 class Config(ConfigModel):
-    """What can be set."""
+    """Settings of IDML."""
 
     dim: int = Field(512, ge=1, le=8192, description="size of both embeddings, numbers per image")
     loss: Literal["proxy_anchor"] | PairForm = Field(
-        "proxy_anchor", description="what is made introspective; all but proxy_anchor reconstructed"
+        "proxy_anchor", description="introspective loss; all but proxy_anchor are reconstructions"
     )
     metric: Literal["released", "live"] = Field(
-        "released", description="unit uncertainties, inert with proxies (official), or of any size"
+        "released", description="unit uncertainties, no effect with proxies (official), or any size"
     )
     uncertainty_activation: Literal["none", "relu", "softplus"] = Field(
         "none", description="after the uncertainty head; none is official"
@@ -44,15 +44,15 @@ class Config(ConfigModel):
     alpha: float = Field(
         32.0, gt=0, le=1024, description="proxy_anchor: inverse temperature, unitless"
     )
-    tau: float = Field(5.0, gt=0, le=1000, description="larger weakens uncertainty, unitless")
+    tau: float = Field(5.0, gt=0, le=1000, description="larger: weaker uncertainty, unitless")
     offset: float = Field(
         4.0, ge=0, le=1000, description="proxy_anchor: squared uncertainty of each pair, unitless"
     )
     proxy_spread: float = Field(
-        1.0, gt=0, le=100, description="standard deviation of the first proxies / Kaiming's"
+        1.0, gt=0, le=100, description="standard deviation of the initial proxies / Kaiming's"
     )
     mixup_beta: float = Field(
-        1.0, gt=0, le=100, description="both parameters of the Beta that shares are drawn from"
+        1.0, gt=0, le=100, description="both parameters of the Beta distribution of shares"
     )
     mixup_weight: float = Field(
         1.0, ge=0, le=100, description="weight of the loss of mixed images, unitless; 0: no mixing"
@@ -72,7 +72,7 @@ class Config(ConfigModel):
         return self.loss != "proxy_anchor"
 
 
-# The batches are near the specification's, and divisible by each images_per_class.
+# Batch sizes near the specification's that are divisible by each images_per_class.
 SPACE: Space = {
     "optimizer.lr": Float(5e-5, 2e-3, log=True),
     "method.proxy_lr_factor": Float(10.0, 1000.0, log=True),
@@ -155,7 +155,7 @@ PUBLISHED: dict[str, Published] = {
     "cub": Published(_CUB, _scores("70.7 80.2 73.5 39.3 28.4") | {"recall_at_4": 0.879}, _SOURCE),
     "cars": Published(_CARS, _scores("90.6 94.5 76.9 42.6 33.8") | {"recall_at_4": 0.971}, _SOURCE),
     "sop": Published(_SOP, _scores("81.5 92.7 92.3 54.8 51.3", 10), _SOURCE),
-} | {  # keys that are no data set's name set nothing by themselves
+} | {  # keys that are not the name of a data set set no defaults
     f"{name}, {loss}": Published(
         {"method.loss": loss}, _scores(row, 10 if name == "sop" else 2), _PAIR_SOURCE
     )
@@ -165,16 +165,16 @@ PUBLISHED: dict[str, Published] = {
 
 
 def draw_mixing(count: int, beta: float, device: torch.device) -> tuple[float, Tensor]:
-    """Draw the share of each image, from Beta(beta, beta), and who gives the rest, (B,).
+    """Draw the share of each image, from Beta(beta, beta), and the partner of each, (B,).
 
-    The share is drawn on the CPU, so that equally seeded workers agree on it and no device waits.
+    The share is drawn on the CPU: equal on equally seeded workers, and without device sync.
     """
     share = float(torch.distributions.Beta(beta, beta).sample())
     return share, torch.randperm(count, device=device)
 
 
 class Learner(_base.Learner):
-    """Trunk, a semantic and an uncertainty head, and a loss that knows both."""
+    """Trunk, a semantic and an uncertainty head, and a loss on both."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
         super().__init__()
@@ -186,11 +186,11 @@ class Learner(_base.Learner):
         self.criterion = _criterion(config, classes)
 
     def initialise_head(self, features: Tensor) -> None:
-        """Start the semantic head from the principal directions of frozen features (N, F)."""
+        """Initialise the semantic head from principal directions of frozen features (N, F)."""
         principal_head(self.head, features)
 
     def forward(self, batch: Batch) -> Outputs:
-        """Give `semantic` and `uncertainty` (B, D); in training also those of mixed images.
+        """Return `semantic` and `uncertainty` (B, D); in training also those of mixed images.
 
         Then `partner_labels` (B,) are the second labels of the mixed images and `share` (B,),
         the same for all, is the weight of the first. Partners may be on another device.
@@ -209,7 +209,7 @@ class Learner(_base.Learner):
         return outputs
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Give the loss of the clean images, and of the mixed ones for either label."""
+        """Return the loss of the clean images, and of the mixed ones for each label."""
         semantic, uncertainty = outputs["semantic"], outputs["uncertainty"]
         terms = {"clean": self.criterion(semantic, uncertainty, labels)}
         if "share" in outputs:
@@ -224,14 +224,14 @@ class Learner(_base.Learner):
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
     def groups(self) -> list[ParameterGroup]:
-        """With `released` the uncertainty head rests in warm-up like the trunk, as in the code."""
+        """With `released` warm-up freezes the uncertainty head with the trunk, as in the code."""
         trunk, uncertainty = trainable(self.trunk), trainable(self.uncertainty_head)
-        rests = self.config.metric == "released" and bool(trunk)
+        frozen = self.config.metric == "released" and bool(trunk)
         factor = 1.0 if self.config.loss == "margin" else self.config.proxy_lr_factor
         groups = [
-            ParameterGroup("trunk", [*trunk, *uncertainty] if rests else trunk),
+            ParameterGroup("trunk", [*trunk, *uncertainty] if frozen else trunk),
             ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
-            ParameterGroup("uncertainty", [] if rests else uncertainty),
+            ParameterGroup("uncertainty", [] if frozen else uncertainty),
             ParameterGroup("proxies", trainable(self.criterion), factor),
         ]
         return [group for group in groups if group.parameters or group.name == "trunk"]

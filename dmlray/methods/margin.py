@@ -2,7 +2,7 @@
 
 Source: Wu et al., ICCV 2017, arXiv 1706.07567; codes wzzheng/DCML (`sampling: distance`) and
 zbr17/DRML with zbr17/GeDML 1f76ac2 (`sampling: hard`).
-Departs: all draws stay on the device, one triplet per image; those that cannot be are not counted.
+Departs: all draws stay on the device, one triplet per image; impossible ones are not counted.
 B batch, C classes, D embedding.
 """
 
@@ -30,7 +30,7 @@ _SMOOTHING = {"distance": 1e-8, "hard": 0.0}  # under the root, as in each autho
 
 
 class Config(ConfigModel):
-    """What can be set."""
+    """Settings of the margin and triplet losses."""
 
     needs_pairs: ClassVar[bool] = True
 
@@ -39,15 +39,15 @@ class Config(ConfigModel):
         "margin", description="distances against a boundary per class, or against each other"
     )
     sampling: Literal["distance", "hard"] = Field(
-        "distance", description="negatives: drawn evenly over distances, or the nearest (DRML)"
+        "distance", description="negatives: drawn uniformly over distances, or nearest (DRML)"
     )
     margin: float = Field(0.2, ge=0, le=2, description="slack on the distance of unit vectors")
-    beta: float = Field(1.2, ge=0, le=2, description="first boundary of each class, a distance")
+    beta: float = Field(1.2, ge=0, le=2, description="initial boundary of each class, a distance")
     count: Count = Field(
-        "triplets", description="margin: mean over costly triplets, or over their costly halves"
+        "triplets", description="margin: mean over triplets, or their halves, with non-zero loss"
     )
     lower_cutoff: float = Field(
-        0.5, gt=0, lt=2, description="distance below which negatives are drawn alike"
+        0.5, gt=0, lt=2, description="distance below which negatives are drawn uniformly"
     )
     head_lr_factor: float = Field(
         1.0, gt=0, le=1000, description="learning rate of the head / the run's, unitless"
@@ -83,11 +83,11 @@ class Learner(_base.Learner):
             self.beta = nn.Parameter(torch.full((classes,), config.beta))
 
     def initialise_head(self, features: Tensor) -> None:
-        """Start the head from the principal directions of the frozen features (N, F)."""
+        """Initialise the head from the principal directions of the frozen features (N, F)."""
         principal_head(self.head, features)
 
     def forward(self, batch: Batch) -> Outputs:
-        """Give `embeddings` (B, D) of any length."""
+        """Return `embeddings` (B, D), not normalised."""
         return {"embeddings": self.head(self.trunk(batch.images))}
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ def triplets_loss(
     """Compute the loss of triplets of units (B, D): a scalar, in units of distance.
 
     Args:
-        boundaries: Of each triplet's class (T,); None for `loss: triplet`, which has none.
+        boundaries: Boundary of each triplet's class (T,); None for `loss: triplet`.
     """
     anchors, smoothing = units[triplets.anchors], _SMOOTHING[config.sampling]
     near = distances(anchors, units[triplets.positives], smoothing)
@@ -139,17 +139,17 @@ def triplets_loss(
 
 
 def distances(rows: Tensor, others: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Euclidean distances of rows (..., D) to others (..., D): (...); no gradient at 0."""
+    """Euclidean distances of rows (..., D) to others (..., D): (...); zero gradient at 0."""
     squares = (rows - others).square().sum(-1) + smoothing
     apart = squares > 0
     return squares.where(apart, 1).sqrt().where(apart, 0)
 
 
 def by_hardness(units: Tensor, labels: Tensor, nearest: float) -> Triplets:
-    """One triplet per anchor: any positive, and the nearest negative.
+    """Draw one triplet per anchor: any positive, and the nearest negative.
 
-    Distances below `nearest`, or below the farthest positive of the batch where that is less, are
-    alike: the first of these is taken.
+    Distances below `nearest`, or below the farthest positive of the batch if that is less, count
+    as equal: the first of these is taken.
     Source: zbr17/GeDML 1f76ac2, hard_selector.py.
     """
     same, rows = labels[:, None] == labels, torch.arange(len(labels), device=labels.device)

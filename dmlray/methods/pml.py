@@ -1,13 +1,15 @@
-"""Any loss, and miner, of pytorch-metric-learning by the name of its class.
+"""Any loss and miner of pytorch-metric-learning by class name.
 
 Source: Musgrave et al., arXiv 2008.09164; KevinMusgrave/pytorch-metric-learning.
-The library is imported where it is used, because that takes half a second.
+The library is imported where it is used, because the import takes half a second.
 B batch, D embedding.
 """
 
 import importlib
 import inspect
+import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -31,12 +33,13 @@ _BASES = {
 }
 _UNFIT = {
     *_BASES.values(), "GenericPairLoss", "BatchedDistance",  # abstract
-    "ManifoldLoss", "VICRegLoss", "EmbeddingsAlreadyPackagedAsTriplets",  # know no labels
-    "DynamicSoftMarginLoss",  # its histogram overflows, and ties each step to the one before
+    "ManifoldLoss", "VICRegLoss", "EmbeddingsAlreadyPackagedAsTriplets",  # ignore labels
+    "DynamicSoftMarginLoss",  # its histogram overflows and carries state between steps
 }  # fmt: skip
-_CLASSIFIES_IMAGES = {"InstanceLoss"}  # each image is a class of its own
-_ATTEMPTS, _ATTEMPT_DIM = 5, 8  # random batches, and numbers per embedding, of `attempt`
+_CLASSIFIES_IMAGES = {"InstanceLoss"}  # each image is a separate class
+_ATTEMPTS, _ATTEMPT_DIM = 5, 8  # random batches and embedding size in `attempt`
 _MISUSE = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+_TRIED = {"loss", "loss_arguments", "miner", "miner_arguments"}
 _FROM_RUN = {"num_classes", "embedding_size", "descriptors_dim"}
 _NO_PLAIN_VALUE = {
     "reducer", "embedding_regularizer", "embedding_reg_weight", "weight_regularizer",
@@ -45,7 +48,7 @@ _NO_PLAIN_VALUE = {
 
 
 class Config(ConfigModel):
-    """What can be set."""
+    """Settings of a loss and miner of the library."""
 
     loss: str = Field("MultiSimilarityLoss", description="class in pytorch_metric_learning.losses")
     loss_arguments: dict[str, Any] = Field(
@@ -81,14 +84,15 @@ class Config(ConfigModel):
         if name is not None:
             _check_arguments(name, arguments, _settable(_class(kind, name)))
         elif arguments and "miner" in info.data:
-            raise ValueError("there is no miner to take them. Allowed: {}, or name a miner")
+            raise ValueError("arguments without a miner. Allowed: {}, or set a miner")
         return arguments
 
     @model_validator(mode="after")
     def _works(self) -> "Config":
         """Try loss and miner on four images: the library checks most values only when it runs."""
-        if problem := self._failure(torch.eye(4), torch.tensor([0, 0, 1, 1])):
-            raise ValueError(f"{self.names} does not work so: {problem}")
+        parts = self.model_dump(include=_TRIED)
+        if problem := _first_failure(json.dumps(parts, sort_keys=True)):
+            raise ValueError(f"{self.names} fails with these arguments: {problem}")
         return self
 
     @property
@@ -97,7 +101,7 @@ class Config(ConfigModel):
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether the loss compares images with images, and not with a row per class."""
+        """Whether the loss compares images with images instead of class weights."""
         return self.loss not in _CLASSIFIES_IMAGES and not any(
             name == "num_classes" and parameter.default is parameter.empty
             for name, parameter in _parameters(_class("losses", self.loss)).items()
@@ -107,8 +111,8 @@ class Config(ConfigModel):
         """Try loss and miner, and their gradient, on a few random batches.
 
         Args:
-            labels: Of the images of each batch, (B,) in [0, C).
-            equal: Give the images of a class one embedding.
+            labels: Labels of each batch, (B,) in [0, C).
+            equal: Use equal embeddings for the images of a class.
 
         Returns:
             What fails, with the library's whole message; None if nothing does.
@@ -131,9 +135,20 @@ class Config(ConfigModel):
                 if not loss.isfinite():
                     return "the loss is not finite"
                 (gradient,) = torch.autograd.grad(loss, embeddings)
-            except Exception as error:  # the library raises whatever it meets
+            except Exception as error:  # the library raises many types
                 return " ".join(str(error).split()) or type(error).__name__
         return None if gradient.isfinite().all() else "the gradient of the loss is not finite"
+
+
+@lru_cache(maxsize=1024)
+def _first_failure(parts: str) -> str | None:
+    """Why loss and miner of these settings fail on four images: tried once for each setting.
+
+    Args:
+        parts: The settings `_TRIED` as JSON.
+    """
+    config = Config.model_construct(**json.loads(parts))
+    return config._failure(torch.eye(4), torch.tensor([0, 0, 1, 1]))
 
 
 SPACE: Space = {
@@ -143,11 +158,11 @@ SPACE: Space = {
     "optimizer.weight_decay": Float(1e-5, 1e-3, log=True),
 }
 
-PUBLISHED: dict[str, Published] = {}  # many losses, and no recipe that is theirs together
+PUBLISHED: dict[str, Published] = {}  # many losses without a common recipe
 
 
 class Learner(_base.Learner):
-    """Trunk, linear head, a loss with or without weights of its own, and perhaps a miner."""
+    """Trunk, linear head, a loss, possibly with parameters, and an optional miner."""
 
     def __init__(self, config: Config, trunk: nn.Module, width: int, classes: int) -> None:
         super().__init__()
@@ -158,11 +173,11 @@ class Learner(_base.Learner):
         self.miner = _miner(config) if config.miner else None
 
     def initialise_head(self, features: Tensor) -> None:
-        """Start the head from the principal directions of the frozen features (N, F)."""
+        """Initialise the head from the principal directions of the frozen features (N, F)."""
         principal_head(self.head, features)
 
     def forward(self, batch: Batch) -> Outputs:
-        """Give `embeddings` (B, D) of any length."""
+        """Return `embeddings` (B, D), not normalised."""
         return {"embeddings": self.head(self.trunk(batch.images))}
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
@@ -172,11 +187,11 @@ class Learner(_base.Learner):
                 pairs = self.miner(embeddings, labels) if self.miner else None
                 loss = self.objective(embeddings, labels, pairs)
             except _MISUSE as error:
-                if "memory" in str(error):  # no fault of the batch
+                if "memory" in str(error):  # not caused by the batch
                     raise
                 problem = " ".join(str(error).split())
                 raise RunError(f"{self.config.names} fails on a batch: {problem}") from error
-        return {self.config.loss: loss.sum()}  # MarginLoss with learn_beta gives (1,)
+        return {self.config.loss: loss.sum()}  # MarginLoss with learn_beta returns (1,)
 
     def embed(self, images: Tensor) -> Tensor:
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
@@ -196,13 +211,13 @@ def embedding_head(config: Config, size: int) -> Linear:
 
 
 def available(kind: str) -> dict[str, type[nn.Module]]:
-    """The usable classes among the library's `losses`, `miners` or `distances`, by name."""
+    """Return the usable classes of the library's `losses`, `miners` or `distances`, by name."""
     library = importlib.import_module(f"pytorch_metric_learning.{kind}")
     base = getattr(library, _BASES[kind])
     return {
-        name: cast(type[nn.Module], found)
-        for name, found in sorted(vars(library).items())
-        if inspect.isclass(found) and issubclass(found, base) and name not in _UNFIT
+        name: cast(type[nn.Module], member)
+        for name, member in sorted(vars(library).items())
+        if inspect.isclass(member) and issubclass(member, base) and name not in _UNFIT
     }
 
 
@@ -235,18 +250,18 @@ def _settable(owner: type[nn.Module]) -> set[str]:
 
 
 def _parameters(owner: type[nn.Module]) -> dict[str, inspect.Parameter]:
-    """What the constructor takes, also by way of **kwargs to the classes that it extends."""
-    found: dict[str, inspect.Parameter] = {}
+    """Parameters of the constructor, including those passed to base classes by **kwargs."""
+    parameters: dict[str, inspect.Parameter] = {}
     for ancestor in owner.__mro__[: owner.__mro__.index(nn.Module)]:
         if "__init__" in vars(ancestor):
             for name, parameter in list(inspect.signature(ancestor).parameters.items()):
                 if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                    found.setdefault(name, parameter)
-    return found
+                    parameters.setdefault(name, parameter)
+    return parameters
 
 
 def _loss(config: Config, classes: int, dim: int) -> nn.Module:
-    """The loss; one that cannot do without the number of classes or the size is given them."""
+    """Build the loss; the number of classes and the size are passed only if it requires them."""
     owner = _class("losses", config.loss)
     sizes = {"num_classes": classes, "embedding_size": dim, "descriptors_dim": dim}
     needed = {
@@ -262,7 +277,7 @@ def _miner(config: Config) -> nn.Module:
 
 
 def _values(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with the name of a distance replaced by the distance."""
+    """Return the arguments with the name of a distance replaced by an instance."""
     values: dict[str, Any] = dict(arguments)
     if "distance" in values:
         values["distance"] = _class("distances", values["distance"])()

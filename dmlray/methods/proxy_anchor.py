@@ -21,7 +21,7 @@ from dmlray.methods._head import linear_head, principal_head, trainable
 
 
 class Config(ConfigModel):
-    """What can be set."""
+    """Settings of Proxy-Anchor."""
 
     dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
     margin: float = Field(0.1, ge=0, lt=1, description="slack on the cosine, unitless")
@@ -33,7 +33,7 @@ class Config(ConfigModel):
         100.0, gt=0, le=10_000, description="learning rate of the proxies / the run's, unitless"
     )
     recipe: Literal["kim2020", "drml2021"] = Field(
-        "kim2020", description="whose initial head and proxies, and whose published settings"
+        "kim2020", description="published recipe: initialisation of head and proxies, and defaults"
     )
 
 
@@ -88,7 +88,7 @@ _DRML: dict[str, Value] = {
     "backbone.batchnorm": "frozen",
     "data.batch_size": 120,
     "data.transform.resize": 256,
-    "data.transform.scale": cast(Value, (0.16, 1.0)),  # plans take lists, which Value does not name
+    "data.transform.scale": cast(Value, (0.16, 1.0)),  # plans accept lists, Value does not
     "data.transform.size": 227,
     "optimizer.lr": 1e-5,
     "optimizer.step_epochs": 1,
@@ -132,7 +132,7 @@ PUBLISHED |= {
     f"{name}, drml2021": Published(
         _DRML,
         dict(zip(_DRML_NAMES, scores, strict=True)),
-        "baseline of zbr17/DRML: README of 2021-09-06, all else from its args.csv; scores of the "
+        "baseline of zbr17/DRML: README of 2021-09-06, the rest from its args.csv; scores of the "
         "README, Inception-BN 512, best epoch by test R@1",
     )
     for name, scores in _DRML_SCORES.items()
@@ -153,11 +153,11 @@ class Learner(_base.Learner):
             nn.init.uniform_(self.proxy_anchor.proxies, -(config.dim**-0.5), config.dim**-0.5)
 
     def initialise_head(self, features: Tensor) -> None:
-        """Start the head from the principal directions of the frozen features (N, F)."""
+        """Initialise the head from the principal directions of the frozen features (N, F)."""
         principal_head(self.head, features)
 
     def forward(self, batch: Batch) -> Outputs:
-        """Give `embeddings` (B, D) of any length."""
+        """Return `embeddings` (B, D), not normalised."""
         return {"embeddings": self.head(self.trunk(batch.images))}
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""RCDML: Proxy-Anchor with corrected proxies that keep apart, and images that keep together.
+"""RCDML: Proxy-Anchor with corrected proxies and constraints on proxies and on images of a class.
 
 Source: Zhang et al., Appl. Intell. 2024, doi 10.1007/s10489-024-05425-x; code
-Monalissaa/RCDML_pytorch at cef3262, whose defaults these are. B batch, C classes, D embedding.
+Monalissaa/RCDML_pytorch at cef3262, with its defaults. B batch, C classes, D embedding.
 """
 
 from typing import Literal
@@ -27,22 +27,22 @@ from dmlray.methods._head import linear_head, principal_head, trainable
 
 
 class Config(ConfigModel):
-    """What can be set."""
+    """Settings of RCDML."""
 
     dim: int = Field(512, ge=1, le=8192, description="embedding size, numbers per image")
     margin: float = Field(0.1, ge=0, lt=1, description="slack on the cosine, unitless")
     alpha: float = Field(32.0, gt=0, le=1024, description="inverse temperature, unitless")
     prc: float = Field(
-        0.05, ge=0, le=100, description="weight of keeping proxies apart, unitless; 0 leaves it out"
+        0.05, ge=0, le=100, description="weight of the loss between proxies, unitless; 0: left out"
     )
     src: float = Field(
-        0.01, ge=0, le=100, description="weight of keeping images of a class together; 0: left out"
+        0.01, ge=0, le=100, description="weight of the loss within classes, unitless; 0: left out"
     )
     pc_mix: float = Field(
         0.3, ge=0, le=1, description="share of the images in a corrected proxy, unitless"
     )
     absent: Absent = Field(
-        "zero", description="classes outside the batch: zero rests them (official), raw repels them"
+        "zero", description="classes outside the batch: zero ignores them (official), raw does not"
     )
     normalize_proxies: bool = Field(
         False, description="unit proxies before the correction, so that pc_mix keeps its weight"
@@ -61,8 +61,8 @@ class Config(ConfigModel):
     )
 
 
-# Weights of 0 are worth a try too, but no log range holds them. The batches are near the
-# specification's 64, 90, 128 and 180, and divisible by each images_per_class.
+# A log range cannot include a weight of 0. Batch sizes are near the specification's 64, 90, 128
+# and 180, and divisible by each images_per_class.
 SPACE: Space = {
     "method.prc": Float(1e-3, 0.5, log=True),
     "method.src": Float(1e-3, 0.3, log=True),
@@ -110,7 +110,7 @@ _CUB: dict[str, Value] = {
     "budget.warmup_epochs": 1,
 }
 
-# No scores: the repository has none, and the paper's tables were not reachable.
+# No scores: the repository has none, and the paper's tables were not available.
 PUBLISHED: dict[str, Published] = {
     "cub": Published(
         _CUB, source="Monalissaa/RCDML_pytorch README and code/train_best.py, Inception-BN 512"
@@ -130,15 +130,15 @@ class Learner(_base.Learner):
         self.proxies = nn.Parameter(nn.init.kaiming_normal_(proxies, mode="fan_out"))
 
     def initialise_head(self, features: Tensor) -> None:
-        """Start the head from the principal directions of the frozen features (N, F)."""
+        """Initialise the head from the principal directions of the frozen features (N, F)."""
         principal_head(self.head, features)
 
     def forward(self, batch: Batch) -> Outputs:
-        """Give `embeddings` (B, D) of any length."""
+        """Return `embeddings` (B, D), not normalised."""
         return {"embeddings": self.head(self.trunk(batch.images))}
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
-        """Give Proxy-Anchor's halves, and the weighted constraints that have a weight.
+        """Return Proxy-Anchor's pull and push terms, and the constraints with non-zero weight.
 
         Source: code/losses.py, line 106.
         """

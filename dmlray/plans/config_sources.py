@@ -9,10 +9,13 @@ import yaml
 
 from dmlray.errors import ConfigError
 from dmlray.file_reading import read_bytes, reason
+from dmlray.local_paths import local_path
 from dmlray.plans.plan_files import FOLDERS, find
 from dmlray.plans.yaml_reader import compose, key_of, plain
 from dmlray.printable import shortened
 
+Overrides = Mapping[str, Any] | Sequence[str]  # dotted key -> value, or `key=value` words
+Source = str | Path | Mapping[str, Any]  # a YAML file, or what one holds
 _LARGEST = 1 << 20  # bytes of a file
 _MOST_KEYS = 2000  # of a file
 
@@ -47,6 +50,45 @@ class ConfigSource:
         return replace(self, values={key: v for key, v in self.values.items() if kept(key)})
 
 
+def read_source(source: Source | None, name: str, folders: Sequence[str] = FOLDERS) -> ConfigSource:
+    """Read a YAML file, or take what one would hold.
+
+    Args:
+        name: The parameter that `source` was given as.
+        folders: Where a bare name is looked for, see `plan_files.find`.
+
+    Raises:
+        ConfigError: If it is neither, or the file cannot be read.
+    """
+    if isinstance(source, Mapping):
+        return read_mapping(source, f"`{name}`")
+    if not isinstance(source, str | Path):
+        problem = "is missing" if source is None else f"{shortened(source)} is not allowed"
+        allowed = "a YAML file, what one holds as a mapping, or a run to `resume`"
+        raise ConfigError(f"`{name}`", [f"{problem}. Allowed: {allowed}"])
+    try:
+        return read_file(local_path(source), folders)
+    except ValueError as error:
+        raise ConfigError(f"`{name}`", [str(error)]) from None
+
+
+def read_mapping(content: Mapping[str, Any], name: str) -> ConfigSource:
+    """Take nested or dotted keys as they would stand in a file."""
+    values = flatten(_plain(content))
+    return ConfigSource(name, values, {}, {k: v for k, v in values.items() if isinstance(v, str)})
+
+
+def _plain(value: Any) -> Any:
+    """What YAML has for a value of Python: text for paths, lists for tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value.document() if hasattr(value, "document") else value
+
+
 def read_file(path: Path, folders: Sequence[str] = FOLDERS) -> ConfigSource:
     """Read a YAML mapping into dotted keys that remember their lines.
 
@@ -74,17 +116,20 @@ def read_file(path: Path, folders: Sequence[str] = FOLDERS) -> ConfigSource:
     return source_config
 
 
-def read_overrides(words: Sequence[str]) -> ConfigSource:
-    """Read `key=value` words; values are YAML, so that lists, null and numbers work.
+def read_overrides(overrides: Overrides) -> ConfigSource:
+    """Take a mapping of dotted keys as it is, or read `key=value` words.
 
-    What is no YAML, or has a comment, is text: so may folders be named.
+    The values of words are YAML, so that lists, null and numbers work. What is no YAML, or has a
+    comment, is text: so may folders be named.
 
     Raises:
         ConfigError: If a word has no `=` or no key, or no YAML where no setting takes text.
     """
+    if isinstance(overrides, Mapping):
+        return replace(read_mapping({}, "`overrides`"), values=_plain(overrides))
     source_config = ConfigSource("command line", {})
     problems = []
-    for word in words:
+    for word in overrides:
         key, equals, text = word.partition("=")
         why = "" if equals and all(key.split(".")) else ". Allowed: key=value"
         inside: dict[str, str] = {}

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import ConfigSource, differences, flatten, read_file
+from dmlray.plans.config_sources import ConfigSource, Source, differences, flatten, read_source
 from dmlray.plans.experiment import Experiment
-from dmlray.plans.resolve import override, resolve, write_plan
+from dmlray.plans.resolve import Resolved, override, resolve, write_plan
 from dmlray.printable import shortened
 
 Vary = Literal["meta_classes", "seed", "fold", "settings", "new_seed"]
 MOST_MEMBERS = 10_000
+_SHARED = (  # of several experiments: they are scored together
+    "data.name", "data.root", "data.split", "protocol.recall_at", "protocol.extra_metrics",
+)  # fmt: skip
 _SEED_STRIDE = 100_003  # prime: seeds of two ensembles meet only after so many members
 
 
@@ -34,18 +38,26 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not 1 <= self.size <= MOST_MEMBERS:
             allowed = f"at least 1 and at most {MOST_MEMBERS}"
-            raise ConfigError(
-                "--ensemble-size", [f"{self.size} is not allowed. Allowed: {allowed}"]
-            )
+            raise ConfigError("`size`", [f"{self.size} is not allowed. Allowed: {allowed}"])
         if self.vary not in get_args(Vary):
             allowed = ", ".join(get_args(Vary))
-            raise ConfigError("--vary", [f"{self.vary!r} is not allowed. Allowed: {allowed}"])
+            raise ConfigError("`vary`", [f"{self.vary!r} is not allowed. Allowed: {allowed}"])
         problem = self._problem()
         if problem:
-            raise ConfigError("--vary", [problem])
+            raise ConfigError("`vary`", [problem])
 
     def member(self, index: int) -> Experiment:
         """Member `index`, a function of (seed, index) alone: the same on 1 and on 8 devices."""
+        if index not in self._members:
+            self._members[index] = self._make_member(index)
+        return self._members[index]
+
+    @cached_property
+    def _members(self) -> dict[int, Experiment]:
+        """Members that were made: the queue, the recovery and the merge each ask for all."""
+        return {}
+
+    def _make_member(self, index: int) -> Experiment:
         own = (self.experiment, *self.others)[self.setting(index)]
         protocol = self.experiment.protocol
         seed = (self.experiment.seed * _SEED_STRIDE + index) % 2**31
@@ -99,7 +111,7 @@ class Ensemble:
                 selection = f"protocol.selection={protocol.selection} holds out no fold"
                 return f"fold: {selection}. Allowed: protocol.selection=validation"
             case "settings" if not 2 <= several <= self.size:
-                allowed = f"Allowed: 2 to --ensemble-size {self.size} times --experiment"
+                allowed = f"Allowed: 2 to `size` {self.size} of them (`experiments`)"
                 return f"settings of {several} experiments are not possible. {allowed}"
             case "settings":
                 return next(filter(None, map(self._strange, self.others)), None)
@@ -107,7 +119,7 @@ class Ensemble:
 
     def _strange(self, other: Experiment) -> str | None:
         """Where `other` could not be scored together with the first experiment."""
-        for key in ("data.name", "data.root", "data.split", "protocol.recall_at"):
+        for key in _SHARED:
             ours, theirs = (flatten(plan.document())[key] for plan in (self.experiment, other))
             if ours != theirs:
                 return f"settings: {key} is {ours} and {theirs}. Allowed: one test set for all"
@@ -132,8 +144,17 @@ def repeats(experiment: Experiment, size: int) -> Ensemble:
         ConfigError: If `size` is below 1.
     """
     if size < 1:
-        raise ConfigError("--repeats", [f"{size} is not allowed. Allowed: at least 1"])
+        raise ConfigError("`size`", [f"{size} is not allowed. Allowed: at least 1"])
     return Ensemble(experiment, size, "new_seed")
+
+
+@dataclass(frozen=True)
+class ResolvedEnsemble:
+    """A checked ensemble, and where its own settings and those of its experiments are from."""
+
+    ensemble: Ensemble
+    origins: dict[str, str]
+    experiments: tuple[Resolved, ...]
 
 
 def read_ensemble(path: Path, overrides: Sequence[ConfigSource] = ()) -> Ensemble:
@@ -142,20 +163,37 @@ def read_ensemble(path: Path, overrides: Sequence[ConfigSource] = ()) -> Ensembl
     Raises:
         ConfigError: If it is damaged.
     """
-    source_config = read_file(path)
+    return resolve_ensemble(path, overrides).ensemble
+
+
+def is_ensemble(plan: ConfigSource) -> bool:
+    """Whether these are the keys of an ensemble, a cross-validation or a repeat."""
+    return {"size", "vary"} <= plan.values.keys()
+
+
+def resolve_ensemble(source: Source, overrides: Sequence[ConfigSource] = ()) -> ResolvedEnsemble:
+    """Read the plan of a run folder as `read_ensemble` does, and keep the origin of each value."""
+    source_config = read_source(source, "file")
+    path = source_config.name
     problems = [f"is no plan of an ensemble: {problem}" for problem in _wrong(source_config.values)]
     if problems:
         raise ConfigError(str(path), problems)
-    experiment = resolve(str(path), [source_config.below("experiment"), *overrides]).experiment
     documents = [
-        ConfigSource(str(path), flatten(other)) for other in source_config.values.get("others", [])
+        source_config.below("experiment"),
+        *(
+            ConfigSource("others", flatten(other))
+            for other in source_config.values.get("others", [])
+        ),
     ]
-    others = tuple(resolve(str(path), [other, *overrides]).experiment for other in documents)
+    resolved = tuple(resolve(str(path), [document, *overrides]) for document in documents)
+    size, vary = source_config.values["size"], source_config.values["vary"]
+    experiment, *rest = (each.experiment for each in resolved)
     try:
-        return Ensemble(
-            experiment, source_config.values["size"], source_config.values["vary"], others
+        ensemble = Ensemble(experiment, size, vary, tuple(rest))
+        return ResolvedEnsemble(
+            ensemble, {key: source_config.location(key) for key in ("size", "vary")}, resolved
         )
-    except ConfigError as error:  # which names an option
+    except ConfigError as error:  # which names a parameter
         raise ConfigError(str(path), error.problems) from None
 
 

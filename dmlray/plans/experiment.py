@@ -12,6 +12,14 @@ from dmlray.data.batches.samplers import Replacement
 from dmlray.data.cache.decode import MAX_PIXELS
 from dmlray.data.datasets.train_test import Split
 from dmlray.data.folds import Kind
+from dmlray.evaluation.metrics import (
+    can_choose,
+    choosing,
+    find,
+    of_clustering,
+    of_retrieval,
+    standard_metrics,
+)
 from dmlray.local_paths import local_path
 from dmlray.printable import shortened
 
@@ -161,12 +169,34 @@ class ProtocolConfig(ConfigModel):
         "choice; best_on_test: the authors' rule, for comparing with their tables only",
     )
     fold: int = Field(0, ge=0, le=999, description="which fold `validation` holds out")
-    metric: Literal["map_at_r", "recall_at_1", "r_precision"] = Field(
-        "map_at_r", description="score that chooses epochs and settings"
+    metric: str = Field(
+        "map_at_r",
+        description="score that chooses epochs and settings: map_at_r, r_precision, recall_at_1, "
+        "or another retrieval metric",
     )
     recall_at: tuple[int, ...] = Field((1, 2, 4, 8), description="K of each Recall@K, neighbours")
     nmi: bool = Field(False, description="also cluster the test embeddings; slow for many classes")
+    extra_metrics: tuple[str, ...] = Field(
+        (),
+        description="beside Recall@K, R-Precision and MAP@R: precision_at_K, "
+        "mean_average_precision_at_K; of test classes also ami, pairwise_f1 (k-means, as nmi)",
+    )
     tuned_by: str | None = Field(None, description="how the settings themselves were chosen")
+
+    @field_validator("metric")
+    @classmethod
+    def _chooses(cls, name: str) -> str:
+        if not can_choose(name):
+            allowed = f"{', '.join(choosing())}, K at least 1"
+            raise ValueError(f"{shortened(name)} is not allowed. Allowed: {allowed}")
+        return name
+
+    @field_validator("extra_metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            find(name)
+        return names
 
     @model_validator(mode="after")
     def _possible(self) -> "ProtocolConfig":
@@ -194,9 +224,20 @@ class ProtocolConfig(ConfigModel):
             return "all training classes"
         return f"all but fold {self.fold} of {self.cut()}"
 
-    def depths(self, images: int) -> tuple[int, ...]:
-        """The K of each Recall@K that `images` have neighbours for."""
-        return tuple(k for k in self.recall_at if k < images)
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of all metrics of the test classes."""
+        asked = (*standard_metrics(self.recall_at), self.metric)
+        return tuple(dict.fromkeys([*asked, *["nmi"] * self.nmi, *self.extra_metrics]))
+
+    def retrieval_metrics(self, neighbours: int) -> tuple[str, ...]:
+        """Names of those that so many `neighbours` of a query allow, without k-means."""
+        return of_retrieval(self.metrics, neighbours)
+
+    @property
+    def clustering_metrics(self) -> tuple[str, ...]:
+        """Names of those that need k-means."""
+        return of_clustering(self.metrics)
 
 
 class Experiment(ConfigModel):

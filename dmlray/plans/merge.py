@@ -46,13 +46,13 @@ class Merge:
             None,
         )
         if twice:
-            raise ConfigError(str(twice), ["is named twice. Allowed: once, with --weights"])
+            raise ConfigError(str(twice), ["is named twice. Allowed: once, with `weights`"])
         wrong = len(self.weights) not in (0, len(runs))
         if wrong or not all(isfinite(weight) and weight > 0 for weight in self.weights):
             origins, allowed = ",".join(map(str, self.weights)), f"{len(runs)} numbers above 0"
-            raise ConfigError("--weights", [f"{origins} is not allowed. Allowed: {allowed}"])
+            raise ConfigError("`weights`", [f"{origins} is not allowed. Allowed: {allowed}"])
         if self.pca is not None and self.pca < 1:
-            raise ConfigError("--pca", [f"{self.pca} is not allowed. Allowed: at least 1"])
+            raise ConfigError("`pca`", [f"{self.pca} is not allowed. Allowed: at least 1"])
 
     @property
     def projects(self) -> bool:
@@ -122,4 +122,4 @@ def read_weights(text: str | None) -> Sequence[float]:
         return [float(word) for word in text.split(",")] if text else []
     except ValueError:
         problem = f"{text!r} is not allowed. Allowed: numbers with commas, such as 1,0.5"
-        raise ConfigError("--weights", [problem]) from None
+        raise ConfigError("`weights`", [problem]) from None

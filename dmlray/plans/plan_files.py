@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import dmlray
 from dmlray.errors import ConfigError
 from dmlray.nearest_names import nearest_or_all
 
@@ -48,7 +47,7 @@ def shipped(folders: Sequence[str] = FOLDERS) -> list[str]:
 
 def _home() -> Path:
     """The folder of the files that come with dmlray: the package's own, or the checkout's."""
-    package = Path(dmlray.__file__).parent
+    package = Path(__file__).parents[1]
     return package if (package / FOLDERS[0]).is_dir() else package.parent
 
 

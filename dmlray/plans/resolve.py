@@ -15,12 +15,21 @@ from dmlray.config_model import ConfigModel
 from dmlray.data.datasets import registry
 from dmlray.errors import ConfigError
 from dmlray.nearest_names import nearest_or_all
-from dmlray.plans.config_sources import ConfigSource, flatten, nest, read_file, read_overrides
+from dmlray.plans.config_sources import (
+    ConfigSource,
+    Overrides,
+    Source,
+    flatten,
+    nest,
+    read_overrides,
+    read_source,
+)
 from dmlray.plans.experiment import Experiment, MethodConfig
-from dmlray.plans.fields import takes_text
+from dmlray.plans.fields import takes_text, walk
 from dmlray.plans.validation_errors import problems
 from dmlray.printable import printable, shortened
 
+ExperimentSource = Source | Experiment
 _FOLDERS = ("experiments",)
 
 
@@ -44,17 +53,19 @@ class Resolved:
         return [key for key, value in theirs.items() if ours[key] != value]
 
 
-def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Resolved:
-    """Read the experiment file `path` and let `key=value` overrides have the last word.
+def read_experiment(experiment: ExperimentSource | None, overrides: Overrides = ()) -> Resolved:
+    """Resolve an experiment, with overrides above its own values.
 
     Raises:
         ConfigError: Lists all problems at once, with line, nearest spelling and allowed values.
     """
-    resolved = resolve(str(path), [read_file(path, _FOLDERS), read_overrides(overrides)])
+    document = experiment.document() if isinstance(experiment, Experiment) else experiment
+    file = read_source(document, "experiment", _FOLDERS)
+    resolved = resolve(file.name, [file, read_overrides(overrides)])
     name, known = resolved.experiment.data.name, registry.names()
     if name not in known:
         problem = f"unknown data set {shortened(name)}. Allowed: {', '.join(known)}"
-        raise ConfigError(str(path), [_line(resolved.origins, "data.name", problem)])
+        raise ConfigError(file.name, [_line(resolved.origins, "data.name", problem)])
     return resolved
 
 
@@ -75,8 +86,9 @@ def resolve(source: str, sources: Sequence[ConfigSource]) -> Resolved:
     dataset = values.get("data.name", "demo")
     published = methods.published(method, dataset, chosen) if isinstance(dataset, str) else None
     if published:
-        whispered = ConfigSource(f"published: {published.source}", dict(published.settings))
-        values, origins = _merge([whispered, *sources], method)
+        values, origins = _merge(
+            [ConfigSource("published", dict(published.settings)), *sources], method
+        )
     return Resolved(_check(source, values, origins), {**_defaults(method), **origins})
 
 
@@ -99,7 +111,10 @@ def override(experiment: Experiment, name: str, values: dict[str, Any]) -> Exper
         ConfigError: If a key does not exist or a value is not allowed.
     """
     base = ConfigSource("base", flatten(experiment.document()))
-    return resolve(name, [base, ConfigSource(name, values)]).experiment
+    method = values.get("method.name", experiment.method.name)
+    if method != experiment.method.name:  # whose own settings and published ones apply
+        return resolve(name, [base, ConfigSource(name, values)]).experiment
+    return _check(name, *_merge([base, ConfigSource(name, values)], method))
 
 
 def _merge(
@@ -171,14 +186,4 @@ def _line(origins: dict[str, str], key: str, text: str) -> str:
 
 def _defaults(method: str) -> dict[str, str]:
     keys = [f"method.{key}" for key in methods.load(method).Config.model_fields]
-    return dict.fromkeys([*keys, *_keys(Experiment, "")], "default")
-
-
-def _keys(model: type[ConfigModel], prefix: str) -> Iterator[str]:
-    for key, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, ConfigModel):
-            if inner is not MethodConfig:
-                yield from _keys(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
+    return dict.fromkeys([*keys, *(key for key, _ in walk(Experiment))], "default")

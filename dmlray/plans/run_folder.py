@@ -1,7 +1,6 @@
 """The names inside a run folder."""
 
 import os
-import shlex
 import shutil
 import tempfile
 from contextlib import suppress
@@ -36,11 +35,8 @@ class RunFolder:
     def __str__(self) -> str:
         return os.path.relpath(self.path)
 
-    @property
-    def typed(self) -> str:
-        """The folder as one types it in a shell."""
-        path = str(self)
-        return shlex.quote(f"./{path}" if path.startswith("-") else path)
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     def plan(self, kind: str) -> Path:
         """The resolved plan, enough to run it again; `kind` is one of `KINDS`."""
@@ -189,7 +185,7 @@ class RunFolder:
         """
         self.check_writable()
         if self.is_started():
-            allowed = f"Allowed: a new folder (--out), or go on with --resume {self}"
+            allowed = f"Allowed: a new folder (`out`), or go on with `resume` {self}"
             raise ConfigError(str(self), [f"exists. {allowed}"])
 
     def check_writable(self) -> None:

@@ -1,8 +1,8 @@
 """A search: an experiment, the space around it, and how to walk through that space."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,36 @@ from dmlray import methods
 from dmlray.distributions import Choice
 from dmlray.errors import ConfigError
 from dmlray.local_paths import local_path
-from dmlray.plans.config_sources import ConfigSource, flatten, read_file, read_overrides
+from dmlray.plans.config_sources import (
+    ConfigSource,
+    Overrides,
+    Source,
+    flatten,
+    read_file,
+    read_overrides,
+    read_source,
+)
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import types_of
-from dmlray.plans.resolve import override, resolve, write_experiment, write_plan
+from dmlray.plans.resolve import (
+    ExperimentSource,
+    Resolved,
+    override,
+    read_experiment,
+    resolve,
+    write_experiment,
+    write_plan,
+)
 from dmlray.plans.search_settings import COSTS, SearchSettings
 from dmlray.plans.search_space import Ranges, as_text, read_ranges
-from dmlray.plans.space_checks import sample_points, space_problems
+from dmlray.plans.space_checks import location_of, sample_points, space_problems
 from dmlray.plans.space_points import combinations, corners
 from dmlray.plans.validation_errors import problems
 from dmlray.printable import shortened
 
 _SECTIONS = ("experiment", "space", "set")
 _EPOCHS = "budget.epochs"
-_FREE = ("data.root", "loggers")  # change no trial
+_FREE = ("data.root", "loggers", "protocol.extra_metrics")  # change no trial
 
 
 @dataclass(frozen=True)
@@ -92,15 +108,18 @@ class Search:
 
     def write(self, path: Path) -> None:
         """Write a legal search file."""
+        write_plan(path, self.document())
+
+    def document(self) -> dict[str, Any]:
+        """The plain nested form that a search file holds: legal to read back."""
         settings = self.settings.model_dump(mode="json")
         settings |= {"metric": list(self.metrics), "folds": self.experiment.protocol.fold_count}
-        document = {
+        return {
             "experiment": self.experiment.document(),
             "space": self.ranges.document(),
             **settings,
             "use_method_space": False,
         }
-        write_plan(path, document)
 
     def identity(self) -> dict[str, str]:
         """What may not change while a study goes on; images may move, and trials be added."""
@@ -126,36 +145,93 @@ class Search:
         write_experiment(path, override(self.point(values), path.name, last), comments)
 
 
-def is_search(path: Path) -> bool:
-    """Whether the file is a search; else it is meant as an experiment."""
-    return any(key.split(".")[0] in ("experiment", "space") for key in read_file(path).values)
+SearchSource = Source | Search
 
 
-def read_search(path: Path, overrides: Sequence[str] = ()) -> Search:
-    """Read a search file; overrides reach its own keys and those of its experiment.
+def read_plan(
+    plan: SearchSource | ExperimentSource, overrides: Overrides = ()
+) -> Search | Resolved:
+    """Read a search, or an experiment: what it is shows by its keys.
 
     Raises:
         ConfigError: Lists all problems at once.
     """
-    source, file = str(path), read_file(path, ("searches",))
+    if isinstance(plan, Experiment):
+        return read_experiment(plan, overrides)
+    if isinstance(plan, Search) or is_search(read_source(plan, "plan")):
+        return read_search(plan, overrides)
+    return read_experiment(plan, overrides)
+
+
+def is_search(plan: ConfigSource) -> bool:
+    """Whether these are the keys of a search; else they are meant as an experiment."""
+    return any(key.split(".")[0] in ("experiment", "space") for key in plan.values)
+
+
+@dataclass(frozen=True)
+class ResolvedSearch:
+    """A checked search, and where its settings and ranges, and its experiment's, are from.
+
+    `origins` has the keys of its own settings, and `space.KEY` for ranges.
+    """
+
+    search: Search
+    origins: dict[str, str]
+    experiment: Resolved
+
+
+def read_search(search: SearchSource | None, overrides: Overrides = ()) -> Search:
+    """Read and check a search.
+
+    Args:
+        search: A file, its content, or a `Search`.
+        overrides: Key -> value: the search's own settings, and dotted keys of its experiment.
+
+    Raises:
+        ConfigError: Lists all problems at once.
+    """
+    return resolve_search(search, overrides).search
+
+
+def resolve_search(search: SearchSource | None, overrides: Overrides = ()) -> ResolvedSearch:
+    """Read a search as `read_search` does, and keep the origin of each value."""
+    document = search.document() if isinstance(search, Search) else search
+    file = read_source(document, "search", ("searches",))
+    source = file.name
     own, rest = _divided(read_overrides(overrides))
-    settings = _settings(source, [file, own])
+    settings, origins = _settings(source, [file, own])
     both = _joined(file, own)
     changes = [file.below("set"), _aliases(own), own.below("experiment"), own.below("set"), rest]
-    sources = [_base(source, both), _aliases(file), *changes]
-    experiment = resolve(source, sources).experiment
-    origins = both.below("space")
+    resolved = resolve(source, [_base(source, both), _aliases(file), *changes])
+    experiment = resolved.experiment
+    space = both.below("space")
     method = methods.load(experiment.method.name)
     inherited = method.SPACE if settings.use_method_space else {}
     kinds = partial(types_of, experiment.method.name)
-    ranges, fixed = read_ranges(source, origins, inherited, kinds)
+    ranges, fixed = read_ranges(source, space, inherited, kinds)
     if fixed.values:
         experiment = resolve(
             source, [ConfigSource("", flatten(experiment.document())), fixed]
         ).experiment
-    if found := space_problems(experiment, ranges, settings, origins):
+    experiment = _with_metrics(source, experiment, settings)
+    if found := space_problems(experiment, ranges, settings, space):
         raise ConfigError(source, found)
-    return Search(experiment, ranges, settings)
+    origins |= {f"space.{key}": location_of(space, key) for key in ranges.space}
+    of_experiment = resolved.origins | {key: space.location(key) for key in fixed.values}
+    return ResolvedSearch(
+        Search(experiment, ranges, settings), origins, Resolved(experiment, of_experiment)
+    )
+
+
+def _with_metrics(source: str, experiment: Experiment, settings: SearchSettings) -> Experiment:
+    """The experiment with all scores among its metrics that the search seeks after the first."""
+    protocol, sought = experiment.protocol, (settings.metric or ())[1:]
+    missing = [name for name in sought if name not in (*COSTS, *protocol.metrics)]
+    if not missing:
+        return experiment
+    return override(
+        experiment, source, {"protocol.extra_metrics": [*protocol.extra_metrics, *missing]}
+    )
 
 
 def _divided(command_line: ConfigSource) -> tuple[ConfigSource, ConfigSource]:
@@ -192,9 +268,11 @@ def _base(source: str, search: ConfigSource) -> ConfigSource:
             raise ConfigError(source, ["experiment: is missing. Allowed: a file or a mapping"])
         return inner
     try:
-        return read_file(local_path(file), ("experiments",))
+        base = read_file(local_path(file), ("experiments",))
     except ValueError as error:
         raise ConfigError(source, [f"experiment: {error}"]) from None
+    locations = {key: f"experiment {line}" for key, line in base.locations.items()}
+    return replace(base, locations=locations)
 
 
 def _is_group(search: ConfigSource, key: str) -> bool:
@@ -212,7 +290,8 @@ def _aliases(source_config: ConfigSource) -> ConfigSource:
     return ConfigSource(source_config.name, values, locations)
 
 
-def _settings(source: str, sources: list[ConfigSource]) -> SearchSettings:
+def _settings(source: str, sources: list[ConfigSource]) -> tuple[SearchSettings, dict[str, str]]:
+    """The search's own settings, and the origin of each."""
     values: dict[str, Any] = {}
     locations: dict[str, str] = {}
     for source_config in sources:
@@ -220,7 +299,8 @@ def _settings(source: str, sources: list[ConfigSource]) -> SearchSettings:
             if key.split(".")[0] not in _SECTIONS:
                 values[key], locations[key] = value, source_config.location(key)
     try:
-        return SearchSettings.model_validate(values)
+        origins = dict.fromkeys(SearchSettings.model_fields, "default") | locations
+        return SearchSettings.model_validate(values), origins
     except ValidationError as error:
         lines = [
             f"{locations.get(k, '')}  {k}: {text}"

@@ -6,9 +6,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from dmlray.config_model import ConfigModel
+from dmlray.evaluation.metrics import can_choose, choosing
 from dmlray.printable import shortened
 
-SCORES = ("map_at_r", "recall_at_1", "r_precision")  # of each epoch, on validation classes
 COSTS = ("embedding_size", "seconds")  # that a second metric may save
 _LEAST_SHARE = 0.0001  # of a GPU: Ray knows no smaller one
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -68,11 +68,14 @@ class SearchSettings(ConfigModel):
             raise ValueError(
                 f"{shortened(origins)} is not allowed. Allowed: a name, or a list of different ones"
             )
-        if names[0] not in SCORES:
-            raise ValueError(f"{names[0]!r} is no score. Allowed first: {', '.join(SCORES)}")
+        scores = ", ".join(choosing())
+        if not can_choose(names[0]):
+            raise ValueError(f"{shortened(names[0])} is no score. Allowed first: {scores}")
         for name in names[1:]:
-            if name not in (*SCORES, *COSTS):
-                raise ValueError(f"unknown {name!r}. Allowed: {', '.join((*SCORES, *COSTS))}")
+            if not can_choose(name) and name not in COSTS:
+                raise ValueError(
+                    f"unknown {shortened(name)}. Allowed: {scores}, {', '.join(COSTS)}"
+                )
         return tuple(names)
 
     @field_validator("gpus")

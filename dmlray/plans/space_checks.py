@@ -36,7 +36,7 @@ def space_problems(
             problems.append(f"{key}: a grid needs steps. Allowed: step, int or choices")
         if not problems and holds(ranges.when.get(key, {}), known):
             problems += _base(key, distribution, known[key])
-        found += [f"{_location(origins, key)}  space.{problem}" for problem in problems]
+        found += [f"{location_of(origins, key)}  space.{problem}" for problem in problems]
     return found or list(_points(experiment, ranges, known, origins))
 
 
@@ -81,7 +81,7 @@ def _points(
         if (keys := frozenset(least)) in seen:
             continue
         seen.add(keys)
-        location = next((_location(origins, key) for key in least), "")
+        location = next((location_of(origins, key) for key in least), "")
         verdict = "cannot go together" if len(least) > 1 else "is not allowed"
         yield f"{location}  space: {spelled_like(least)} {verdict}: {refusal(experiment, least)}"
         if len(seen) == _MOST_POINTS:
@@ -156,6 +156,7 @@ def _base(key: str, distribution: Distribution, value: Any) -> Iterator[str]:
         )
 
 
-def _location(origins: ConfigSource, key: str) -> str:
-    line = next((origins.locations[k] for k in origins.values if k.startswith(f"{key}.")), None)
+def location_of(origins: ConfigSource, key: str) -> str:
+    """Return where the range of `key` was given."""
+    line = next((origins.location(k) for k in origins.values if k.startswith(f"{key}.")), None)
     return line or "the method's SPACE"

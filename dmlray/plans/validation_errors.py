@@ -55,6 +55,8 @@ def _kind(part: Any, field: FieldInfo) -> str:
         return "a list of " + _NUMBERS.get(get_args(part)[0], "value").split(" ", 1)[-1] + "s"
     if part in _NUMBERS:
         return _NUMBERS[part] + _range(field)
+    if get_origin(part) is dict:
+        return "a group of keys"
     names = {bool: "true or false", str: "text"}
     if isinstance(part, type) and issubclass(part, BaseModel):
         return "a group of keys: " + ", ".join(part.model_fields)

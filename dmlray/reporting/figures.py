@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmlray.atomic_files import whole_file
+from dmlray.evaluation.metrics import label
 from dmlray.printable import printable
-from dmlray.reporting.tables import COLUMNS
 from dmlray.scores import Scores
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def ensemble_curve(scores: Scores) -> "Figure":
     for name in shown:
         values = [metrics[name] for metrics in scores.curve]
         marker = "o" if len(values) <= _MOST_MARKERS else None
-        label = f"{COLUMNS[name]} {values[-1]:.1%}"
+        text = f"{label(name)} {values[-1]:.1%}"
         style: dict[str, Any] = {"marker": marker, "ms": 4, "c": COLOURS[name], "clip_on": False}
-        axes.plot(range(1, len(values) + 1), values, label=label, **style)
+        axes.plot(range(1, len(values) + 1), values, label=text, **style)
     for name in shown:
         if name in scores.zero_shot:
             axes.axhline(scores.zero_shot[name], ls="--", lw=1, c=COLOURS[name], clip_on=False)

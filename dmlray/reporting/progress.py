@@ -2,9 +2,11 @@
 
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID
@@ -97,6 +99,19 @@ class SilentDisplay(Display):
 
     def __init__(self) -> None:
         super().__init__(Console(quiet=True))
+
+
+Shown = Display | Literal["auto"] | None  # what a function of `dmlray.api` takes as `display`
+
+
+@contextmanager
+def shown(display: Shown) -> Iterator[Display]:
+    """Open a display for "auto", a silent one for None; one that is open already stays open."""
+    if isinstance(display, Display):
+        yield display
+        return
+    with Display() if display == "auto" else SilentDisplay() as opened:
+        yield opened
 
 
 class _Fitted(ProgressColumn):

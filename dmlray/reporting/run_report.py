@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from dmlray.atomic_files import write_json, write_text
+from dmlray.evaluation.metrics import label, tabled
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting import figures
 from dmlray.reporting.loggers import DEFAULT, Logger, open_logger
 from dmlray.reporting.pages import png_address, render
-from dmlray.reporting.tables import COLUMNS
 from dmlray.scores import Scores, protocol_line
 
 _NOT_PROTOCOL = (
@@ -52,7 +52,7 @@ def page(title: str, scores: Scores) -> str:
         scores=scores,
         protocol=protocol_line(scores),
         curve=png_address(curve) if curve else None,
-        columns={key: name for key, name in COLUMNS.items() if key in scores.metrics},
+        columns={name: label(name) for name in tabled(scores.metrics)},
         rows=zip(sizes, scores.curve or [scores.metrics], strict=True),
     )
 

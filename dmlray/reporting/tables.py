@@ -7,15 +7,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from dmlray.evaluation.metrics import label, tabled
 from dmlray.printable import printable, wrapped
 from dmlray.scores import ScorePart, Scores, percent, protocol_line
-
-COLUMNS = {
-    "recall_at_1": "Recall@1",
-    "r_precision": "R-Precision",
-    "map_at_r": "MAP@R",
-    "nmi": "NMI",
-}
 
 
 def print_table(
@@ -27,11 +21,11 @@ def print_table(
     """
     console = console or Console(highlight=False)
     title = printable(f"{scores.dataset}: {scores.test_classes} classes never seen in training, %")
-    columns = [name for name in COLUMNS if any(name in metrics for _, metrics in rows)]
+    columns = tabled(name for _, metrics in rows for name in metrics)
     table = Table(title=Text(title))
     table.add_column("")
     for column in columns:
-        table.add_column(COLUMNS[column], justify="right")
+        table.add_column(label(column), justify="right")
     for name, metrics in rows:
         table.add_row(Text(printable(name)), *(percent(metrics, column) for column in columns))
     unlimited = console.options.update(max_width=10_000)
@@ -41,7 +35,7 @@ def print_table(
         return
     lines = [title]
     for name, metrics in rows:
-        lines += [name, *(f"  {COLUMNS[key]} {percent(metrics, key)}" for key in columns)]
+        lines += [name, *(f"  {label(key)} {percent(metrics, key)}" for key in columns)]
     for line in (*lines, protocol_line(scores)):
         for part in wrapped(line, console.width):
             console.print(Text(part), soft_wrap=True)
@@ -60,13 +54,23 @@ def average_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
     return rows
 
 
+def score_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
+    """Every number of a run: each ensemble size, each part and the mean, or the one training."""
+    if scores.parts:
+        return average_rows(scores)
+    rows = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
+    if not scores.curve:
+        return [*rows, (scores.method, scores.metrics)]
+    return [*rows, *((f"{size} merged", metrics) for size, metrics in enumerate(scores.curve, 1))]
+
+
 def held_out_lines(scores: Scores) -> list[str]:
     """How each part that held out training classes did on them, and at which epoch."""
     return [
         f"{name}, on the training classes it held out, epoch {part.epoch}: "
-        + ", ".join(f"{COLUMNS[key]} {percent(part.validation, key)}" for key in shown)
+        + ", ".join(f"{label(key)} {percent(part.validation, key)}" for key in shown)
         for name, part in _named(scores)
-        if (shown := [key for key in COLUMNS if key in part.validation])
+        if (shown := tabled(part.validation))
     ]
 
 

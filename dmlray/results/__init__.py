@@ -1,1 +1,1 @@
-"""What becomes of finished runs: averages, merges, comparisons."""
+"""Averages and merges of finished runs."""

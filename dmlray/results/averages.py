@@ -1,4 +1,4 @@
-"""Several trainings of one setting -> one score: means, their spread, and what is behind them."""
+"""Combine several trainings of one setting into one score: means, half-widths and parts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,16 +13,17 @@ from dmlray.data import folds
 from dmlray.data.dataset import Dataset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import DataError, RunError
-from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.file_reading import reason
 from dmlray.learn import metrics_log, run
 from dmlray.learn.class_split import load_dataset
 from dmlray.learn.embedding_files import read_embeddings
+from dmlray.learn.retrieval_task import task_of
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import (
     Member,
+    all_scores,
     check_one_test_set,
     distinct,
     joint_fingerprint,
@@ -32,10 +33,10 @@ from dmlray.scores import ScorePart, Scores, half_width
 
 
 def score_members(plan: Ensemble, folder: RunFolder) -> Scores:
-    """Score the finished members of `plan` on the test classes one by one, and folds also as one.
+    """Average the test scores of the finished members of `plan`; folds are also concatenated.
 
     Source: Musgrave et al., ECCV 2020, arXiv 2003.08505: `separated` and `concatenated`.
-    Departs: their report counts the search's own run of the winner among the repeats.
+    Departs: their report includes the search's own run of the best trial among the repeats.
 
     Raises:
         RunError: If a member's results are missing or damaged.
@@ -53,7 +54,7 @@ def score_members(plan: Ensemble, folder: RunFolder) -> Scores:
 
 
 def joint(plan: Ensemble, scores: Sequence[Scores]) -> Scores:
-    """What all members share: the first one's, with the seed and the split of the whole."""
+    """Return the first member's scores with the seed and the split of the whole plan."""
     protocol = plan.experiment.protocol
     return replace(
         scores[0],
@@ -67,7 +68,7 @@ def joint(plan: Ensemble, scores: Sequence[Scores]) -> Scores:
 
 
 def average(shared: Scores, parts: Sequence[ScorePart]) -> Scores:
-    """`shared` with the mean of each metric and, of two parts or more, its half-width."""
+    """Return `shared` with the mean of each metric and, for two or more parts, its half-width."""
     values = {name: [part.metrics[name] for part in parts] for name in shared.metrics}
     several = len(parts) > 1
     return replace(
@@ -80,39 +81,39 @@ def average(shared: Scores, parts: Sequence[ScorePart]) -> Scores:
 
 
 def concatenated(members: Sequence[np.ndarray]) -> torch.Tensor:
-    """Rows of length 1 of all members (N, D) side by side, of length 1 again: (N, L D)."""
+    """Concatenate the unit rows (N, D) of L members and normalise: (N, L D)."""
     return F.normalize(torch.from_numpy(np.concatenate(members, axis=1)))
 
 
 def _check_alike(members: Sequence[Member]) -> None:
-    """Only like may be averaged: scores of one test set, in the same metrics."""
+    """Check that all members have the same test set and metrics."""
     check_one_test_set(members)
     for member in members:
         if member.scores.metrics.keys() != members[0].scores.metrics.keys():
             problem = "holds other metrics than the first member"
-            mend = "delete it and --resume the run"
-            raise RunError(f"{member.folder.scores}: {problem}; {mend}")
+            remedy = "delete it and resume the run"
+            raise RunError(f"{member.folder.scores}: {problem}; {remedy}")
 
 
 def _check_splits(dataset: Dataset, members: Sequence[Member]) -> None:
-    """Each member trained on the classes that its plan and today's images give it."""
-    before = members[0].scores.dataset_fingerprint
-    if not dataset.has_fingerprint(before):
-        problem = f"the members were scored on {before}, the images are now {dataset.fingerprint}"
+    """Check that each member trained on the classes of its plan, with unchanged images."""
+    scored = members[0].scores.dataset_fingerprint
+    if not dataset.has_fingerprint(scored):
+        problem = f"the members were scored on {scored}, the images are now {dataset.fingerprint}"
         allowed = "Allowed: the images that they were scored on"
         raise DataError(f"{dataset.name}: {problem}. {allowed}")
     for member in members:
         train = run.class_split(member.plan, dataset).train
         if member.scores.split_fingerprint != folds.fingerprint(dataset, train):
             problem = "are scores of other training classes than its plan has"
-            mend = "delete it and --resume the run"
-            raise RunError(f"{member.folder.scores}: {problem}; {mend}")
+            remedy = "delete it and resume the run"
+            raise RunError(f"{member.folder.scores}: {problem}; {remedy}")
 
 
 def _concatenated(plan: Ensemble, dataset: Dataset, members: Sequence[Member]) -> dict[str, float]:
-    labels = torch.as_tensor(test_subset(dataset).labels)
+    task = task_of(test_subset(dataset))
     embeddings = concatenated([_load(member) for member in members])
-    return retrieval_scores(embeddings, labels, plan.experiment.protocol.depths(len(labels)))
+    return all_scores(embeddings, task, plan.experiment.protocol)
 
 
 def _load(member: Member) -> np.ndarray:
@@ -121,8 +122,8 @@ def _load(member: Member) -> np.ndarray:
     try:
         return read_embeddings(file, shape, scores.embeddings_sha256)
     except (OSError, ValueError) as error:
-        mend = "delete it and --resume the run to make it again"
-        raise RunError(f"{file}: is damaged ({reason(error)}); {mend}") from None
+        remedy = "delete it and resume the run to make it again"
+        raise RunError(f"{file}: is damaged ({reason(error)}); {remedy}") from None
 
 
 def _part(member: Member) -> ScorePart:
@@ -130,8 +131,8 @@ def _part(member: Member) -> ScorePart:
     lines = metrics_log.read(file)
     whole = [line["epoch"] for line in lines] == list(range(1, plan.budget.epochs + 1))
     if not whole or not all(plan.protocol.metric in line for line in _choice(plan, lines)):
-        mend = f"delete {member.folder} and --resume"
-        raise RunError(f"{file}: is missing or damaged; {mend}")
+        remedy = f"delete {member.folder} and resume the run"
+        raise RunError(f"{file}: is missing or damaged; {remedy}")
     line = _scored_epoch(plan, lines)
     held_out = plan.protocol.selection == "validation"
     validation = {name: line[name] for name in scores.metrics if held_out and name in line}
@@ -139,12 +140,12 @@ def _part(member: Member) -> ScorePart:
 
 
 def _choice(plan: Experiment, lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The lines among which the epoch that was scored is the best."""
+    """Lines of the metrics log from which the scored epoch was selected by its metric."""
     return [] if plan.protocol.selection == "last" else lines
 
 
 def _scored_epoch(plan: Experiment, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The journal's line of the epoch that was scored: the last one, or the first best one."""
+    """Line of the metrics log of the scored epoch: the last, or the first with the best metric."""
     if plan.protocol.selection == "last":
         return lines[-1]
     metric = plan.protocol.metric

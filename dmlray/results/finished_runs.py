@@ -1,4 +1,4 @@
-"""Finished runs as members of an ensemble: found, compared, and scored as one."""
+"""Finished runs as members of an ensemble: loaded, checked and scored together."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -10,17 +10,25 @@ from torch import Tensor
 
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError, RunError
+from dmlray.evaluation import clustering
+from dmlray.evaluation.clustering import Progress, clustering_scores, prefix_clusterings
+from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.metrics import of_clustering
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.file_reading import reason
 from dmlray.learn.class_split import load_dataset
 from dmlray.learn.embedding_files import read_embeddings
+from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.run import scores_of
 from dmlray.plans.config_sources import differences
 from dmlray.plans.ensemble import Ensemble, read_ensemble
-from dmlray.plans.experiment import Experiment
+from dmlray.plans.experiment import Experiment, ProtocolConfig
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
 
+_CPU = torch.device("cpu")
 _MAY_MOVE = (("data", "root"), ("backbone", "weights"))  # paths of a member's plan
 
 
@@ -34,24 +42,24 @@ class Member:
     weight: float = 1.0
 
     def embeddings(self) -> Tensor:
-        """Unit rows (N, D) of the test images, read from the file as they are needed.
+        """Read the unit rows (N, D) of the test images.
 
         Raises:
-            DataError: If the file is missing or damaged, or no longer what was scored.
+            DataError: If the file is missing, damaged or changed since it was scored.
         """
         file, shape = self.folder.embeddings, (self.scores.test_images, self.scores.embedding_size)
         try:
             return torch.from_numpy(read_embeddings(file, shape, self.scores.embeddings_sha256))
         except (OSError, ValueError) as error:
-            mend = "delete it and --resume the run to make it again from the checkpoint"
-            raise DataError(f"{file}: {reason(error)}; {mend}") from None
+            remedy = "delete it and resume the run to make it again from the checkpoint"
+            raise DataError(f"{file}: {reason(error)}; {remedy}") from None
 
 
 def members_of(run: Path, weight: float = 1.0) -> list[Member]:
-    """The finished training in folder `run`, or all members of the finished ensemble there.
+    """Load the finished training in folder `run`, or all members of the finished ensemble there.
 
     Raises:
-        ConfigError: If it is something else.
+        ConfigError: If it is another kind of run.
         RunError: If it is not finished, or its scores are those of another run.
     """
     folder = RunFolder(run)
@@ -62,7 +70,7 @@ def members_of(run: Path, weight: float = 1.0) -> list[Member]:
             plan, scores = read_ensemble(folder.plan("ensemble")), read_scores(folder.scores)
             if len(scores.curve) != plan.size:
                 problem = f"has a curve of {len(scores.curve)} sizes, its plan {plan.size} members"
-                raise RunError(f"{folder.scores}: {problem}; delete it and --resume the run")
+                raise RunError(f"{folder.scores}: {problem}; delete it and resume the run")
             return [member_of(plan, folder, index, weight) for index in range(plan.size)]
         case kind:
             problem = f"is a {kind}. Allowed: runs of dmlray train and dmlray ensemble"
@@ -70,20 +78,20 @@ def members_of(run: Path, weight: float = 1.0) -> list[Member]:
 
 
 def member_of(plan: Ensemble, folder: RunFolder, index: int, weight: float = 1.0) -> Member:
-    """The finished member `index` of the ensemble in `folder`.
+    """Load the finished member `index` of the ensemble in `folder`.
 
     Raises:
-        ConfigError: If another run lies in its place.
+        ConfigError: If its folder holds another run.
         RunError: If it is not finished, or its scores are those of another run.
     """
-    read_scores(folder.member(index).scores)  # what has not begun has no plan either
-    member, expected = training_of(folder.member(index), weight), plan.member(index)
-    theirs, ours = member.plan.document(), expected.document()
+    read_scores(folder.member(index).scores)  # an unstarted member has no plan either
+    member, planned = training_of(folder.member(index), weight), plan.member(index)
+    recorded, expected = member.plan.document(), planned.document()
     for section, path in _MAY_MOVE:
-        theirs[section][path] = ours[section][path]
-    folds = ours["protocol"]["folds"] or theirs["protocol"]["folds"]  # open until it trains
-    ours["protocol"]["folds"] = folds
-    changed = differences(theirs, ours)
+        recorded[section][path] = expected[section][path]
+    folds = expected["protocol"]["folds"] or recorded["protocol"]["folds"]  # None until it trains
+    expected["protocol"]["folds"] = folds
+    changed = differences(recorded, expected)
     if changed:
         problem = f"is not member {index} of the ensemble: it has {', '.join(changed)}"
         raise ConfigError(str(member.folder), [f"{problem}. Allowed: the ensemble's own members"])
@@ -91,10 +99,10 @@ def member_of(plan: Ensemble, folder: RunFolder, index: int, weight: float = 1.0
 
 
 def training_of(folder: RunFolder, weight: float = 1.0) -> Member:
-    """The finished training in `folder`.
+    """Load the finished training in `folder`.
 
     Raises:
-        ConfigError: If it is something else.
+        ConfigError: If it is another kind of run.
         RunError: If it is not finished, or its scores are those of another run.
     """
     if (kind := folder.kind()) != "experiment":
@@ -103,11 +111,11 @@ def training_of(folder: RunFolder, weight: float = 1.0) -> Member:
     return Member(folder, plan, scores_of(folder, plan), weight)
 
 
-def test_labels(members: Sequence[Member]) -> Tensor:
-    """Labels (N,) of the test images, which all members share.
+def test_task(members: Sequence[Member]) -> RetrievalTask:
+    """What is searched for in what among the test images, which all members share.
 
     Raises:
-        DataError: If members were scored on other images, or the images have changed since.
+        DataError: If members were scored on different images, or the images have changed since.
     """
     first = members[0]
     check_one_test_set(members)
@@ -117,14 +125,14 @@ def test_labels(members: Sequence[Member]) -> Tensor:
             f"{first.folder}: was scored on {_test_set(first.scores)}, but the images there are "
             f"now {dataset.fingerprint}. Allowed: the images that the runs were scored on"
         )
-    return torch.as_tensor(test_subset(dataset).labels)
+    return task_of(test_subset(dataset))
 
 
 def check_one_test_set(members: Sequence[Member]) -> None:
-    """Demand that all members were scored on the same images.
+    """Check that all members were scored on the same images.
 
     Raises:
-        DataError: If one was scored on others than the first.
+        DataError: If one was scored on other images than the first.
     """
     first = members[0]
     for other in members[1:]:
@@ -135,13 +143,46 @@ def check_one_test_set(members: Sequence[Member]) -> None:
             )
 
 
+def all_scores(
+    embeddings: Tensor, task: RetrievalTask, protocol: ProtocolConfig
+) -> dict[str, float]:
+    """All metrics of `protocol` for unit rows (N, D); k-means runs on their device."""
+    retrieved = retrieval_scores(embeddings, task, protocol.retrieval_metrics(task.neighbours))
+    return retrieved | clustering_scores(embeddings, task.labels, protocol.clustering_metrics)
+
+
+def ensemble_curve(
+    members: Sequence[Member],
+    task: RetrievalTask,
+    protocol: ProtocolConfig,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> list[dict[str, float]]:
+    """All metrics of `protocol` for the ensembles of the first 1, 2, ..., L members.
+
+    k-means runs on the CPU; `progress` counts the sizes that it is done with.
+    """
+    rows = [member.embeddings() for member in members]
+    weights = [member.weight for member in members]
+    metrics, found = protocol.retrieval_metrics(task.neighbours), protocol.clustering_metrics
+    curve = prefix_scores(rows, task, metrics, weights=weights, device=device)
+    if not found:
+        return curve
+    clusterings = prefix_clusterings(rows, task.labels, found, weights)
+    for size, scores in enumerate(clusterings, 1):
+        curve[size - 1] |= scores
+        if progress:
+            progress(size, len(members))
+    return curve
+
+
 def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[str]) -> Scores:
-    """The first member's scores with what the whole ensemble has, and depends on, instead."""
+    """Return the first member's scores with the metrics and the protocol of the ensemble."""
     scores = [member.scores for member in members]
     rules = {part.selection for part in scores}
     on_test = "best_on_test" in rules
     choices = {part.tuned_by for part in scores} - {None}
-    said = [remark for part in scores for remark in part.remarks]
+    member_remarks = [remark for part in scores for remark in part.remarks]
     return replace(
         scores[0],
         metrics=metrics,
@@ -151,9 +192,9 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         selection="best_on_test" if on_test else rules.pop() if len(rules) == 1 else "mixed",
         tuned_by="; ".join(sorted(filter(None, choices))) or None,
         split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
-        remarks=list(dict.fromkeys([*said, *remarks])),
+        remarks=list(dict.fromkeys([*member_remarks, *remarks])),
         zero_shot=scores[0].zero_shot if len({part.backbone for part in scores}) == 1 else {},
-        clustering=None,  # of one member; the merged embeddings are never side by side
+        clustering=clustering.name(_CPU) if of_clustering([*metrics]) else None,
         n=1,
         half_width={},
         curve=[],
@@ -169,12 +210,12 @@ def _test_set(scores: Scores) -> str:
 
 
 def distinct(names: Iterable[str]) -> str:
-    """Each name once, in order; empty ones are left out."""
+    """Join the distinct non-empty names, in order."""
     return " + ".join(dict.fromkeys(filter(None, names)))
 
 
 def joint_fingerprint(fingerprints: Sequence[str]) -> str:
-    """That of all members where they trained on the same images, else a hash of theirs in order."""
+    """Return the common fingerprint, or a hash of all in order if they differ."""
     if len(set(fingerprints)) == 1:
         return fingerprints[0]
     return hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Merge finished runs of any methods and sizes: concatenation of unit embeddings, or more."""
+"""Merge finished runs of any methods and sizes: concatenation, greedy selection, PCA."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,19 +13,26 @@ from dmlray.data import folds
 from dmlray.data.folds import Subset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError
-from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.evaluation.ensemble_selection import greedy
 from dmlray.evaluation.pca import check_size, fit_projection
-from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.file_reading import reason
 from dmlray.json_schema import Sha256, read_checked
 from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.embedding_files import read_embeddings, write_embeddings, write_items
+from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.run import load_finished
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge
 from dmlray.plans.run_folder import RunFolder
-from dmlray.results.finished_runs import Member, joined, members_of, test_labels
+from dmlray.results.finished_runs import (
+    Member,
+    all_scores,
+    ensemble_curve,
+    joined,
+    members_of,
+    test_task,
+)
 from dmlray.results.merged_file import write_merged
 from dmlray.scores import Scores
 
@@ -33,32 +40,30 @@ Counting = Callable[[str], Callable[[int, int], None]]
 
 
 def merge(plan: Merge, folder: RunFolder, runtime: Runtime, counting: Counting) -> Scores:
-    """Scores of the merged runs; `counting(title)` gives what is told (done, all) of each stage.
+    """Score the merged runs; `counting(title)` returns a callback (done, total) for each stage.
 
     Raises:
-        DmlrayError: As `check` says.
+        DmlrayError: As in `check`.
     """
-    members, labels = check(plan)
+    members, task = check(plan)
     folder.make()
     remarks = []
     if plan.greedy:
-        members, remark = _chosen(members, folder, runtime, counting)
+        members, remark = _select_greedily(members, folder, runtime, counting)
         remarks.append(remark)
     if plan.projects:
-        return _projected(plan, members, labels, remarks, folder, runtime, counting)
+        return _project(plan, members, task, remarks, folder, runtime, counting)
     write_merged(folder.merged, members, None)
-    depths = members[0].plan.protocol.depths(len(labels))
-    factors = [member.weight for member in members]
-    parts = [member.embeddings() for member in members]
-    curve = prefix_scores(parts, labels, depths, weights=factors, device=runtime.device)
+    counted = counting("k-means, ensemble sizes")
+    curve = ensemble_curve(members, task, members[0].plan.protocol, runtime.device, counted)
     return replace(joined(members, curve[-1], remarks + _weights(plan)), curve=curve)
 
 
-def check(plan: Merge) -> tuple[list[Member], Tensor]:
-    """The members, and the labels (N,) of the test images that all of them were scored on.
+def check(plan: Merge) -> tuple[list[Member], RetrievalTask]:
+    """The members, and the task on the test images that all of them were scored on.
 
     Raises:
-        DmlrayError: If there is a run that cannot be merged with the others.
+        DmlrayError: If a run cannot be merged with the others.
     """
     weights = plan.weights or (1.0,) * len(plan.runs)
     pairs = zip(plan.runs, weights, strict=True)
@@ -67,54 +72,59 @@ def check(plan: Merge) -> tuple[list[Member], Tensor]:
         _check_held_out(members)
     elif plan.projects:
         check_size(sum(member.scores.embedding_size for member in members), plan.pca)
-    return members, test_labels(members)
+    return members, test_task(members)
 
 
 def _check_held_out(members: Sequence[Member]) -> None:
-    """Greedy choice needs classes that no member trained on and that are no test classes."""
+    """Check that all members held out the same validation classes, as greedy selection needs."""
     for member in members:
         if member.plan.protocol.selection != "validation":
             rule = f"protocol.selection={member.plan.protocol.selection}"
             allowed = "Allowed: runs with protocol.selection=validation"
-            raise ConfigError("--greedy", [f"{member.folder} held out nothing ({rule}). {allowed}"])
+            raise ConfigError("`greedy`", [f"{member.folder} held out nothing ({rule}). {allowed}"])
     if len({member.scores.split_fingerprint for member in members}) > 1:
         problem = "the runs held out different classes. Allowed: runs of one protocol.fold"
-        raise ConfigError("--greedy", [problem])
+        raise ConfigError("`greedy`", [problem])
     plan = members[0].plan
-    cut = plan.protocol
-    folds.check(load_dataset(plan), cut.split, cut.fold_count, cut.split_seed, [cut.fold])
+    protocol = plan.protocol
+    folds.check(
+        load_dataset(plan),
+        protocol.split,
+        protocol.fold_count,
+        protocol.split_seed,
+        [protocol.fold],
+    )
 
 
-def _chosen(
+def _select_greedily(
     members: list[Member], folder: RunFolder, runtime: Runtime, counting: Counting
 ) -> tuple[list[Member], str]:
-    """The members that help on the classes that none of them trained on, and how that was done."""
+    """Select members by their score on the common validation classes; also return a remark."""
     validation = _validation(members[0])
     rows = _Embedder(folder, runtime, counting).all(members, validation, "validation")
     protocol = members[0].plan.protocol
-    numbers, scores = greedy(
+    numbers, score = greedy(
         rows,
-        torch.as_tensor(validation.labels),
+        task_of(validation),
         protocol.metric,
-        protocol.depths(len(validation)),
         [member.weight for member in members],
         counting("members chosen"),
     )
     names = ", ".join(str(members[number].folder) for number in numbers)
-    how = f"{protocol.metric} {scores[protocol.metric]:.4f} on the classes that chose the epochs"
+    how = f"{protocol.metric} {score:.4f} on the classes that chose the epochs"
     return [members[number] for number in numbers], f"members chosen greedily ({how}): {names}"
 
 
-def _projected(
+def _project(
     plan: Merge,
     members: list[Member],
-    labels: Tensor,
+    task: RetrievalTask,
     remarks: list[str],
     folder: RunFolder,
     runtime: Runtime,
     counting: Counting,
 ) -> Scores:
-    """PCA of the concatenation, fitted on training classes; the embeddings are written too."""
+    """Score the PCA of the concatenation, fitted on training classes; write the embeddings."""
     dataset = load_dataset(members[0].plan)
     train = folds.train_subset(dataset)
     rows = _Embedder(folder, runtime, counting).all(members, train, "train")
@@ -126,7 +136,7 @@ def _projected(
     write_merged(folder.merged, members, projection)
     write_items(folder.items, dataset, test_subset(dataset))
     digest = write_embeddings(folder.embeddings, merged)
-    metrics = retrieval_scores(merged, labels, members[0].plan.protocol.depths(len(labels)))
+    metrics = all_scores(merged, task, members[0].plan.protocol)
     whitened = ", whitened" if plan.whiten else ""
     remark = f"PCA to {merged.shape[1]} dimensions{whitened}, fitted on the training classes"
     scores = joined(members, metrics, [*remarks, *_weights(plan), remark])
@@ -134,8 +144,8 @@ def _projected(
 
 
 def _weights(plan: Merge) -> list[str]:
-    said = ", ".join(f"{weight:g}" for weight in plan.weights)
-    return [f"cosines of the runs weighted {said}"] if said else []
+    weights = ", ".join(f"{weight:g}" for weight in plan.weights)
+    return [f"cosines of the runs weighted {weights}"] if weights else []
 
 
 def _validation(member: Member) -> Subset:
@@ -146,7 +156,7 @@ def _validation(member: Member) -> Subset:
 
 @dataclass(frozen=True)
 class _Embedded:
-    """What a file of embeddings was made from, by the SHA-256 of the member's, and its own."""
+    """SHA-256 of the member's test embeddings and of a file of further embeddings by it."""
 
     member: Sha256 | None
     sha256: Sha256
@@ -157,35 +167,37 @@ _EMBEDDED = TypeAdapter(_Embedded)
 
 @dataclass(frozen=True)
 class _Embedder:
-    """Embeds images that no run folder holds; what is there already is not made again."""
+    """Embed further images with the members; existing files are reused."""
 
     folder: RunFolder
     runtime: Runtime
     counting: Counting
 
     def all(self, members: Sequence[Member], subset: Subset, name: str) -> list[Tensor]:
-        """Unit rows (N, D) of `subset` by each member."""
+        """Return the unit rows (N, D) of `subset` of each member."""
         count = self.counting(f"embedding {name} images, members")
-        found = []
+        rows = []
         for number, member in enumerate(members):
             count(number, len(members))
-            found.append(self._one(member, subset, name))
+            rows.append(self._one(member, subset, name))
         count(len(members), len(members))
-        return found
+        return rows
 
     def _one(self, member: Member, subset: Subset, name: str) -> Tensor:
         folder = self.folder.path / "embeddings"
-        runtime = hashlib.sha256(str(member.folder.path).encode("utf-8", "surrogateescape"))
-        file = folder / f"{member.folder.path.name[:40]}_{runtime.hexdigest()[:12]}_{name}.npy"
+        digest = hashlib.sha256(str(member.folder.path).encode("utf-8", "surrogateescape"))
+        file = folder / f"{member.folder.path.name[:40]}_{digest.hexdigest()[:12]}_{name}.npy"
         shape = (len(subset), member.scores.embedding_size)
         try:
             known = read_checked(file.with_suffix(".json"), _EMBEDDED)
             if known == _Embedded(member.scores.embeddings_sha256, known.sha256):
                 return torch.from_numpy(read_embeddings(file, shape, known.sha256))
         except (FileNotFoundError, ValueError):
-            pass  # not there, or damaged: made again
+            pass  # missing or damaged: made again
         except OSError as error:
-            raise DataError(f"{file}: {reason(error)}; delete {folder} and --resume") from None
+            raise DataError(
+                f"{file}: {reason(error)}; delete {folder} and resume the run"
+            ) from None
         training = load_finished(member.plan, member.folder, self.runtime)
         rows = training.embed(training.learner.embed, subset)
         folder.mkdir(exist_ok=True)

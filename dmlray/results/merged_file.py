@@ -62,11 +62,11 @@ def read_merged(folder: RunFolder) -> tuple[list[Member], Projection | None]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         projection = Projection(**tensors) if tensors else None
     except FileNotFoundError:
-        mend = f"dmlray merge --resume {folder.typed} makes it"
+        mend = "resume the merge to make it"
         raise DataError(f"{path}: no such file, as in merges of older versions; {mend}") from None
     except Exception as error:  # safetensors has kinds of its own
         why = reason(error) if isinstance(error, OSError | ValueError) else str(error)
-        mend = f"delete it, and dmlray merge --resume {folder.typed} makes it again"
+        mend = "delete it and resume the merge to make it again"
         raise DataError(f"{path}: is damaged ({why.splitlines()[0]}); {mend}") from None
     return [_member(path, entry) for entry in entries], projection
 

@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 
 from dmlray.api import averages, ensembles, runs
 from dmlray.api.run_lock import RunLock
-from dmlray.api.run_setup import Run, open_run
+from dmlray.api.run_setup import Run, claim
 from dmlray.cli import main
+from dmlray.errors import Call
 from dmlray.plans.ensemble import Ensemble, cross_validation, repeats
 from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -63,8 +64,8 @@ def run(*arguments: str) -> Result:
     return result
 
 
-def new_run(folder: RunFolder) -> AbstractContextManager[Run]:
-    return open_run(folder, "dmlray train --resume", resumed=False)
+def new_run(folder: RunFolder) -> AbstractContextManager[Run[None]]:
+    return claim(folder, Call("train", {"resume": str(folder)}), resumed=False)
 
 
 def nothing_trains(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from dmlray.api import ensembles
-from dmlray.api.run_setup import open_run
+from dmlray.api.run_setup import claim
 from dmlray.cluster.reporters import EpochLogger
-from dmlray.errors import DmlrayError, Interrupted, StorageError
+from dmlray.errors import Call, DmlrayError, Interrupted, StorageError
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge
@@ -132,8 +132,8 @@ def test_a_merge_into_a_folder_that_is_moved_ends_with_a_sentence(
 
 def test_the_outermost_command_is_the_one_to_type(tmp_path: Path) -> None:
     outer, inner = RunFolder(tmp_path / "outer"), RunFolder(tmp_path / "outer" / "inner")
-    full = pytest.raises(StorageError, match=r"full: make room\. Go on with: dmlray demo --out")
-    with full, open_run(outer, "dmlray demo --out", resumed=False) as demo:
+    full = pytest.raises(StorageError, match=r"full: make room\. Go on with: dmlray\.demo\(out=")
+    with full, claim(outer, Call("demo", {"out": "outer"}), resumed=False) as demo:
         demo.start()
         with new_run(inner) as train:
             train.start()

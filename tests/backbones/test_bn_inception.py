@@ -16,7 +16,7 @@ from tests.golden_vectors import ROOT, files, load
 
 
 def tensors_of(module: torch.nn.Module) -> dict[str, Tensor]:
-    """As in the authors' list, which is older than BatchNorm's counters."""
+    """As in the authors' list, without BatchNorm's counters."""
     return {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 

@@ -67,7 +67,7 @@ def test_a_public_file_gives_torchvisions_own_features(name: str, tmp_path: Path
 
 
 def extras(name: str) -> dict[str, bool]:
-    # As it comes with weights: it is torchvision that turns ImageNet's input into googlenet's.
+    # As with weights: torchvision then converts ImageNet's input for googlenet.
     return {"transform_input": True, "init_weights": False} if name == "googlenet" else {}
 
 

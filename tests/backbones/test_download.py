@@ -16,7 +16,7 @@ NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 
 
 class Publisher(BaseHTTPRequestHandler):
-    """Gives the file whole, or as the address says: cut, changed or never."""
+    """Serves the file whole, or by address: truncated, changed or not at all."""
 
     requests = 0
 
@@ -64,7 +64,7 @@ def test_a_file_is_fetched_once(
     for _ in range(2):
         assert fetched("net", f"{publisher}/whole/{NAME}").read_bytes() == CONTENT
     assert Publisher.requests == 1 and weights_in(cache) == [NAME]
-    assert capfd.readouterr() == ("", "")  # a log is no place for a progress bar
+    assert capfd.readouterr() == ("", "")  # no progress bar in a log
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What every backbone promises, whatever library it comes from."""
+"""The interface of every backbone of any library."""
 
 import copy
 

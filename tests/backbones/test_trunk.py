@@ -18,15 +18,15 @@ def small_trunk(batchnorm: str = "train") -> Trunk:
 
 
 def token_trunk(pooling: str) -> Trunk:
-    """A network that gives its input (B, T, F) back as tokens: a class token, a register, rest."""
+    """A network that returns its input (B, T, F) as tokens: class token, register, positions."""
     network = Network(nn.Identity(), 4, STATISTICS, prefix_tokens=2, class_token=True)
     return Trunk(network, pooling=pooling)
 
 
 def moved(trunk: Trunk) -> set[str]:
-    """Which tensors change when the whole trains for one step."""
+    """Names of the tensors that change in one training step."""
     before = copy.deepcopy(trunk.state_dict())
-    learner = nn.Sequential(trunk).train()  # as a learner does, from above
+    learner = nn.Sequential(trunk).train()  # as in a learner
     optimizer = torch.optim.SGD([p for p in trunk.parameters() if p.requires_grad], lr=1.0)
     weights = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
     (weights * learner(torch.randn(2, 3, 8, 8)).exp()).sum().backward()

@@ -1,4 +1,4 @@
-"""Weights from files: every usual wrapping is taken off, what does not fit is one sentence."""
+"""Weights from files: usual wrappings are removed, files that do not fit are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +17,14 @@ State = dict[str, Tensor]
 
 
 class Malicious:
-    """A pickled object that would run code when it is loaded without care."""
+    """A pickled object that runs code when unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("code ran",)
 
 
 class Small(nn.Module):
-    """Stands for a backbone."""
+    """A small backbone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def test_what_was_taken_is_logged_where_it_is_not_plain(
     content["state_dict"]["queue"] = torch.zeros(2)
     loaded(tmp_path / "run.pth", content)
     assert caplog.messages == [
-        f"backbone.weights: {tmp_path / 'run.pth'}: 10 tensors taken, those below state_dict, "
+        f"backbone.weights: {tmp_path / 'run.pth'}: 10 tensors used, those below state_dict, "
         "without their prefix module.; 1 others are not used; not used: head.weight"
     ]
 

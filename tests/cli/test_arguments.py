@@ -45,14 +45,14 @@ def runs() -> None:
 @pytest.mark.parametrize(
     ("command", "given", "named"),
     [
-        *((name, ["nothing.yaml"], "no file") for name in ("train", "tune", "cv", "repeat")),
-        *((name, ["seed=1"], "no overrides") for name in ("train", "tune", "cv", "repeat")),
+        *((name, ["nothing.yaml"], "no {}") for name in ("train", "tune", "cv", "repeat")),
+        *((name, ["seed=1"], "no KEY=VALUE") for name in ("train", "tune", "cv", "repeat")),
         *(
             (name, ["--out", "new"], "no --out")
             for name in ("train", "tune", "cv", "repeat", "ensemble", "merge")
         ),
-        ("train", ["nothing.yaml", "seed=1"], "no file and no overrides"),
-        ("tune", ["--trials", "3"], "no overrides"),
+        ("train", ["nothing.yaml", "seed=1"], "no EXPERIMENT and no KEY=VALUE"),
+        ("tune", ["--trials", "3"], "no KEY=VALUE"),
         ("repeat", ["--repeats", "5"], "no --repeats"),
         ("merge", ["a", "b"], "no RUN"),
         ("merge", ["--weights", "1,2"], "no --weights"),
@@ -64,6 +64,7 @@ def runs() -> None:
 def test_what_would_be_ignored_beside_resume_is_refused(
     runs: None, command: str, given: list[str], named: str
 ) -> None:
+    named = named.format("SEARCH" if command == "tune" else "EXPERIMENT")
     said = refused(command, *given, "--resume", command)
     assert f"--resume: goes on with the plan in {command}; it takes {named}" in said
 

@@ -55,13 +55,14 @@ class Slot:
     memory: tuple[int, int] | None = None  # GiB of a member and of the device
     holds = 100  # members of a GPU
 
-    def probe(self, plan: Any, folder: Any) -> Any:
-        self.train(plan, folder, "probe")
+    def probe(self, plan: Any, folder: Any, with_zero_shot: bool) -> Any:
+        self.train(plan, folder, with_zero_shot, "probe")
         return Measured(self.memory) if self.memory else None
 
-    def train(self, plan: Any, folder: Any, what: str = "train") -> None:
+    def train(self, plan: Any, folder: Any, with_zero_shot: bool, what: str = "train") -> None:
         import ray
 
+        assert with_zero_shot == (folder.path.name == "000")
         share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
         folder.path.mkdir(parents=True, exist_ok=True)
         with (folder.path / "log").open("a") as log:

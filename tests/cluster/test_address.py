@@ -17,7 +17,7 @@ def variable(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:6379", "head.example:1", "[::1]:6379", "gpu_3:65535"])
-@pytest.mark.parametrize("source", ["--address", "RAY_ADDRESS"])
+@pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
 def test_host_and_port_are_an_address(variable: pytest.MonkeyPatch, source: str, text: str) -> None:
     assert said(variable, source, text) == Address(source, text)
 
@@ -30,7 +30,7 @@ def test_host_and_port_are_an_address(variable: pytest.MonkeyPatch, source: str,
         "user@head:6379", "head:6379/x", "head :6379", " ", "Auto", "LOCAL",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("source", ["--address", "RAY_ADDRESS"])
+@pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
 def test_what_is_no_address_is_refused_in_the_name_of_who_said_it(
     variable: pytest.MonkeyPatch, source: str, text: str
 ) -> None:
@@ -39,17 +39,17 @@ def test_what_is_no_address_is_refused_in_the_name_of_who_said_it(
     assert caught.value.source == source
 
 
-@pytest.mark.parametrize("source", ["--address", "RAY_ADDRESS"])
+@pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
 def test_local_starts_a_ray_of_ones_own(variable: pytest.MonkeyPatch, source: str) -> None:
     assert said(variable, source, "local") is None
 
 
 def test_the_option_goes_before_the_variable_but_for_auto(variable: pytest.MonkeyPatch) -> None:
     variable.setenv("RAY_ADDRESS", "head:6379")  # as in a job that Ray started
-    assert read_address("other:1") == Address("--address", "other:1")
+    assert read_address("other:1") == Address("`address`", "other:1")
     assert read_address("local") is None
     assert read_address("auto") == Address("RAY_ADDRESS", "head:6379")
-    with pytest.raises(ConfigError, match="--address: ''"):
+    with pytest.raises(ConfigError, match="`address`: ''"):
         read_address("")
     variable.setenv("RAY_ADDRESS", "")
     assert read_address(None) is None
@@ -70,7 +70,7 @@ SHARED, PRIVATE = Path("/tmp/ray"), Path("/tmp/dml-0123abcd/r")
         ([(OWN, SHARED, "a:1"), (OWN, SHARED, "b:1")], r"of 2 clusters .*\(a:1, b:1\)"),
     ],
 )
-@pytest.mark.parametrize("source", ["--address", "RAY_ADDRESS"])
+@pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
 def test_auto_is_the_one_cluster_that_this_user_or_root_started(
     variable: pytest.MonkeyPatch,
     source: str,
@@ -87,7 +87,7 @@ def test_auto_is_the_one_cluster_that_this_user_or_root_started(
 
 
 def said(variable: pytest.MonkeyPatch, source: str, text: str) -> Address | None:
-    if source == "--address":
+    if source == "`address`":
         return read_address(text)
     variable.setenv(source, text)
     return read_address(None)

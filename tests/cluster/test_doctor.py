@@ -23,7 +23,7 @@ HERE = NodeReport("here", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"})
         (NodeReport("n", "", silence="nothing for 60 s"), ["n does not answer: nothing for 60 s"]),
         (
             NodeReport("n", "3.11.7", HERE.packages, ("/runs/.mark", "/images")),
-            ["n does not share /runs with this machine (--out)", "n does not see /images (data.ro"],
+            ["n does not share /runs with this machine (`out`)", "n does not see /images (data.ro"],
         ),
         (
             NodeReport(

@@ -84,7 +84,7 @@ def test_a_search_is_planned_then_run_and_its_winner_repeated_on_new_seeds(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = [*toy_words(toy_images), "trials=2", "repeats=2", "gpus=0", "scheduler=none"]
-    found = api.forecast(SEARCH, words)
+    found = api.plan(SEARCH, words)
     assert (found.trials, found.folds, found.repeats) == (2, 2, 2)
     assert found.seconds > 0 and found.memory > 100 << 20
     assert not list(tmp_path.iterdir())
@@ -118,7 +118,7 @@ def test_what_the_probe_meets_is_told_in_one_sentence(
     words = [*toy_words(toy_images), "gpus=0"]
     monkeypatch.setattr(forecast, "_on_worker", damaged)
     with pytest.raises(DataError, match=r"^7.png: cannot be read$"):
-        api.forecast(SEARCH, words)
+        api.plan(SEARCH, words)
     monkeypatch.setattr(forecast, "_on_worker", killed)
     with pytest.raises(ResourceError, match="memory runs out"):
-        api.forecast(SEARCH, words)
+        api.plan(SEARCH, words)

@@ -14,7 +14,7 @@ from tests.data.images import picture
 Build = Callable[[Path], None]
 
 BIRDS = {n: f"{n:03d}.Bird_{chr(201 - n)}" for n in (1, 2, 10, 100, 101, 200)}
-CARS = {  # as in the real annotations, where the order within a make is not the alphabet's
+CARS = {  # as in the real annotations, whose order within a make is not alphabetical
     1: "AM General Hummer SUV 2000",
     2: "Acura RL Sedan 2012",
     6: "Acura Integra Type R 2001",
@@ -106,7 +106,7 @@ def cars_kit(folder: Path, kit: str = "devkit", nested: bool = False) -> None:
 
 
 def classifier(folder: Path, names: Iterable[str]) -> None:
-    """{train,test}/CLASS/ with all classes on both sides."""
+    """{train,test}/CLASS/ with all classes in both."""
     names = list(names)
     sides(folder, names, names, images=1)
 
@@ -135,7 +135,7 @@ def sop_by_kind(folder: Path) -> None:
 
 
 class Row(NamedTuple):
-    """A cell of the table: whose layout, of which data set, in which folder, and how it is made."""
+    """One layout: its authors, data set, folder and how it is made."""
 
     author: str
     name: str

@@ -1,4 +1,4 @@
-"""What every cache must hold."""
+"""Checks of a cache."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Drawn images in a folder of their own, and a cache of their own for every test."""
+"""Drawn images and a separate cache for every test."""
 
 import os
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def dataset(photos: Path) -> Dataset:
 
 @pytest.fixture
 def several(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let even small data sets be built by several processes."""
+    """Use several processes even for small data sets."""
     monkeypatch.setattr(cache_build, "FEW", 0)
     monkeypatch.setattr(cache_build, "FEW_HEADERS", 0)
     monkeypatch.setattr(cache_build, "STRIDE", 4)

@@ -1,4 +1,4 @@
-"""Access to files as users have it who are not root."""
+"""File access as a user who is not root."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_rights() -> Iterator[None]:
-    """Act as another user, if this process is root's and may read anything."""
+    """Act as another user if this process is root."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(65534)

@@ -1,4 +1,4 @@
-"""A build goes on after a broken image, lists all of them, and leaves them out where it may."""
+"""A build continues after broken images, lists all, and leaves them out if allowed."""
 
 import pickle
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from tests.data.caches import assert_holds
 
 
 def damage(dataset: Dataset, rows: Sequence[int]) -> dict[str, str]:
-    """Break images in four ways; each file's reason."""
+    """Break images in four ways; return the reason of each file."""
     ways = {
         "the file is empty": lambda content: b"",
         "its content has no known image format": lambda content: b"not an image",
@@ -79,7 +79,7 @@ def test_broken_images_are_left_out_where_that_is_allowed(
     for side in (short_side, 24):
         assert_holds(open_cache(sound, side), sound, side)
     with pytest.raises(DataError, match="4 of 19 images cannot be read"):
-        open_cache(dataset, short_side)  # which is there, with its gaps
+        open_cache(dataset, short_side)  # exists, without the broken images
 
 
 def test_what_is_left_out_is_found_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Which classes a learner may see."""
+"""Class-disjoint folds."""
 
 from itertools import chain
 from pathlib import Path
@@ -124,4 +124,4 @@ def test_fingerprint_tells_splits_apart(dataset: Dataset) -> None:
     again = folds.select(dataset, pairs[0][1].classes)
     assert folds.fingerprint(dataset, again) in prints
     swapped = folds.select(dataset, pairs[0][1].classes[::-1])
-    assert folds.fingerprint(dataset, swapped) not in prints  # other labels, another problem
+    assert folds.fingerprint(dataset, swapped) not in prints  # other labels

@@ -1,4 +1,4 @@
-"""What is nearly a benchmark is refused in one sentence."""
+"""Incomplete copies of benchmarks are refused in one sentence."""
 
 import re
 import shutil
@@ -29,7 +29,10 @@ def test_class_folders_whose_alphabet_contradicts_the_annotations_are_refused(
     swapped = dict(zip(benchmarks.CARS, reversed(benchmarks.CARS.values()), strict=True))
     benchmarks.write_annotations(tmp_path, swapped)
     message = refusal("cars", tmp_path)
-    assert "cars_annos.mat: class 'AM General Hummer SUV 2000' is unseen by its id 196" in message
+    assert (
+        "cars_annos.mat: class 'AM General Hummer SUV 2000' is a test class by its id 196"
+        in message
+    )
 
 
 def test_class_folder_that_the_annotations_do_not_know_is_refused(tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_near_misses_say_what_is_missing(
 )
 def test_halves_of_cars_say_what_is_missing(tmp_path: Path, lost: str, message: str) -> None:
     benchmarks.cars_kit(tmp_path)
-    benchmarks.write_annotations(tmp_path)  # numbers other files and so replaces nothing
+    benchmarks.write_annotations(tmp_path)  # for other images: not a replacement
     gone = tmp_path / lost
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     assert message in refusal("cars", tmp_path)
@@ -109,7 +112,7 @@ def test_links_to_nothing_are_missing(tmp_path: Path, build: str, target: str) -
     path = tmp_path / "images" / file
     path.unlink()
     path.symlink_to(path.name if target == "self.jpg" else target)
-    message = f"1 of 12 listed images are missing, first {file} (a link to nothing)"
+    message = f"1 of 12 listed images are missing, first {file} (a broken link)"
     assert message in refusal("cub", tmp_path)
 
 
@@ -148,7 +151,7 @@ def test_another_data_set_is_not_mistaken(tmp_path: Path, row: Row) -> None:
     titles = {"cub": "CUB-200-2011", "cars": "Cars196", "sop": "Stanford Online Products"}
     for name in set(LOAD) - {row.name}:
         if row.author == "DRML" and row.name != "sop" and name != "sop":
-            continue  # class1, class2, ...: nothing tells birds from cars unless all are there
+            continue  # class1, class2, ...: only complete copies can be told apart
         message = refusal(name, folder)
         assert titles[name] in message
         if (row.name, row.author) not in (("cars", "DCML"), ("cub", "DRML"), ("cars", "DRML")):
@@ -190,7 +193,7 @@ def test_root_must_be_given(name: str) -> None:
     ("file", "line", "message"),
     [
         ("image_class_labels.txt", "1 one", "line 1: expected a whole number, got 'one'"),
-        ("image_class_labels.txt", "1 2", "line 1: class 2, but images.txt says 001.Bird"),
+        ("image_class_labels.txt", "1 2", "line 1: class 2, but images.txt has 001.Bird"),
         ("image_class_labels.txt", "99 1", "line 1: image 99 is not in images.txt"),
         ("image_class_labels.txt", "1 1", "11 images have no class, first 2 (001.Bird"),
         ("images.txt", "\x00\xff", "line 1: expected 2 columns"),

@@ -1,4 +1,4 @@
-"""Each recipe's images, from file to network, against its authors' way: Pillow and torchvision."""
+"""Images of each recipe, from file to network, against the authors' Pillow and torchvision code."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ CUB_MEAN, CUB_STD = (0.4707, 0.4601, 0.4549), (0.2767, 0.2760, 0.2850)
 
 @dataclass(frozen=True)
 class Authors:
-    """What a repository does to an image, in its own words."""
+    """The image transforms of a repository."""
 
     resize: int | None  # short side before the training crop, pixels
     size: int
@@ -58,7 +58,7 @@ PLAIN = Authors(None, 224, (0.08, 1.0))
 
 
 def published(method: str, entry: str) -> Transform:
-    """The transform that a method's published settings mean."""
+    """The transform of a method's published settings."""
     start = "data.transform."
     settings = methods.load(method).PUBLISHED[entry].settings
     knobs: dict[str, Any] = {
@@ -73,7 +73,7 @@ RECIPES = [
         Transform(resize=281, crop="random", size=256, rotation=10), DREML_2018, id="dreml 2018"
     ),
     pytest.param(published("drml", "cub"), DRML, id="drml"),
-    pytest.param(published("drml", "cub, first release"), DRML_FIRST, id="drml, first release"),
+    pytest.param(published("drml", "cub, release2021"), DRML_FIRST, id="drml, first release"),
     *[
         pytest.param(published(name, "cub"), PLAIN, id=name)
         for name in ("idml", "rcdml", "dcml", "proxy_anchor", "margin")
@@ -99,7 +99,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def caches(dataset: Dataset, transform: Transform) -> tuple[Cache, Cache]:
-    """What training and evaluation read."""
+    """The caches that training and evaluation read."""
     opened = partial(open_cache, dataset, processes=1)
     return opened(transform.train_short_side), open_eval_cache(transform, opened)
 

@@ -1,4 +1,4 @@
-"""Images that were replaced are decoded anew, however alike the files are."""
+"""Replaced images are decoded again, even if the files are similar."""
 
 import os
 from dataclasses import replace

@@ -11,15 +11,22 @@ import torch
 from dmlray.errors import DataError, ResourceError
 from dmlray.evaluation.clustering import (
     ITERATIONS,
-    adjusted_mutual_information,
+    SEED,
+    clustering_scores,
     kmeans,
     name,
-    nmi,
+)
+from dmlray.evaluation.partitions import (
+    adjusted_mutual_information,
     normalised_mutual_information,
     pairwise_f1,
 )
 from tests.evaluation import slow
 from tests.golden_vectors import files, load
+
+
+def nmi(embeddings: torch.Tensor, labels: torch.Tensor, seed: int = SEED) -> dict[str, float]:
+    return clustering_scores(embeddings, labels, ["nmi"], seed)
 
 
 def blobs(per_class: int = 12, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +110,7 @@ def test_a_machine_without_faiss_hears_one_sentence(monkeypatch):
         return load_module(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ResourceError, match="nmi: it needs faiss"):
+    with pytest.raises(ResourceError, match="k-means: it needs faiss"):
         nmi(*blobs())
 
 

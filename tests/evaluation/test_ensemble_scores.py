@@ -6,9 +6,11 @@ import torch.nn.functional as F
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation import neighbours as module
 from dmlray.evaluation.ensemble_scores import prefix_scores
-from dmlray.evaluation.products import self_similarity
-from dmlray.evaluation.ranking import classes_of, first_hits
-from dmlray.evaluation.retrieval import recall_between, retrieval_scores
+from dmlray.evaluation.metrics import standard_metrics
+from dmlray.evaluation.products import Part, similarity
+from dmlray.evaluation.ranking import first_hits
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask, classes_of
 from tests.evaluation import slow
 from tests.golden_vectors import files, load
 
@@ -25,17 +27,19 @@ def test_every_size_equals_concatenation(dtype, rows_per_block, monkeypatch):
     monkeypatch.setattr(module, "ROWS", rows_per_block)
     members, labels = members_of((4, 7, 1, 12)), slow.unequal_labels(0, 130)
     members = [member.to(dtype) for member in members]
-    found = prefix_scores(members, labels, DEPTHS)
+    found = prefix_scores(members, RetrievalTask(labels), standard_metrics(DEPTHS))
     for size, scores in enumerate(found, start=1):
         joined = torch.cat(members[:size], 1).double()
-        assert scores == pytest.approx(retrieval_scores(joined, labels, DEPTHS), abs=1e-6)
+        assert scores == pytest.approx(
+            retrieval_scores(joined, RetrievalTask(labels), standard_metrics(DEPTHS)), abs=1e-6
+        )
 
 
 def test_a_weight_is_the_factor_of_the_members_cosines():
     members, labels, weights = members_of((3, 5, 4)), slow.unequal_labels(0, 130), (2.0, 0.1, 7.0)
-    found = prefix_scores(members, labels, weights=weights)
+    found = prefix_scores(members, RetrievalTask(labels), weights=weights)
     joined = torch.cat([w**0.5 * m for w, m in zip(weights, members, strict=True)], 1)
-    assert found[-1] == pytest.approx(retrieval_scores(joined, labels), abs=1e-6)
+    assert found[-1] == pytest.approx(retrieval_scores(joined, RetrievalTask(labels)), abs=1e-6)
 
 
 def test_members_may_lie_in_read_only_files(tmp_path):
@@ -43,20 +47,24 @@ def test_members_may_lie_in_read_only_files(tmp_path):
     for index, member in enumerate(members):
         np.save(tmp_path / f"{index}.npy", member.numpy())
     mapped = [np.load(tmp_path / f"{index}.npy", mmap_mode="r") for index in range(2)]
-    assert prefix_scores(mapped, labels) == prefix_scores(members, labels)
+    assert prefix_scores(mapped, RetrievalTask(labels)) == prefix_scores(
+        members, RetrievalTask(labels)
+    )
 
 
 def test_members_of_half_and_double_precision_mix():
     members, labels = members_of((4, 6)), slow.unequal_labels(0, 130)
     mixed = [members[0].half(), members[1].double()]
     joined = torch.cat([member.double() for member in mixed], 1)
-    expected = retrieval_scores(joined, labels)
-    assert prefix_scores(mixed, labels)[-1] == pytest.approx(expected, abs=1e-9)
+    expected = retrieval_scores(joined, RetrievalTask(labels))
+    assert prefix_scores(mixed, RetrievalTask(labels))[-1] == pytest.approx(expected, abs=1e-9)
 
 
 def test_an_opposite_image_does_not_rank_behind_the_query_itself():
     embeddings = torch.tensor([[1.0], [-1.0], [-1.0]])
-    scores = prefix_scores([embeddings] * 3, torch.tensor([0, 0, 1]), (1, 2))
+    scores = prefix_scores(
+        [embeddings] * 3, RetrievalTask(torch.tensor([0, 0, 1])), standard_metrics((1, 2))
+    )
     assert [s["recall_at_1"] for s in scores] == [0.5] * 3  # image 1 finds its twin, of class 1
     assert scores[-1]["recall_at_2"] == 1
 
@@ -69,12 +77,13 @@ def test_an_opposite_image_does_not_rank_behind_the_query_itself():
         ({"weights": [1.0, -1.0]}, ConfigError, "one number above 0"),
         ({"members": members_of((2, 3), 129)}, DataError, "ensemble member 0: embeddings of shape"),
         ({"members": [*members_of((2,)), torch.full((130, 1), torch.nan)]}, DataError, "member 1"),
-        ({"labels": torch.arange(130)}, DataError, "alone in its class"),
-        ({"recall_at": (130,)}, ConfigError, "130 is not allowed. Allowed: 1 to 129"),
+        ({"task": RetrievalTask(torch.arange(130))}, DataError, "alone in its class"),
+        ({"metrics": ["recall_at_130"]}, ConfigError, "recall_at_130 is not .* K of 1 to 129"),
     ],
 )
 def test_what_cannot_be_merged_is_named(change, error, said):
-    given = {"members": members_of((2, 3)), "labels": torch.zeros(130), "recall_at": (1,)}
+    task = RetrievalTask(torch.zeros(130))
+    given = {"members": members_of((2, 3)), "task": task, "metrics": ["recall_at_1"]}
     with pytest.raises(error, match=said) as caught:
         prefix_scores(**(given | change))
     assert "\n" not in str(caught.value)
@@ -102,7 +111,9 @@ def share(labels: torch.Tensor) -> float:
 @pytest.mark.parametrize("path", files("rcdml_dreml", "dreml_merge__*.npz"))
 def test_equals_dreml_with_each_image_hidden_from_itself(path):
     golden, members, labels, depths, slack = read(path)
-    found = np.array(recalls(prefix_scores(members, labels, depths)[-1])) * share(labels)
+    found = np.array(
+        recalls(prefix_scores(members, RetrievalTask(labels), standard_metrics(depths))[-1])
+    ) * share(labels)
     assert found == pytest.approx(golden["recall_self_excluded_NOT_OFFICIAL"], abs=slack)
 
 
@@ -110,13 +121,13 @@ def test_equals_dreml_with_each_image_hidden_from_itself(path):
 def test_equals_dreml_at_every_size_once_its_mask_of_minus_one_is_put_back(path):
     """There an image ranks behind all others above -1, and finding it counts as a hit."""
     golden, members, labels, depths, slack = read(path)
-    prefixes = prefix_scores(members, labels, depths)
+    prefixes = prefix_scores(members, RetrievalTask(labels), standard_metrics(depths))
     for size, ours in enumerate(prefixes, start=1):
         joined = torch.cat(members[:size], 1)
         similarities = (joined @ joined.T).fill_diagonal_(-torch.inf)
         numbers = torch.arange(len(labels))
-        exact = self_similarity(joined)
-        first = first_hits(similarities, classes_of(labels, labels), numbers, exact)
+        exact, classes = similarity(Part(joined, joined)), classes_of(labels, labels)
+        first = first_hits(similarities, classes, numbers, exact, numbers)
         itself = (similarities > -1).sum(1)
         has_mate = (labels[:, None] == labels).sum(1) > 1
         correct = [float((first[has_mate] < k).double().mean()) for k in depths]
@@ -131,14 +142,19 @@ def test_equals_dreml_at_every_size_once_its_mask_of_minus_one_is_put_back(path)
 def test_single_members_and_a_gallery_apart_equal_dreml(path):
     golden, members, labels, depths, slack = read(path)
     for member, expected in zip(members, golden["recall_single"], strict=True):
-        found = np.array(recalls(retrieval_scores(member, labels, depths))) * share(labels)
+        found = np.array(
+            recalls(retrieval_scores(member, RetrievalTask(labels), standard_metrics(depths)))
+        ) * share(labels)
         assert found == pytest.approx(expected, abs=slack)
     joined, split = torch.cat(members, 1), int(golden["num_query"])
     torch.testing.assert_close(joined, torch.from_numpy(golden["merged"]), rtol=1e-4, atol=1e-6)
     apart = golden["ranks_query_gallery"].tolist()
-    found = recall_between(joined[:split], labels[:split], joined[split:], labels[split:], apart)
-    assert list(found.values()) == pytest.approx(
-        golden["recall_query_gallery"].tolist(), abs=slack * len(labels) / split
+    numbers = torch.arange(len(labels))
+    task = RetrievalTask(labels, numbers[:split], numbers[split:])
+    found = retrieval_scores(joined, task, [f"recall_at_{k}" for k in apart])
+    known = float(torch.isin(labels[:split], labels[split:]).double().mean())  # the rest are misses
+    assert np.array(list(found.values())) * known == pytest.approx(
+        golden["recall_query_gallery"], abs=slack * len(labels) / split
     )
 
 
@@ -146,6 +162,6 @@ def test_single_members_and_a_gallery_apart_equal_dreml(path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_gpu_merges_members_from_host_memory():
     members, labels = members_of((4, 6)), slow.unequal_labels(0, 130)
-    found = prefix_scores(members, labels, device="cuda")
-    for ours, expected in zip(found, prefix_scores(members, labels), strict=True):
+    found = prefix_scores(members, RetrievalTask(labels), device="cuda")
+    for ours, expected in zip(found, prefix_scores(members, RetrievalTask(labels)), strict=True):
         assert ours == pytest.approx(expected, abs=0.02)

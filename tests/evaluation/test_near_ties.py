@@ -10,8 +10,10 @@ from torch import Tensor
 from dmlray.evaluation import ensemble_scores, incremental, matmul, neighbours, ranking, retrieval
 from dmlray.evaluation.ensemble_scores import prefix_scores
 from dmlray.evaluation.incremental import Growing
-from dmlray.evaluation.products import Part, Similarity, self_similarity
-from dmlray.evaluation.retrieval import recall_between, retrieval_scores
+from dmlray.evaluation.metrics import standard_metrics
+from dmlray.evaluation.products import Part, Similarity, similarity
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 
 COUNT, CLASSES, DEPTHS = 90, 15, (1, 2, 5, 40)
 Kernel = Callable[..., Tensor]
@@ -63,7 +65,7 @@ def as_wrong_as_allowed(block: Tensor, rows: Tensor, gallery: Tensor, **options:
     """A kernel that is off by any amount up to the bound, which depends on the width."""
     matmul.add_product(block, rows, gallery, beta=options.get("beta", 0.0),
                      weight=options.get("weight", 1.0))  # fmt: skip
-    bound = Similarity([Part(rows, gallery)], *self_similarity(gallery)[1:]).error.min()
+    bound = Similarity([Part(rows, gallery)], *similarity(Part(gallery, gallery))[1:]).error.min()
     noise = torch.rand(block.shape, generator=torch.Generator().manual_seed(7)) * 2 - 1
     return block.add_(0.9 * options.get("weight", 1.0) * bound * noise)
 
@@ -123,9 +125,12 @@ def test_scores_do_not_depend_on_the_kernel(
 ) -> None:
     embeddings, labels = draw(1, width), labels_of(1)
     expected = defined(exact([Part(embeddings, embeddings)]), labels, labels)
-    plain = retrieval_scores(embeddings, labels, DEPTHS)
+    plain = retrieval_scores(embeddings, RetrievalTask(labels), standard_metrics(DEPTHS))
     kernel()
-    for found in (plain, retrieval_scores(embeddings, labels, DEPTHS)):
+    for found in (
+        plain,
+        retrieval_scores(embeddings, RetrievalTask(labels), standard_metrics(DEPTHS)),
+    ):
         assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -141,8 +146,8 @@ def test_ensembles_of_every_size_do_not_depend_on_the_kernel(
     parts = [Part(m, m, w) for m, w in zip(members, weights, strict=True)]
     kernel()
     at_once, growing_one = (
-        prefix_scores(members, labels, DEPTHS, weights=weights),
-        Growing(labels, DEPTHS),
+        prefix_scores(members, RetrievalTask(labels), standard_metrics(DEPTHS), weights=weights),
+        Growing(RetrievalTask(labels), standard_metrics(DEPTHS)),
     )
     for size, found in enumerate(at_once, start=1):
         expected = pytest.approx(defined(exact(parts[:size]), labels, labels), abs=1e-12)
@@ -151,18 +156,18 @@ def test_ensembles_of_every_size_do_not_depend_on_the_kernel(
 
 
 @pytest.mark.parametrize("draw", DRAWS, ids=lambda draw: draw.__name__)
-def test_recall_in_a_gallery_apart_does_not_depend_on_the_kernel(
+def test_a_gallery_apart_does_not_depend_on_the_kernel(
     kernel: Callable[[], None], draw: Callable[[int, int], Tensor]
 ) -> None:
-    queries, gallery = draw(3, 20)[:40], draw(3, 20)[20:]
-    labels, others = labels_of(3)[:40], labels_of(3)[20:]
-    similar = queries.double() @ gallery.double().T if draw in (spread, clustered) else None
-    plain = recall_between(queries, labels, gallery, others, DEPTHS)
+    """Images 20 to 39 are on both sides."""
+    embeddings, labels, numbers = draw(3, 20), labels_of(3), torch.arange(COUNT)
+    task = RetrievalTask(labels, numbers[:40], numbers[20:])
+    similarities = exact([Part(embeddings, embeddings)])[:40, 20:]
+    expected = pytest.approx(defined(similarities, labels[:40], labels[20:]), abs=1e-12)
+    plain = retrieval_scores(embeddings, task, standard_metrics(DEPTHS))
     kernel()
-    assert recall_between(queries, labels, gallery, others, DEPTHS) == plain
-    if similar is not None:
-        expected = defined(similar, labels, others)
-        assert plain == pytest.approx({name: expected[name] for name in plain})
+    for found in (plain, retrieval_scores(embeddings, task, standard_metrics(DEPTHS))):
+        assert found == expected
 
 
 def test_exact_similarities_are_those_of_whole_numbers_and_of_float64() -> None:
@@ -179,15 +184,15 @@ def test_exact_similarities_are_those_of_whole_numbers_and_of_float64() -> None:
 @pytest.mark.parametrize("rounded", [False, True])
 def test_the_bound_holds_for_real_products(width: int, rounded: bool) -> None:
     rows = torch.cat([spread(5, width), drawn(6, COUNT, width).abs() * 30, 1e-3 * spread(7, width)])
-    similarity = self_similarity(rows, rounded)
+    bound = similarity(Part(rows, rows), rounded).error
     computed = rows.bfloat16().float() if rounded else rows
     off = (computed @ computed.T - rows.double() @ rows.double().T).abs().amax(1)
-    assert (off <= similarity.error).all()
+    assert (off <= bound).all()
 
 
 def test_collapsed_embeddings_are_compared_by_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings, labels = collapsed(0, 24), labels_of(0)
-    expected = retrieval_scores(embeddings, labels, DEPTHS)
+    expected = retrieval_scores(embeddings, RetrievalTask(labels), standard_metrics(DEPTHS))
     monkeypatch.setattr(ranking, "MANY", 100)
     asked: list[int] = []
     product = Similarity.nearly_exact
@@ -196,8 +201,12 @@ def test_collapsed_embeddings_are_compared_by_one_product(monkeypatch: pytest.Mo
         "nearly_exact",
         lambda self, rows: asked.append(len(rows)) or product(self, rows),
     )
-    assert retrieval_scores(embeddings, labels, DEPTHS) == pytest.approx(expected, abs=0.02)
+    assert retrieval_scores(
+        embeddings, RetrievalTask(labels), standard_metrics(DEPTHS)
+    ) == pytest.approx(expected, abs=0.02)
     assert asked
     same = torch.ones(COUNT, 24) / 24**0.5
     by_index = defined(torch.zeros(COUNT, COUNT).fill_diagonal_(-torch.inf), labels, labels)
-    assert retrieval_scores(same, labels, DEPTHS) == pytest.approx(by_index, abs=1e-12)
+    assert retrieval_scores(same, RetrievalTask(labels), standard_metrics(DEPTHS)) == pytest.approx(
+        by_index, abs=1e-12
+    )

@@ -4,6 +4,7 @@ import torch
 from dmlray.errors import ConfigError
 from dmlray.evaluation import neighbours as module
 from dmlray.evaluation.neighbours import highest, nearest, top
+from dmlray.evaluation.task import RetrievalTask
 from tests.evaluation import slow
 
 
@@ -13,7 +14,8 @@ from tests.evaluation import slow
 def test_finds_what_plain_sorting_finds(draw, k, rows_per_block, monkeypatch):
     monkeypatch.setattr(module, "ROWS", rows_per_block)
     embeddings = draw(0, 40).double()
-    expected = [slow.neighbours(embeddings, query)[:k] for query in range(40)]
+    task = RetrievalTask(torch.arange(40))
+    expected = [slow.ranked(embeddings, task, query)[:k] for query in range(40)]
     assert nearest(embeddings, k).indices.tolist() == expected
 
 

@@ -36,7 +36,7 @@ def test_whitening_alone_keeps_every_direction_that_varies() -> None:
 
 @pytest.mark.parametrize("size", [0, 15])
 def test_dimensions_that_are_not_there_are_refused(size: int) -> None:
-    with pytest.raises(ConfigError, match=rf"--pca: {size} is not allowed. Allowed: 1 to 14"):
+    with pytest.raises(ConfigError, match=rf"`pca`: {size} is not allowed. Allowed: 1 to 14"):
         fit_projection(members_of(1), size, False)
 
 

@@ -8,8 +8,10 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation import neighbours as module
+from dmlray.evaluation.metrics import standard_metrics
 from dmlray.evaluation.neighbours import nearest
-from dmlray.evaluation.retrieval import recall_between, retrieval_scores
+from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 from tests.evaluation import slow
 from tests.golden_vectors import files, load
 
@@ -25,26 +27,31 @@ from tests.golden_vectors import files, load
 def test_equals_the_definition(seed, count, ties, double, rows_per_block):
     embeddings = (slow.rows_with_ties if ties else slow.unit_rows)(seed, count)
     embeddings = embeddings.double() if double or not ties else embeddings
-    labels, depths = slow.unequal_labels(seed, count), (1, 2, 7, count - 1)
+    task, depths = RetrievalTask(slow.unequal_labels(seed, count)), (1, 2, 7, count - 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ROWS", rows_per_block)
-        found = retrieval_scores(embeddings, labels, depths)
-    assert found == pytest.approx(slow.scores(embeddings, labels, depths), abs=1e-12)
+        found = retrieval_scores(embeddings, task, slow.names(depths))
+        standard = retrieval_scores(embeddings, task, standard_metrics(depths))
+    assert found == pytest.approx(slow.scores(embeddings, task, depths), abs=1e-12)
+    assert standard == {name: found[name] for name in standard}
 
 
 @pytest.mark.parametrize("draw", [slow.rows_with_ties, slow.unit_rows])
 def test_recall_deeper_than_the_largest_class_equals_the_definition(draw):
     embeddings = draw(5, 90).double()
-    labels = torch.arange(90) // 2 % 43  # pairs and few larger classes
+    task = RetrievalTask(torch.arange(90) // 2 % 43)  # pairs and few larger classes
     depths = (1, 4, 10, 50, 89)
-    found = retrieval_scores(embeddings, labels, depths)
-    assert found == pytest.approx(slow.scores(embeddings, labels, depths), abs=1e-12)
+    expected = slow.scores(embeddings, task, depths)
+    found = retrieval_scores(embeddings, task, standard_metrics(depths))
+    assert found == pytest.approx({name: expected[name] for name in found}, abs=1e-12)
 
 
 def test_images_alone_in_their_class_are_gallery_but_no_query():
     angles = torch.tensor([0.0, 0.2, 0.3])  # the lone second stands between the pair
     embeddings = torch.stack([angles.cos(), angles.sin()], 1)
-    found = retrieval_scores(embeddings, torch.tensor([0, 1, 0]), (1, 2))
+    found = retrieval_scores(
+        embeddings, RetrievalTask(torch.tensor([0, 1, 0])), standard_metrics((1, 2))
+    )
     assert found == {"recall_at_1": 0, "recall_at_2": 1, "r_precision": 0, "map_at_r": 0}
 
 
@@ -58,7 +65,7 @@ def test_equals_pytorch_metric_learning(seed):
         device=torch.device("cpu"),
     )
     theirs = calculator.get_accuracy(embeddings, labels)
-    ours = retrieval_scores(embeddings, labels, (1,))
+    ours = retrieval_scores(embeddings, RetrievalTask(labels), standard_metrics((1,)))
     assert ours["recall_at_1"] == pytest.approx(theirs["precision_at_1"], abs=1e-6)
     assert ours["r_precision"] == pytest.approx(theirs["r_precision"], abs=1e-5)
     assert ours["map_at_r"] == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-5)
@@ -68,26 +75,36 @@ def test_half_precision_and_gradients_are_accepted():
     embeddings = slow.unit_rows(0, 40)
     labels = slow.unequal_labels(0, 40)
     half = embeddings.half()
-    assert retrieval_scores(half, labels) == retrieval_scores(half.float(), labels)
+    assert retrieval_scores(half, RetrievalTask(labels)) == retrieval_scores(
+        half.float(), RetrievalTask(labels)
+    )
     wanting = embeddings.clone().requires_grad_()
-    assert retrieval_scores(wanting, labels) == retrieval_scores(embeddings, labels)
+    assert retrieval_scores(wanting, RetrievalTask(labels)) == retrieval_scores(
+        embeddings, RetrievalTask(labels)
+    )
 
 
 def test_large_but_finite_embeddings_are_no_mistake():
     embeddings, labels = torch.full((40, 4), 6e4).half(), slow.unequal_labels(0, 40)
     assert not embeddings.sum().isfinite()
-    assert retrieval_scores(embeddings, labels)["recall_at_8"] <= 1
+    assert retrieval_scores(embeddings, RetrievalTask(labels))["recall_at_8"] <= 1
 
 
 def test_embeddings_made_in_inference_mode_can_be_scored_outside_it():
     with torch.inference_mode():
         embeddings = slow.unit_rows(0, 40) * 1
     labels = slow.unequal_labels(0, 40)
-    assert retrieval_scores(embeddings, labels) == retrieval_scores(embeddings.clone(), labels)
+    assert retrieval_scores(embeddings, RetrievalTask(labels)) == retrieval_scores(
+        embeddings.clone(), RetrievalTask(labels)
+    )
 
 
 def test_collapsed_embeddings_are_scored_by_index_alone():
-    found = retrieval_scores(torch.ones(2000, 4) / 2, torch.arange(2000) // 1000, (1, 1000))
+    found = retrieval_scores(
+        torch.ones(2000, 4) / 2,
+        RetrievalTask(torch.arange(2000) // 1000),
+        standard_metrics((1, 1000)),
+    )
     assert found["recall_at_1"] == pytest.approx(0.5, abs=1e-3)
     assert found["r_precision"] == pytest.approx(0.5, abs=1e-3)
 
@@ -103,26 +120,18 @@ def test_collapsed_embeddings_are_scored_by_index_alone():
 )
 def test_data_that_cannot_be_scored_is_named(embeddings, labels, said):
     with pytest.raises(DataError, match=said) as caught:
-        retrieval_scores(embeddings, labels, (1,))
+        retrieval_scores(embeddings, RetrievalTask(labels), standard_metrics((1,)))
     assert "\n" not in str(caught.value)
 
 
 def test_k_beyond_the_gallery_names_what_is_allowed():
-    with pytest.raises(ConfigError, match=r"recall_at: 0, 5 is not allowed. Allowed: 1 to 4"):
-        retrieval_scores(torch.eye(5), torch.zeros(5), (0, 4, 5))
-    with pytest.raises(ConfigError, match="Allowed: 1 to 3"):
-        recall_between(torch.eye(3), torch.zeros(3), torch.eye(3), torch.zeros(3), (4,))
-
-
-def test_recall_between_counts_a_query_without_a_class_mate_as_a_miss():
-    queries, gallery = slow.rows_with_ties(0, 30), slow.rows_with_ties(1, 50)
-    query_labels, gallery_labels = torch.arange(30) % 6, torch.arange(50) % 5 + 1
-    order = (-(queries @ gallery.T)).argsort(dim=1, stable=True)
-    hits = gallery_labels[order] == query_labels[:, None]
-    found = recall_between(queries, query_labels, gallery, gallery_labels, (1, 3, 50))
-    for k in (1, 3, 50):
-        assert found[f"recall_at_{k}"] == hits[:, :k].any(1).double().mean()
-    assert found["recall_at_50"] == 25 / 30
+    task, names = RetrievalTask(torch.zeros(5)), ["recall_at_4", "recall_at_5", "precision_at_9"]
+    with pytest.raises(ConfigError, match=r"recall_at_5, precision_at_9 .* K of 1 to 4"):
+        retrieval_scores(torch.eye(5), task, names)
+    apart = RetrievalTask(torch.zeros(5), torch.tensor([0, 1]), torch.tensor([2, 3, 4]))
+    assert retrieval_scores(torch.eye(5), apart, ["recall_at_3"]) == {"recall_at_3": 1}
+    with pytest.raises(ConfigError, match="K of 1 to 3"):
+        retrieval_scores(torch.eye(5), apart, ["recall_at_4"])
 
 
 def with_lone_misses(recall: float, labels: np.ndarray) -> float:
@@ -136,7 +145,7 @@ def test_equals_drml(path):
     golden = load(path)
     embeddings, labels = map(torch.from_numpy, (golden["in/embeddings"], golden["in/labels"]))
     depths = [int(name.split("_")[-1]) for name in golden if name.startswith("out/recall_at_")]
-    found = retrieval_scores(embeddings, labels, depths)
+    found = retrieval_scores(embeddings, RetrievalTask(labels), standard_metrics(depths))
     for name in [*(f"recall_at_{k}" for k in depths), "r_precision"]:
         assert found[name] == pytest.approx(float(golden[f"out/{name}"]), abs=1e-9)
     expected = float(golden["out/mean_average_precision_at_r"])
@@ -156,7 +165,9 @@ def test_equals_idml(path):
     expected |= dict(zip((1, 2, 4, 8), golden["recall_1_2_4_8"], strict=True))
     deep = (1, min(10, most), min(100, most))
     expected |= dict(zip(deep, golden["recall_1_10_100_SOPpath"], strict=True))
-    found = retrieval_scores(embeddings, torch.from_numpy(labels), list(expected))
+    found = retrieval_scores(
+        embeddings, RetrievalTask(torch.from_numpy(labels)), standard_metrics(list(expected))
+    )
     for k, recall in expected.items():
         assert with_lone_misses(found[f"recall_at_{k}"], labels) == pytest.approx(recall, abs=1e-9)
     assert found["r_precision"] == pytest.approx(float(golden["R_precision"]), abs=1e-9)
@@ -169,7 +180,7 @@ def test_equals_dcml(path):
     golden = load(path)
     embeddings, labels = map(torch.from_numpy, (golden["embeddings"], golden["labels"]))
     depths = [int(name.split("_")[-1]) for name in golden if name.startswith("e_recall_")]
-    found = retrieval_scores(embeddings.double(), labels, depths)
+    found = retrieval_scores(embeddings.double(), RetrievalTask(labels), standard_metrics(depths))
     for k in depths:
         recall = with_lone_misses(found[f"recall_at_{k}"], golden["labels"])
         assert recall == pytest.approx(float(golden[f"e_recall_{k}"]), abs=1e-9)
@@ -191,7 +202,9 @@ def test_equals_rcdml(path, suffix):
     golden = load(path)
     embeddings = F.normalize(torch.from_numpy(golden[f"X{suffix}"]))
     labels, depths = golden[f"T{suffix}"], golden[f"ks{suffix}"].tolist()
-    found = retrieval_scores(embeddings, torch.from_numpy(labels), depths)
+    found = retrieval_scores(
+        embeddings, RetrievalTask(torch.from_numpy(labels)), standard_metrics(depths)
+    )
     recalls = [with_lone_misses(found[f"recall_at_{k}"], labels) for k in depths]
     assert recalls == pytest.approx(golden[f"recall{suffix}"].tolist(), abs=1e-9)
 
@@ -202,11 +215,11 @@ def test_equals_rcdml_in_shop(path):
     queries, query_labels, gallery, gallery_labels = (
         torch.from_numpy(golden[name]) for name in ("X_query", "T_query", "X_gallery", "T_gallery")
     )
-    found = recall_between(
-        F.normalize(queries),
-        query_labels,
-        F.normalize(gallery),
-        gallery_labels,
-        golden["ks_inshop"].tolist(),
-    )
-    assert list(found.values()) == pytest.approx(golden["recall_inshop"].tolist(), abs=1e-9)
+    labels = torch.cat([query_labels, gallery_labels])
+    numbers = torch.arange(len(labels))
+    task = RetrievalTask(labels, numbers[: len(queries)], numbers[len(queries) :])
+    names = [f"recall_at_{k}" for k in golden["ks_inshop"].tolist()]
+    found = retrieval_scores(F.normalize(torch.cat([queries, gallery])), task, names)
+    known = float(torch.isin(query_labels, gallery_labels).double().mean())  # the rest are misses
+    recalls = [recall * known for recall in found.values()]
+    assert recalls == pytest.approx(golden["recall_inshop"].tolist(), abs=1e-9)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble
@@ -41,9 +42,11 @@ def train_ensemble(path: Path, plan: Ensemble) -> None:
     plan.write(folder.plan("ensemble"))
     for index in range(plan.size):
         train(folder.member(index).path, plan.member(index))
+    names = ["recall_at_1", "map_at_r"]
     members = [member_of(plan, folder, index) for index in range(plan.size)]
     labels = torch.arange(6).repeat_interleave(8)
-    curve = prefix_scores([member.embeddings() for member in members], labels, (1, 2))
+    parts = [member.embeddings() for member in members]
+    curve = prefix_scores(parts, RetrievalTask(labels), names)
     replace(joined(members, curve[-1], []), curve=curve).write(folder.scores)
 
 

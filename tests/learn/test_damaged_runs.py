@@ -15,6 +15,7 @@ from rich.console import Console
 from dmlray.cluster.ensemble.recovery import recover_members
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.metrics import standard_metrics
 from dmlray.learn.run import evaluate, run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import Ensemble, read_ensemble
@@ -25,7 +26,7 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display
 from dmlray.results.averages import score_members
 from dmlray.results.finished_runs import joined, member_of
-from dmlray.results.finished_runs import test_labels as labels_of
+from dmlray.results.finished_runs import test_task as task_of
 from dmlray.results.merge_runs import merge
 from tests.learn.checkpoint_mutants import CHECKPOINTS, OPTIMIZERS
 from tests.learn.run_mutants import (
@@ -82,7 +83,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (root / "ensemble.yaml").rename(folder.plan("ensemble"))
         members = [member_of(plan, folder, index) for index in range(plan.size)]
         rows = [member.embeddings() for member in members]
-        curve = prefix_scores(rows, labels_of(members), (1, 2))
+        curve = prefix_scores(rows, task_of(members), standard_metrics((1, 2)))
         scores = replace(joined(members, curve[-1], []), curve=curve, seed=plan.experiment.seed)
         scores.write(folder.scores)
         yield root
@@ -215,7 +216,7 @@ def test_embeddings_that_are_not_those_of_the_scores_are_refused(
     mutant: Mutant, error: str, runs: Path, tmp_path: Path
 ) -> None:
     mutant.change(copy(runs, tmp_path) / mutant.file)
-    with pytest.raises(DmlrayError, match=f"{error}.*; delete it and --resume"):
+    with pytest.raises(DmlrayError, match=f"{error}.*; delete it and resume"):
         merged(tmp_path)
 
 

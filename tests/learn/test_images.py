@@ -20,7 +20,7 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import members_of
-from dmlray.results.finished_runs import test_labels as labels_of
+from dmlray.results.finished_runs import test_task as task_of
 from dmlray.scores import Scores
 from tests.toy_data import draw_images, toy_words
 
@@ -67,7 +67,7 @@ def test_broken_images_are_left_out_and_every_score_says_so(
     assert scores.remarks == ["2 of 96 images left out as broken: class00/0.png, class11/3.png"]
     assert (scores.test_images, len(np.load(folder.embeddings))) == (47, 47)
     assert evaluate(plan, folder, PLACE) == scores
-    assert len(labels_of(members_of(folder.path))) == 47
+    assert task_of(members_of(folder.path)).query_count == 47
     for epoch in lockstep(plan, RunFolder(tmp_path / "folds"), PLACE):
         assert 0 <= epoch.metrics["map_at_r"] <= 1
 
@@ -107,7 +107,7 @@ def test_runs_of_versions_whose_fingerprint_was_of_sizes_can_be_merged(
     )
     old = hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
     replace(scores, dataset_fingerprint=old).write(folder.scores)
-    assert len(labels_of(members_of(folder.path))) == scores.test_images
+    assert task_of(members_of(folder.path)).query_count == scores.test_images
     replace(scores, dataset_fingerprint="another").write(folder.scores)
     with pytest.raises(DataError, match="but the images there are now"):
-        labels_of(members_of(folder.path))
+        task_of(members_of(folder.path))

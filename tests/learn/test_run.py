@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,8 @@ import torch
 from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import DataError, RunError
-from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress
-from dmlray.learn import metrics_log
+from dmlray.learn import metrics_log, run
 from dmlray.learn.class_split import fold_split, full_split, load_dataset
 from dmlray.learn.cross_validation import Clock, lockstep, run_in_lockstep
 from dmlray.learn.head_warmup import warm_up_heads
@@ -111,16 +111,16 @@ def test_nmi_is_there_when_asked_for_and_says_whose(plan: Experiment, tmp_path: 
 def test_whoever_watches_the_folder_hears_the_iterations_of_k_means(
     plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, heard, cluster = RunFolder(tmp_path / "run"), [], clustering.nmi
+    folder, heard, cluster = RunFolder(tmp_path / "run"), [], run.clustering_scores
 
-    def nmi(embeddings: torch.Tensor, labels: torch.Tensor, progress: Progress) -> dict[str, float]:
+    def scores(*given: Any, progress: Progress) -> dict[str, float]:
         def listen(done: int, total: int) -> None:
             progress(done, total)
             heard.append(metrics_log.counted(folder.progress_log))
 
-        return cluster(embeddings, labels, progress=listen)
+        return cluster(*given, progress=listen)
 
-    monkeypatch.setattr(clustering, "nmi", nmi)
+    monkeypatch.setattr(run, "clustering_scores", scores)
     train(override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1}), folder)
     assert heard == [metrics_log.Count("k-means, iterations", done, 20) for done in range(1, 21)]
     assert not folder.progress_log.exists()
@@ -218,7 +218,7 @@ def test_a_run_that_is_not_finished_is_not_evaluated(plan: Experiment, tmp_path:
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(Killed):
         train(plan, folder, killed_after=2)
-    with pytest.raises(DataError, match="is of epoch 2, its plan has 4; --resume"):
+    with pytest.raises(DataError, match="is of epoch 2, its plan has 4; resume"):
         evaluate(plan, folder, PLACE)
 
 

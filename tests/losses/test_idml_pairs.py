@@ -14,7 +14,7 @@ from dmlray.losses.idml import introspective_distances, semantic_distances
 from dmlray.losses.idml_pairs import IntrospectivePairs, PairForm
 from dmlray.losses.multi_similarity import multi_similarity
 from dmlray.losses.semihard_triplet import semihard_triplet
-from dmlray.losses.weighted_margin import negative_chances, weighted_margin
+from dmlray.losses.weighted_margin import negative_probabilities, weighted_margin
 
 FORMS = get_args(PairForm)
 
@@ -109,7 +109,7 @@ def test_negatives_are_drawn_against_their_density(
 ) -> None:
     m, _, labels = draw(seed, batch, dim, classes)
     d, y = semantic_distances(m), labels.tolist()
-    found = negative_chances(d, labels[:, None] != labels, dim)
+    found = negative_probabilities(d, labels[:, None] != labels, dim)
     for i in range(batch):
         if len(set(y)) > 1:
             assert found[i].tolist() == pytest.approx(chances_slowly(d, y, dim, i), abs=1e-9)

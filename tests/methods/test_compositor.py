@@ -15,7 +15,7 @@ SHARES = {1: (1,), 2: (2, 2), 3: (2, 1, 1), 4: (1, 1, 1, 1)}
 
 
 def compositor_of(arrays: dict[str, Tensor]) -> Compositor:
-    """The compositor whose blocks are the authors' layers."""
+    """A compositor with the weights of the authors' layers."""
     parts, composites = (
         sum(key.startswith(f"W_{kind}") for key in arrays) for kind in ("ens", "comp")
     )

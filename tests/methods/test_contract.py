@@ -1,4 +1,4 @@
-"""What every file in `methods/` promises; a new method is tested here unasked."""
+"""The interface of every file in `methods/`, including new ones."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def build(name: str, seed: int = 0) -> Any:
 
 
 def total_loss(learner: Any, batch: Batch) -> Tensor:
-    torch.manual_seed(2)  # what a method draws, such as a mixture, is drawn alike
+    torch.manual_seed(2)  # equal random draws, such as a mixture
     terms = learner.loss(learner(batch), batch.labels)
     assert all(term.dim() == 0 for term in terms.values())
     return torch.stack(list(terms.values())).sum()
@@ -108,7 +108,7 @@ def test_outputs_have_one_row_per_image(name: str) -> None:
 
 
 def test_only_the_trunk_sees_images(name: str) -> None:
-    """The head warm-up feeds features as images, past a trunk that does nothing."""
+    """The head warm-up passes features as images through an identity trunk."""
     learner, batch = build(name), noisy_images(0)
     loss, embeddings = total_loss(learner, batch), learner.embed(batch.images)
     features = learner.trunk(batch.images)
@@ -153,17 +153,19 @@ PAIRS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "knobs"),
-    [(name, knobs) for name in methods.names() for knobs in PAIRS.get(name, [{}])],
+    ("name", "settings"),
+    [(name, settings) for name in methods.names() for settings in PAIRS.get(name, [{}])],
 )
-def test_a_method_that_needs_no_pairs_learns_without_them(name: str, knobs: dict[str, Any]) -> None:
-    """And one that needs them learns nothing but what is no matter of classes."""
-    config = methods.load(name).Config(**knobs)
+def test_a_method_that_needs_no_pairs_learns_without_them(
+    name: str, settings: dict[str, Any]
+) -> None:
+    """A method that needs pairs has no class loss without them."""
+    config = methods.load(name).Config(**settings)
     learner = methods.load(name).Learner(config, ToyTrunk(), WIDTH, CLASSES)
     labels, size = torch.arange(8), (8, *(2,) * (learner.views - 1), 3, SIDE, SIDE)
     batch = Batch(torch.randn(size, generator=torch.Generator().manual_seed(0)), labels)
     terms = learner.loss(learner(batch), labels)
-    terms.pop("reinf", None)  # of DCML, which knows no labels
+    terms.pop("reinf", None)  # of DCML, independent of labels
     torch.stack(list(terms.values())).sum().backward()
     learned = any(p.grad is not None and p.grad.any() for p in learner.trunk.parameters())
     assert learned != methods.needs_pairs(config)
@@ -223,7 +225,7 @@ def test_published_settings_are_legal_and_inside_the_space(name: str) -> None:
         assert published.source
         assert all(0 < score <= 1 for score in published.scores.values())
         for key, value in published.settings.items():
-            variant = ", " in name  # with an optimizer or a weight of its own, perhaps
+            variant = ", " in name  # possibly with its own optimizer or weights
             assert variant or key not in module.SPACE or module.SPACE[key].contains(value), key
 
 

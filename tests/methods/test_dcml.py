@@ -23,9 +23,9 @@ class Toy(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(12, WIDTH))
 
 
-def learner_of(**knobs: Any) -> Learner:
+def learner_of(**settings: Any) -> Learner:
     torch.manual_seed(0)
-    return Learner(Config(**{"dim": 6, "queue_size": 20, **knobs}), Toy(), WIDTH, CLASSES)
+    return Learner(Config(**{"dim": 6, "queue_size": 20, **settings}), Toy(), WIDTH, CLASSES)
 
 
 def two_views(seed: int = 0) -> Batch:

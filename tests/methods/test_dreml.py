@@ -34,7 +34,7 @@ def assert_close(ours: Tensor, theirs: Tensor, single: float = 5e-4) -> None:
 def learner_of_classes(
     weight: Tensor, bias: Tensor, trunk: nn.Module | None = None, recipe: Recipe = "leftthomas"
 ) -> Learner:
-    """A learner whose meta classes are the classes themselves."""
+    """A learner whose meta classes equal the classes."""
     meta_classes, width = weight.shape
     config = Config(meta_classes=meta_classes, recipe=recipe)
     learner = Learner(config, trunk or nn.Identity(), width, meta_classes).to(weight.dtype)

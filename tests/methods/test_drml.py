@@ -42,7 +42,7 @@ def below(arrays: dict[str, Tensor], folder: str) -> dict[str, Tensor]:
 
 
 def ours_of(official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The official names of parameters -> ours."""
+    """Official parameter names -> our names."""
     found = {}
     for name, value in official.items():
         if name in PROXIES:
@@ -137,7 +137,7 @@ def test_every_gradient_equals_the_official_one_zeros_included(path: Path, which
 
 @pytest.mark.parametrize("path", files("drml", "trainer*.npz"))
 def test_a_training_equals_the_official_trainer(path: Path) -> None:
-    """Four optimizers; the trunk rests at first, and its schedule with it; one clip, at step 0."""
+    """Four optimizers; the trunk and its schedule start later; clipping only at step 0."""
     arrays = read(path)
     *rates, decay, step_size, gamma, warmup, max_norm = arrays["opt"].tolist()
     start, labels = below(arrays, "param0/"), arrays["in/labels"]

@@ -113,9 +113,9 @@ def _compare_weights(learner: Learner, arrays: dict[str, Tensor], step: int) -> 
         assert_close(parameter, after, f"step {step} {name}", noise if inert else 0.0)
 
 
-def small(**knobs: Any) -> Learner:
+def small(**settings: Any) -> Learner:
     torch.manual_seed(0)
-    return Learner(Config(**{"dim": 4, **knobs}), nn.Linear(6, 6), 6, 5)
+    return Learner(Config(**{"dim": 4, **settings}), nn.Linear(6, 6), 6, 5)
 
 
 def toy_batch() -> Batch:

@@ -20,9 +20,9 @@ NEEDED: dict[str, dict[str, Any]] = {
 CLASSES = 5
 
 
-def toy(**knobs: Any) -> tuple[Learner, Tensor, Tensor]:
+def toy(**settings: Any) -> tuple[Learner, Tensor, Tensor]:
     torch.manual_seed(0)
-    learner = Learner(Config(dim=6, **knobs), nn.Linear(10, 10), 10, CLASSES)
+    learner = Learner(Config(dim=6, **settings), nn.Linear(10, 10), 10, CLASSES)
     labels = torch.arange(CLASSES).repeat_interleave(4)
     return learner, torch.randn(CLASSES, 10)[labels] + torch.randn(len(labels), 10), labels
 
@@ -32,9 +32,9 @@ def total(learner: Learner, features: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
-def refusal(**knobs: Any) -> str:
+def refusal(**settings: Any) -> str:
     with pytest.raises(ValidationError) as caught:
-        Config(**knobs)
+        Config(**settings)
     (problem,) = caught.value.errors()
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
 
@@ -103,14 +103,14 @@ def test_learned_beta_of_the_margin_loss_gives_a_scalar() -> None:
 
 
 def test_an_unknown_loss_is_told_the_nearest_and_all_names() -> None:
-    said = refusal(loss="TripletLoss")
-    assert said.startswith("loss: unknown name 'TripletLoss' among the losses. Did you mean ")
-    assert "TripletMarginLoss" in said.partition("Allowed")[0]
-    assert "MultiSimilarityLoss, NCALoss" in said and "GenericPairLoss" not in said
+    message = refusal(loss="TripletLoss")
+    assert message.startswith("loss: unknown name 'TripletLoss' among the losses. Did you mean ")
+    assert "TripletMarginLoss" in message.partition("Allowed")[0]
+    assert "MultiSimilarityLoss, NCALoss" in message and "GenericPairLoss" not in message
 
 
 @pytest.mark.parametrize(
-    ("knobs", "sentence"),
+    ("settings", "sentence"),
     [
         ({"miner": "HardMiner"}, "miner: unknown name 'HardMiner' among the miners. Did you mean"),
         (
@@ -132,7 +132,7 @@ def test_an_unknown_loss_is_told_the_nearest_and_all_names() -> None:
         ),
         (
             {"miner_arguments": {"epsilon": 0.1}},
-            "miner_arguments: there is no miner to take them. Allowed: {}, or name a miner",
+            "miner_arguments: arguments without a miner. Allowed: {}, or set a miner",
         ),
         (
             {"miner": "TripletMarginMiner", "miner_arguments": {"epsilon": 0.1}},
@@ -148,21 +148,24 @@ def test_an_unknown_loss_is_told_the_nearest_and_all_names() -> None:
         ),
         (
             {"loss_arguments": {"base": float("nan")}},
-            ": MultiSimilarityLoss does not work so: the loss is not finite",
+            ": MultiSimilarityLoss fails with these arguments: the loss is not finite",
         ),
-        ({"loss": "RankedListLoss"}, ": RankedListLoss does not work so: RankedListLoss.__init__"),
+        (
+            {"loss": "RankedListLoss"},
+            ": RankedListLoss fails with these arguments: RankedListLoss.__init__",
+        ),
         (
             {"loss": "TripletMarginLoss", "loss_arguments": {"margin": "wide"}},
-            ": TripletMarginLoss does not work so: ",
+            ": TripletMarginLoss fails with these arguments: ",
         ),
         (
             {"loss": "InstanceLoss", "miner": "PairMarginMiner"},
-            ": InstanceLoss with PairMarginMiner does not work so: ",
+            ": InstanceLoss with PairMarginMiner fails with these arguments: ",
         ),
     ],
 )
-def test_nonsense_is_told_in_one_sentence(knobs: dict[str, Any], sentence: str) -> None:
-    assert refusal(**knobs).startswith(sentence)
+def test_bad_settings_are_refused_in_one_sentence(settings: dict[str, Any], sentence: str) -> None:
+    assert refusal(**settings).startswith(sentence)
 
 
 def test_a_config_draws_no_random_numbers() -> None:
@@ -181,8 +184,8 @@ def test_a_batch_without_pairs_costs_nothing_and_breaks_nothing() -> None:
 
 def test_the_library_is_imported_only_when_a_config_is_made() -> None:
     code = "import sys, dmlray.methods.pml; print('pytorch_metric_learning' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout == "False\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_batch_that_the_library_refuses_is_a_failed_run_with_its_whole_message() -> None:
@@ -217,7 +220,24 @@ def test_an_attempt_gives_the_reason_and_draws_no_random_numbers(
     torch.manual_seed(0)
     before = torch.get_rng_state()
     labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-    said = config.attempt(labels, equal)
-    assert said is not None and problem in said and "\n" not in said
+    failure = config.attempt(labels, equal)
+    assert failure is not None and problem in failure and "\n" not in failure
     assert config.attempt(torch.tensor([0, 0, 1, 1])) is None
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_loss_of_a_setting_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    failure = Config._failure
+
+    def counted(config: Config, embeddings: Tensor, labels: Tensor) -> str | None:
+        tried.append(config.loss)
+        return failure(config, embeddings, labels)
+
+    monkeypatch.setattr(Config, "_failure", counted)
+    settings = {"loss": "ContrastiveLoss", "loss_arguments": {"neg_margin": 0.123}}
+    for dim in (8, 16, 32):
+        assert Config.model_validate({**settings, "dim": dim}).dim == dim
+    assert tried == ["ContrastiveLoss"]
+    Config.model_validate({**settings, "loss_arguments": {"neg_margin": 0.124}})
+    assert tried == ["ContrastiveLoss"] * 2

@@ -25,9 +25,9 @@ def assert_close(ours: Tensor, theirs: Tensor, single: float = 5e-4) -> None:
     torch.testing.assert_close(ours.detach(), theirs, rtol=0, atol=atol, check_dtype=False)
 
 
-def toy(**knobs: object) -> tuple[Learner, Tensor, Tensor]:
+def toy(**settings: object) -> tuple[Learner, Tensor, Tensor]:
     torch.manual_seed(0)
-    learner = Learner(Config(dim=6, **knobs), nn.Identity(), 10, 7)
+    learner = Learner(Config(dim=6, **settings), nn.Identity(), 10, 7)
     return learner, torch.randn(8, 10), torch.tensor([0, 0, 0, 2, 2, 3, 3, 5])
 
 

@@ -49,7 +49,7 @@ def shaken_head(
     edge_norm: EdgeNorm = "relu_l1",
     recon: Recon = "mse",
 ) -> RelationHead:
-    """A head in float64 whose relations matter, unlike at the start."""
+    """A head in float64 with non-zero relations, unlike the initial one."""
     head = RelationHead(
         width,
         dim,

@@ -70,7 +70,7 @@ def test_intra_class_draws_classes_alike_whatever_their_size() -> None:
 
 
 def test_full_sharing_prefers_rare_distances_for_positives_too() -> None:
-    """In 128 dimensions a near image is rare, so it is nearly always the one that is drawn."""
+    """In 128 dimensions near images are rare, so the near image is nearly always drawn."""
     torch.manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(12, 128).double())
     vectors[1] = torch.nn.functional.normalize(vectors[0] + 0.05 * vectors[1], dim=0)

@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dmlray.errors import ConfigError
+from dmlray.plans import ensemble as ensemble_module
 from dmlray.plans.ensemble import (
     Ensemble,
     cross_validation,
@@ -10,6 +12,7 @@ from dmlray.plans.ensemble import (
     read_ensemble,
     repeats,
 )
+from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 
 DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
@@ -62,7 +65,7 @@ def test_repeats_never_use_the_seed_that_a_search_trained_with() -> None:
         assert len(set(seeds)) == 5 and own not in seeds
         assert all(seed in range(2**31) for seed in seeds)
     assert plan.member(0).protocol == PROXY_ANCHOR.protocol  # repeated by its own rule
-    with pytest.raises(ConfigError, match=r"--repeats: 0 is not allowed\. Allowed: at least 1"):
+    with pytest.raises(ConfigError, match=r"`size`: 0 is not allowed\. Allowed: at least 1"):
         repeats(PROXY_ANCHOR, 0)
 
 
@@ -151,3 +154,18 @@ def test_a_plan_of_an_ensemble_with_unfit_values_is_refused(
     with pytest.raises(ConfigError) as caught:
         read_ensemble(tmp_path / "ensemble.yaml")
     assert "ensemble.yaml: " in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_each_member_is_made_and_validated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(experiment: Experiment, name: str, values: dict[str, Any]) -> Experiment:
+        made.append(name)
+        return override(experiment, name, values)
+
+    monkeypatch.setattr(ensemble_module, "override", counted)
+    plan = Ensemble(PROXY_ANCHOR, 3, "seed")
+    first = [plan.member(index) for index in range(3)]
+    assert [plan.member(index) for index in range(3)] == first
+    assert made == ["member 0", "member 1", "member 2"]
+    assert len({member.seed for member in first}) == 3

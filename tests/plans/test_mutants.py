@@ -11,7 +11,7 @@ from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.merge import Merge, read_merge
 from dmlray.plans.plan_files import shipped
 from dmlray.plans.resolve import read_experiment
-from dmlray.plans.search import is_search, read_search
+from dmlray.reporting.settings_table import settings_table
 
 _ROOT = Path(__file__).parents[2]
 _SCALARS = (
@@ -55,10 +55,7 @@ def _mutated(text: str, rng: random.Random) -> str:
 
 
 def _read_any(path: Path, words: list[str]) -> None:
-    if is_search(path):
-        read_search(path, words)
-    else:
-        read_experiment(path, words)
+    settings_table(path, words)
 
 
 def _all_end_in_a_plan_or_an_error(

@@ -5,7 +5,7 @@ import pytest
 from dmlray.errors import ConfigError
 from dmlray.plans.plan_files import find, shipped
 from dmlray.plans.resolve import read_experiment
-from dmlray.plans.search import is_search, read_search
+from dmlray.plans.search import Search, read_plan, read_search
 
 DEMO = "dreml_demo"  # an experiment and a search have this name
 
@@ -28,11 +28,12 @@ def test_a_bare_name_is_an_experiment_or_a_search_as_the_command_asks() -> None:
     assert read_experiment(named) == read_experiment(Path("experiments", file))
     assert read_search(named) == read_search(Path("searches", file))
     with pytest.raises(ConfigError, match=f"Allowed: experiments/{file} or searches/{file}"):
-        is_search(named)
-    assert is_search(Path("margin_cub"))  # no experiment has this name
+        read_plan(named)
+    assert isinstance(read_plan("margin_cub"), Search)  # no experiment has this name
     Path("experiments").mkdir()
     Path("experiments/mine.yaml").write_text("method: {name: dreml}\n")
-    assert not is_search(Path("mine")) and read_experiment(Path("mine")).experiment.seed == 0
+    assert not isinstance(read_plan("mine"), Search)
+    assert read_experiment(Path("mine")).experiment.seed == 0
 
 
 def test_a_file_of_the_bare_name_wins_and_a_folder_does_not() -> None:

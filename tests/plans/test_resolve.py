@@ -1,13 +1,16 @@
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from dmlray import methods
 from dmlray.errors import ConfigError
+from dmlray.plans.config_sources import ConfigSource, flatten
+from dmlray.plans.experiment import Experiment
 from dmlray.plans.plan_files import shipped
-from dmlray.plans.resolve import override, read_experiment, write_experiment
+from dmlray.plans.resolve import override, read_experiment, resolve, write_experiment
 
 DEMO = Path("experiments/proxy_anchor_demo.yaml")
 
@@ -76,7 +79,7 @@ def test_published_settings_speak_before_the_file(tmp_path: Path) -> None:
     resolved = read_experiment(path)
     published = methods.load("proxy_anchor").PUBLISHED["cub"].settings
     assert published["data.batch_size"] == resolved.experiment.data.batch_size
-    assert resolved.origins["data.batch_size"].startswith("published: ")
+    assert resolved.origins["data.batch_size"] == "published"
 
 
 def test_an_experiment_survives_its_own_file_and_a_pickle(tmp_path: Path) -> None:
@@ -125,3 +128,35 @@ def test_a_variant_brings_its_own_published_settings() -> None:
     assert learned.data.transform.rotation == 10
     assert learned.data.transform.mean == plain.data.transform.mean == (0.4853, 0.4965, 0.4295)
     assert learned.budget.epochs == 12 and variant.departures() == []
+
+
+@pytest.mark.parametrize("file", ["experiments/proxy_anchor_cub.yaml", "experiments/drml_cub.yaml"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 7, "method.head_lr_factor": 3.0},
+        {"optimizer.lr": 0.01, "data": {"name": "folder", "root": "x"}},
+        {"data.transform.size": 128, "protocol.selection": "validation"},
+    ],
+)
+def test_an_override_is_what_the_file_reader_makes_of_it(
+    file: str, changes: dict[str, Any]
+) -> None:
+    experiment = read_experiment(Path(file)).experiment
+    base = ConfigSource("base", flatten(experiment.document()))
+    read = resolve("test", [base, ConfigSource("test", changes)]).experiment
+    assert override(experiment, "test", changes) == read
+
+
+def test_an_override_validates_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = read_experiment(Path("experiments/proxy_anchor_demo.yaml")).experiment
+    validated: list[str] = []
+    validate = Experiment.model_validate
+
+    def counted(content: Any) -> Experiment:
+        validated.append("experiment")
+        return validate(content)
+
+    monkeypatch.setattr(Experiment, "model_validate", counted)
+    assert override(experiment, "trial", {"optimizer.lr": 0.5}).optimizer.lr == 0.5
+    assert validated == ["experiment"]

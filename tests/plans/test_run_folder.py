@@ -1,36 +1,27 @@
-"""A run folder, as messages name it."""
+"""A run folder: a path of Python, and what it holds."""
 
-import shlex
-import subprocess
+import os
 from pathlib import Path
 
 import pytest
 
+from dmlray.errors import ConfigError
 from dmlray.plans.run_folder import RunFolder
 
-NAMES = [
-    "runs/a",
-    "lr=1?a",
-    "a b",
-    "it's",
-    'a"b',
-    "$HOME",
-    "a;b",
-    "[x]*",
-    "-x",
-    "--resume",
-    "a\nb",
-    "é",
-]
 
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_folder_to_type_is_one_word_of_a_shell_and_no_option(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_folder_is_a_path_that_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    typed = RunFolder(Path(name)).typed
-    assert shlex.split(typed)[0].removeprefix("./") == name
-    assert not typed.startswith("-")
-    told = subprocess.run(["sh", "-c", f"printf %s {typed}"], capture_output=True, text=True)
-    assert told.stdout.removeprefix("./") == name
+    folder = RunFolder(Path("run"))
+    assert str(folder) == "run" and os.fspath(folder) == str(tmp_path / "run")
+    monkeypatch.chdir("/")
+    assert os.fspath(folder) == str(tmp_path / "run")
+
+
+def test_the_plan_says_what_was_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(ConfigError, match="is not a run folder: it holds no plan"):
+        folder.kind()
+    folder.plan("repeat").touch()
+    assert folder.kind() == "repeat"

@@ -204,9 +204,13 @@ SPACE = "space: {method.alpha: {low: 8, high: 64}}\n"
             "  method.dim: {choices: [8, 128]}\n",
             "when: method.dim is never 7",
         ),
-        (SPACE + "metric: mapr\n", "line 4  metric: 'mapr' is no score. Allowed first: map_at_r"),
+        (
+            SPACE + "metric: mapr\n",
+            "line 4  metric: 'mapr' is no score. Allowed first: recall_at_K",
+        ),
+        (SPACE + "metric: nmi\n", "'nmi' is no score. Allowed first: recall_at_K, r_precision"),
         (SPACE + "metric: [seconds, map_at_r]\n", "'seconds' is no score"),
-        (SPACE + "metric: [map_at_r, speed]\n", "unknown 'speed'. Allowed: map_at_r"),
+        (SPACE + "metric: [map_at_r, speed]\n", "unknown 'speed'. Allowed: recall_at_K"),
         (SPACE + "time_budget: soon\n", "time_budget: 'soon' is not allowed"),
         (SPACE + "time_budget: 0h\n", "line 4  time_budget: 0.0 is not allowed"),
         (SPACE + "sampler: bayes\n", "Allowed: one of tpe, gp, cmaes, random, grid"),
@@ -224,6 +228,7 @@ def test_nonsense_about_the_walk_is_told_with_its_line(
 MEASURE = [
     "protocol.folds", "protocol.split", "protocol.split_seed", "protocol.selection",
     "protocol.fold", "protocol.metric", "protocol.recall_at", "protocol.nmi", "protocol.tuned_by",
+    "protocol.extra_metrics",
     "data.name", "data.root", "data.split", "data.skip_broken", "data.max_megapixels",
     "seed", "method.name", "method.draw_seed",
 ]  # fmt: skip
@@ -374,6 +379,17 @@ def test_points_are_counted_without_being_listed() -> None:
     assert (
         combinations(Ranges({"a": Choice((1, 2)), "x": Float(0, 1)}, {"x": {"a": (3,)}}), {}) == 2
     )
+
+
+def test_a_second_score_is_among_the_metrics_of_each_trial(tmp_path: Path) -> None:
+    text = BASE + SPACE + "metric: [map_at_r, precision_at_3, recall_at_1, seconds]\n"
+    search = read_search(write(tmp_path, text), ["protocol.extra_metrics=[ami]"])
+    assert search.experiment.protocol.extra_metrics == ("ami", "precision_at_3")
+    assert search.modes == ["max", "max", "max", "min"]
+    search.write(tmp_path / "again.yaml")
+    again = read_search(tmp_path / "again.yaml")
+    assert again.experiment == search.experiment
+    assert not any("extra_metrics" in key for key in search.identity())
 
 
 @pytest.mark.parametrize("metric", ["map_at_r", "[map_at_r, seconds]"])

@@ -1,4 +1,4 @@
-"""Means over folds and seeds: nothing counted twice, each with what it depends on."""
+"""Means over folds and seeds, with half-widths and protocol."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +11,9 @@ import torch
 
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import RunError
+from dmlray.evaluation.metrics import standard_metrics
 from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.learn import metrics_log
 from dmlray.learn.class_split import load_dataset
 from dmlray.learn.probe import probe
@@ -57,7 +59,9 @@ def test_folds_are_scored_apart_and_as_one(plan: Experiment, tmp_path: Path, kin
     assert scores.half_width["map_at_r"] == pytest.approx(half_width(values))
     rows = [np.load(folder.member(i).embeddings) for i in range(3)]
     labels = torch.as_tensor(unseen(load_dataset(plan)).labels)
-    whole = retrieval_scores(torch.from_numpy(np.hstack(rows)) / 3**0.5, labels, (1, 2))
+    whole = retrieval_scores(
+        torch.from_numpy(np.hstack(rows)) / 3**0.5, RetrievalTask(labels), standard_metrics((1, 2))
+    )
     assert scores.concatenated == pytest.approx(whole)
     for index, part in enumerate(scores.parts):
         lines = metrics_log.read(folder.member(index).metrics)
@@ -94,16 +98,15 @@ def test_what_is_missing_or_damaged_is_told_and_never_averaged_over(
     plan: Experiment, tmp_path: Path
 ) -> None:
     folds = cross_validation(plan)
-    with pytest.raises(RunError, match="no scores yet; finish the run with --resume"):
+    with pytest.raises(RunError, match="no scores yet; resume the run to finish it"):
         score_members(folds, RunFolder(tmp_path / "nothing"))
     folder = trained(folds, tmp_path / "run")
     folder.member(1).embeddings.write_bytes(b"torn")
     with pytest.raises(RunError, match=r"001/embeddings.npy: is damaged"):
         score_members(folds, folder)
     metrics_log = folder.member(2).metrics
-    metrics_log.write_bytes(
-        metrics_log.read_bytes().partition(b"\n")[2]
-    )  # which epoch was best is unsure
+    # Without the first line the best epoch is undefined.
+    metrics_log.write_bytes(metrics_log.read_bytes().partition(b"\n")[2])
     with pytest.raises(RunError, match=r"002/metrics.jsonl: is missing or damaged"):
         score_members(folds, folder)
     metrics_log.unlink()

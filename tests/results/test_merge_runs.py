@@ -1,4 +1,4 @@
-"""Finished runs of any method are merged if they were scored on the same images."""
+"""Merging of finished runs that were scored on the same images."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
+from dmlray.evaluation.metrics import standard_metrics
 from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge, read_merge, read_weights
@@ -29,7 +31,7 @@ def silent(title: str) -> Callable[[int, int], None]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods of two sizes that held out the same classes, one that held out one, one none."""
+    """Two methods with equal held-out classes, and three runs that differ in these or in images."""
     root = tmp_path_factory.mktemp("merging")
     images = draw_images(root / "images")
     other = draw_images(root / "other", classes=10)
@@ -65,7 +67,9 @@ def concatenated(runs: Path, weights: tuple[float, float] = (1, 1)) -> dict[str,
     parts = [np.load(runs / name / "embeddings.npy") for name in ("a", "b")]
     rows = [part * weight**0.5 for part, weight in zip(parts, weights, strict=True)]
     labels = torch.arange(6).repeat_interleave(8)
-    return retrieval_scores(torch.from_numpy(np.concatenate(rows, 1)), labels, (1, 2))
+    return retrieval_scores(
+        torch.from_numpy(np.concatenate(rows, 1)), RetrievalTask(labels), standard_metrics((1, 2))
+    )
 
 
 def test_merging_is_concatenating_unit_embeddings(
@@ -95,7 +99,7 @@ def test_a_projection_is_fitted_on_training_classes_and_marked(
     files = sorted((tmp_path / "out" / "embeddings").glob("*_train.npy"))
     assert [np.load(file).shape for file in files] == [(48, 8), (48, 3)]
     stamps = [file.stat().st_mtime_ns for file in files]
-    assert merged("a", "b", pca=3, whiten=True) == scores  # what is embedded stays
+    assert merged("a", "b", pca=3, whiten=True) == scores  # embeddings are reused
     assert [file.stat().st_mtime_ns for file in files] == stamps
 
 
@@ -110,7 +114,7 @@ def test_greedy_chooses_on_the_classes_held_out(
 
 
 @pytest.mark.parametrize(
-    ("names", "settings", "error", "said"),
+    ("names", "settings", "error", "message"),
     [
         (("a", "other_images"), {}, DataError, r"other_images: was scored on folder .*10 cl|5 cl"),
         (("a", "last"), {"greedy": True}, ConfigError, "last held out nothing"),
@@ -128,10 +132,10 @@ def test_what_cannot_be_merged_is_told(
     names: tuple[str, ...],
     settings: dict[str, object],
     error: type[DmlrayError],
-    said: str,
+    message: str,
     merged: Callable[..., Scores],
 ) -> None:
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         merged(*names, **settings)
     assert "\n" not in str(caught.value)
 
@@ -159,7 +163,7 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no plan of a merge"):
         read_merge(tmp_path / "merge.yaml")
     assert read_weights("1,0.5") == [1.0, 0.5]
-    with pytest.raises(ConfigError, match="--weights: '1;2' is not allowed"):
+    with pytest.raises(ConfigError, match="`weights`: '1;2' is not allowed"):
         read_weights("1;2")
 
 

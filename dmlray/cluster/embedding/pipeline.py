@@ -43,7 +43,7 @@ class ShardActor:
         return {"images": [self._writer.write(int(start)) for start in batch["start"]]}
 
 
-def embed_on_cluster(
+def embed_shards(
     model: Path,
     folder: Path,
     about: About,

@@ -33,17 +33,17 @@ class Memory(NamedTuple):
         """How many such members a GPU holds."""
         return int(USABLE * self.device // max(1, self.member))
 
-    def check_fits(self, members: int, resume: str) -> None:
-        """Check that a GPU holds so many; `resume` goes on with fewer.
+    def check_fits(self, members: int) -> None:
+        """Check that a GPU holds so many.
 
         Raises:
             ResourceError: If it does not.
         """
         if self.fits() < members:
             raise ResourceError(
-                f"--members-per-gpu: {members} members of {self.member / _GIB:.1f} GiB do not fit "
-                f"a GPU of {self.device / _GIB:.1f} GiB. Allowed: at most {max(1, self.fits())}, "
-                f"with {resume}"
+                f"`members_per_gpu`: {members} members of {self.member / _GIB:.1f} GiB do not fit "
+                f"a GPU of {self.device / _GIB:.1f} GiB. Allowed: at most {max(1, self.fits())}; "
+                "resume the run with fewer"
             )
 
 
@@ -63,15 +63,15 @@ class Share:
         """How many slots of this size the living nodes hold at once."""
         return cluster.count(self.cpus, self.gpus)
 
-    def out_of_memory(self, run: str) -> str:
+    def out_of_memory(self) -> str:
         """What a member ran out of, and what to give."""
         members, smaller = self.members_per_gpu, "give a smaller data.batch_size, in a new run"
         if not members:
             return f"out of memory: {smaller}"
         if members == 1:
             return f"out of memory on a GPU of its own: {smaller}"
-        fewer = f"--resume {run} --members-per-gpu {members // 2}"
-        return f"out of memory with {members} members per GPU as well: give {fewer}"
+        fewer = f"resume the run with `members_per_gpu` {members // 2}"
+        return f"out of memory with {members} members per GPU as well: {fewer}"
 
 
 def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
@@ -83,7 +83,7 @@ def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
     """
     if not 1 <= members_per_gpu <= _MOST_MEMBERS_PER_GPU:
         allowed = f"Allowed: 1 to {_MOST_MEMBERS_PER_GPU}"
-        raise ConfigError("--members-per-gpu", [f"{members_per_gpu} is not allowed. {allowed}"])
+        raise ConfigError("`members_per_gpu`", [f"{members_per_gpu} is not allowed. {allowed}"])
     gpus = Share(0.0, members_per_gpu).gpus if cluster.has_gpus else 0.0
     share = Share(cluster.fair_cpus(gpus), members_per_gpu if gpus else 0)
     cluster.fit(share.cpus, share.gpus)

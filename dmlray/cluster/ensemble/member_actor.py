@@ -10,6 +10,7 @@ from dmlray.cluster.error_messages import out_of_memory_on_top
 from dmlray.cluster.reporters import EpochLogger
 from dmlray.errors import ResourceError
 from dmlray.learn import metrics_log
+from dmlray.learn.class_split import Listed, listed_once
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.run import run_training
@@ -31,17 +32,18 @@ class Worker:
         has = ray.get_runtime_context().get_assigned_resources()
         self._gpus, self._cpus = has.get("GPU", 0.0), max(1, int(has.get("CPU", 1)))
         self.problem = ""
+        self._listed: Listed = {}
         try:
             self._device = device_of(self._gpus > 0)
         except ResourceError as error:
             self.problem = str(error)
 
-    def train(self, plan: Experiment, folder: RunFolder) -> None:
+    def train(self, plan: Experiment, folder: RunFolder, with_zero_shot: bool) -> None:
         """Train in `folder`, or go on there; the results are files."""
         with closing(EpochLogger(plan, folder)) as logger:
-            logger.finish(self._job(plan, folder, logger))
+            logger.finish(self._job(plan, folder, logger, with_zero_shot))
 
-    def probe(self, plan: Experiment, folder: RunFolder) -> Memory | None:
+    def probe(self, plan: Experiment, folder: RunFolder, with_zero_shot: bool) -> Memory | None:
         """Train one epoch in `folder`, which is not lost, and measure its GPU; None without one."""
         if self._device.type != "cuda":
             return None
@@ -54,16 +56,17 @@ class Worker:
         torch.cuda.empty_cache()  # of another setting that was probed before
         torch.cuda.reset_peak_memory_stats()
         with suppress(_Enough):
-            self._job(plan, folder, report)
+            self._job(plan, folder, report, with_zero_shot)
         return _memory()
 
-    def _job(self, plan: Experiment, folder: RunFolder, report: Report) -> Scores:
+    def _job(
+        self, plan: Experiment, folder: RunFolder, report: Report, with_zero_shot: bool
+    ) -> Scores:
         set_threads(self._cpus)
         cap_memory(self._device, self._gpus)
         runtime = Runtime(self._device, loader_threads(self._device, self._cpus))
-        with out_of_memory_on_top():
-            zero_shot = folder.path.name == "000"
-            return run_training(plan, folder, report, runtime, with_zero_shot=zero_shot)
+        with out_of_memory_on_top(), listed_once(self._listed):
+            return run_training(plan, folder, report, runtime, with_zero_shot)
 
 
 class _Enough(Exception):

@@ -20,7 +20,14 @@ from dmlray.cluster.ensemble.member_failures import MemberFailures
 from dmlray.cluster.ensemble.recovery import recover_members, reset_member
 from dmlray.cluster.error_messages import DIED, is_out_of_memory, is_plain_out_of_memory
 from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, current_cluster
-from dmlray.errors import DamagedCheckpoint, DiskFull, DmlrayError, ResourceError, RunError
+from dmlray.errors import (
+    DamagedCheckpoint,
+    DiskFull,
+    DmlrayError,
+    ResourceError,
+    RunError,
+    UnfinishedRun,
+)
 from dmlray.learn import metrics_log
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.run_folder import RunFolder
@@ -106,8 +113,7 @@ class MemberQueue:
             raise ResourceError("; ".join(f"{at}: {why}" for at, why in self._actors.unfit.items()))
         self._looked = time.monotonic()
         if self._patience.is_over(room):
-            resume = f"dmlray ensemble --resume {self.folder.typed}"
-            raise RunError(f"no node is left that has room for a member. Go on with: {resume}")
+            raise UnfinishedRun("no node is left that has room for a member")
         wanted = len(self._to_probe) - len(self.active) if self._to_probe else len(self.todo)
         self._actors.scale_to(self._wanted, room, max(0, wanted))
 
@@ -123,7 +129,8 @@ class MemberQueue:
                 continue
             self.todo.remove(index)
             work = actor.actor.probe if probing else actor.actor.train
-            reference = work.remote(self.plan.member(index), self.folder.member(index))
+            first = index == 0  # all members start from the trunk whose zero-shot scores it has
+            reference = work.remote(self.plan.member(index), self.folder.member(index), first)
             self.active[reference] = index
             self._actors.assign(actor, reference)
 
@@ -176,7 +183,7 @@ class MemberQueue:
         if setting in self._unmeasured:
             self._unmeasured.discard(setting)
             if memory:
-                memory.check_fits(self._asked, f"--resume {self.folder.typed}")
+                memory.check_fits(self._asked)
             insort(self.todo, index)
         else:
             on_finished(index)
@@ -201,9 +208,9 @@ class MemberQueue:
         """The share that was asked for is halved, once; whoever failed with it is tried again."""
         share = actor.share
         if not share.members_per_gpu:
-            self._failed(index, actor, share.out_of_memory(self.folder.typed), display)
+            self._failed(index, actor, share.out_of_memory(), display)
         elif share.members_per_gpu != self._asked or self._asked == 1:
-            self._failures.give_up(index, share.out_of_memory(self.folder.typed))
+            self._failures.give_up(index, share.out_of_memory())
         else:
             half = self._asked // 2
             self.share = Share(share.cpus, half)

@@ -5,18 +5,19 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
-from torch import Tensor
 
 from dmlray.cluster.error_messages import as_dmlray_error
 from dmlray.cluster.resources import Cluster, current_cluster
 from dmlray.errors import RunError
-from dmlray.evaluation.ensemble_scores import prefix_scores
+from dmlray.evaluation.clustering import prefix_clusterings
 from dmlray.evaluation.incremental import MOST_IMAGES, Growing
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.learn.device import device_of, set_threads
 from dmlray.plans.ensemble import Ensemble
+from dmlray.plans.experiment import ProtocolConfig
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.run_report import write_ensemble
-from dmlray.results.finished_runs import Member, joined, member_of, test_labels
+from dmlray.results.finished_runs import Member, ensemble_curve, joined, member_of, test_task
 from dmlray.scores import Scores
 
 _TRIES = 3  # of a merger whose node is lost
@@ -27,25 +28,30 @@ Curve = list[dict[str, float]]
 class Merger:
     """Adds the members' embeddings in order and scores the ensemble at every size."""
 
-    def __init__(self, labels: Tensor, recall_at: tuple[int, ...], threads: int, gpu: bool) -> None:
+    def __init__(
+        self, task: RetrievalTask, protocol: ProtocolConfig, threads: int, gpu: bool
+    ) -> None:
         set_threads(threads)
         self._device = device_of(gpu)
-        self._labels, self._recall_at = labels, recall_at
+        self._task, self._protocol = task, protocol
         self._ensemble: Growing | None = None
         self._curve: Curve = []
 
     def add(self, members: list[Member]) -> Curve:
         """Add the members after those that were added; scores of the first 1, 2, ..., L."""
+        names, done = self._protocol.clustering_metrics, len(self._curve)
         if not self._ensemble:
-            self._ensemble = Growing(self._labels, self._recall_at)
-        for member in members[len(self._curve) :]:
-            self._curve.append(self._ensemble.add(member.embeddings()))
+            metrics = self._protocol.retrieval_metrics(self._task.neighbours)
+            self._ensemble = Growing(self._task, metrics)
+        rows = [member.embeddings() for member in members]
+        clusterings = prefix_clusterings(rows, self._task.labels, names, first=done + 1)
+        for member, clustered in zip(rows[done:], clusterings, strict=True):
+            self._curve.append(self._ensemble.add(member) | clustered)
         return self._curve
 
     def at_once(self, members: list[Member]) -> Curve:
         """The same block by block, for more images than `add` has memory for."""
-        rows = [member.embeddings() for member in members]
-        return prefix_scores(rows, self._labels, self._recall_at, device=self._device)
+        return ensemble_curve(members, self._task, self._protocol, self._device)
 
 
 class EnsembleMerge:
@@ -55,7 +61,7 @@ class EnsembleMerge:
         self._plan, self._folder = plan, folder
         self._members: list[Member] = []
         self._merger: Any = None
-        self._labels: Tensor | None = None
+        self._task: RetrievalTask | None = None
 
     def on_finished(self, index: int) -> None:
         """Member `index` is finished; all that come next in order are merged meanwhile."""
@@ -69,7 +75,7 @@ class EnsembleMerge:
         self._read()
         lacking = self._plan.size - len(self._members)
         if lacking:
-            raise RunError(f"{self._folder}: {lacking} members are not finished; --resume the run")
+            raise RunError(f"{self._folder}: {lacking} members are not finished; resume the run")
         curve = self._curve()
         scores = replace(
             joined(self._members, curve[-1], []), curve=curve, seed=self._plan.experiment.seed
@@ -90,7 +96,7 @@ class EnsembleMerge:
             self._members.append(member_of(self._plan, self._folder, len(self._members)))
 
     def _curve(self) -> Curve:
-        test_labels(self._members)  # of one test set all the same, whoever wrote these folders
+        test_task(self._members)  # of one test set all the same, whoever wrote these folders
         for _ in range(_TRIES):
             merger = self._start()
             work = merger.add if self._streams else merger.at_once
@@ -105,12 +111,12 @@ class EnsembleMerge:
 
     def _start(self) -> Any:
         if self._merger is None:
-            if self._labels is None:
-                self._labels = test_labels(self._members)
-            depths = self._plan.experiment.protocol.depths(len(self._labels))
+            if self._task is None:
+                self._task = test_task(self._members)
+            protocol = self._plan.experiment.protocol
             cpus, gpu = (0, False) if self._streams else _resources(current_cluster())
             actor = ray.remote(Merger).options(num_cpus=cpus, num_gpus=int(gpu))
-            self._merger = actor.remote(self._labels, depths, max(1, cpus), gpu)
+            self._merger = actor.remote(self._task, protocol, max(1, cpus), gpu)
         return self._merger
 
 

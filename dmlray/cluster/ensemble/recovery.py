@@ -23,7 +23,7 @@ def recover_members(plan: Ensemble, folder: RunFolder, display: Display) -> None
     for index in range(plan.size):
         member = folder.member(index)
         if member.path.exists() and not member.path.is_dir():
-            raise ConfigError(str(member), ["is no folder. Allowed: delete it and --resume"])
+            raise ConfigError(str(member), ["is no folder. Allowed: delete it and resume the run"])
         if not any(map(Path.exists, _record(member))):
             continue  # nothing was begun
         try:
@@ -52,7 +52,7 @@ def _check_started(member: RunFolder, begun: Experiment, plan: Experiment) -> No
     """A member that was begun by another plan must not be mixed with the rest."""
     strange = differences(begun.document(), plan.document())
     if strange:
-        allowed = "Allowed: the plan that it was begun with, or a new folder (--out)"
+        allowed = "Allowed: the plan that it was begun with, or a new folder (`out`)"
         raise ConfigError(str(member), [f"was begun with {', '.join(strange)}. {allowed}"])
 
 

@@ -22,7 +22,7 @@ from dmlray.cluster.search.schedulers import scheduler
 from dmlray.cluster.search.searcher import StudySearcher
 from dmlray.cluster.search.study_storage import refused
 from dmlray.cluster.search.tune_callback import TuneCallback
-from dmlray.errors import DmlrayError, RunError, StorageError
+from dmlray.errors import DmlrayError, RunError, StorageError, UnfinishedRun
 from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.device import device_of, set_threads
@@ -70,7 +70,7 @@ def search(
     report = find(plan, folder, study)
     report.write(folder)
     if study.stopped_by:
-        raise RunError(f"{study.stopped_by}. Go on with: dmlray tune --resume {folder.typed}")
+        raise UnfinishedRun(study.stopped_by)
     if report.best is None:
         reasons = sorted({row.reason for row in report.rows if row.reason})
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
@@ -117,7 +117,7 @@ def _run(
     # Of files that only Tune needs; the study says that the disk is full.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     with explained(folder):
-        run_watched(tuner.fit, poll=_CapacityCheck(resources, folder), stop=callback.stop)
+        run_watched(tuner.fit, poll=_CapacityCheck(resources), stop=callback.stop)
         study.flush()
     if resources.spread:
         callback.release_all()
@@ -192,16 +192,15 @@ class _CapacityCheck:
         RunError: On such a call.
     """
 
-    def __init__(self, resources: Resources, folder: RunFolder) -> None:
-        self._resources, self._folder = resources, folder
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
         self._patience = Patience()
 
     def __call__(self) -> None:
         needs, cluster = self._resources, current_cluster()
         if self._patience.is_over(cluster.count(needs.cpus, needs.gpus) // needs.workers):
             shortage = cluster.shortage(needs.cpus, needs.gpus, needs.workers)
-            resume = f"Go on with: dmlray tune --resume {self._folder.typed}"
-            raise RunError(f"a node was lost: {shortage}. {resume}")
+            raise UnfinishedRun(f"a node was lost: {shortage}")
 
 
 def _request(resources: Resources) -> dict[str, float]:

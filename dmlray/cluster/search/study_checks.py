@@ -27,11 +27,11 @@ from dmlray.errors import ConfigError
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.plans.search_settings import SCORES
+from dmlray.plans.search_settings import COSTS
 
 _ROUNDING = 1e-6  # of a mean of fractions
 _MOST = 5  # problems of trials that are listed
-_REMEDY = "Restore it from a copy, or begin a new run (--out)"
+_REMEDY = "Restore it from a copy, or begin a new run (`out`)"
 
 
 def read_study(plan: Search, folder: RunFolder) -> list[FrozenTrial]:
@@ -207,7 +207,9 @@ def _state(plan: Search, row: FrozenTrial) -> Iterator[str]:
         yield "its values are not finite"
     scores = [*row.intermediate_values.values()]
     scores += [
-        value for name, value in zip(plan.metrics, row.values or (), strict=False) if name in SCORES
+        value
+        for name, value in zip(plan.metrics, row.values or (), strict=False)
+        if name not in COSTS
     ]
     if not all(0 <= score <= 1 + _ROUNDING for score in scores):
         yield "its scores are no fractions in [0, 1]"

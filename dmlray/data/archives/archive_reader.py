@@ -1,4 +1,4 @@
-"""What a tar or zip holds: listed and checked whole before anything of it is written."""
+"""Read tar and zip archives; all entries are checked before any is written."""
 
 import bz2
 import gzip
@@ -20,15 +20,15 @@ from dmlray.errors import DataError
 MAX_MEMBERS = 2_000_000
 MAX_BYTES = 200 * 10**9
 MAX_RATIO = 100  # unpacked bytes per byte of the archive; photographs have about 1
-SMALL = 10**8  # bytes; whatever its ratio, an archive that unpacks to less does no harm
-MAX_READ = 2**24  # bytes; a header of a tar may claim any length and is read at once
+SMALL = 10**8  # bytes; an archive that unpacks to less is harmless at any ratio
+MAX_READ = 2**24  # bytes; a tar header can claim any length and is read at once
 
-# What the readers raise for a damaged archive, beside an OSError without a number.
+# Raised by the readers for a damaged archive, besides an OSError without errno.
 DAMAGE = (
     EOFError,
     ValueError,
     OverflowError,
-    RuntimeError,  # zipfile: a compression that this Python does not have
+    RuntimeError,  # zipfile: compression not supported by this Python
     struct.error,
     zlib.error,
     lzma.LZMAError,
@@ -36,13 +36,13 @@ DAMAGE = (
     zipfile.BadZipFile,
 )
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
-_FOREIGN = {  # how files that are often given in place of a tar or zip begin
+_FOREIGN = {  # first bytes of files often mistaken for a tar or zip
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"\x28\xb5\x2f\xfd": "compressed by Zstandard",
     b"\x04\x22\x4d\x18": "compressed by LZ4",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself (git lfs pull)",
-    b"<": "a web page, saved in its place",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself (git lfs pull)",
+    b"<": "a web page",
 }
 _COMPRESSIONS: dict[bytes, Callable[[Path], BufferedIOBase]] = {
     b"\x1f\x8b": gzip.GzipFile,
@@ -52,7 +52,7 @@ _COMPRESSIONS: dict[bytes, Callable[[Path], BufferedIOBase]] = {
 
 
 class ArchiveEntry(NamedTuple):
-    """One entry of an archive: `size` in bytes; `oddity` says why it is no plain file."""
+    """One entry of an archive: `size` in bytes; `oddity` is why it is not a plain file."""
 
     name: str
     size: int
@@ -62,7 +62,7 @@ class ArchiveEntry(NamedTuple):
 
 
 class _Stream(BufferedReader):
-    """A tar, uncompressed, that gives at most `MAX_READ` bytes at once."""
+    """An uncompressed tar; reads of more than `MAX_READ` bytes are refused."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= MAX_READ:
@@ -72,7 +72,7 @@ class _Stream(BufferedReader):
 
 @contextmanager
 def opened(archive: Path) -> Iterator[Iterable[ArchiveEntry]]:
-    """Open a tar (plain, gz, bz2, xz) or zip, told apart by content and not by name.
+    """Open a tar (plain, gz, bz2, xz) or zip, detected by content, not by name.
 
     Raises:
         DataError: If it is neither.
@@ -91,13 +91,13 @@ def opened(archive: Path) -> Iterator[Iterable[ArchiveEntry]]:
 
 
 def checked(archive: Path, members: Iterable[ArchiveEntry]) -> Iterator[tuple[str, ArchiveEntry]]:
-    """Give (path below the root, member) of the files; refuse what no honest archive holds."""
+    """Yield (path below the root, member) of the files; raise for unsafe or oversized archives."""
     limit = min(MAX_BYTES, max(SMALL, MAX_RATIO * archive.stat().st_size))
     size = 0  # bytes
     for count, member in enumerate(members, start=1):
         size += member.size
         if size > limit:
-            raise DataError(f"{archive}: unpacks to more than {limit / 1e9:.1f} GB: not done.")
+            raise DataError(f"{archive}: unpacks to more than {limit / 1e9:.1f} GB: not unpacked.")
         if count > MAX_MEMBERS:
             raise DataError(f"{archive}: has more than {MAX_MEMBERS} members: not unpacked.")
         if member.oddity:
@@ -105,7 +105,7 @@ def checked(archive: Path, members: Iterable[ArchiveEntry]) -> Iterator[tuple[st
         path = PurePosixPath(member.name)
         if not _is_inside(member.name) or not (path.parts or member.is_folder):
             raise DataError(
-                f"{archive}: {member.name!r} is no path inside the archive: not unpacked."
+                f"{archive}: {member.name!r} is not a path inside the archive: not unpacked."
             )
         if not member.is_folder:
             yield path.as_posix(), member
@@ -124,14 +124,14 @@ def _opener(archive: Path, head: bytes) -> Callable[[Path], BufferedIOBase]:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.TarError as error:
         raise DataError(
-            f"{archive}: is {_kind(head)}. Expected a tar (plain, gz, bz2 or xz) or a zip; other"
-            " archives can be unpacked by their own program."
+            f"{archive}: is {_kind(head)}. Expected a tar (plain, gz, bz2 or xz) or a zip; unpack"
+            " other archives yourself."
         ) from error
     return _plain
 
 
 def _kind(head: bytes) -> str:
-    """What a file that is no archive of ours begins like, in words."""
+    """Describe a file that is neither tar nor zip by its first bytes."""
     if not head:
         return "empty"
     known = (kind for magic, kind in _FOREIGN.items() if head.lstrip().startswith(magic))
@@ -143,11 +143,11 @@ def _plain(archive: Path) -> BufferedReader:
 
 
 def _of_zip(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArchiveEntry:
-    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was made without Unix
+    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 for archives not made on Unix
     oddity = None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "a link or a device"
     if info.flag_bits & 1:
         oddity = "encrypted"
-    name = info.filename.replace("\\", "/")  # some Windows programs write these, against the format
+    name = info.filename.replace("\\", "/")  # some Windows programs violate the format
     return ArchiveEntry(
         name, info.file_size, name.endswith("/"), oddity, partial(zipped.open, info)
     )
@@ -159,8 +159,8 @@ def _of_tar(tar: tarfile.TarFile, stream: _Stream) -> Iterator[ArchiveEntry]:
         oddity = None if is_plain else "a link or a device"
         content = partial(tar.extractfile, info)
         yield ArchiveEntry(info.name, info.size, info.isdir(), oddity, content)
-    # tarfile takes a damaged header, or the end of the file, for the end of the archive.
+    # tarfile treats a damaged header, or the end of the file, as the end of the archive.
     stream.seek(tar.offset)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("no end mark")
-    stream.read(MAX_READ)  # what closes a compressed file, its checksum, lies behind the padding
+    stream.read(MAX_READ)  # a compressed file's checksum follows the padding

@@ -3,13 +3,12 @@
 Public addresses rot, so every failure says how to continue with a file from elsewhere.
 """
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from dmlray import download
 from dmlray.download import DownloadError, Progress, Remote
-from dmlray.errors import DataError
+from dmlray.errors import Call, DataError
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,10 @@ def fetch(source: Source, folder: Path, progress: Progress = lambda done, size: 
 
 def _not_fetched(source: Source, folder: Path, error: Exception) -> DataError:
     """The one sentence for a file that has to come from elsewhere."""
-    file = shlex.quote(str(folder / source.file))
-    return DataError(
+    failure = DataError(
         f"{source.url}: cannot be fetched ({error}). Put {source.file} from there or elsewhere into"
-        f" {folder} and run: dmlray data prepare {source.dataset} --from {file}"
+        f" {folder}"
     )
+    file = str(folder / source.file)
+    failure.resume = Call("prepare_data", {"name": source.dataset, "sources": file})
+    return failure

@@ -1,7 +1,7 @@
-"""Official archives, unpacked: nothing leaves the folder, nothing is half written, and it resumes.
+"""Safe, resumable extraction: no file outside the folder, none half-written.
 
-Members are written here and not by `extractall`: the filter of `tarfile` is missing before Python
-3.10.12 and 3.11.4, `zipfile` has none, and neither goes on where a killed process stopped.
+`extractall` is not used: `tarfile` has no filter before Python 3.10.12 and 3.11.4, `zipfile` has
+none at all, and neither resumes after a kill.
 """
 
 import json
@@ -18,11 +18,11 @@ from dmlray.data.archives.archive_reader import DAMAGE, ArchiveEntry, checked, o
 from dmlray.data.cache.cache_build import Progress
 from dmlray.errors import DataError
 
-LISTS = frozenset({".mat", ".txt"})  # what comes beside an archive and is copied as it is
+LISTS = frozenset({".mat", ".txt"})  # annotation files, copied unchanged
 
 
 def extract_or_copy(file: Path, root: Path, progress: Progress | None = None) -> Path:
-    """Unpack an archive below `root`, or copy there a list that comes beside one; see `unpack`."""
+    """Unpack an archive below `root`, or copy an annotation file there; see `unpack`."""
     if file.suffix.lower() not in LISTS:
         return unpack(file, root, progress)
     _check_exists(file)
@@ -36,13 +36,13 @@ def extract_or_copy(file: Path, root: Path, progress: Progress | None = None) ->
 
 
 def unpack(archive: Path, root: Path, progress: Progress | None = None) -> Path:
-    """Unpack a tar (plain, gz, bz2, xz) or zip, told apart by content, below `root`.
+    """Unpack a tar (plain, gz, bz2, xz) or zip, detected by content, below `root`.
 
-    Files that lie there in full size are not written again, so an interrupted call is resumed by
-    the next one, and a call after a whole one only looks at the files.
+    Files of full size are not written again, so that the next call resumes an interrupted one and
+    a call after a complete one only checks the files.
 
     Args:
-        progress: Called with (files done, files in all).
+        progress: Called with (files done, total files).
 
     Returns:
         `root`.
@@ -52,7 +52,7 @@ def unpack(archive: Path, root: Path, progress: Progress | None = None) -> Path:
             name outside `root`, unpacks to too much, or the disk is full.
     """
     _check_exists(archive)
-    # A generator, so that what `progress` raises is not taken for damage.
+    # A generator, so that exceptions of `progress` are not reported as damage.
     for done, count in _unpack(archive, root):
         if progress:
             progress(done, count)
@@ -66,7 +66,7 @@ def _unpack(archive: Path, root: Path) -> Iterator[tuple[int, int]]:
             return
         with opened(archive) as members:
             for path, member in checked(archive, members):
-                files.pop(path, None)  # as in tar the later one wins, and is read in its turn
+                files.pop(path, None)  # as in tar the later entry wins, and is read in its order
                 files[path] = member
             yield from _write_missing(archive, root, files)
         sizes = {path: member.size for path, member in files.items()}
@@ -76,7 +76,7 @@ def _unpack(archive: Path, root: Path) -> Iterator[tuple[int, int]]:
 def _write_missing(
     archive: Path, root: Path, files: dict[str, ArchiveEntry]
 ) -> Iterator[tuple[int, int]]:
-    """Write what is not there in full size; yield (files done, files in all)."""
+    """Write the files that are missing or incomplete; yield (files done, total files)."""
     root.mkdir(parents=True, exist_ok=True)
     missing = [path for path, member in files.items() if not _is_there(root / path, member.size)]
     _check_space(root, sum(files[path].size for path in missing))
@@ -98,17 +98,17 @@ def _write(path: Path, member: ArchiveEntry) -> None:
 
 @contextmanager
 def _explained(archive: Path, root: Path, where: Callable[[], str]) -> Iterator[None]:
-    """Turn what the readers and the disk raise into one sentence; `where` says how far it came."""
+    """Map errors of the readers and the disk to a DataError; `where` describes the progress."""
     try:
         yield
     except (*DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             file = f" ({error.filename!r})" if error.filename else ""
-            problem = f"cannot be brought into {root}: {error.strerror}{file}."
+            problem = f"cannot be unpacked into {root}: {error.strerror}{file}."
         else:
             problem = (
-                f"is damaged or was cut short, {where()} ({str(error) or type(error).__name__})."
-                " Fetch it again; files that are unpacked already are kept."
+                f"is damaged or truncated, {where()} ({str(error) or type(error).__name__})."
+                " Download it again; unpacked files are kept."
             )
         raise DataError(f"{archive}: {problem}") from error
 
@@ -122,18 +122,18 @@ def _check_space(root: Path, size: int) -> None:
     free = shutil.disk_usage(root).free
     if size > free:
         raise DataError(
-            f"{root}: {size / 1e9:.2f} GB are to be unpacked and the disk has {free / 1e9:.2f} GB"
-            " free. Make room, or name a folder on a larger disk."
+            f"{root}: unpacking needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB"
+            " free. Free disk space, or use a folder on a larger disk."
         )
 
 
 def _is_unpacked(archive: Path, root: Path) -> bool:
-    """Tell whether this very archive was unpacked whole, and its files are still there."""
+    """Whether this archive was unpacked completely and its files still exist."""
     identity = _identity(archive)
     try:
-        found = json.loads(_marker(archive, root).read_text(encoding="utf-8"))
-        return found["archive"] == identity and all(
-            _is_there(root / path, size) for path, size in found["files"].items()
+        marker = json.loads(_marker(archive, root).read_text(encoding="utf-8"))
+        return marker["archive"] == identity and all(
+            _is_there(root / path, size) for path, size in marker["files"].items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -141,10 +141,10 @@ def _is_unpacked(archive: Path, root: Path) -> bool:
 
 def _is_there(path: Path, size: int) -> bool:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
+    return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
 def _marker(archive: Path, root: Path) -> Path:
@@ -152,6 +152,6 @@ def _marker(archive: Path, root: Path) -> Path:
 
 
 def _identity(archive: Path) -> list[int]:
-    """Size in bytes and time of the last change, in ns: cheap, where a hash would read it all."""
-    found = archive.stat()
-    return [found.st_size, found.st_mtime_ns]
+    """Size in bytes and modification time in ns: a hash would read the whole archive."""
+    status = archive.stat()
+    return [status.st_size, status.st_mtime_ns]

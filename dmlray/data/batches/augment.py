@@ -1,4 +1,4 @@
-"""Cached images -> batches of pixels: where to cut, cutting, and the network's own units."""
+"""Crop, resize and normalise cached images into batches."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -21,17 +21,17 @@ Channels = tuple[float, float, float]
 
 
 class Transform(ConfigModel):
-    """How images are cut for training and for evaluation."""
+    """How images are cropped for training and for evaluation."""
 
     resize: int | None = Field(
-        None, ge=1, le=4096, description="short side of the training cache, pixels; none = raw"
+        None, ge=1, le=4096, description="short side of the training cache, pixels; null = raw"
     )
     approximate: int | None = Field(
         None,
         ge=1,
         le=4096,
         description="short side of smaller images to cut training crops from instead of the "
-        "originals, pixels; none = exact",
+        "originals, pixels; null = exact",
     )
     size: int = Field(224, ge=1, le=2048, description="side of the network's input, pixels")
     crop: Literal["random_resized", "random", "center", "none"] = Field(
@@ -45,10 +45,10 @@ class Transform(ConfigModel):
     )
     flip: float = Field(0.5, ge=0, le=1, description="probability of a mirrored training image")
     rotation: float = Field(
-        0.0, ge=0, le=180, description="turn training images by up to this before the crop, degrees"
+        0.0, ge=0, le=180, description="largest random rotation before the training crop, degrees"
     )
     eval_resize: int | None = Field(
-        256, ge=1, le=4096, description="short side before the centre crop, pixels; none = raw"
+        256, ge=1, le=4096, description="short side before the centre crop, pixels; null = raw"
     )
     padding: int = Field(
         0, ge=0, le=512, description="random: pixels added on each side by repeating the edge"
@@ -86,7 +86,7 @@ class Transform(ConfigModel):
 
     @property
     def remark(self) -> str | None:
-        """What a score must say about its images, if they were not cut as published."""
+        """Remark for every score if images were not cropped as published."""
         if self.approximate is None:
             return None
         return f"training crops cut from images of short side {self.approximate}, not the originals"
@@ -102,8 +102,8 @@ def draw_boxes(
     if transform.crop == "random_resized":
         return crop_boxes.random_resized(heights, widths, transform.scale, transform.ratio, rng)
     if transform.crop == "none":
-        nought = np.zeros_like(heights)
-        return np.stack([nought, nought, heights, widths], axis=1)
+        zeros = np.zeros_like(heights)
+        return np.stack([zeros, zeros, heights, widths], axis=1)
     sides = np.full_like(heights, transform.size)
     if transform.crop == "center":
         tops, lefts = (crop_boxes.centred(lengths, sides) for lengths in (heights, widths))
@@ -120,9 +120,10 @@ def crop_train(
     rng: np.random.Generator,
     local: slice = slice(None),
 ) -> Tensor:
-    """Cut images `rows` (B,) at random and mirror some: (B, 3, S, S) uint8.
+    """Crop images `rows` (B,) at random and mirror some: (B, 3, S, S) uint8.
 
-    Only those that are `own` are cut, but all are drawn: a part equals that part of the whole.
+    Only the `local` ones are cropped, but random numbers are drawn for all, so that a part equals
+    that part of the whole batch.
     """
     sizes = cache.sizes(rows)
     drawn = draw_boxes(sizes[:, 0], sizes[:, 1], transform, rng)
@@ -137,9 +138,9 @@ def crop_train(
 
 
 def crop_eval(cache: Cache, rows: np.ndarray, transform: Transform) -> Tensor:
-    """Resize images `rows` (B,) and cut their centres: (B, 3, S, S) uint8.
+    """Resize images `rows` (B,) and crop their centres: (B, 3, S, S) uint8.
 
-    As torchvision's Resize and CenterCrop, also where the image is smaller: zeros around it.
+    As torchvision's Resize and CenterCrop; smaller images are padded with zeros.
     """
     cached = (cache[row] for row in rows)
     return centre_crops(cached, len(rows), transform.eval_resize, transform.size)
@@ -159,7 +160,7 @@ def centre_crops(
 
 
 def resize_short_side(image: np.ndarray, short_side: int | None) -> np.ndarray:
-    """Resize (H, W, 3) uint8 to `short_side` pixels; None, or that very size, changes nothing."""
+    """Resize (H, W, 3) uint8 to `short_side` pixels; None keeps the size."""
     size = image.shape[:2]
     if short_side is None or (target := resized(size[0], size[1], short_side)) == size:
         return image
@@ -167,9 +168,9 @@ def resize_short_side(image: np.ndarray, short_side: int | None) -> np.ndarray:
 
 
 def normalise(images: Tensor, statistics: InputStatistics) -> Tensor:
-    """Turn RGB pixels (B, 3, S, S) uint8 into (images * scale - mean) / std, float32.
+    """Map RGB pixels (B, 3, S, S) uint8 to (images * scale - mean) / std, float32.
 
-    The result is laid out channels-last, in the network's order of channels.
+    The result is channels-last in memory, in the network's channel order.
     """
     width, device = images.shape[3], images.device
     channels = (statistics.mean, statistics.std)
@@ -183,7 +184,7 @@ def normalise_rows(
     """Normalise as `normalise`, by numbers for each value of a row: `row_of` mean and of std."""
     count, _, height, width = images.shape
     pixels = (images.flip(1) if statistics.bgr else images).permute(0, 2, 3, 1)
-    # Whole rows of pixels: three channels alone are too short a run for vector instructions.
+    # Whole rows of pixels: three channels are too short for vector instructions.
     rows = pixels.reshape(count, height, 3 * width).float()
     rows.mul_(statistics.scale).sub_(centre).div_(spread)
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
@@ -195,22 +196,22 @@ def row_of(channels: Sequence[float], width: int, device: torch.device | None = 
 
 
 def _draw_angles(count: int, most: float, rng: np.random.Generator) -> np.ndarray:
-    """Degrees (B,) in [-most, most]; nothing is drawn where nothing turns."""
+    """Degrees (B,) in [-most, most]; without rotation no random numbers are drawn."""
     return rng.uniform(-most, most, count) if most else np.zeros(count)
 
 
 def _rotated(image: np.ndarray, degrees: float) -> np.ndarray:
-    """Turn (H, W, 3) counter-clockwise as torchvision's RandomRotation does: nearest, on black."""
+    """Rotate (H, W, 3) as torchvision's RandomRotation does: nearest neighbour, on black."""
     return np.asarray(Image.fromarray(image).rotate(degrees)) if degrees else image
 
 
-@lru_cache(maxsize=32)  # a copy to a device waits for it
+@lru_cache(maxsize=32)  # copying to a device synchronises
 def _row(channels: tuple[float, ...], width: int, device: torch.device) -> Tensor:
     return row_of(channels, width, device)
 
 
 def _cut(image: np.ndarray, box: np.ndarray, beyond: Literal["edge", "zeros"]) -> np.ndarray:
-    """Copy box (top, left, height, width) out of image (H, W, 3), filling what lies beyond it."""
+    """Copy box (top, left, height, width) of image (H, W, 3), filling pixels outside the image."""
     top, left, height, width = box.tolist()
     bottom, right = top + height, left + width
     if min(top, left) >= 0 and bottom <= image.shape[0] and right <= image.shape[1]:
@@ -228,14 +229,14 @@ def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize (H, W, 3) uint8 bilinearly, antialiased, within one level of Pillow."""
     if image.shape[:2] == (height, width):
         return image
-    # As torchvision does it, without the 90 MB that importing torchvision takes in each process.
-    # `view` and not a new axis, whose stride of 0 would make torch repack the result.
+    # As torchvision does, without its import, which takes 90 MB in each process.
+    # `view` instead of a new axis, whose stride of 0 would make torch repack the result.
     pixels = torch.from_numpy(image).view(1, *image.shape).permute(0, 3, 1, 2)
     small = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
     return small[0].permute(1, 2, 0).numpy()
 
 
 def _empty(count: int, size: int) -> tuple[Tensor, np.ndarray]:
-    """A batch (B, 3, S, S) and its memory as images (B, S, S, 3), the cache's own order."""
+    """An empty batch (B, 3, S, S) and a view of its memory as images (B, S, S, 3)."""
     images = torch.empty((count, size, size, 3), dtype=torch.uint8)
     return images.permute(0, 3, 1, 2), images.numpy()

@@ -1,4 +1,4 @@
-"""The images of a subset as batches on a device."""
+"""Load the images of a subset as batches on a device."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -22,14 +22,14 @@ from dmlray.input_statistics import InputStatistics
 
 T = TypeVar("T")
 Pair = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
-Cut = Callable[[int, slice], Pair]  # of a batch's number, and of the images in it
-AHEAD = 2  # pieces in the making per thread
+Cut = Callable[[int, slice], Pair]  # (batch number, images in it) -> cropped images
+AHEAD = 2  # pieces prepared per thread
 EVALUATION_BATCH = 256  # images
-PIECE = 32  # images that a thread cuts at once: several make the first batch together
+PIECE = 32  # images per thread task, so that several threads prepare the first batch
 
 
 def share(total: int, part: int, parts: int) -> slice:
-    """Which of `total` rows are those of `part`; sizes of parts differ by one at most."""
+    """Rows of `part` among `total`; sizes of parts differ by one at most."""
     return slice(total * part // parts, total * (part + 1) // parts)
 
 
@@ -39,7 +39,7 @@ class Sampling:
 
     Args:
         images_per_class: None shuffles; else each batch has this many images of each class in it.
-        replacement: What such a batch may hold twice, see `samplers.per_class`.
+        replacement: What such a batch may repeat, see `samplers.per_class`.
         views: Crops of each image; more than one make images (B, V, 3, S, S).
     """
 
@@ -52,12 +52,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Delivery:
-    """Where batches are needed, and which part of each.
+    """Device of the batches, and which part of each batch is loaded.
 
     Args:
-        threads: Threads that cut crops ahead of the loop; 0 cuts in the loop.
-        part, parts: Which of how many parts of every batch, see `share`; the parts in their order
-            are the whole batch.
+        threads: Threads that crop ahead of the loop; 0 crops in the loop.
+        part, parts: Index and number of parts of every batch, see `share`; the parts in order
+            make up the whole batch.
     """
 
     device: torch.device
@@ -69,10 +69,10 @@ class Delivery:
 class BatchLoader:
     """Batches of (images (B, 3, S, S) float32, labels (B,) int64) on a device.
 
-    An epoch is a function of (seed, number) alone: neither threads nor earlier epochs change it.
+    An epoch is a function of (seed, number) alone, independent of threads and earlier epochs.
 
     Args:
-        statistics: Of the network's input, see `normalise`.
+        statistics: Input statistics of the network, see `normalise`.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class BatchLoader:
         return len(self.plan(0)[0])
 
     def steps_without_pairs(self, number: int) -> int:
-        """Batches of epoch `number` without two images of a class: known before any is cut."""
+        """Batches of epoch `number` without two images of a class, known before any is loaded."""
         if (self._sampling.images_per_class or 1) > 1:
             return 0
         return samplers.without_pairs(self._subset.labels, self.plan(number))
@@ -116,7 +116,7 @@ class BatchLoader:
         """Yield the training batches of epoch `number`."""
 
         def cut(batch: int, local: slice) -> Pair:
-            # An entropy of [a, b] is that of [a, b, 0]: batches count from 1 to have their own.
+            # Batches count from 1: entropy [a, b] equals [a, b, 0].
             rng = np.random.default_rng([self._sampling.seed, number, batch + 1])
             rows = self._subset.rows[plan[batch]]
             views = [
@@ -133,9 +133,9 @@ class BatchLoader:
         return self._delivered(cut, local)
 
     def evaluation(self, batch_size: int = EVALUATION_BATCH) -> Iterator[Pair]:
-        """Yield all images in the subset's order, cut at their centres.
+        """Yield all images in the subset's order, cropped at their centres.
 
-        Of several parts each is as long: the last ones go round to the first images again.
+        All parts have equal length: the last ones wrap around to the first images.
         """
 
         def cut(batch: int, local: slice) -> Pair:
@@ -161,33 +161,33 @@ class BatchLoader:
 
     def _staged(self, images: Tensor, positions: np.ndarray) -> Pair:
         labels = torch.from_numpy(self._subset.labels[positions])
-        if self._delivery.device.type == "cuda":  # so that the copy runs beside the kernels
+        if self._delivery.device.type == "cuda":  # so that the copy overlaps the kernels
             return images.pin_memory(), labels.pin_memory()
         return images, labels
 
     def _delivered(self, cut: Cut, batches: Sequence[slice]) -> Iterator[Pair]:
-        """What `cut` makes of the images of each batch, on the device and normalised."""
+        """Yield the batches that `cut` makes, on the device and normalised."""
         cuts = [self._pieces(images) for images in batches]
         jobs = [(batch, piece) for batch, pieces in enumerate(cuts) for piece in pieces]
         with closing(ahead(cut, jobs, self._delivery.threads)) as made:
             for pixels, labels in self._uploaded(list(islice(made, len(p))) for p in cuts):
-                flat = pixels.flatten(0, -4)  # views stand side by side
+                flat = pixels.flatten(0, -4)  # views of an image in sequence
                 ready = normalise(flat, self._statistics)
                 ready = ready if pixels.dim() == 4 else ready.unflatten(0, pixels.shape[:2])
                 yield ready, labels
 
     def _pieces(self, images: slice) -> list[slice]:
-        """What is cut at once of a batch: all of it in the loop, less in threads."""
+        """Slices of a batch that are cropped at once: the whole batch without threads."""
         size = PIECE if self._delivery.threads else images.stop - images.start
         starts = range(images.start, images.stop, size)
         return [slice(start, min(start + size, images.stop)) for start in starts]
 
     def _uploaded(self, batches: Iterator[list[Pair]]) -> Iterator[Pair]:
-        """The batches, each of its pieces, on the device.
+        """Yield the batches, joined from their pieces, on the device.
 
-        A GPU is sent them on a stream of their own, beside the kernels of the step before. Their
-        memory belongs to that stream, so it must hear of the one that uses it: without, it would
-        hand the memory to a later batch while a step still reads it.
+        On a GPU they are copied on a separate stream, which overlaps the kernels of the previous
+        step. Their memory belongs to that stream, so `record_stream` is needed: without it the
+        allocator would reuse the memory for a later batch while a step still reads it.
         """
         if self._delivery.device.type != "cuda":
             yield from map(_joined, batches)
@@ -198,20 +198,20 @@ class BatchLoader:
         )
         for pieces in batches:
             with torch.cuda.stream(uploads):
-                batch = _joined([self._sent(piece) for piece in pieces])
+                batch = _joined([self._to_device(piece) for piece in pieces])
             steps.wait_stream(uploads)
             for tensor in batch:
                 tensor.record_stream(steps)
             yield batch
 
-    def _sent(self, piece: Pair) -> Pair:
+    def _to_device(self, piece: Pair) -> Pair:
         images, labels = (tensor.to(self._delivery.device, non_blocking=True) for tensor in piece)
         return images, labels
 
 
 @lru_cache
 def _upload_stream(device: torch.device) -> torch.cuda.Stream:
-    """The one stream of this process: torch keeps freed memory apart for each stream."""
+    """The one upload stream of this process: torch caches freed memory per stream."""
     return torch.cuda.Stream(device)
 
 
@@ -225,19 +225,19 @@ def _joined(pieces: list[Pair]) -> Pair:
 def ahead(
     cut: Callable[[int, slice], T], jobs: Sequence[tuple[int, slice]], threads: int
 ) -> Generator[T, None, None]:
-    """Yield `cut` of each job in order, a few of them begun before they are asked for."""
+    """Yield `cut` of each job in order, with a few jobs started ahead."""
     if not threads:
         yield from (cut(*job) for job in jobs)
         return
-    # Each thread with a team of its own for every operation would be far too many.
+    # Otherwise each thread would start its own torch threads.
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    begun = deque[Future[T]]()
+    pending = deque[Future[T]]()
     try:
         for job in jobs:
-            begun.append(pool.submit(cut, *job))
-            if len(begun) == AHEAD * threads:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
-    finally:  # also when the loop has had enough
+            pending.append(pool.submit(cut, *job))
+            if len(pending) == AHEAD * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # also when the loop ends early
         pool.shutdown(cancel_futures=True)

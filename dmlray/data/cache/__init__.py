@@ -1,1 +1,1 @@
-"""Images decoded once per machine, and shared between processes."""
+"""Cache of decoded images: decoded once per machine, shared between processes."""

@@ -1,4 +1,4 @@
-"""Where this machine keeps what it made, and how it is made: whole, or not at all, and once."""
+"""Generated folders in this machine's cache: made once, and completely or not at all."""
 
 import logging
 import os
@@ -15,28 +15,28 @@ from dmlray.atomic_files import storage_error
 from dmlray.errors import DataError, DiskFull
 
 _logger = logging.getLogger(__name__)
-PART = ".partial-"  # then the host and the process that makes it
+PART = ".partial-"  # followed by host and process id
 
 
 def cache_folder() -> Path:
-    """The folder for made data: DMLRAY_CACHE, else `~/.cache/dmlray`."""
+    """Folder for generated data: DMLRAY_CACHE, else `~/.cache/dmlray`."""
     named = os.environ.get("DMLRAY_CACHE")
     return Path(named).expanduser().absolute() if named else Path.home() / ".cache" / "dmlray"
 
 
 def roots() -> tuple[Path, Path]:
-    """Where made data may lie: the cache folder, and this user's own folder in a shared one."""
+    """Folders for generated data: the cache folder, and this user's folder in a shared one."""
     return cache_folder(), cache_folder() / f"user-{_user()}"
 
 
 def final_path(*names: str) -> Path:
-    """Where the folder `names` lies below the cache folder, made or not.
+    """Path of the folder `names` below the cache folder, whether or not it exists.
 
-    Another user could put anything into what is theirs: if that user owns any of it, it lies in
-    this user's own folder instead.
+    Files of other users are not trusted: if another user owns any part of it, the path lies in
+    this user's folder instead.
 
     Raises:
-        DataError: If that is another user's, too.
+        DataError: If another user owns that, too.
     """
     for root in roots():
         target = root.joinpath(*names)
@@ -44,17 +44,17 @@ def final_path(*names: str) -> Path:
         lock = target.with_name(f"{target.name}.lock")
         if all(map(is_own, (*above, target, lock, *_below(target)))):
             return target
-    problem = "another user owns it or what is in it"
-    raise DataError(f"{root}: {problem}. Name a folder of your own by DMLRAY_CACHE.")
+    problem = "another user owns it or its content"
+    raise DataError(f"{root}: {problem}. Set DMLRAY_CACHE to your own folder.")
 
 
 def is_own(path: Path) -> bool:
-    """Whether `path`, and where it leads if it is a link, is this user's or root's, or missing."""
+    """Whether `path`, and its target if it is a link, is owned by this user or root, or missing."""
     try:
         owners = {path.lstat().st_uid, path.stat().st_uid}
     except (FileNotFoundError, NotADirectoryError):
         return not path.is_symlink()
-    except OSError:  # it lies in a folder that this user cannot enter
+    except OSError:  # in a folder that this user cannot enter
         return False
     return owners <= {0, _user()} or owners <= {0, _user_on_disk(cache_folder())}
 
@@ -62,15 +62,15 @@ def is_own(path: Path) -> bool:
 def make_whole(
     target: Path, is_whole: Callable[[Path], bool], make: Callable[[Path], None]
 ) -> None:
-    """Let one process of this machine `make` the folder `target`, unless `is_whole` says it is.
+    """Call `make` for the folder `target` in one process of this machine, unless `is_whole`.
 
-    Machines that share the folder wait for each other where its file system passes on flock (NFS
-    does, unless mounted with `nolock`). Where not, each may make it once: the first one to finish
-    wins and the others take what it made; nobody ever sees half of it.
+    Machines that share the folder wait for each other if its file system supports flock (NFS
+    does, unless mounted with `nolock`). Otherwise each may make it once: the first to finish wins,
+    the others use its result, and a partial folder is never visible.
 
     Raises:
-        DataError: If the disk may not be written.
-        DiskFull: If it has no room.
+        DataError: If the folder cannot be written.
+        DiskFull: If the disk is full.
     """
     if is_whole(target):
         return
@@ -79,20 +79,20 @@ def make_whole(
         with FileLock(f"{target}.lock"):
             if not is_whole(target):
                 if roots()[1] in target.parents:
-                    reason = "holds what belongs to another user, which is not used"
-                    _logger.warning("%s: %s; made anew in %s", cache_folder(), reason, target)
+                    reason = "holds files of another user, which are not used"
+                    _logger.warning("%s: %s; made again in %s", cache_folder(), reason, target)
                 _replace(target, is_whole, make)
     except OSError as error:
         failure = storage_error(error)
         if isinstance(failure, DiskFull):
             raise failure from error
         reason = error.strerror or str(error)
-        advice = "DMLRAY_CACHE names another folder"
+        advice = "set DMLRAY_CACHE to another folder"
         raise DataError(f"{target}: cannot be written: {reason}; {advice}.") from error
 
 
 def remove(target: Path, whole: bool = True) -> bool:
-    """Remove what killed processes left beside the folder `target` and, if `whole`, itself.
+    """Remove what killed processes left beside the folder `target` and, if `whole`, `target`.
 
     Returns:
         False, with nothing removed, while a process makes it.
@@ -111,21 +111,21 @@ def remove(target: Path, whole: bool = True) -> bool:
 
 
 def targets(folder: Path) -> set[Path]:
-    """What this user's processes began to make in `folder`, by the locks and halves they left."""
-    left = filter(is_own, folder.glob("*"))
-    names = (path.name for path in left if path.suffix == ".lock" or PART in path.name)
+    """Targets in `folder` for which this user's processes left locks or partial folders."""
+    own = filter(is_own, folder.glob("*"))
+    names = (path.name for path in own if path.suffix == ".lock" or PART in path.name)
     return {folder / name.removesuffix(".lock").partition(PART)[0] for name in names}
 
 
 def _replace(target: Path, is_whole: Callable[[Path], bool], make: Callable[[Path], None]) -> None:
-    # Whoever holds the lock is alone here: what lies there was left by a process that was killed.
+    # This process holds the lock, so any partial folder is of a killed process.
     host = socket.gethostname()
     _remove_partial(target, host)
     partial = target.with_name(f"{target.name}{PART}{host}-{os.getpid()}")
     partial.mkdir()
     try:
         make(partial)
-        if not is_whole(target):  # another machine may have been quicker
+        if not is_whole(target):  # another machine may have finished first
             if target.exists():
                 shutil.rmtree(target)
             partial.rename(target)
@@ -134,8 +134,8 @@ def _replace(target: Path, is_whole: Callable[[Path], bool], make: Callable[[Pat
 
 
 def _remove_partial(target: Path, host: str) -> None:
-    for left in target.parent.glob(f"{target.name}{PART}{host}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for partial in target.parent.glob(f"{target.name}{PART}{host}*"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _below(target: Path) -> Iterator[Path]:
@@ -144,12 +144,12 @@ def _below(target: Path) -> Iterator[Path]:
 
 
 def _user() -> int:
-    return os.geteuid() if hasattr(os, "geteuid") else 0  # as os.stat has it on Windows
+    return os.geteuid() if hasattr(os, "geteuid") else 0  # the st_uid of os.stat on Windows
 
 
 @lru_cache
 def _user_on_disk(folder: Path) -> int:
-    """The owner of what this user makes in `folder`: some network disks map users."""
+    """Owner of files that this user makes in `folder`: some network disks map users."""
     try:
         with TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_uid

@@ -1,4 +1,4 @@
-"""Broken images left out, where the user allows it: never in silence, never a whole class."""
+"""Leave out broken images if the user allows it: always with a remark, never a whole class."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,17 +12,17 @@ NAMED = 3  # files that the remark names
 
 
 def leave_out(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
-    """Take the broken files, which map to reasons, out of a data set; classes and sides stay.
+    """Remove broken files (file -> reason) from a data set; classes and their split stay.
 
     Raises:
         DataError: If a class loses all its images, or a test class all but one.
     """
     if not reasons:
         return dataset
-    whole = np.array([file not in reasons for file in dataset.files])
-    labels = dataset.labels[whole]
+    intact = np.array([file not in reasons for file in dataset.files])
+    labels = dataset.labels[intact]
     before, after = (
-        np.bincount(found, minlength=len(dataset.classes)) for found in (dataset.labels, labels)
+        np.bincount(values, minlength=len(dataset.classes)) for values in (dataset.labels, labels)
     )
     tested = np.arange(len(before)) >= dataset.train_classes
     lost = np.flatnonzero((after < before) & (after < np.where(tested, 2, 1)))

@@ -1,8 +1,8 @@
 """Decode all images of a data set, into one flat file or to check them, in one process or several.
 
-Several are plain processes that run this file: unlike a fork they cannot inherit a locked thread,
-and unlike multiprocessing's spawn they never import the user's script again. They take their job
-from a file and write what they find to one common pipe.
+Several are subprocesses that run this file: unlike a fork they cannot inherit a locked thread, and
+unlike multiprocessing's spawn they do not import the user's script again. They read the job from a
+file and write their findings to a shared pipe.
 """
 
 import json
@@ -24,19 +24,19 @@ from dmlray.data.cache.findings import DecodingRemarks
 from dmlray.errors import DataError, ResourceError
 
 IMAGES, INDEX, JOB = "images.bin", "index.npy", "job.json"
-FEW = 2000  # images below which more processes cost more time than they save
-FEW_HEADERS = 20_000  # the same where only headers are read
-STRIDE = 32  # images between two words of progress
-LONGEST = 200  # characters of a reason: a word must be short
+FEW = 2000  # images below which one process is faster
+FEW_HEADERS = 20_000  # the same, for reading headers only
+STRIDE = 32  # images per progress message
+LONGEST = 200  # characters of a reason: messages must fit into one pipe write
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """What to decode: `files` below `root`, to `short_side` pixels or as they are.
+    """Files to decode: `files` below `root`, to `short_side` pixels; None keeps the size.
 
-    Images of more than `max_pixels` are refused; None means Pillow's own limit.
+    Images of more than `max_pixels` are refused; None means Pillow's limit.
     """
 
     root: str
@@ -49,7 +49,7 @@ class DecodeJob:
 
 
 def measure(job: DecodeJob, folder: Path, processes: int) -> np.ndarray:
-    """Lay the images out one after another: (N, 3) int64 of offset, height, width.
+    """Compute the index of the flat file: (N, 3) int64 of offset, height, width.
 
     An image whose header cannot be read has height and width 0.
     """
@@ -66,10 +66,10 @@ def measure(job: DecodeJob, folder: Path, processes: int) -> np.ndarray:
 def write(
     job: DecodeJob, index: np.ndarray, folder: Path, processes: int, progress: Progress | None
 ) -> DecodingRemarks:
-    """Decode every image of `job` to its place in the flat file below `folder`.
+    """Decode every image of `job` to its offset in the flat file below `folder`.
 
-    Where images cannot be decoded the others are decoded all the same; the index that is left in
-    `folder` gives the broken ones height and width 0.
+    Images that cannot be decoded do not stop the others; in the index written to `folder` they
+    have height and width 0.
 
     Raises:
         ResourceError: If one of the processes is killed.
@@ -83,7 +83,7 @@ def write(
 
 
 def check(job: DecodeJob, processes: int, progress: Progress | None) -> DecodingRemarks:
-    """Decode every image of `job` and keep nothing.
+    """Decode every image of `job` without storing it.
 
     Raises:
         ResourceError: If one of the processes is killed.
@@ -93,7 +93,7 @@ def check(job: DecodeJob, processes: int, progress: Progress | None) -> Decoding
 
 
 def cores() -> int:
-    """How many processes can run at once."""
+    """CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -101,15 +101,15 @@ def _decode_all(
     task: "Task", job: DecodeJob, folder: Path, processes: int, progress: Progress | None
 ) -> DecodingRemarks:
     findings = DecodingRemarks()
-    for found in _share(task, job, folder, processes if len(job.files) > FEW else 1):
-        findings.add(found)
+    for part in _share(task, job, folder, processes if len(job.files) > FEW else 1):
+        findings.add(part)
         if progress:
             progress(findings.done, len(job.files))
     return findings
 
 
 def _measure(job: DecodeJob, folder: Path, first: int, processes: int) -> Iterator[DecodingRemarks]:
-    """Read the headers of every `processes`-th image and leave (n, 2) height, width behind."""
+    """Read the headers of every `processes`-th image and save (n, 2) height, width."""
     rows = range(first, len(job.files), processes)
     sizes = [_size(job, row) for row in rows]
     write_array(_sizes_file(folder, first), np.array(sizes, dtype=np.int64).reshape(-1, 2))
@@ -119,7 +119,7 @@ def _measure(job: DecodeJob, folder: Path, first: int, processes: int) -> Iterat
 def _size(job: DecodeJob, row: int) -> tuple[int, int]:
     try:
         return decoded_size(job.path(row), job.short_side, job.max_pixels)
-    except UnreadableImage:  # `write` meets it again, and lists it
+    except UnreadableImage:  # `write` reports it
         return 0, 0
 
 
@@ -128,7 +128,7 @@ def _sizes_file(folder: Path, first: int) -> Path:
 
 
 def _write(job: DecodeJob, folder: Path, first: int, processes: int) -> Iterator[DecodingRemarks]:
-    """Write every `processes`-th image to its place."""
+    """Write every `processes`-th image to its offset."""
     index = np.load(folder / INDEX)
     with open(folder / IMAGES, "r+b") as file:
 
@@ -151,23 +151,23 @@ def _check(job: DecodeJob, folder: Path, first: int, processes: int) -> Iterator
 def _decode(
     job: DecodeJob, first: int, processes: int, use: Callable[[int, Image.Image], None]
 ) -> Iterator[DecodingRemarks]:
-    """Decode every `processes`-th image for `use`; yield the findings since the last ones."""
-    found = DecodingRemarks()
+    """Decode every `processes`-th image and call `use`; yield the findings in between."""
+    findings = DecodingRemarks()
     for row in range(first, len(job.files), processes):
         try:
             image, peak, scaled = decoded(job.path(row), job.short_side, job.max_pixels)
             use(row, image)
-            found.deep += peak is not None
-            found.peak = max(found.peak, peak or 0)
-            found.scaled += [row] * scaled
+            findings.deep += peak is not None
+            findings.peak = max(findings.peak, peak or 0)
+            findings.scaled += [row] * scaled
         except UnreadableImage as error:
-            reasons = found.broken if error.broken else found.unreached
+            reasons = findings.broken if error.broken else findings.unreached
             reasons[row] = error.reason[:LONGEST]
-        found.done += 1
-        if found.done == STRIDE or found.broken or found.unreached:
-            yield found
-            found = DecodingRemarks()
-    yield found
+        findings.done += 1
+        if findings.done == STRIDE or findings.broken or findings.unreached:
+            yield findings
+            findings = DecodingRemarks()
+    yield findings
 
 
 Task = Callable[[DecodeJob, Path, int, int], Iterator[DecodingRemarks]]
@@ -175,7 +175,7 @@ _TASKS: dict[str, Task] = {task.__name__: task for task in (_measure, _write, _c
 
 
 def _share(task: Task, job: DecodeJob, folder: Path, processes: int) -> Iterable[DecodingRemarks]:
-    """Do `task` here or, when there are several processes, apart; yield its findings."""
+    """Run `task` in this process or in `processes` subprocesses; yield its findings."""
     if processes == 1:
         return task(job, folder, 0, 1)
     (folder / JOB).write_text(json.dumps(asdict(job)), encoding="utf-8")
@@ -187,7 +187,7 @@ def _collect(task: str, folder: Path, processes: int) -> Iterator[DecodingRemark
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", __name__, task, str(folder), str(processes)]
     workers = [
-        # A session of its own: Ctrl-C reaches this process alone, which then ends the others.
+        # Separate session: Ctrl-C reaches only this process, which then ends the workers.
         subprocess.Popen(
             [*command, str(first)], stdout=writing, env=environment, start_new_session=True
         )
@@ -196,45 +196,45 @@ def _collect(task: str, folder: Path, processes: int) -> Iterator[DecodingRemark
     os.close(writing)
     try:
         with open(reading, encoding="utf-8") as lines:
-            yield from map(_received, lines)
-        _check_ends(workers)
+            yield from map(_parse_message, lines)
+        _check_status(workers)
     finally:
         for worker in workers:
             worker.kill()
             worker.wait()
 
 
-def _received(line: str) -> DecodingRemarks:
-    word = json.loads(line)
-    if isinstance(word, list):
-        raise OSError(*word)
-    if isinstance(word, str):
-        raise DataError(word)
-    return DecodingRemarks.parsed(word)
+def _parse_message(line: str) -> DecodingRemarks:
+    message = json.loads(line)
+    if isinstance(message, list):
+        raise OSError(*message)
+    if isinstance(message, str):
+        raise DataError(message)
+    return DecodingRemarks.parsed(message)
 
 
-def _check_ends(workers: Sequence["subprocess.Popen[bytes]"]) -> None:
+def _check_status(workers: Sequence["subprocess.Popen[bytes]"]) -> None:
     for worker in workers:
         if status := worker.wait():
             raise ResourceError(
-                f"a process that decodes images ended with status {status}; is memory short?"
+                f"a process that decodes images ended with status {status}; out of memory?"
             )
 
 
 def _work(task: str, folder: Path, processes: int, first: int) -> None:
     job = DecodeJob(**json.loads((folder / JOB).read_text(encoding="utf-8")))
     try:
-        for found in _TASKS[task](job, folder, first, processes):
-            _report(asdict(found))
-    except BrokenPipeError:  # the process that asked is gone
+        for findings in _TASKS[task](job, folder, first, processes):
+            _report(asdict(findings))
+    except BrokenPipeError:  # the parent process has ended
         return
     except OSError as error:
         _report([error.errno, error.strerror, str(error.filename or folder)])
 
 
-def _report(word: dict[str, Any] | str | list[Any]) -> None:
-    sys.stdout.write(json.dumps(word) + "\n")
-    sys.stdout.flush()  # line by line: short writes to one pipe never mix
+def _report(message: dict[str, Any] | str | list[Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()  # line by line: short writes to one pipe are atomic
 
 
 if __name__ == "__main__":

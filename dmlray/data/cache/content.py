@@ -1,4 +1,4 @@
-"""The content of files as short hashes: exact for photos, sampled for what is larger."""
+"""Short hashes of file contents: exact for photos, sampled for larger files."""
 
 import hashlib
 import os
@@ -11,16 +11,16 @@ from dmlray.data.cache.findings import refusal
 from dmlray.file_reading import open_regular
 
 WHOLE = 1 << 20  # bytes up to which a file is hashed whole
-BLOCK, BLOCKS = 1 << 16, 16  # of a larger one: evenly spread parts, both ends among them
+BLOCK, BLOCKS = 1 << 16, 16  # of larger files: evenly spread parts, including both ends
 BATCH = 64  # files per task of a thread
-# They wait for the disk; more than there are cores double the time that hashing takes.
+# Threads wait for the disk, but more threads than cores double the hashing time.
 THREADS = min(8, max(2, os.cpu_count() or 1))
 
 
 class Content(NamedTuple):
     """A file's size in bytes, its modification time in ns and the hash (16 bytes) of its content.
 
-    Larger files of equal size that differ between the parts that are read have equal hashes.
+    Large files of equal size that differ only outside the sampled parts have equal hashes.
     """
 
     size: int
@@ -29,26 +29,26 @@ class Content(NamedTuple):
 
 
 def contents(root: Path, files: Sequence[str]) -> list[Content]:
-    """Read the content of all `files` below `root`, in parallel.
+    """Read and hash all `files` below `root`, in parallel.
 
     Raises:
-        DataError: If some cannot be read; they are listed.
+        DataError: If files cannot be read; lists them.
     """
     batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
     with ThreadPoolExecutor(THREADS) as pool:
         read = pool.map(lambda batch: [_content(root / file) for file in batch], batches)
-        found = [one for batch in read for one in batch]
-    failed = {file: one for file, one in zip(files, found, strict=True) if isinstance(one, str)}
+        results = [result for batch in read for result in batch]
+    failed = {file: why for file, why in zip(files, results, strict=True) if isinstance(why, str)}
     if failed:
         raise refusal(root, failed, len(files))
-    return [one for one in found if isinstance(one, Content)]
+    return [result for result in results if isinstance(result, Content)]
 
 
 def content(path: Path) -> Content:
-    """Read one file.
+    """Read and hash one file.
 
     Raises:
-        OSError: If it cannot be read or is no regular file.
+        OSError: If it cannot be read or is not a regular file.
     """
     with open_regular(path) as file:
         status = os.fstat(file.fileno())

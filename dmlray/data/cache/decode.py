@@ -1,4 +1,4 @@
-"""One image file -> upright 8-bit RGB. No torch here: the processes of a build start fast."""
+"""Decode one image file to upright 8-bit RGB. No torch import: build processes start fast."""
 
 import struct
 import warnings
@@ -15,10 +15,10 @@ from dmlray.data.cache.pixels import Rgb, to_rgb
 from dmlray.errors import DataError
 from dmlray.file_reading import open_regular
 
-MAX_PIXELS = 178_956_970  # what Pillow refuses to exceed: twice Image.MAX_IMAGE_PIXELS
-LONGEST = 32  # times the short side: beyond, a thread of pixels would fill the memory
-TURNS = {  # EXIF's orientation -> what brings the image upright; ImageOps.exif_transpose would copy
-    2: Image.Transpose.FLIP_LEFT_RIGHT,  # each image, and stop at damaged EXIF
+MAX_PIXELS = 178_956_970  # Pillow's limit: twice Image.MAX_IMAGE_PIXELS
+LONGEST = 32  # times the short side: longer images, such as 1 x N pixels, could fill the memory
+TURNS = {  # EXIF orientation -> transposition; ImageOps.exif_transpose would copy each image
+    2: Image.Transpose.FLIP_LEFT_RIGHT,  # and fail on damaged EXIF
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE,
@@ -30,9 +30,9 @@ SIDEWAYS = (5, 6, 7, 8)
 
 
 class UnreadableImage(DataError):
-    """An image that cannot be decoded; `reason` says why, without its path.
+    """An image that cannot be decoded, with a `reason` that does not name its path.
 
-    `broken`: its content is at fault and not the disk or the memory, so that no retry would help.
+    `broken`: the cause is its content, not the disk or the memory, so a retry would not help.
     """
 
     def __init__(self, text: str, reason: str, broken: bool) -> None:
@@ -47,17 +47,17 @@ def decode(path: Path, short_side: int | None, max_pixels: int | None = None) ->
     """Read an image as (height, width, 3) uint8, resized to `short_side` pixels unless None.
 
     Args:
-        max_pixels: More are refused before memory is taken; None means twice Pillow's
-            MAX_IMAGE_PIXELS.
+        max_pixels: Larger images are refused before memory is allocated; None means twice
+            Pillow's MAX_IMAGE_PIXELS.
 
     Raises:
-        UnreadableImage: If the file is no image, is damaged, cut short or has too many pixels.
+        UnreadableImage: If the file is not an image, is damaged, truncated or has too many pixels.
     """
     return np.asarray(decoded(path, short_side, max_pixels).image)
 
 
 def decoded(path: Path, short_side: int | None, max_pixels: int | None = None) -> Rgb:
-    """Read an image as `decode` does, and say what kind of pixels it had."""
+    """Read an image as `decode` does, with the kind of pixels it had."""
     with _opened(path, max_pixels, check=True) as image:
         found = upright(image)
         return found._replace(image=to_short_side(found.image, short_side))
@@ -96,7 +96,7 @@ def decoded_size(
 
 
 def resized(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Scale (height, width) to a short side as torchvision's Resize does: the long one floors.
+    """Scale (height, width) to a short side as torchvision's Resize does: the long side is floored.
 
     Departs: the long side is at most 32 times the short one, for images of 1 x N pixels.
     """
@@ -105,19 +105,19 @@ def resized(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def limit(max_pixels: int | None) -> int:
-    """The number of pixels beyond which images are refused."""
+    """Number of pixels above which images are refused."""
     return 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS) if max_pixels is None else max_pixels
 
 
 @contextmanager
 def _opened(path: Path, max_pixels: int | None, check: bool) -> Iterator[ImageFile.ImageFile]:
-    """Open an image; whatever goes wrong inside is an UnreadableImage that names the file.
+    """Open an image; any error inside is raised as an UnreadableImage that names the file.
 
-    `check` compares the checksums of a PNG, which Pillow does not do where it decodes.
+    `check` verifies the checksums of a PNG, which Pillow does not do when decoding.
     """
     lenient = ImageFile.LOAD_TRUNCATED_IMAGES
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata; the pixels are read all the same
+        warnings.simplefilter("ignore")  # about unusual metadata; the pixels are still read
         ImageFile.LOAD_TRUNCATED_IMAGES = False  # other libraries set it
         try:
             with open_regular(path) as file:
@@ -128,7 +128,7 @@ def _opened(path: Path, max_pixels: int | None, check: bool) -> Iterator[ImageFi
                     _identified(file, path).verify()
         except UnreadableImage:
             raise
-        except Exception as error:  # Pillow's readers have no common error: OSError, struct, ...
+        except Exception as error:  # Pillow's readers raise many types: OSError, struct.error, ...
             reason, broken = _reason(path, error)
             text = f"{path}: not a readable image: {reason}."
             raise UnreadableImage(text, reason, broken) from error
@@ -137,13 +137,13 @@ def _opened(path: Path, max_pixels: int | None, check: bool) -> Iterator[ImageFi
 
 
 def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
-    """Open `file` as Image.open does, in `FORMATS` alone.
+    """Open `file` as Image.open does, restricted to `FORMATS`.
 
-    Departs: no limit of pixels, which in Pillow is one of the whole process.
+    Departs: no pixel limit, which in Pillow is process-wide.
     """
     file.seek(0)
     start, reason = file.read(16), "its content has no known image format"
-    for load_readers in (Image.preinit, Image.init):  # the usual ones, then all: that takes long
+    for load_readers in (Image.preinit, Image.init):  # the usual readers, then all, which is slow
         load_readers()
         for name in filter(Image.OPEN.__contains__, FORMATS):
             factory, accepts = Image.OPEN[name]
@@ -163,11 +163,11 @@ def _check_size(path: Path, size: tuple[int, int], most: int) -> None:
     if size[0] * size[1] > most:
         reason = f"has more than {most:,} pixels ({size[0]:,} x {size[1]:,})"
         advice = "data.max_megapixels allows more"
-        raise UnreadableImage(f"{path}: refused, {reason}: {advice}.", f"{reason}: {advice}", True)
+        raise UnreadableImage(f"{path}: {reason}: {advice}.", f"{reason}: {advice}", True)
 
 
 def _reason(path: Path, error: Exception) -> tuple[str, bool]:
-    """Say what is wrong, and whether the file's content is."""
+    """Describe an error, and whether the file's content is the cause."""
     if isinstance(error, MemoryError):
         return "it does not fit into memory", False
     if isinstance(error, OSError) and error.strerror:
@@ -178,11 +178,11 @@ def _reason(path: Path, error: Exception) -> tuple[str, bool]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's number as a file's header has it: 1 is upright, 2 to 8 are in `TURNS`.
+    """EXIF orientation in the file's header: 1 is upright, 2 to 8 are in `TURNS`.
 
-    Departs: Pillow also looks behind the pixels of a PNG, and decodes them to get there.
+    Departs: Pillow also reads EXIF after the pixels of a PNG, which requires decoding them.
     """
     try:
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as many kinds as ways to damage EXIF, which says nothing of the pixels
+    except Exception:  # damaged EXIF raises many types; the pixels may still be intact
         return 1

@@ -1,8 +1,8 @@
-"""The images that evaluation reads: resized once, instead of in each epoch.
+"""Cache of the images for evaluation: resized once, instead of in each epoch.
 
-Where training reads the originals, evaluation always resized them by torch, which differs by one
-level from Pillow in a few pixels of a thousand. This cache holds what torch gives, so that the
-numbers of published experiments stay what they are.
+When training reads the originals, evaluation has always resized with torch, which differs from
+Pillow by one level in a few pixels of a thousand. This cache stores torch's result, so that the
+scores of published experiments do not change.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ def open_eval_cache(
     progress: Progress | None = None,
     announce: Callable[[int], None] | None = None,
 ) -> Cache:
-    """Open the images as evaluation under `transform` cuts them: of the short side it resizes to.
+    """Open the images resized to the short side of evaluation under `transform`.
 
     Args:
         opened: Opens the decoded images of a short side; None means the originals.
-        progress: Called with (images done, images in all).
+        progress: Called with (images done, total images).
         announce: Called with the size in bytes before the first image is resized.
 
     Raises:
@@ -81,14 +81,14 @@ def _resized_cache(
 
 
 def _about(source: Cache, short_side: int) -> dict[str, Any]:
-    """What the cache holds: what its source does, resized; equal descriptions have equal pixels."""
+    """Description of the cache: its source's, resized; equal descriptions mean equal pixels."""
     about: dict[str, Any] = json.loads((source.folder / ABOUT).read_text(encoding="utf-8"))
     del about["bytes"]
     return about | {"short_side": short_side, "resized_by": "torch"}
 
 
 def _layout(source: Cache, short_side: int) -> np.ndarray:
-    """Where each image will lie: (N, 3) int64 of offset, height, width."""
+    """Compute the index of the flat file: (N, 3) int64 of offset, height, width."""
     sizes = source.sizes(np.arange(len(source))).tolist()
     index = np.zeros((len(source), 3), dtype=np.int64)
     index[:, 1:] = [resized(height, width, short_side) for height, width in sizes]
@@ -97,12 +97,12 @@ def _layout(source: Cache, short_side: int) -> np.ndarray:
 
 
 def _images(source: Cache, short_side: int) -> Iterator[np.ndarray]:
-    """All images in order, resized by threads: torch computes without Python's lock."""
+    """Yield all images in order, resized by threads: torch releases Python's lock."""
 
     def one(row: int) -> np.ndarray:
         return np.ascontiguousarray(resize_short_side(source[row], short_side))
 
-    # Each thread with a team of its own for every image would be far too many.
+    # Otherwise each thread would start its own torch threads.
     with ThreadPoolExecutor(
         cache_build.cores(), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
@@ -111,13 +111,14 @@ def _images(source: Cache, short_side: int) -> Iterator[np.ndarray]:
 
 
 def _is_whole(about: dict[str, Any], images: int, folder: Path) -> bool:
-    """Whether the cache is there, of these images, and none of its files is cut short."""
+    """Whether the cache exists, is of these images, and none of its files is truncated."""
     try:
-        found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        recorded = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         size, index = (
             (folder / cache_build.IMAGES).stat().st_size,
             np.load(folder / cache_build.INDEX),
         )
-        return found == about | {"bytes": size} and size_of(index) == size and len(index) == images
+        is_same = recorded == about | {"bytes": size}
+        return is_same and size_of(index) == size and len(index) == images
     except (OSError, ValueError, EOFError, IndexError):
         return False

@@ -1,4 +1,4 @@
-"""What the decoding of a data set showed: broken images with reasons, and unusual depths."""
+"""Findings of decoding a data set: broken images with reasons, and unusual bit depths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ Reasons = dict[int, str]  # row of the data set -> why its image cannot be read
 class DecodingRemarks:
     """Counts over `done` decoded images.
 
-    `broken` have damaged content; of `unreached` the disk or the memory is at fault. `deep` images
-    had 16 bits, `peak` is their largest value; `scaled` are rows of float or 32-bit values.
+    `broken` images have damaged content; `unreached` failed for the disk or the memory. `deep`
+    images had 16 bits, `peak` is their largest value; `scaled` are rows of float or 32-bit values.
     """
 
     done: int = 0
@@ -32,7 +32,7 @@ class DecodingRemarks:
 
     @classmethod
     def parsed(cls, content: Mapping[str, Any]) -> "DecodingRemarks":
-        """Read the JSON form of `asdict`, whose rows are text."""
+        """Parse the JSON form of `asdict`, whose row numbers are strings."""
         rows = {
             name: {int(row): reason for row, reason in content[name].items()}
             for name in ("broken", "unreached")
@@ -40,7 +40,7 @@ class DecodingRemarks:
         return cls(**{**content, **rows})
 
     def add(self, other: "DecodingRemarks") -> None:
-        """Count the images of `other` too."""
+        """Add the counts of `other`."""
         self.done += other.done
         self.broken |= other.broken
         self.unreached |= other.unreached
@@ -49,20 +49,20 @@ class DecodingRemarks:
         self.scaled += other.scaled
 
     def remarks(self, files: Sequence[str]) -> tuple[str, ...]:
-        """What every score of these images, the rows `files`, must carry."""
-        found = []
+        """Remarks for every score of these images, the rows `files`."""
+        texts = []
         if self.scaled:
             count = f"{len(self.scaled)} of {self.done} images have float or 32-bit values"
             first = files[min(self.scaled)]
-            found.append(f"{count}, each file's scaled by its own range, first {first}")
+            texts.append(f"{count}, each file's scaled by its own range, first {first}")
         if self.deep and self.peak <= TWELVE:
             count = f"no value of the {self.deep} 16-bit images is above {TWELVE:,}"
-            found.append(f"{count}: 12 bits in 16 are nearly black; multiply the values by 16")
-        return tuple(found)
+            texts.append(f"{count}: 12 bits in 16 are nearly black; multiply the values by 16")
+        return tuple(texts)
 
 
 class UnreadableImages(DataError):
-    """Images of one data set that cannot be read, one a line."""
+    """Images of one data set that cannot be read, one per line."""
 
     def __init__(self, text: str, lines: Sequence[str]) -> None:
         super().__init__(text)
@@ -74,7 +74,7 @@ class UnreadableImages(DataError):
 
 
 def refusal(root: Path, reasons: Mapping[str, str], count: int, advice: str = "") -> DataError:
-    """The error for files below `root`, of `count`, that cannot be read: the first with reasons."""
+    """Error for files below `root`, of `count`, that cannot be read: lists the first `SHOWN`."""
     lines = [f"{file}: {reason}" for file, reason in islice(reasons.items(), SHOWN)]
     if len(reasons) > SHOWN:
         lines.append(f"and {len(reasons) - SHOWN} more")

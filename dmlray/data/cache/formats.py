@@ -1,6 +1,6 @@
-"""Image files: which suffixes are listed, and which of Pillow's formats are opened.
+"""Image formats: which suffixes are listed, and which of Pillow's formats are opened.
 
-Raster formats only. Pillow's others start programs (EPS: Ghostscript), draw vectors or hold videos.
+Raster formats only. Pillow's others run programs (EPS: Ghostscript), draw vectors or hold videos.
 """
 
 import re
@@ -24,11 +24,11 @@ _MAGIC = re.compile(
 
 
 def suffix(name: str) -> str:
-    """Suffix of a file name in lower case, empty if what follows the last dot is none."""
+    """Suffix of a file name in lower case; empty if the text after the last dot is not a suffix."""
     end = PurePath(name).suffix
     return end.lower() if _SUFFIX.fullmatch(end) else ""
 
 
 def is_raster(head: bytes) -> bool:
-    """Whether a file that begins with `head` (its first `HEAD` bytes) is of one of `FORMATS`."""
+    """Whether a file with the first `HEAD` bytes `head` has one of `FORMATS`."""
     return _MAGIC.match(head) is not None

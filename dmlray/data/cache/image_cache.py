@@ -1,4 +1,4 @@
-"""Decoded images, shared: each is decoded once per machine and read through one memory map."""
+"""Cache of decoded images: decoded once per machine and read through one memory map."""
 
 import hashlib
 import json
@@ -23,22 +23,22 @@ from dmlray.errors import DataError
 __all__ = ["Cache", "cache_folder", "find_broken", "images_folder", "open_cache"]
 
 About = dict[str, Any]
-FORMAT = 2  # raised when the same images would be decoded otherwise
-ABOUT = "cache.json"  # its time is that of the last use
-RESERVE = 10**9  # bytes that stay free for the runs themselves; on a small disk 1/20 of it
+FORMAT = 2  # increased when decoding changes
+ABOUT = "cache.json"  # its modification time is that of the last use
+RESERVE = 10**9  # bytes kept free for the runs; on a small disk 1/20 of it
 
 
 class Cache:
     """N decoded images of one data set, in its order: `cache[i]` is (height, width, 3) uint8.
 
-    The pages of the file are shared by all processes of a machine; pickling carries the address.
+    All processes of a machine share the pages of the file; a pickle holds only the path.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         index = np.load(folder / cache_build.INDEX)
-        self._index: np.ndarray = index[index[:, 1] > 0]  # the others are broken
-        # A bare array of the map: a slice of np.memmap costs ten times as much.
+        self._index: np.ndarray = index[index[:, 1] > 0]  # broken images have height 0
+        # A plain array over the map: slicing np.memmap takes ten times as long.
         self._pixels = np.asarray(np.memmap(folder / cache_build.IMAGES, dtype=np.uint8, mode="r"))
 
     def __len__(self) -> int:
@@ -55,12 +55,12 @@ class Cache:
 
     @property
     def broken(self) -> dict[str, str]:
-        """The files that could not be decoded, with reasons: the cache has no row of them."""
+        """Files that could not be decoded -> reasons; the cache has no rows for them."""
         return dict(self._about["broken"])
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What every score of these images must carry."""
+        """Remarks for every score of these images."""
         return tuple(self._about["remarks"])
 
     @cached_property
@@ -82,17 +82,17 @@ def open_cache(
 ) -> Cache:
     """Open the decoded images of `dataset`; the first call on a machine decodes them.
 
-    Machines may share the folder: see `make_whole` for what holds on NFS.
+    Machines may share the folder: for NFS see `make_whole`.
 
     Args:
-        short_side: Pixels to resize to, as Pillow and torchvision's Resize do; None keeps all.
-        progress: Called with (images done, images in all).
-        processes: That decode; None means one per core, 1 means this one.
+        short_side: Pixels to resize to, as Pillow and torchvision's Resize do; None keeps the size.
+        progress: Called with (images done, total images).
+        processes: Processes that decode; None means one per core, 1 means this one.
         announce: Called with the size in bytes before the first image is decoded.
-        max_pixels: Images of more are refused; None means Pillow's own limit.
+        max_pixels: Larger images are refused; None means Pillow's limit.
 
     Raises:
-        DataError: If images cannot be read, all of which are listed, or the disk is too small.
+        DataError: If images cannot be read (lists them) or the disk is too small.
     """
     listed = dataset.listed or dataset
     about = _about(listed, short_side, max_pixels)
@@ -111,32 +111,32 @@ def find_broken(
     announce: Callable[[int], None] | None = None,
     max_pixels: int | None = None,
 ) -> dict[str, str]:
-    """The files that cannot be decoded, with reasons; the others are decoded into the cache.
+    """Decode all images into the cache and return those that cannot be decoded, with reasons.
 
     Raises:
-        DataError: If the disk is too small or does not give an image.
+        DataError: If the disk is too small or fails to read an image.
     """
     about = _about(dataset, short_side, max_pixels)
     return _made(dataset, about, progress, None, announce, skip=True).broken
 
 
 def images_folders() -> list[Path]:
-    """Where caches of this user may lie, one folder each."""
+    """Folders that may hold caches of this user."""
     folders = [root / "images" for root in roots()]
     return [folder for folder in folders if is_own(folder.parent) and is_own(folder)]
 
 
 def images_folder() -> Path:
-    """Where new caches are made."""
+    """Folder for new caches."""
     return next(iter(images_folders()), roots()[1] / "images")
 
 
 def _about(dataset: Dataset, short_side: int | None, max_pixels: int | None = None) -> About:
-    """What a cache holds; equal descriptions have equal pixels."""
+    """Description of a cache; equal descriptions mean equal pixels."""
     return {
         "format": FORMAT,
         "fingerprint": dataset.fingerprint,
-        "modified": dataset.modified,  # of a large file the fingerprint knows samples only
+        "modified": dataset.modified,  # the fingerprint only samples large files
         "root": str(dataset.root),
         "images": len(dataset),
         "short_side": short_side,
@@ -152,7 +152,7 @@ def _made(
     announce: Callable[[int], None] | None,
     skip: bool,
 ) -> Cache:
-    """The cache that `about` describes, made if it is not there; broken images only if `skip`."""
+    """Open the cache that `about` describes, built if missing; broken images only if `skip`."""
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     folder = final_path("images", f"{dataset.name}-{key}")
     job = cache_build.DecodeJob(
@@ -165,14 +165,16 @@ def _made(
         check_space(partial_folder, size_of(index))
         if announce:
             announce(size_of(index))
-        found = cache_build.write(job, index, partial_folder, cores, progress)
-        broken = {dataset.files[row]: reason for row, reason in sorted(found.broken.items())}
-        unreached = {dataset.files[row]: reason for row, reason in sorted(found.unreached.items())}
+        findings = cache_build.write(job, index, partial_folder, cores, progress)
+        broken, unreached = (
+            {dataset.files[row]: reason for row, reason in sorted(reasons.items())}
+            for reasons in (findings.broken, findings.unreached)
+        )
         if not skip or len(broken) == len(dataset):
             _refuse_broken(broken | unreached, dataset)
         if unreached:
             raise refusal(dataset.root, unreached, len(dataset))
-        details = {"broken": broken, "remarks": found.remarks(dataset.files)}
+        details = {"broken": broken, "remarks": findings.remarks(dataset.files)}
         _describe(partial_folder, about | details)
 
     make_whole(folder, partial(_is_whole, about), make)
@@ -183,30 +185,30 @@ def _made(
 
 def _refuse_broken(reasons: dict[str, str], dataset: Dataset) -> None:
     if reasons:
-        advice = " Replace or remove them, or leave them out by data.skip_broken=true."
+        advice = " Replace or remove them, or leave them out with data.skip_broken=true."
         listed = {file: f"not a readable image: {reason}" for file, reason in reasons.items()}
         raise refusal(dataset.root, listed, len(dataset), advice)
 
 
 def _describe(folder: Path, about: About) -> None:
-    """Write what the finished cache holds and leave nothing else beside it."""
-    for rest in folder.iterdir():
-        if rest.name not in (cache_build.IMAGES, cache_build.INDEX):
-            rest.unlink()
+    """Write the description of the finished cache and remove temporary files."""
+    for file in folder.iterdir():
+        if file.name not in (cache_build.IMAGES, cache_build.INDEX):
+            file.unlink()
     about["bytes"] = (folder / cache_build.IMAGES).stat().st_size
     (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
 
 def size_of(index: np.ndarray) -> int:
-    """Bytes of the images that `index` lists."""
+    """Size in bytes of the images that `index` lists."""
     return int(3 * (index[:, 1] * index[:, 2]).sum())
 
 
 def check_space(folder: Path, size: int) -> None:
-    """Refuse a cache of `size` bytes that would fill the disk.
+    """Check that a cache of `size` bytes fits on the disk.
 
     Raises:
-        DataError: If it does not fit.
+        DataError: If it does not.
     """
     disk = shutil.disk_usage(folder)
     reserve = min(RESERVE, disk.total // 20)
@@ -214,22 +216,22 @@ def check_space(folder: Path, size: int) -> None:
         raise DataError(
             f"{folder.parent}: the decoded images take {size / 1e9:.2f} GB and the disk has"
             f" {disk.free / 1e9:.2f} GB free, of which {reserve / 1e9:.2f} GB must stay free."
-            " Make room, or name a larger disk by DMLRAY_CACHE."
+            " Free disk space, or set DMLRAY_CACHE to a folder on a larger disk."
         )
 
 
 def _is_whole(about: About, folder: Path) -> bool:
-    """Whether the cache is there, is of these images, and none of its files is cut short."""
+    """Whether the cache exists, is of these images, and none of its files is truncated."""
     try:
-        found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        recorded = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         index = np.load(folder / cache_build.INDEX)
         size = (folder / cache_build.IMAGES).stat().st_size
-        as_described = {key: found[key] for key in about} == about and found["bytes"] == size
+        as_described = {key: recorded[key] for key in about} == about and recorded["bytes"] == size
         return as_described and len(index) == about["images"] and _end(index) <= size
     except (OSError, ValueError, EOFError, IndexError, KeyError, TypeError):
         return False
 
 
 def _end(index: np.ndarray) -> int:
-    """Where the last image ends, in bytes; broken ones hold none."""
+    """End of the last image in bytes, without broken images."""
     return int((index[:, 0] + 3 * index[:, 1] * index[:, 2])[index[:, 1] > 0].max(initial=0))

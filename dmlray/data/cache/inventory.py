@@ -1,4 +1,4 @@
-"""What lies in the cache of decoded images: listed and cleared."""
+"""List and clear the caches of decoded images."""
 
 import json
 from collections.abc import Collection
@@ -28,30 +28,30 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class Cleared:
-    """What `clear` removed, and what it left because a process is making it."""
+    """Caches that `clear` removed, and those it kept because a process is making them."""
 
     removed: tuple[CacheEntry, ...]
     busy: tuple[CacheEntry, ...]
 
 
 def listing() -> list[CacheEntry]:
-    """All caches on this machine, the last used first."""
+    """List all caches on this machine, most recently used first."""
     entries = (_entry(folder) for parent in images_folders() for folder in parent.glob("*"))
     return sorted(filter(None, entries), key=lambda entry: entry.last_used, reverse=True)
 
 
 def clear(names: Collection[str] | None = None, unused_since: datetime | None = None) -> Cleared:
-    """Remove caches, and all that killed processes left.
+    """Remove caches, and all files that killed processes left.
 
-    Runs on this machine that read a removed cache keep its pages until they end. On a shared file
-    system nothing keeps them for other machines: clear it while none of them trains.
+    Runs on this machine that read a removed cache keep its pages until they end. Runs on other
+    machines that share the file system lose them: clear only while none of them trains.
 
     Args:
-        names: Of data sets or of folders; None means all.
-        unused_since: Keeps what was used at this time or later.
+        names: Names of data sets or folders; None means all.
+        unused_since: Keep caches used at this time or later.
 
     Raises:
-        ConfigError: If there is no such cache.
+        ConfigError: If no cache has that name.
     """
     chosen = [
         entry
@@ -94,7 +94,7 @@ def _is_target(path: Path) -> bool:
 
 
 def _entry(folder: Path) -> CacheEntry | None:
-    """Read what a cache holds; None if it is damaged, not finished or another user's."""
+    """Read the description of a cache; None if it is damaged, unfinished or another user's."""
     if not is_own(folder):
         return None
     try:

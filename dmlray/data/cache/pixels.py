@@ -1,20 +1,20 @@
-"""Pixels of any mode of Pillow -> 8-bit RGB on white."""
+"""Convert pixels of any Pillow mode to 8-bit RGB on white."""
 
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-SIXTEEN = 65_535  # the largest 16-bit value, which becomes 255
+SIXTEEN = 65_535  # the largest 16-bit value, mapped to 255
 _SAMPLE_FORMAT, _UNSIGNED, _PHOTOMETRIC, _WHITE_IS_ZERO = 339, 1, 262, 0  # TIFF
-# Pillow brings these to 8 bits, but leaves the transparent colour as the file has it.
+# Pillow scales these modes to 8 bits, but not their transparent colour.
 _COARSE = {"L;2": 255 // 3, "L;4": 255 // 15}
 
 
 class Rgb(NamedTuple):
-    """An 8-bit RGB image; `peak` is the largest value of one that had 16 bits, else None.
+    """An 8-bit RGB image; `peak` is the largest value if it had 16 bits, else None.
 
-    `scaled`: its float or 32-bit values were scaled by their own range.
+    `scaled`: whether float or 32-bit values were scaled by their range.
     """
 
     image: Image.Image
@@ -23,14 +23,14 @@ class Rgb(NamedTuple):
 
 
 def to_rgb(image: Image.Image) -> Rgb:
-    """Convert an opened image of any mode; what is transparent becomes white.
+    """Convert an opened image of any mode; transparent pixels become white.
 
     16-bit values are divided by 257; float and 32-bit ones are scaled so that the file's smallest
     finite value becomes 0 and its largest 255.
 
     Raises:
         ValueError: If float or 32-bit values have no range to scale by.
-        Exception: What Pillow's decoders raise of damaged files.
+        Exception: Any error of Pillow's decoders on damaged files.
     """
     raw = _raw_mode(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
@@ -43,7 +43,7 @@ def to_rgb(image: Image.Image) -> Rgb:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file holds its pixels, such as RGB;16B; known before they are loaded only."""
+    """Pixel layout in the file, such as RGB;16B; only known before the pixels are loaded."""
     tile = getattr(image, "tile", None)  # of an image in memory: none
     details = tile[0].args if tile else ""
     mode = details[0] if isinstance(details, tuple) and details else details
@@ -52,7 +52,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _from_sixteen(image: Image.Image, raw: str) -> Rgb:
     values = np.asarray(image).clip(0, SIXTEEN).astype(np.uint32)
-    if raw == "I;12":  # the file itself has 12 bits
+    if raw == "I;12":  # 12-bit file
         values = values * SIXTEEN // 4095
     grey = ((values + 128) // 257).astype(np.uint8)
     key = image.info.get("transparency")
@@ -72,21 +72,21 @@ def _values(image: Image.Image) -> np.ndarray:
 
 
 def _by_own_range(values: np.ndarray) -> np.ndarray:
-    """Scale to uint8 by the smallest and largest finite value; what is no number becomes 0."""
+    """Scale to uint8 by the smallest and largest finite value; NaN becomes 0."""
     finite = values[np.isfinite(values)]
     if not finite.size:
-        raise ValueError("none of its values is finite, so that there is no range to scale by")
+        raise ValueError("none of its values is finite, so there is no range to scale by")
     low, high = finite.min(), finite.max()
     if low == high:
-        raise ValueError(f"all its values are {low:g}, so that there is no range to scale by")
-    # Halves first: the difference of the largest floats is infinite.
+        raise ValueError(f"all its values are {low:g}, so there is no range to scale by")
+    # Halved first: the difference of the largest floats overflows.
     values = (values / 2 - low / 2) / (high / 2 - low / 2) * 255
     scaled: np.ndarray = np.nan_to_num(values, nan=0).clip(0, 255).round().astype(np.uint8)
     return scaled
 
 
 def _grey_image(image: Image.Image, grey: np.ndarray) -> Image.Image:
-    if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns 8-bit ones alone
+    if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts only 8-bit images
         grey = 255 - grey
     return Image.fromarray(grey).convert("RGB")
 
@@ -108,11 +108,11 @@ def _on_white(image: Image.Image, raw: str) -> Image.Image:
         image.info["transparency"] = key * _COARSE.get(raw, 1)
     elif isinstance(key, tuple) and ";16" in raw:
         image.info["transparency"] = tuple(value >> 8 for value in key)
-    if image.mode == "La":  # Pillow converts it to no other mode
+    if image.mode == "La":  # Pillow cannot convert it to other modes
         image = image.convert("LA")
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, colours).convert("RGB")
-    image.load()  # while its file is open: an RGB image is not converted
+    image.load()  # while the file is open: `convert` does not load an RGB image
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,1 +1,1 @@
-"""Data sets: what each is called, how its files lie, and whether they are all there."""
+"""Data sets: registry, file layouts and verification."""

@@ -1,7 +1,7 @@
 """Cars196: 196 models of cars, the first 98 train; in any layout of the methods' authors.
 
-The annotations' order is not the alphabet's: within a make they differ (Acura RL is class 2 and
-Acura Integra class 6). Both let the same 98 classes train, for the border lies between two makes.
+The order of the annotations is not alphabetical within a make (Acura RL is class 2, Acura Integra
+class 6). Both orders give the same 98 training classes: the boundary lies between two makes.
 """
 
 from functools import partial
@@ -11,19 +11,19 @@ import numpy as np
 
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
-from dmlray.data.datasets.found import Found, complete
+from dmlray.data.datasets.dataset_listing import DatasetListing, complete
 from dmlray.data.datasets.layouts import ImageGroup
 from dmlray.data.datasets.published import foreign
 from dmlray.data.datasets.spec import Benchmark, DatasetSpec
 from dmlray.errors import DataError
 
 ANNOTATIONS, IMAGES = "cars_annos.mat", "car_ims"
-HALVES = {  # folder of images -> its annotations; the second are not part of the kit itself
+HALVES = {  # folder of images -> annotations; those of cars_test are not part of the kit
     "cars_train": "cars_train_annos.mat",
     "cars_test": "cars_test_annos_withlabels.mat",
 }
 NAMES = "cars_meta.mat"
-KIT = (".", "devkit", "car_devkit/devkit", "car_devkit")  # where the development kit may lie
+KIT = (".", "devkit", "car_devkit/devkit", "car_devkit")  # possible folders of the kit
 CARS = Benchmark(
     "cars",
     "Cars196",
@@ -41,19 +41,19 @@ def load(root: Path | None) -> Dataset:
     return complete(find(root))
 
 
-def find(root: Path | None) -> Found:
-    """List it as its layout does, whether or not the files are there."""
+def find(root: Path | None) -> DatasetListing:
+    """List the data set `cars` by its layout; files may be missing."""
     trees = [partial(tree, CARS) for tree in (layouts.same_classes, layouts.train_and_test)]
     return layouts.search(CARS, root, (_annotated, _kit, _folders, *trees, _nearly))
 
 
-def _annotated(folder: Path) -> Found | None:
+def _annotated(folder: Path) -> DatasetListing | None:
     """Read cars_annos.mat beside car_ims/."""
     annotations = folder / ANNOTATIONS
     if not (annotations.is_file() and (folder / IMAGES).is_dir()):
         return None
     rows, names = _read(annotations)
-    nested = folder / IMAGES / IMAGES  # Kaggle's copies keep images in a folder of the same name
+    nested = folder / IMAGES / IMAGES  # in Kaggle's copies
     groups = [
         ImageGroup(_label(names, number), files, _trains(number))
         for number, files in layouts.by_id(rows).items()
@@ -63,20 +63,20 @@ def _annotated(folder: Path) -> Found | None:
     return layouts.arrange(CARS, "official annotations", order, root, groups)
 
 
-def _kit(folder: Path) -> Found | None:
-    """Read cars_train/ and cars_test/ with the development kit, as torchvision keeps them.
+def _kit(folder: Path) -> DatasetListing | None:
+    """Read cars_train/ and cars_test/ with the development kit, in torchvision's layout.
 
     Each half holds images of all classes, for a classifier; here the classes are split.
     """
-    halves = {half: place for half in HALVES if (place := _half(folder, half))}
+    halves = {half: path for half in HALVES if (path := _half(folder, half))}
     if not halves:
         return None
     for half in HALVES:
         if half not in halves:
             raise DataError(f"{folder}: found {next(iter(halves))}/ but {half}/ is missing.")
     rows = [
-        (number, f"{place.relative_to(folder).as_posix()}/{name}")
-        for half, place in halves.items()
+        (number, f"{path.relative_to(folder).as_posix()}/{name}")
+        for half, path in halves.items()
         for number, name in _read(_labels(folder, half), "fname")[0]
     ]
     meta = _in_kit(folder, NAMES)
@@ -90,9 +90,9 @@ def _kit(folder: Path) -> Found | None:
 
 
 def _half(folder: Path, half: str) -> Path | None:
-    """Find the folder of one half, which Kaggle's copies keep in a folder of the same name."""
-    places = (folder / half / half, folder / half)
-    return next((place for place in places if place.is_dir()), None)
+    """Find the folder of one half; Kaggle's copies nest it in a folder of the same name."""
+    paths = (folder / half / half, folder / half)
+    return next((path for path in paths if path.is_dir()), None)
 
 
 def _labels(folder: Path, half: str) -> Path:
@@ -102,8 +102,8 @@ def _labels(folder: Path, half: str) -> Path:
         return path
     raise DataError(
         f"{folder}: found {half}/ but {name} is missing, which has the classes of its images."
-        f" {ANNOTATIONS} numbers the images of {IMAGES}/, not these, and cars_test_annos.mat has"
-        f" no classes. Expected {name} in {folder.name}/ or {folder.name}/devkit/."
+        f" {ANNOTATIONS} is for {IMAGES}/ only, and cars_test_annos.mat has no classes."
+        f" Expected {name} in {folder.name}/ or {folder.name}/devkit/."
     )
 
 
@@ -111,8 +111,8 @@ def _in_kit(folder: Path, name: str) -> Path | None:
     return next((folder / kit / name for kit in KIT if (folder / kit / name).is_file()), None)
 
 
-def _folders(folder: Path) -> Found | None:
-    """Read images/CLASS NAME/, ordered by the annotations where they are there too."""
+def _folders(folder: Path) -> DatasetListing | None:
+    """Read images/CLASS NAME/, ordered by the annotations if they exist."""
     root = folder / "images"
     classes = layouts.class_folders(root)
     if not classes or foreign(CARS, folder):
@@ -120,7 +120,7 @@ def _folders(folder: Path) -> Found | None:
     path = folder / ANNOTATIONS
     names = _read(path)[1] if path.is_file() else []
     if names:
-        order = f"class ids of {ANNOTATIONS}; by the alphabet the same classes train"
+        order = f"class ids of {ANNOTATIONS}; alphabetically the same classes train"
         groups = _in_order(path, names, classes)
     else:
         order = f"alphabetical; no {ANNOTATIONS} to compare with"
@@ -129,7 +129,7 @@ def _folders(folder: Path) -> Found | None:
 
 
 def _nearly(folder: Path) -> None:
-    """Say which half of the official layout is missing."""
+    """Raise a DataError if one part of the official layout is missing."""
     if (folder / ANNOTATIONS).is_file() and not (folder / IMAGES).is_dir():
         raise DataError(f"{folder}: found {ANNOTATIONS} but {IMAGES}/ is missing.")
     if (folder / IMAGES).is_dir() and not (folder / ANNOTATIONS).is_file():
@@ -151,31 +151,31 @@ def _in_order(path: Path, names: list[str], classes: dict[str, list[str]]) -> li
 
 
 def _check_alphabet(path: Path, number: dict[str, int]) -> None:
-    """Refuse class names whose alphabetical order lets others train than their ids do."""
+    """Check that ids and alphabetical order give the same training classes."""
     alphabetical = sorted(number)
     train = sum(map(_trains, number.values()))
     for name in alphabetical[:train]:
         if not _trains(number[name]):
             raise DataError(
-                f"{path}: class {name!r} is unseen by its id {number[name]}, but trains by the"
-                " alphabetical order of images/. Expected both to agree."
+                f"{path}: class {name!r} is a test class by its id {number[name]}, but a training"
+                " class by the alphabetical order of images/. Expected both to agree."
             )
 
 
 def _read(path: Path, file: str = "relative_im_path") -> tuple[list[tuple[int, str]], list[str]]:
-    """Read (class id from 1, image) rows and the names of the classes, whichever there are."""
-    from scipy.io import loadmat  # 15 MB in each process, for this data set alone
+    """Read (class id from 1, image) rows and class names; either may be absent."""
+    from scipy.io import loadmat  # 15 MB in each process, only for this data set
 
     try:
         content = loadmat(path, simplify_cells=True)
         if not {"annotations", "class_names"} & content.keys():
             raise KeyError("annotations")
         annotations = content.get("annotations", [])
-        # One annotation alone comes as a dict, not as a list of one.
+        # A single annotation is a dict, not a list.
         annotations = [annotations] if isinstance(annotations, dict) else annotations
         rows = [(int(row["class"]), str(row[file])) for row in annotations]
         return rows, [str(name) for name in np.atleast_1d(content.get("class_names", []))]
-    except Exception as error:  # SciPy's reader has no common error: struct, zlib, TypeError, ...
+    except Exception as error:  # SciPy's reader raises many types: struct.error, TypeError, ...
         raise DataError(f"{path}: not readable as annotations of Cars196: {error}.") from error
 
 
@@ -188,7 +188,7 @@ def _label(names: list[str], number: int) -> str:
 
 
 def _letters(name: str) -> str:
-    """What is left of a class's name on any disk: "Ram C/V" cannot be a folder."""
+    """Letters and digits of a class name: "Ram C/V" cannot be a folder name."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
@@ -198,7 +198,6 @@ SPEC = DatasetSpec(
     load,
     find,
     benchmark=CARS,
-    no_source="the official address of Cars196 is dead since 2023. Get car_ims.tgz and "
-    "cars_annos.mat from somebody who has them and run: "
-    "dmlray data prepare cars --from car_ims.tgz --from cars_annos.mat",
+    no_source="the official URL of Cars196 is unavailable since 2023. Get car_ims.tgz and "
+    "cars_annos.mat from another source and give both as `sources`",
 )

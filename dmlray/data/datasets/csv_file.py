@@ -1,4 +1,4 @@
-"""Anybody's own images: a CSV file with the columns path, label and, if given, split."""
+"""Your own images: a CSV file with the columns path, label and, if given, split."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import train_test
-from dmlray.data.datasets.found import Found, sound
+from dmlray.data.datasets.dataset_listing import DatasetListing, sound
 from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.data.datasets.train_test import Keep, Split
 from dmlray.data.datasets.written_paths import Fault, Finder, fault_of
@@ -20,12 +20,12 @@ LARGEST = 256 << 20  # bytes: millions of images
 OTHER_SEPARATORS = (";", "\t", "|")
 ROLES = ("is_query", "is_gallery", "role")  # columns of other libraries
 
-Cells = tuple[int, list[str]]  # the number of a line and what stands on it
+Cells = tuple[int, list[str]]  # line number and its cells
 
 
 @dataclass(frozen=True)
 class CsvEntry:
-    """One image of the file; `split` is as written, and None where it is not asked for."""
+    """One image of the file; `split` is as written, None if it is not read."""
 
     line: int
     file: str
@@ -41,7 +41,8 @@ def load(
 
     Raises:
         ConfigError: If there is no root.
-        DataError: If the file is damaged, or images are missing, alone or contradict each other.
+        DataError: If the file is damaged, images are missing or contradict each other, or a test
+            class has one image.
     """
     source, header, entries = _table(root, split)
     if missing := _missing(source, entries, lambda fault: True):
@@ -49,10 +50,10 @@ def load(
     return sound(_found(source, header, entries, split, keep))
 
 
-def find(root: Path | None, split: Split = "classes") -> Found:
-    """List them whether or not all are there and sound: `Found.problems` says what is not.
+def find(root: Path | None, split: Split = "classes") -> DatasetListing:
+    """List the images named by the CSV file `root`; `problems` has what forbids their use.
 
-    What is no file is left out, for a pipe must not be opened.
+    Paths that are not files are left out: a pipe must not be opened.
     """
     source, header, entries = _table(root, split)
     listed = [entry for entry in entries if not entry.fault or entry.fault.gone]
@@ -62,7 +63,7 @@ def find(root: Path | None, split: Split = "classes") -> Found:
 
 
 def _table(root: Path | None, split: Split) -> tuple[Path, list[str], list[CsvEntry]]:
-    """The file's path, header and lines, with the names that the images have on this disk."""
+    """Read the file: its path, header and entries, with the file names as on this disk."""
     if root is None:
         problem = "data set 'csv' needs a CSV file with the columns path and label. Set data.root."
         raise ConfigError("data.root", [problem])
@@ -73,35 +74,35 @@ def _table(root: Path | None, split: Split) -> tuple[Path, list[str], list[CsvEn
 
 def _found(
     source: Path, header: Sequence[str], entries: Sequence[CsvEntry], split: Split, keep: Keep
-) -> Found:
+) -> DatasetListing:
     dataset = keep(_dataset(source, entries, split))
     dataset = replace(dataset, remarks=(*_unused(header, split), *dataset.remarks))
     lines = {entry.file: entry.line for entry in entries}
     dataset, problems = train_test.examine(
         dataset, lambda row: f"{source}: line {lines[dataset.files[row]]} ({dataset.files[row]})"
     )
-    return Found("csv file", "as listed", dataset, problems)
+    return DatasetListing("csv file", "as listed", dataset, problems)
 
 
 def _read(source: Path, split: Split) -> tuple[list[str], list[CsvEntry]]:
     rows = _rows(source)
     line, header = next(rows, (1, []))
-    wanted = ("path", "label", "split")[: 3 if split == "given" else 2]
-    places = {column: _columns(header, column) for column in wanted}
-    for column, found in places.items():
-        if len(found) != 1:
+    required = ("path", "label", "split")[: 3 if split == "given" else 2]
+    matches = {column: _columns(header, column) for column in required}
+    for column, indices in matches.items():
+        if len(indices) != 1:
             other = next((mark for mark in OTHER_SEPARATORS if mark in "".join(header)), None)
             reason = f", {other!r} separates it" if other and len(header) == 1 else ""
             raise DataError(
-                f"{source}: line {line}: {len(found)} columns named {column!r}{reason}."
-                f" Expected a header of {', '.join(wanted)}, comma-separated and each once."
+                f"{source}: line {line}: {len(indices)} columns named {column!r}{reason}."
+                f" Expected a header of {', '.join(required)}, comma-separated and each once."
             )
-    columns = {column: found[0] for column, found in places.items()}
+    columns = {column: indices[0] for column, indices in matches.items()}
     return header, [_entry(source, row, len(header), columns) for row in rows]
 
 
 def _columns(header: Sequence[str], column: str) -> list[int]:
-    """Where a column stands: as it is written, otherwise in capital letters too."""
+    """Indices of a column: exact matches, else ignoring case."""
     exact = [at for at, name in enumerate(header) if name == column]
     return exact or [at for at, name in enumerate(header) if name.lower() == column]
 
@@ -111,7 +112,7 @@ def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> 
     if len(cells) != width:
         raise DataError(
             f"{source}: line {line}: {len(cells)} values for {width} columns."
-            " Expected one each; a value that holds a comma stands in double quotes."
+            " Expected one each; put a value that holds a comma in double quotes."
         )
     values = {column: cells[at] for column, at in columns.items()}
     for column, value in values.items():
@@ -127,9 +128,9 @@ def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> 
 
 
 def _unused(header: Sequence[str], split: Split) -> Iterator[str]:
-    """Remarks on columns that mean something which is not done."""
+    """Yield remarks on meaningful columns that are not used."""
     if split == "classes" and _columns(header, "split"):
-        yield f"the file's column split is not used; {train_test.GIVEN} follows it"
+        yield "the file's column split is not used; data.split=given uses it"
     roles = [name for role in ROLES for name in header if name.lower() == role]
     if roles:
         yield (
@@ -139,9 +140,9 @@ def _unused(header: Sequence[str], split: Split) -> Iterator[str]:
 
 
 def _rows(source: Path) -> Iterator[Cells]:
-    """Give every line that is not blank, its cells stripped.
+    """Yield every line that is not blank, with stripped cells.
 
-    Line by line, because an open quote would swallow the lines after it.
+    Parsed line by line, because an open quote would extend over the following lines.
     """
     for line, text in enumerate(io.StringIO(_text(source), newline=None), start=1):
         if text.count('"') % 2:
@@ -172,10 +173,10 @@ def _text(source: Path) -> str:
 
 
 def _on_disk(source: Path, entries: Sequence[CsvEntry]) -> list[CsvEntry]:
-    """Entries with the names that their files have on this disk, or why there are none."""
+    """Replace paths by the file names on this disk, or set the fault if there is none."""
     finder = Finder(source.parent)
     lines: dict[Path, int] = {}
-    there = []
+    located = []
     for entry in entries:
         files = finder.find(entry.file)
         if len(files) > 1:
@@ -191,15 +192,15 @@ def _on_disk(source: Path, entries: Sequence[CsvEntry]) -> list[CsvEntry]:
                 " Expected each image once."
             )
         fault = None if files else fault_of(source.parent / file, entry.file)
-        there.append(replace(entry, file=file, fault=fault))
-    return there
+        located.append(replace(entry, file=file, fault=fault))
+    return located
 
 
 def _missing(
-    source: Path, entries: Sequence[CsvEntry], such: Callable[[Fault], bool]
+    source: Path, entries: Sequence[CsvEntry], counts: Callable[[Fault], bool]
 ) -> str | None:
-    """One sentence on the entries with such a fault."""
-    missing = [(entry, entry.fault) for entry in entries if entry.fault and such(entry.fault)]
+    """Describe the entries whose fault `counts`, in one sentence; None if there are none."""
+    missing = [(entry, entry.fault) for entry in entries if entry.fault and counts(entry.fault)]
     if not missing:
         return None
     entry, fault = missing[0]
@@ -229,7 +230,7 @@ def _dataset(source: Path, entries: Sequence[CsvEntry], split: Split) -> Dataset
 
 
 def _images(entries: Sequence[CsvEntry], split: str | None = None) -> dict[str, list[str]]:
-    """Class -> files, of one value of the column split if there is one."""
+    """Class -> files, for one value of the column split if it is used."""
     images: dict[str, list[str]] = {}
     for entry in entries:
         if entry.split == split:
@@ -239,7 +240,7 @@ def _images(entries: Sequence[CsvEntry], split: str | None = None) -> dict[str, 
 
 SPEC = DatasetSpec(
     "csv",
-    "Anybody's own images: a CSV file with the columns path, label and, if given, split.",
+    "Your own images: a CSV file with the columns path, label and, if given, split.",
     load,
     find,
     own_images=True,

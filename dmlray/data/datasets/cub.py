@@ -7,7 +7,7 @@ from pathlib import Path
 from dmlray.data.archives.download import Source
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
-from dmlray.data.datasets.found import Found, complete
+from dmlray.data.datasets.dataset_listing import DatasetListing, complete
 from dmlray.data.datasets.layouts import ImageGroup
 from dmlray.data.datasets.spec import Benchmark, DatasetSpec
 from dmlray.errors import DataError
@@ -31,25 +31,25 @@ def load(root: Path | None) -> Dataset:
     return complete(find(root))
 
 
-def find(root: Path | None) -> Found:
-    """List it as its layout does, whether or not the files are there."""
+def find(root: Path | None) -> DatasetListing:
+    """List the data set `cub` by its layout; files may be missing."""
     by_sides = partial(layouts.train_and_test, CUB)
     return layouts.search(CUB, root, (_listed, _folders, _same_classes, by_sides))
 
 
-def _listed(folder: Path) -> Found | None:
+def _listed(folder: Path) -> DatasetListing | None:
     """Read the official archive: lists of images and of their classes, beside images/."""
-    there = [name for name in (IMAGES, LABELS) if (folder / name).is_file()]
-    if not there:
+    lists = [name for name in (IMAGES, LABELS) if (folder / name).is_file()]
+    if not lists:
         return None
     for name in (IMAGES, LABELS):
-        if name not in there:
-            raise DataError(f"{folder}: found {folder.name} with {there[0]} but {name} is missing.")
+        if name not in lists:
+            raise DataError(f"{folder}: found {folder.name} with {lists[0]} but {name} is missing.")
     return _arrange("official lists", folder / "images", _read_lists(folder))
 
 
-def _folders(folder: Path) -> Found | None:
-    """Read images/NNN.Name/, or NNN.Name/ at once; where there are lists, they count."""
+def _folders(folder: Path) -> DatasetListing | None:
+    """Read images/NNN.Name/ or NNN.Name/, unless the official lists exist."""
     if any((folder / name).is_file() for name in (IMAGES, LABELS)):
         return None
     for root in (folder / "images", folder):
@@ -59,8 +59,8 @@ def _folders(folder: Path) -> Found | None:
     return None
 
 
-def _same_classes(folder: Path) -> Found | None:
-    """Read {train,test}/NNN.Name/ where both hold all classes, which their numbers split."""
+def _same_classes(folder: Path) -> DatasetListing | None:
+    """Read {train,test}/NNN.Name/ where both hold all classes, split by class number."""
     return layouts.same_classes(CUB, folder, lambda label: _trains(folder, label))
 
 
@@ -68,8 +68,8 @@ def _trains(folder: Path, label: str) -> bool:
     number = re.search(r"[0-9]+", label)
     if number is None:
         raise DataError(
-            f"{folder}: class {label!r} has no official number, by which the first"
-            f" {CUB.classes[0]} train. Expected folders named NNN.Name."
+            f"{folder}: class {label!r} has no official number, which decides whether it trains."
+            " Expected folders named NNN.Name."
         )
     return int(number[0]) <= CUB.classes[0]
 
@@ -84,7 +84,7 @@ def _read_lists(folder: Path) -> dict[str, list[str]]:
         file = files.pop(image)
         name = file.partition("/")[0]
         if _number(name) != layouts.whole(path, row, label):
-            raise DataError(f"{path}: line {row}: class {label}, but {IMAGES} says {file}.")
+            raise DataError(f"{path}: line {row}: class {label}, but {IMAGES} has {file}.")
         classes.setdefault(name, []).append(file)
     if files:
         image, file = next(iter(files.items()))
@@ -92,7 +92,7 @@ def _read_lists(folder: Path) -> dict[str, list[str]]:
     return classes
 
 
-def _arrange(layout: str, root: Path, classes: dict[str, list[str]]) -> Found:
+def _arrange(layout: str, root: Path, classes: dict[str, list[str]]) -> DatasetListing:
     groups = [
         ImageGroup(name, classes[name], _number(name) <= CUB.classes[0])
         for name in sorted(classes, key=lambda name: (_number(name), name))
@@ -101,7 +101,7 @@ def _arrange(layout: str, root: Path, classes: dict[str, list[str]]) -> Found:
 
 
 def _number(name: str) -> int:
-    """The official number of a class folder `NNN.Name`, from 1; 0 if it has none."""
+    """Official number of a class folder `NNN.Name`, from 1; 0 if it has none."""
     match = re.match(r"([0-9]{3})\.", name)
     return int(match[1]) if match else 0
 

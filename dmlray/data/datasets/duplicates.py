@@ -1,4 +1,4 @@
-"""The same image twice: a leak, a contradiction, or a waste."""
+"""Detect duplicate images: leaks between train and test, contradictions and repetitions."""
 
 import hashlib
 from collections import defaultdict
@@ -17,10 +17,10 @@ def check(dataset: Dataset, where: Callable[[int], str]) -> str | None:
     """Count the files that repeat another of their class, byte for byte; None if there are none.
 
     Args:
-        where: Tells where the user finds a row of the data set.
+        where: Maps a row of the data set to its location for a message.
 
     Raises:
-        DataError: If an image stands in two classes, or in training and in test.
+        DataError: If an image is in two classes, or in training and in test.
     """
     groups = _equal_files(dataset)
     clashing = [rows for rows in groups if _clashes(dataset, rows)]
@@ -34,22 +34,22 @@ def check(dataset: Dataset, where: Callable[[int], str]) -> str | None:
 
 
 def _equal_files(dataset: Dataset) -> list[list[int]]:
-    """Rows of equal files, in groups of two or more; few files are read, fewer twice."""
+    """Groups of two or more rows with equal files; only files of equal size are read."""
     groups: list[list[int]] = [list(range(len(dataset)))]
-    for trait in (_size, _digest, _whole):
-        groups = [alike for group in groups for alike in _alike(dataset, group, trait)]
+    for key in (_size, _digest, _whole):
+        groups = [equal for group in groups for equal in _group_by(dataset, group, key)]
     return groups
 
 
-def _alike(
-    dataset: Dataset, rows: Iterable[int], trait: Callable[[Path], Hashable]
+def _group_by(
+    dataset: Dataset, rows: Iterable[int], key_of: Callable[[Path], Hashable]
 ) -> list[list[int]]:
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for row in rows:
         path = dataset.root / dataset.files[row]
-        with suppress(OSError):  # a file that cannot be read is no copy: who decodes it says so
-            groups[trait(path)].append(row)
-    # Size 0: an empty file is no copy but damaged, and whoever decodes it says so.
+        with suppress(OSError):  # unreadable files are reported when they are decoded
+            groups[key_of(path)].append(row)
+    # Size 0: empty files are damaged, not duplicates; they are reported when they are decoded.
     return [group for key, group in groups.items() if key and len(group) > 1]
 
 
@@ -66,7 +66,7 @@ def _whole(path: Path) -> bytes:
 
 
 def _clashes(dataset: Dataset, rows: list[int]) -> int:
-    """How many pairs of `rows` are of different classes."""
+    """Number of pairs of `rows` with different classes."""
     counts = np.unique(dataset.labels[rows], return_counts=True)[1]
     return int(len(rows) ** 2 - (counts**2).sum()) // 2
 
@@ -77,10 +77,10 @@ def _contradiction(
     labels = dataset.labels[rows]
     other = int(np.flatnonzero(labels != labels[0])[0])
     if labels[0] < dataset.train_classes <= labels[other]:
-        places = "in training and in test"
+        location = "in training and in test"
     else:
-        places = " and ".join(f"in class {dataset.classes[labels[at]]!r}" for at in (0, other))
+        location = " and ".join(f"in class {dataset.classes[labels[at]]!r}" for at in (0, other))
     return (
-        f"{where(rows[0])} and {where(rows[other])}: the same image, {places}."
-        f" Expected each image in one class and on one side; {pairs} pairs are not."
+        f"{where(rows[0])} and {where(rows[other])}: the same image, {location}."
+        f" Expected each image in one class and one split; {pairs} pairs are not."
     )

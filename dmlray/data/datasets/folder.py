@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import listing, train_test
-from dmlray.data.datasets.found import Found, complete
+from dmlray.data.datasets.dataset_listing import DatasetListing, complete
 from dmlray.data.datasets.listing import Tree
 from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.data.datasets.train_test import Images, Keep, Split
@@ -19,13 +19,15 @@ def load(
 
     Raises:
         ConfigError: If there is no root.
-        DataError: If images are missing, alone in a test class or contradict each other.
+        DataError: If images are missing or contradict each other, or a test class has one image.
     """
     return complete(find(root, split, keep))
 
 
-def find(root: Path | None, split: Split = "classes", keep: Keep = train_test.everything) -> Found:
-    """List it whether or not all of it is there and sound: `Found.problems` says what is not."""
+def find(
+    root: Path | None, split: Split = "classes", keep: Keep = train_test.everything
+) -> DatasetListing:
+    """List the data set `folder`; `problems` has what forbids its use."""
     if root is None:
         problem = "data set 'folder' needs a folder with one sub-folder per class. Set data.root."
         raise ConfigError("data.root", [problem])
@@ -36,7 +38,7 @@ def find(root: Path | None, split: Split = "classes", keep: Keep = train_test.ev
 
 
 def read(name: str, root: Path) -> Dataset:
-    """List the images in the sub-folders of `root` and below them; their content is not compared.
+    """List the images in the sub-folders of `root`, recursively, without comparing their content.
 
     Raises:
         DataError: If images are missing or cannot be reached.
@@ -44,13 +46,13 @@ def read(name: str, root: Path) -> Dataset:
     return complete(_read(name, root))
 
 
-def _read(name: str, root: Path) -> Found:
+def _read(name: str, root: Path) -> DatasetListing:
     root = listing.real_path(root)
     tree = listing.read(root)
     if _are_sides(tree.classes):
         raise DataError(
-            f"{root}: the sub-folders {', '.join(tree.classes)} are named as sides of a split, not"
-            f" as classes. For train/<class>/ and test/<class>/ set {train_test.GIVEN}."
+            f"{root}: the sub-folders {', '.join(tree.classes)} are named like parts of a split,"
+            f" not classes. For train/<class>/ and test/<class>/ set {train_test.GIVEN}."
         )
     if len(tree.classes) < 2:
         below = next((name for name in tree.classes if _is_deep(tree.classes, name)), None)
@@ -63,7 +65,7 @@ def _read(name: str, root: Path) -> Found:
     return _found(name, root, *train_test.halves(tree.classes), [], [tree])
 
 
-def _read_given(root: Path) -> Found:
+def _read_given(root: Path) -> DatasetListing:
     root = listing.real_path(root)
     top, trees = listing.read_sides(root)
     parts = {name: tree.classes for name, tree in trees.items()}
@@ -82,29 +84,29 @@ def _read_given(root: Path) -> Found:
 
 def _found(
     name: str, root: Path, train: Images, test: Images, remarks: list[str], trees: list[Tree]
-) -> Found:
+) -> DatasetListing:
     dataset = train_test.join(name, root, train, test)
-    listed = tuple(filter(None, [*remarks, listing.passed_over(*trees)]))
-    return Found(
+    listed = tuple(filter(None, [*remarks, listing.skipped(*trees)]))
+    return DatasetListing(
         "class folders", "as listed", replace(dataset, remarks=listed), listing.unreadable(*trees)
     )
 
 
 def _are_sides(images: Images) -> bool:
-    """Whether these folders are train, test or val and hold class folders, or nothing else is."""
+    """Whether folders are named train, test or val and hold class folders, or all are so named."""
     named = [name for name in images if train_test.side(name)]
     deep = all(_is_deep(images, name) for name in named)
     return len(named) > 1 and (deep or len(named) == len(images))
 
 
 def _is_deep(images: Images, name: str) -> bool:
-    """Whether all images of a folder lie in sub-folders of it."""
+    """Whether all images of a folder lie in its sub-folders."""
     return all(file.count("/") > 1 for file in images[name])
 
 
 def _refuse(problem: str, *trees: Tree) -> None:
-    """Raise a DataError that also says what was found instead."""
-    remark = listing.passed_over(*trees)
+    """Raise a DataError that also lists skipped and unreadable files."""
+    remark = listing.skipped(*trees)
     raise DataError(
         " ".join([problem, *listing.unreadable(*trees), *([f"{remark}."] if remark else [])])
     )

@@ -1,7 +1,7 @@
-"""Icons drawn on this machine: a class is a name, an image one family's drawing of it.
+"""Icons drawn on this machine: a class is a name, an image one font family's drawing of it.
 
-The fonts are those of the wheel `qtawesome` (MIT; each font has its own licence). They are read
-as files: importing the package would ask for Qt.
+The fonts are those of the package `qtawesome` (MIT; each font has its own licence). They are read
+as files: importing the package would require Qt.
 """
 
 import json
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from dmlray.data.cache.atomic_dir import final_path, make_whole
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import folder
-from dmlray.data.datasets.found import Found
+from dmlray.data.datasets.dataset_listing import DatasetListing
 from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.errors import ConfigError, DataError
 
@@ -24,7 +24,7 @@ GLYPH = round(0.8 * SIDE)  # font size in pixels
 MIN_VENDORS, MIN_IMAGES = 3, 5
 
 STYLES = frozenset({"outline", "fill", "line", "bold", "light", "thin"})
-# Mirrored and turned twins would be classes that a random flip turns into one another.
+# Mirrored or rotated icons would be classes that a random flip maps onto each other.
 DIRECTIONS = frozenset({"left", "right", "up", "down"})
 SYNONYMS = {
     alias: name
@@ -48,7 +48,7 @@ SYNONYMS = {
     )
     for alias in aliases
 }
-DRAWING = 1  # raise it with the way icons are drawn: what lies in a cache would stay
+DRAWING = 1  # increase it when drawing changes: cached icons are kept otherwise
 
 
 class Glyph(NamedTuple):
@@ -62,15 +62,15 @@ class Glyph(NamedTuple):
 def load(root: Path | None) -> Dataset:
     """List the data set `demo`; the first call on a machine draws it."""
     if root is not None:
-        raise ConfigError("data.root", ["data set 'demo' makes its own images. Leave it out."])
+        raise ConfigError("data.root", ["data set 'demo' draws its own images. Leave it out."])
     target = final_path(f"demo-{DRAWING}")
     make_whole(target, Path.is_dir, _draw_all)
     return folder.read("demo", target)
 
 
-def find(root: Path | None) -> Found:
-    """List it as `load` does: nothing in it can be missing."""
-    return Found("class folders", "as listed", load(root))
+def find(root: Path | None) -> DatasetListing:
+    """List the data set `demo` as `load` does: no file can be missing."""
+    return DatasetListing("class folders", "as listed", load(root))
 
 
 def _draw_all(target: Path) -> None:
@@ -99,10 +99,10 @@ def _wheel() -> Distribution:
 
 
 def _classes(wheel: Distribution) -> dict[str, list[Glyph]]:
-    """Group the glyphs by name and keep the names that enough vendors draw."""
+    """Group the glyphs by name and keep names with at least `MIN_VENDORS` vendors."""
     glyphs: dict[str, list[Glyph]] = defaultdict(list)
     for path in wheel.files or ():
-        # A logo is one drawing, copied: brands teach nothing about shape.
+        # Logos of different vendors are copies of one drawing.
         if path.suffix == ".json" and "charmap" in path.name and "brands" not in path.name:
             codes = json.loads(Path(str(wheel.locate_file(path))).read_text(encoding="utf-8"))
             for icon, code in sorted(codes.items()):
@@ -132,28 +132,28 @@ def _font_name(path: PurePath) -> str:
 
 
 def _vendor(font: str) -> str:
-    """`fontawesome5-solid` -> `fontawesome`: weights and versions are one hand's work."""
+    """`fontawesome5-solid` -> `fontawesome`: weights and versions share one designer."""
     return font.split("-")[0].rstrip("0123456789")
 
 
 def _draw(font: ImageFont.FreeTypeFont, code: int) -> Image.Image:
     canvas = Image.new("L", (3 * SIDE, 3 * SIDE))
     ImageDraw.Draw(canvas).text((SIDE, SIDE), chr(code), font=font, fill=255)
-    # The ink's own box: the font's box has the glyph's margins in it and would not centre it.
+    # Bounding box of the pixels: the font's box includes margins, so it would not centre the icon.
     left, top, right, bottom = canvas.getbbox() or (0, 0, 0, 0)
     corner = ((left + right - SIDE) // 2, (top + bottom - SIDE) // 2)
     return ImageOps.invert(canvas.crop((*corner, corner[0] + SIDE, corner[1] + SIDE)))
 
 
 def _distinct(images: dict[Glyph, Image.Image]) -> dict[Glyph, Image.Image]:
-    """Keep the first of images that are equal to the last pixel."""
+    """Keep the first of identical images."""
     first = {image.tobytes(): glyph for glyph, image in reversed(images.items())}
     return {glyph: image for glyph, image in images.items() if first[image.tobytes()] == glyph}
 
 
 SPEC = DatasetSpec(
     "demo",
-    "Icons drawn on this machine: a class is a name, an image one family's drawing of it.",
+    "Icons drawn on this machine: a class is a name, an image one font family's drawing of it.",
     load,
     find,
 )

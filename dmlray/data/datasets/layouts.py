@@ -1,7 +1,7 @@
-"""What the layouts of the benchmarks share: where to look, which classes train, what is amiss.
+"""Shared parts of benchmark layouts: search, order and split of the classes, completeness.
 
-A layout is a function folder -> `Found`; None where it is another, and a DataError where it is
-nearly this one.
+A layout is a function folder -> `DatasetListing`; it returns None for another layout and raises a
+DataError for an incomplete one.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dmlray.data.cache.formats import SUFFIXES
 from dmlray.data.dataset import from_ordered, half
-from dmlray.data.datasets.found import Found
+from dmlray.data.datasets.dataset_listing import DatasetListing
 from dmlray.data.datasets.listing import real_path
 from dmlray.data.datasets.published import (
     benchmarks,
@@ -28,22 +28,22 @@ from dmlray.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class ImageGroup:
-    """One class; `trains` says on which side of the official border it is, None if none knows."""
+    """One class; `trains`: whether it is an official training class, None if unknown."""
 
     label: str
     files: Sequence[str]
     trains: bool | None = None
 
 
-Layout = Callable[[Path], Found | None]
+Layout = Callable[[Path], DatasetListing | None]
 
 
-def search(benchmark: Benchmark, root: Path | None, layouts: Sequence[Layout]) -> Found:
+def search(benchmark: Benchmark, root: Path | None, layouts: Sequence[Layout]) -> DatasetListing:
     """Find a benchmark in `root` or below, in the first layout that fits.
 
     Raises:
         ConfigError: If no root is given.
-        DataError: If nothing fits; it says what comes nearest.
+        DataError: If no layout fits; describes the nearest one.
     """
     if root is None:
         problem = f"data set {benchmark.name!r} needs the folder of {benchmark.title}"
@@ -55,7 +55,7 @@ def search(benchmark: Benchmark, root: Path | None, layouts: Sequence[Layout]) -
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}.") from error
 
 
-def _first_that_fits(benchmark: Benchmark, root: Path, layouts: Sequence[Layout]) -> Found:
+def _first_that_fits(benchmark: Benchmark, root: Path, layouts: Sequence[Layout]) -> DatasetListing:
     misses: list[DataError] = []
     for folder in candidates(benchmark, root):
         for layout in layouts:
@@ -69,8 +69,8 @@ def _first_that_fits(benchmark: Benchmark, root: Path, layouts: Sequence[Layout]
 
 def arrange(
     benchmark: Benchmark, layout: str, order: str, root: Path, groups: Sequence[ImageGroup]
-) -> Found:
-    """Put the training classes first; an incomplete copy is halved where nothing else splits it."""
+) -> DatasetListing:
+    """Put the training classes first; without an official split the first half trains."""
     groups = [group for group in groups if group.files]
     if len(groups) < 2:
         raise DataError(f"{root}: {len(groups)} classes with images. Expected at least 2.")
@@ -82,13 +82,15 @@ def arrange(
         groups.sort(key=lambda group: not group.trains)
     remarks = shortcomings(benchmark, *_counts(groups, train), halved)
     classes = [(group.label, group.files) for group in groups]
-    return Found(layout, order, from_ordered(benchmark.name, root, classes, train, remarks))
+    return DatasetListing(
+        layout, order, from_ordered(benchmark.name, root, classes, train, remarks)
+    )
 
 
-def train_and_test(benchmark: Benchmark, folder: Path) -> Found | None:
+def train_and_test(benchmark: Benchmark, folder: Path) -> DatasetListing | None:
     """Read {train,test}/class*/.
 
-    Departs: classes are ordered by the numbers in their names, so that class2 is before class10;
+    Departs: classes are ordered by the numbers in their names, so that class2 precedes class10;
     the authors' ImageFolder orders them as text.
     """
     train, test = (class_folders(folder, f"{side}/*") for side in ("train", "test"))
@@ -112,11 +114,11 @@ def same_classes(
     benchmark: Benchmark,
     folder: Path,
     trains: Callable[[str], bool | None] = lambda label: None,
-) -> Found | None:
-    """Read {train,test}/CLASS/ where both hold all classes, as copies for classifiers do.
+) -> DatasetListing | None:
+    """Read {train,test}/CLASS/ where both hold all classes, as in copies for classifiers.
 
-    The images of both are put together and the classes are split as published: `trains` decides
-    by a folder's name, by default the first half in the order of names trains.
+    The images of both are merged and the classes are split as published: `trains` decides by a
+    folder's name; by default the first half in the order of names trains.
     """
     train, test = (class_folders(folder, f"{side}/*") for side in ("train", "test"))
     if not train or train.keys() != test.keys() or foreign(benchmark, folder):
@@ -131,21 +133,21 @@ def same_classes(
         ImageGroup(label, [*train[label], *test[label]], trains(label))
         for label in sorted(train, key=natural)
     ]
-    order = "names of the folders; train/ and test/ hold the same classes and are put together"
+    order = "names of the folders; train/ and test/ hold the same classes and are merged"
     return arrange(benchmark, "class folders of a classifier", order, folder, groups)
 
 
 def class_folders(root: Path, pattern: str = "*") -> dict[str, list[str]]:
-    """Map the names of folders to their images relative to `root`; hidden ones are passed over."""
+    """Map the names of folders to their images relative to `root`; hidden names are skipped."""
     parent, _, name = pattern.rpartition("/")
     if not (root / parent).is_dir():
         return {}
-    found = {}
-    for folder in _visible((root / parent).iterdir()):  # not glob, which hides a refusal
+    classes = {}
+    for folder in _visible((root / parent).iterdir()):  # not glob, which hides permission errors
         if fnmatchcase(folder.name, name) and folder.is_dir():
             images = [path for path in _visible(folder.iterdir()) if _is_image(path)]
-            found[folder.name] = [path.relative_to(root).as_posix() for path in images]
-    return {name: files for name, files in found.items() if files}
+            classes[folder.name] = [path.relative_to(root).as_posix() for path in images]
+    return {name: files for name, files in classes.items() if files}
 
 
 def by_id(rows: Sequence[tuple[int, str]]) -> dict[int, list[str]]:
@@ -157,7 +159,7 @@ def by_id(rows: Sequence[tuple[int, str]]) -> dict[int, list[str]]:
 
 
 def read_rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, fields) of a text file in columns; the last one may have spaces."""
+    """Yield (line number, fields) of a text file in columns; the last column may have spaces."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
@@ -171,7 +173,7 @@ def read_rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def whole(path: Path, line: int, text: str) -> int:
-    """Read a whole number of a text file."""
+    """Parse a whole number of a text file."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise DataError(f"{path}: line {line}: expected a whole number, got {text!r:.80}.")
     return int(text)
@@ -205,7 +207,7 @@ def _visible(paths: Iterable[Path]) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether it is an image or a link to a missing one, which must not be left out in silence."""
+    """Whether `path` is an image or a broken link to one, which must be reported as missing."""
     if path.suffix.lower() not in SUFFIXES:
         return False
     return path.is_file() or (path.is_symlink() and not path.exists())

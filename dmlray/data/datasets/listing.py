@@ -1,4 +1,4 @@
-"""Images in class folders, as torchvision's ImageFolder walks them, and what is passed over."""
+"""List images in class folders, in the order of torchvision's ImageFolder, and skipped files."""
 
 import errno
 import os
@@ -10,20 +10,20 @@ from pathlib import Path
 from dmlray.data.cache import formats
 from dmlray.errors import DataError
 
-SYSTEM = frozenset(  # folders that operating systems and network storage make
+SYSTEM = frozenset(  # folders created by operating systems and network storage
     {"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"}
 )
 NAMED = 3  # names and suffixes that a remark lists
-_NOWHERE = (errno.ELOOP, errno.ENOENT, errno.ENOTDIR)  # where a link can lead
+_BROKEN = (errno.ELOOP, errno.ENOENT, errno.ENOTDIR)  # errors of a broken link
 _FOLDER, _IMAGE = "folder", "image"
 
 
 @dataclass
 class Tree:
-    """What lies in class folders; names of files are relative to the root of the data set.
+    """Content of class folders; file names are relative to the root of the data set.
 
-    `images` has each class folder, also one without images; `loose` are images outside of these,
-    `others` counts files that are no images by their suffix, `unreadable` are sentences.
+    `images` has each class folder, also those without images; `loose` are images outside of class
+    folders, `others` counts non-image files by suffix, `unreadable` are sentences.
     """
 
     images: dict[str, list[str]] = field(default_factory=dict)
@@ -33,40 +33,40 @@ class Tree:
 
     @property
     def classes(self) -> dict[str, list[str]]:
-        """Class -> images, where there are any."""
+        """Class -> images, without empty classes."""
         return {label: files for label, files in self.images.items() if files}
 
 
 def real_path(root: Path) -> Path:
-    """Path without `~` and links; nothing need be there."""
+    """Expand `~` and resolve links; the path need not exist."""
     return Path(os.path.realpath(os.path.expanduser(root)))
 
 
 def read(root: Path, side: str = "") -> Tree:
     """List the class folders of `root/side`. Hidden names and folders of `SYSTEM` are left out.
 
-    A link to nothing is listed as the image or the class folder that it stands for.
+    A broken link is listed as an image or a class folder.
 
     Raises:
-        DataError: If the folder cannot be listed; below it, `unreadable` says what cannot.
+        DataError: If the folder cannot be listed; errors below it go into `unreadable`.
     """
     tree, labels = _top(root, side)
     above = {_identity(root), _identity(root / side)}
     for label in labels:
         name = f"{side}/{label}" if side else label
-        there = os.path.isdir(root / name)
-        tree.images[label] = list(_walk(root, name, tree, set(above))) if there else [name]
+        is_folder = os.path.isdir(root / name)
+        tree.images[label] = list(_walk(root, name, tree, set(above))) if is_folder else [name]
     return tree
 
 
 def read_sides(root: Path) -> tuple[Tree, dict[str, Tree]]:
-    """List the files of `root` itself, and each of its folders as one of class folders."""
+    """List the files of `root`, and each of its folders as a folder of class folders."""
     tree, names = _top(root, "")
     return tree, {name: read(root, name) for name in names}
 
 
-def passed_over(*trees: Tree) -> str | None:
-    """One remark on all that was left out."""
+def skipped(*trees: Tree) -> str | None:
+    """Describe all skipped files in one remark; None if there are none."""
     others: Counter[str] = sum((tree.others for tree in trees), Counter())
     empty = [label for tree in trees for label, files in tree.images.items() if not files]
     loose = sum(len(tree.loose) for tree in trees)
@@ -80,18 +80,18 @@ def passed_over(*trees: Tree) -> str | None:
         parts.append(
             f"{_counted(len(empty), 'folder')} without images ({_some(list(map(repr, empty)))})"
         )
-    return f"passed over: {', '.join(parts)}" if parts else None
+    return f"skipped: {', '.join(parts)}" if parts else None
 
 
 def unreadable(*trees: Tree) -> tuple[str, ...]:
-    """One sentence on all that cannot be read, if anything cannot."""
-    found = [sentence for tree in trees for sentence in tree.unreadable]
-    more = f" {len(found)} files or folders cannot be read." if len(found) > 1 else ""
-    return (f"{found[0]}{more}",) if found else ()
+    """Describe all unreadable files and folders, if any, in one sentence."""
+    sentences = [sentence for tree in trees for sentence in tree.unreadable]
+    more = f" {len(sentences)} files or folders cannot be read." if len(sentences) > 1 else ""
+    return (f"{sentences[0]}{more}",) if sentences else ()
 
 
 def _top(root: Path, side: str) -> tuple[Tree, list[str]]:
-    """The files of `root/side`, and the names of its folders and of links to nothing."""
+    """List the files of `root/side`, and the names of its folders and broken links."""
     top = root / side
     try:
         _identity(top)
@@ -113,7 +113,7 @@ def _top(root: Path, side: str) -> tuple[Tree, list[str]]:
 
 
 def _walk(root: Path, name: str, tree: Tree, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Images in the folder `name` and below; none in `seen`, for links may lead in circles."""
+    """Yield images in the folder `name`, recursively; skip folders in `seen` (cyclic links)."""
     folders = [name]
     while folders:
         name = folders.pop()
@@ -138,7 +138,7 @@ def _walk(root: Path, name: str, tree: Tree, seen: set[tuple[int, int]]) -> Iter
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """What is the same for all links to a folder.
+    """Device and inode, the same for all links to a folder.
 
     Raises:
         OSError: Also if the folder can be listed but not entered.
@@ -157,7 +157,7 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
 def _kinds(
     entries: list["os.DirEntry[str]"], tree: Tree
 ) -> Iterator[tuple["os.DirEntry[str]", str]]:
-    """Pair each entry that can be read with what it is; `tree` takes those that cannot."""
+    """Yield (entry, kind) of the readable entries; errors go into `tree.unreadable`."""
     for entry in entries:
         try:
             kind = _kind(entry)
@@ -169,22 +169,22 @@ def _kinds(
 
 
 def _kind(entry: "os.DirEntry[str]") -> str:
-    """`_FOLDER`, `_IMAGE`, or the suffix of another file; the content shows where none is."""
+    """Return `_FOLDER`, `_IMAGE`, or the suffix of another file; without one, read its content."""
     try:
         folder, file = entry.is_dir(), entry.is_file()
-        nowhere = entry.is_symlink() and not os.path.exists(entry.path)
+        broken = entry.is_symlink() and not os.path.exists(entry.path)
     except OSError as error:
-        if error.errno not in _NOWHERE:
+        if error.errno not in _BROKEN:
             raise
-        folder, file, nowhere = False, False, True
+        folder, file, broken = False, False, True
     if folder:
         return _FOLDER
-    if not (file or nowhere):
+    if not (file or broken):
         return "pipe or device"
     suffix = formats.suffix(entry.name)
     if suffix:
         return _IMAGE if suffix in formats.SUFFIXES else suffix
-    return _IMAGE if nowhere or _is_raster(entry.path) else "no suffix"
+    return _IMAGE if broken or _is_raster(entry.path) else "no suffix"
 
 
 def _is_raster(path: str) -> bool:
@@ -197,6 +197,6 @@ def _counted(count: int, what: str) -> str:
 
 
 def _some(items: Sequence[str]) -> str:
-    """The first `NAMED` of a list."""
+    """Join the first `NAMED` items of a list."""
     more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
     return f"{', '.join(items[:NAMED])}{more}"

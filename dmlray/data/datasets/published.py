@@ -1,20 +1,20 @@
-"""Recognise the folders of published benchmarks, and compare them with what was published."""
+"""Recognise the folders of published benchmarks, and compare their counts."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from dmlray.data.datasets.spec import Benchmark, specs
 
-PARENTS = (".", "data", "Datasets")  # where the authors' code looks, seen from its own folder
+PARENTS = (".", "data", "Datasets")  # folders of the authors' code, relative to it
 
 
 def benchmarks() -> list[Benchmark]:
-    """Every data set that was published with counts of classes and images."""
+    """All data sets with published counts of classes and images."""
     return [spec.benchmark for spec in specs().values() if spec.benchmark]
 
 
 def foreign(benchmark: Benchmark, folder: Path) -> Benchmark | None:
-    """Tell which other benchmark lies in `folder`."""
+    """Return another benchmark recognised in `folder`, if any."""
     others = (other for other in benchmarks() if other is not benchmark)
     return next((other for other in others if _marked(other, folder)), None)
 
@@ -24,9 +24,9 @@ def _marked(benchmark: Benchmark, folder: Path) -> bool:
 
 
 def candidates(benchmark: Benchmark, root: Path) -> Iterator[Path]:
-    """Folders that go by the benchmark's name, then the root itself: anything may be in that.
+    """Yield folders named like the benchmark, then the root itself.
 
-    Some tools unpack an archive into a folder of its name, so the name may come twice.
+    Some tools unpack an archive into a folder of its name, so the name may occur twice.
     """
     for parent in PARENTS:
         for name in benchmark.folders:
@@ -36,7 +36,7 @@ def candidates(benchmark: Benchmark, root: Path) -> Iterator[Path]:
 
 
 def what_is_wrong(benchmark: Benchmark, root: Path) -> str:
-    """Say why `root` holds no layout of the benchmark: one sentence on what comes nearest."""
+    """Describe in one sentence why `root` holds no layout of the benchmark."""
     if not root.is_dir():
         return f"{root}: no such folder. Expected {benchmark.title} in it."
     if not any(root.iterdir()):
@@ -55,16 +55,16 @@ def what_is_wrong(benchmark: Benchmark, root: Path) -> str:
 def shortcomings(
     benchmark: Benchmark, classes: tuple[int, int], images: tuple[int, int], halved: bool
 ) -> tuple[str, ...]:
-    """Say what `classes` and `images` found, as (train, test), lack of what was published."""
+    """Remark on `classes` and `images`, as (train, test), that differ from the published counts."""
     count, official = sum(classes), sum(benchmark.classes)
     if count < official:
         split = "so the first half trains" if halved else f"of which {classes[0]} train"
         return (f"incomplete: {count} of {official} classes, {split}",)
-    for what, has, wanted in (
+    for what, counts, expected in (
         ("classes", classes, benchmark.classes),
         ("images", images, benchmark.images),
     ):
-        if has != wanted:
-            published = f"{benchmark.title} has {wanted[0]} / {wanted[1]}"
-            return (f"{has[0]} / {has[1]} {what} of train / test where {published}",)
+        if counts != expected:
+            published = f"{benchmark.title} has {expected[0]} / {expected[1]}"
+            return (f"{counts[0]} / {counts[1]} {what} of train / test where {published}",)
     return ()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dmlray.data.archives.download import Source
 from dmlray.data.dataset import Dataset
-from dmlray.data.datasets.found import Found
+from dmlray.data.datasets.dataset_listing import DatasetListing
 from dmlray.data.datasets.spec import DatasetSpec, specs
 from dmlray.data.datasets.train_test import Keep, Split, everything
 from dmlray.errors import ConfigError
@@ -28,18 +28,18 @@ def load(
     """List the images of the data set `name`, which lie below `root`.
 
     Args:
-        keep: Takes broken images out before the others are compared.
+        keep: Removes broken images before the others are compared.
 
     Raises:
         ConfigError: As `find` does.
-        DataError: If its images are missing, or something else forbids to use it.
+        DataError: If its images are missing, or another problem forbids its use.
     """
     spec = _spec(name, split)
     return spec.load(root, split, keep) if spec.own_images else keep(spec.load(root))
 
 
-def find(name: str, root: Path | None, split: Split = "classes") -> Found:
-    """List it whether or not all images are there; `Found.problems` has what else is wrong.
+def find(name: str, root: Path | None, split: Split = "classes") -> DatasetListing:
+    """List the data set `name`, even if images are missing; `problems` has other problems.
 
     Raises:
         ConfigError: If there is no such data set, it needs a root and has none, or its split
@@ -60,8 +60,8 @@ def source(name: str) -> Source:
     if spec and spec.source:
         return spec.source
     allowed = ", ".join(other.name for other in specs().values() if other.source)
-    problem = f"data set {name!r} has no public address. Allowed: {allowed}."
-    raise ConfigError("--download", [spec.no_source or problem if spec else problem])
+    problem = f"data set {name!r} has no public URL. Allowed: {allowed}."
+    raise ConfigError("`fetched`", [spec.no_source or problem if spec else problem])
 
 
 def _spec(name: str, split: Split) -> DatasetSpec:

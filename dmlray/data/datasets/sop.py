@@ -1,11 +1,11 @@
-"""Stanford Online Products: 22,634 things for sale, split by the official lists; in any layout."""
+"""Stanford Online Products: 22,634 products, split by the official lists; in any layout."""
 
 from pathlib import Path
 
 from dmlray.data.archives.download import Source
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import layouts
-from dmlray.data.datasets.found import Found, complete
+from dmlray.data.datasets.dataset_listing import DatasetListing, complete
 from dmlray.data.datasets.layouts import ImageGroup
 from dmlray.data.datasets.spec import Benchmark, DatasetSpec
 from dmlray.errors import DataError
@@ -29,26 +29,26 @@ def load(root: Path | None) -> Dataset:
     return complete(find(root))
 
 
-def find(root: Path | None) -> Found:
-    """List it as its layout does, whether or not the files are there."""
+def find(root: Path | None) -> DatasetListing:
+    """List the data set `sop` by its layout; files may be missing."""
     return layouts.search(SOP, root, (_official, _by_kind))
 
 
-def _official(folder: Path) -> Found | None:
+def _official(folder: Path) -> DatasetListing | None:
     """Read the official lists, at the top or in Info_Files/."""
     for lists in (folder, folder / "Info_Files"):
-        there = [name for name in (TRAIN, TEST) if (lists / name).is_file()]
-        if len(there) == 1:
-            (missing,) = {TRAIN, TEST} - set(there)
-            raise DataError(f"{lists}: found {there[0]} but {missing} is missing.")
-        if there:
+        present = [name for name in (TRAIN, TEST) if (lists / name).is_file()]
+        if len(present) == 1:
+            (missing,) = {TRAIN, TEST} - set(present)
+            raise DataError(f"{lists}: found {present[0]} but {missing} is missing.")
+        if present:
             train, test = (_read(lists / name) for name in (TRAIN, TEST))
             return _arrange("official lists", folder, _disjoint(lists, train, test))
     return None
 
 
-def _by_kind(folder: Path) -> Found | None:
-    """Read Info_Files/{bicycle,...}.txt: the same columns, and the class id tells the side.
+def _by_kind(folder: Path) -> DatasetListing | None:
+    """Read Info_Files/{bicycle,...}.txt: the same columns; the class id decides the split.
 
     Departs: DCML names these lists in its README, but its code reads the official ones.
     """
@@ -62,7 +62,7 @@ def _by_kind(folder: Path) -> Found | None:
     return _arrange("lists by kind", folder, sides) if sides else None
 
 
-def _arrange(layout: str, folder: Path, rows: list[tuple[int, bool, str]]) -> Found:
+def _arrange(layout: str, folder: Path, rows: list[tuple[int, bool, str]]) -> DatasetListing:
     images = folder / "images"
     trains = {number: side for number, side, _ in rows}
     groups = [
@@ -99,7 +99,7 @@ def _read(path: Path) -> list[tuple[int, str]]:
 
 SPEC = DatasetSpec(
     "sop",
-    "Stanford Online Products: 22,634 things for sale, split by the official lists; in any layout.",
+    "Stanford Online Products: 22,634 products, split by the official lists; in any layout.",
     load,
     find,
     benchmark=SOP,

@@ -1,4 +1,4 @@
-"""What a folder or a CSV file of images holds: counts, sizes, broken files, possible folds."""
+"""Survey a folder or a CSV file of images: counts, sizes, broken files, possible folds."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,23 +13,23 @@ from dmlray.data.cache.cache_build import Progress
 from dmlray.data.cache.decode import decoded_size
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import registry
-from dmlray.data.datasets.found import Found
+from dmlray.data.datasets.dataset_listing import DatasetListing
 from dmlray.data.datasets.train_test import Split
 from dmlray.data.datasets.verify import verify
 from dmlray.errors import DataError
 
-SAMPLED = 2000  # images whose size is read, spread evenly
+SAMPLED = 2000  # evenly spread images whose size is read
 
 Spread = tuple[int, int, int]  # smallest, median, largest
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A usable data set and what describes it; its broken images are left out of `dataset`.
+    """A usable data set without its broken images, and its description.
 
     `short_side` is in pixels, of at most `SAMPLED` images; `broken` maps files to reasons;
-    `remarks` are what every score of these images will carry; `fold_counts` are the numbers of
-    class-disjoint folds of the training classes on which scores mean something.
+    `remarks` go into every score of these images; `fold_counts` are the allowed numbers of
+    class-disjoint folds of the training classes.
     """
 
     source: Path
@@ -52,17 +52,17 @@ class Survey:
 def survey(source: Path, progress: Progress | None = None) -> Survey:
     """List the images of a folder or a CSV file, decode each once, and count.
 
-    A given split is followed where there is one: folders or a column split of train and test.
+    An existing split is used: folders train and test, or a column split.
 
     Args:
-        progress: Called with (images decoded, images in all).
+        progress: Called with (images decoded, total images).
 
     Raises:
-        DataError: If there are no images, no two classes on each side, or no image can be read;
-            if files are missing, or the same image is in two classes or on both sides.
+        DataError: If train or test has fewer than two classes, or no image can be read; if files
+            are missing, or an image is in two classes or in both train and test.
     """
-    found, split = _found(source)
-    name, count = found.dataset.name, len(found.dataset)
+    listing, split = _list(source)
+    name, count = listing.dataset.name, len(listing.dataset)
     checked = verify(name, source, progress, split)
     if len(checked.unreadable) == count:
         file, reason = next(iter(checked.reasons.items()))
@@ -80,8 +80,8 @@ def survey(source: Path, progress: Progress | None = None) -> Survey:
     )
 
 
-def _found(source: Path) -> tuple[Found, Split]:
-    """The listed images and their split: as given, else the first half of the classes trains."""
+def _list(source: Path) -> tuple[DatasetListing, Split]:
+    """List the images with the given split, else the first half of the classes trains."""
     name = "csv" if source.is_file() else "folder"
     with suppress(DataError):
         return registry.find(name, source, "given"), "given"
@@ -89,7 +89,7 @@ def _found(source: Path) -> tuple[Found, Split]:
 
 
 def _short_sides(dataset: Dataset) -> list[int]:
-    """Shorter sides in pixels of up to `SAMPLED` images, from their headers."""
+    """Read the short sides in pixels of up to `SAMPLED` images from their headers."""
     rows = np.linspace(0, len(dataset) - 1, min(len(dataset), SAMPLED)).round().astype(int)
     return [min(decoded_size(dataset.root / dataset.files[row], None)) for row in rows]
 

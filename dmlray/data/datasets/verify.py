@@ -1,4 +1,4 @@
-"""Is a data set what its name promises: layout, counts, order of classes, and every file."""
+"""Verify a data set: layout, counts, order of classes, and every file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from dmlray.data.cache.cache_build import Progress
 from dmlray.data.cache.decode import limit
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import registry
-from dmlray.data.datasets.found import Found
+from dmlray.data.datasets.dataset_listing import DatasetListing
 from dmlray.data.datasets.spec import specs
 from dmlray.data.datasets.train_test import Split
 from dmlray.errors import DataError
@@ -19,11 +19,11 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found in `root` and what was expected; pairs are (train, test), files relative.
+    """Content of `root` and what was expected; pairs are (train, test), files relative.
 
     `reasons` has why each of `unreadable` cannot be decoded.
-    `problems` forbid its use, `notes` go with every score of it.
-    `fingerprint` is None where a file cannot be reached, `expected_*` where nothing was published.
+    `problems` forbid its use, `notes` go into every score of it.
+    `fingerprint` is None if a file cannot be read, `expected_*` if nothing was published.
     """
 
     name: str
@@ -56,11 +56,11 @@ def verify(
     """Check the data set `name` below `root`.
 
     Args:
-        progress: Called with (images decoded, images in all).
-        max_pixels: Larger images are unreadable; None means Pillow's own limit.
+        progress: Called with (images decoded, total images).
+        max_pixels: Larger images are unreadable; None means Pillow's limit.
 
     Raises:
-        ConfigError: If there is no such data set, or if it wants a root and has none.
+        ConfigError: If there is no such data set, or if it needs a root and has none.
         DataError: If no layout fits or its lists contradict each other.
     """
     return _verify(registry.find(name, root, split), progress, max_pixels)
@@ -70,18 +70,20 @@ def verify_dataset(
     dataset: Dataset, progress: Progress | None = None, max_pixels: int | None = None
 ) -> Verification:
     """Check the files of any data set."""
-    return _verify(Found("class folders", "as listed", dataset), progress, max_pixels)
+    return _verify(DatasetListing("class folders", "as listed", dataset), progress, max_pixels)
 
 
-def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> Verification:
-    dataset = found.dataset
+def _verify(
+    listing: DatasetListing, progress: Progress | None, max_pixels: int | None
+) -> Verification:
+    dataset = listing.dataset
     missing, reasons, notes = _decode_all(dataset, progress, max_pixels)
     train_images = int((dataset.labels < dataset.train_classes).sum())
     spec = specs().get(dataset.name)
     published = spec.benchmark if spec else None
     return Verification(
         name=dataset.name,
-        layout=found.layout,
+        layout=listing.layout,
         root=dataset.root,
         classes=(dataset.train_classes, len(dataset.classes) - dataset.train_classes),
         images=(train_images, len(dataset) - train_images),
@@ -90,11 +92,11 @@ def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> 
         missing=missing,
         unreadable=tuple(reasons),
         reasons=reasons,
-        class_order=found.order,
+        class_order=listing.order,
         fingerprint=_fingerprint(dataset),
         problems=(
-            *(dataset.remarks if published else ()),  # not what was published
-            *found.problems,
+            *(dataset.remarks if published else ()),  # deviations from the published data set
+            *listing.problems,
             *_described("missing", missing),
             *_described("unreadable", tuple(reasons)),
         ),
@@ -105,7 +107,7 @@ def _verify(found: Found, progress: Progress | None, max_pixels: int | None) -> 
 def _fingerprint(dataset: Dataset) -> str | None:
     try:
         return dataset.fingerprint
-    except DataError:  # a file is missing or out of reach: it is listed as such
+    except DataError:  # a missing or unreadable file, which is listed as such
         return None
 
 
@@ -117,10 +119,10 @@ def _described(what: str, files: Sequence[str]) -> Iterator[str]:
 def _decode_all(
     dataset: Dataset, progress: Progress | None, max_pixels: int | None
 ) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
-    """Decode every file: those that are missing, reasons of the unreadable ones, and remarks."""
+    """Decode every file; return the missing ones, reasons of the unreadable ones, and remarks."""
     missing = tuple(file for file in dataset.files if not (dataset.root / file).exists())
-    gone = set(missing)
-    files = [file for file in dataset.files if file not in gone]
+    is_missing = set(missing)
+    files = [file for file in dataset.files if file not in is_missing]
     job = cache_build.DecodeJob(str(dataset.root), files, None, limit(max_pixels))
     findings = cache_build.check(job, cache_build.cores(), progress)
     reasons = sorted((findings.broken | findings.unreached).items())

@@ -1,4 +1,4 @@
-"""Files by paths that another system wrote: with backslashes, or in another Unicode form."""
+"""Find files by paths written on another system: with backslashes or in another Unicode form."""
 
 import os
 import stat
@@ -8,21 +8,21 @@ from typing import NamedTuple
 
 
 class Fault(NamedTuple):
-    """Why a path names no file; `gone` where nothing else is there."""
+    """Why a path is not a file; `gone`: nothing exists there."""
 
     reason: str
     gone: bool
 
 
 class Finder:
-    """Finds files below `root`; each folder is listed once."""
+    """Find files below `root`; each folder is listed once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._listed: dict[str, dict[str, list[str]]] = {}
 
     def find(self, path: str) -> list[str]:
-        """Files that `path` may mean, relative to the root: itself where it is there."""
+        """Return the files that `path` may mean, relative to the root; only itself if it exists."""
         paths = dict.fromkeys(os.path.normpath(p) for p in (path, path.replace("\\", "/")))
         for written in paths:
             if os.path.isfile(self._root / written):
@@ -30,7 +30,7 @@ class Finder:
         return sorted({file for written in paths for file in self._alike(written)})
 
     def _alike(self, path: str) -> list[str]:
-        """Files whose path is the same text as `path` in some Unicode form."""
+        """Files whose path equals `path` in some Unicode form."""
         if path.isascii():
             return []
         files = ["/" if path.startswith("/") else ""]
@@ -39,20 +39,20 @@ class Finder:
         return [file for file in files if os.path.isfile(self._root / file)]
 
     def _names(self, folder: str, part: str) -> list[str]:
-        """Names in a folder that are the same text as `part`."""
+        """Names in a folder that equal `part` in some Unicode form."""
         if folder not in self._listed:
-            self._listed[folder] = _by_text(self._root / folder)
-        return self._listed[folder].get(_text(part), [part])
+            self._listed[folder] = _by_normal_form(self._root / folder)
+        return self._listed[folder].get(_normal_form(part), [part])
 
 
 def fault_of(path: Path, written: str) -> Fault:
-    """Why there is no file at `path`, which was `written` so."""
+    """Return why there is no file at `path`, `written` as in the list."""
     if PureWindowsPath(written).drive:
-        return Fault("it is on a drive of Windows", gone=True)
+        return Fault("a path on a Windows drive", gone=True)
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return Fault("a link to nothing" if path.is_symlink() else "", gone=True)
+        return Fault("a broken link" if path.is_symlink() else "", gone=True)
     except OSError as error:
         return Fault(str(error.strerror), gone=False)
     except ValueError as error:  # a null character
@@ -60,15 +60,15 @@ def fault_of(path: Path, written: str) -> Fault:
     return Fault("a folder" if stat.S_ISDIR(mode) else "a pipe or a device", gone=False)
 
 
-def _by_text(folder: Path) -> dict[str, list[str]]:
+def _by_normal_form(folder: Path) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     try:
         for name in os.listdir(folder):
-            names.setdefault(_text(name), []).append(name)
-    except (OSError, ValueError):  # it may still be entered
+            names.setdefault(_normal_form(name), []).append(name)
+    except (OSError, ValueError):  # folders that cannot be listed may still be entered
         return {}
     return names
 
 
-def _text(name: str) -> str:
+def _normal_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from dmlray.errors import ConfigError
+from dmlray.evaluation import metrics
 from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.run_folder import RunFolder
 from dmlray.printable import shortened
@@ -62,22 +63,21 @@ def open_logger(folder: RunFolder, loggers: Sequence[str] = DEFAULT) -> Logger:
     return _Together([each(folder) for each in types])
 
 
-def grouped(metrics: Mapping[str, float], scored_on: Group = "validation") -> dict[str, float]:
+def grouped(values: Mapping[str, float], scored_on: Group = "validation") -> dict[str, float]:
     """Name the metrics of an epoch GROUP/METRIC: scores by the classes they are of, others train/.
 
     The size of the embeddings never changes and is left out.
     """
     return {
         f"{scored_on if _is_score(name) else 'train'}/{name}": value
-        for name, value in metrics.items()
+        for name, value in values.items()
         if name != "embedding_size"
     }
 
 
 def _is_score(name: str) -> bool:
     """Whether a metric is one of retrieval, be it of one fold or a deviation between folds."""
-    metric = name.rpartition("/")[2].removesuffix("_std")
-    return metric in ("map_at_r", "r_precision") or metric.startswith("recall_at_")
+    return metrics.is_known(name.rpartition("/")[2].removesuffix("_std"))
 
 
 def _load(name: str) -> Any:

@@ -118,8 +118,8 @@ def test_running_out_of_memory_halves_the_share_and_tries_each_member_once_more(
 def test_a_member_that_runs_out_of_memory_twice_fails_and_says_what_to_give(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    said = r"member 0 failed: out of memory with 2 members per GPU as well: give --resume \S*run "
-    with pytest.raises(RunError, match=said + "--members-per-gpu 1"):
+    said = r"member 0 failed: out of memory with 2 members per GPU as well: resume the run with "
+    with pytest.raises(RunError, match=said + "`members_per_gpu` 1"):
         trained(tmp_path, fake_actors.GrowsTooMuch, members_per_gpu=4, size=1)
     log = (tmp_path / "run/members/000/log").read_text()
     assert re.findall(r"^train (\S+)", log, re.MULTILINE) == ["0.25", "0.50"]
@@ -142,5 +142,5 @@ def test_a_pool_does_not_wait_for_ever_for_a_node(
     pool = MemberQueue(
         fake_actors.Plan(2), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, fake_actors.Slot
     )
-    with pytest.raises(RunError, match=r"no node is left .* --resume"):
+    with pytest.raises(RunError, match=r"no node is left"):
         pool.run(SilentDisplay())

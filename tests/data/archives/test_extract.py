@@ -1,4 +1,4 @@
-"""Archives that are honest, hostile, damaged, or half unpacked when the process was killed."""
+"""Valid, malicious, damaged and partly unpacked archives."""
 
 import io
 import os
@@ -29,7 +29,7 @@ FORMATS = ("tar", "tar.gz", "tar.xz", "tar.bz2", "zip")
 
 
 def pack(path: Path, files: dict[str, bytes], form: str) -> Path:
-    """Write an archive with folders of its own and odd permissions."""
+    """Write an archive with folder entries and unusual permissions."""
     if form == "zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
             zipped.mkdir("CUB_200_2011") if hasattr(zipped, "mkdir") else None
@@ -51,7 +51,7 @@ def member(name: str, **values: object) -> tarfile.TarInfo:
 
 
 def tar_of(path: Path, *infos: tarfile.TarInfo) -> Path:
-    """Write a tar of headers that claim what they like, each with a little content."""
+    """Write a tar of arbitrary headers, each with a little content."""
     with path.open("wb") as file:
         for info in (member("good.txt"), *infos):
             file.write(info.tobuf(tarfile.GNU_FORMAT))
@@ -61,7 +61,7 @@ def tar_of(path: Path, *infos: tarfile.TarInfo) -> Path:
 
 
 def unpacked(root: Path) -> dict[str, bytes]:
-    """Everything below the folder but the marker."""
+    """All files below the folder except the marker."""
     files = [path for path in root.rglob("*") if path.is_file() or path.is_symlink()]
     found = {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
     return {name: content for name, content in found.items() if not name.endswith(".unpacked")}
@@ -167,7 +167,7 @@ def test_names_outside_are_refused_before_anything_is_written(
     tmp_path: Path, root: Path, form: str, name: str
 ) -> None:
     file = pack(tmp_path / "a", {"good": b"good", name: b"evil"}, form)
-    with pytest.raises(DataError, match="is no path inside the archive"):
+    with pytest.raises(DataError, match="is not a path inside the archive"):
         unpack(file, root)
     assert not root.exists()
     assert os.listdir(tmp_path) == ["a"]
@@ -244,7 +244,7 @@ def test_full_disk_is_seen_before_anything_is_written(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: Disk(10**6, 0, 10**5))
-    with pytest.raises(DataError, match=r"0\.00 GB are to be unpacked .* Make room"):
+    with pytest.raises(DataError, match=r"unpacking needs 0\.00 GB .* Free disk space"):
         unpack(pack(tmp_path / "a", CUB, "zip"), root)
     assert unpacked(root) == {}
 
@@ -258,7 +258,7 @@ def test_archive_cut_short_is_one_sentence_and_writes_nothing(
     # A tar is padded to 10 KiB: without the padding nothing is missing.
     size = file.stat().st_size - (10_240 if form == "tar" else 0)
     os.truncate(file, int(size * kept))
-    with pytest.raises(DataError, match=r"is damaged or was cut short, after \d files.*again") as e:
+    with pytest.raises(DataError, match=r"is damaged or truncated, after \d files.*again") as e:
         unpack(file, root)
     assert "\n" not in str(e.value)
     assert not root.exists()
@@ -266,7 +266,7 @@ def test_archive_cut_short_is_one_sentence_and_writes_nothing(
 
 def test_plain_tar_cut_between_two_members_is_seen(tmp_path: Path, root: Path) -> None:
     file = tar_of(tmp_path / "a", member("x", size=512), member("y", size=512))
-    os.truncate(file, 3 * 512)  # where the header of y would begin: `tarfile` sees nothing amiss
+    os.truncate(file, 3 * 512)  # where the header of y would begin: `tarfile` reports no error
     with pytest.raises(DataError, match=r"after 2 files \(no end mark\)"):
         unpack(file, root)
 
@@ -295,7 +295,7 @@ def test_damage_inside_a_zip_names_the_member_and_keeps_the_rest(
     raw = bytearray(pack(tmp_path / "a", CUB, "zip").read_bytes())
     raw[150_000] ^= 1
     (tmp_path / "a").write_bytes(raw)
-    with pytest.raises(DataError, match=r"cut short, in 'CUB_200_2011/images/001.Albatross/a.jpg'"):
+    with pytest.raises(DataError, match=r"truncated, in 'CUB_200_2011/images/001.Albatross/a.jpg'"):
         unpack(tmp_path / "a", root)
     assert unpacked(root) == {"CUB_200_2011/images.txt": CUB["CUB_200_2011/images.txt"]}
 
@@ -314,7 +314,7 @@ def test_missing_archive_says_so(tmp_path: Path, root: Path) -> None:
 def test_file_in_the_way_is_named(tmp_path: Path, root: Path) -> None:
     root.mkdir()
     (root / "CUB_200_2011").write_text("in the way")
-    with pytest.raises(DataError, match=r"cannot be brought into .*CUB_200_2011"):
+    with pytest.raises(DataError, match=r"cannot be unpacked into .*CUB_200_2011"):
         unpack(pack(tmp_path / "a", CUB, "tar"), root)
 
 
@@ -330,7 +330,7 @@ def test_annotations_beside_an_archive_are_copied(tmp_path: Path, root: Path) ->
     (tmp_path / "cars_annos.mat").write_bytes(b"MATLAB")
     extract_or_copy(pack(tmp_path / "car_ims.tgz", {"car_ims/000001.jpg": b"car"}, "tar.gz"), root)
     extract_or_copy(tmp_path / "cars_annos.mat", root)
-    extract_or_copy(root / "cars_annos.mat", root)  # it lies there already
+    extract_or_copy(root / "cars_annos.mat", root)  # already there
     assert unpacked(root) == {"car_ims/000001.jpg": b"car", "cars_annos.mat": b"MATLAB"}
     with pytest.raises(DataError, match=r"nowhere\.mat: no such file"):
         extract_or_copy(tmp_path / "nowhere.mat", root)
@@ -342,7 +342,7 @@ def test_annotations_beside_an_archive_are_copied(tmp_path: Path, root: Path) ->
         (b"Rar!\x1a\x07\x01\x00", "is a RAR archive"),
         (b"7z\xbc\xaf\x27\x1c\x00\x04", "is a 7z archive"),
         (b"\x28\xb5\x2f\xfd", "is compressed by Zstandard"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
         (b"\n<!DOCTYPE html><html>", "is a web page"),
         (b"", "is empty"),
     ],
@@ -372,5 +372,5 @@ def test_backslashes_do_not_lead_out_of_the_root(tmp_path: Path, name: str) -> N
         info = zipfile.ZipInfo("x")
         info.filename = name
         zipped.writestr(info, b"x")
-    with pytest.raises(DataError, match="is no path inside the archive"):
+    with pytest.raises(DataError, match="is not a path inside the archive"):
         unpack(tmp_path / "x.zip", tmp_path / "root")

@@ -178,8 +178,8 @@ def distance(mine: np.ndarray, theirs: np.ndarray) -> float:
         (375, 500, (0.08, 1.0), (3 / 4, 4 / 3)),
         (333, 500, (0.16, 1.0), (3 / 4, 4 / 3)),
         (64, 64, (0.5, 1.0), (0.5, 2.0)),
-        (40, 400, (0.08, 1.0), (3 / 4, 4 / 3)),  # most draws end in the fall-back
-        (400, 30, (0.6, 1.0), (3 / 4, 4 / 3)),  # all do
+        (40, 400, (0.08, 1.0), (3 / 4, 4 / 3)),  # most draws use the fallback
+        (400, 30, (0.6, 1.0), (3 / 4, 4 / 3)),  # all draws do
     ],
 )
 def test_boxes_are_drawn_from_torchvisions_distribution(
@@ -230,7 +230,7 @@ def test_normalise_for_caffe_puts_blue_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("settings", "message"),
     [
         ({"scale": (0.5, 0.1)}, "0 < low <= high <= 1"),
         ({"scale": (0.0, 1.0)}, "0 < low <= high <= 1"),
@@ -249,6 +249,6 @@ def test_normalise_for_caffe_puts_blue_first() -> None:
         ({"colour": 1}, "Extra inputs"),
     ],
 )
-def test_impossible_transforms_are_refused(knobs: dict[str, object], message: str) -> None:
+def test_impossible_transforms_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Transform(**knobs)
+        Transform(**settings)

@@ -1,4 +1,4 @@
-"""What the training loop eats: the same, however it is cut and wherever it starts."""
+"""Batches depend on (seed, epoch) alone, not on threads or parts."""
 
 import threading
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_batches_have_the_networks_units(source: tuple[Cache, Subset]) -> None:
 
 
 def test_labels_belong_to_their_images(source: tuple[Cache, Subset]) -> None:
-    """Without chance in the crop, each image of a batch must be one of its label's class."""
+    """With a deterministic crop, each image of a batch must be of its label's class."""
     cache, subset = source
     transform = Transform(size=16, crop="none", flip=0)
     plain = BatchLoader(cache, subset, transform, Sampling(4, 2), STATISTICS, HERE)
@@ -184,7 +184,7 @@ def test_a_gpu_sees_the_same_batches(source: tuple[Cache, Subset], threads: int)
 def test_uploads_neither_wait_for_a_busy_gpu_nor_overtake_its_steps(
     source: tuple[Cache, Subset],
 ) -> None:
-    """Steps that begin late must still find their own batch, and no upload may wait for them."""
+    """Delayed steps must still read their own batch, and no upload may wait for them."""
     gpu = loader(source, threads=2, device=torch.device("cuda"))
     list(gpu.epoch(0))  # copies the rows that normalise, once
     found = []
@@ -193,7 +193,7 @@ def test_uploads_neither_wait_for_a_busy_gpu_nor_overtake_its_steps(
         for images, labels in gpu.epoch(1):
             torch.cuda._sleep(100_000_000)  # cycles, some 50 ms
             found.append((images + 0, labels + 0))
-            del images, labels  # their memory is free for the next upload, once they were read
+            del images, labels  # frees their memory for the next upload
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for there, here in zip(found, loader(source).epoch(1), strict=True):

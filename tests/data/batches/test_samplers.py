@@ -1,4 +1,4 @@
-"""Which images make a batch."""
+"""Batch samplers."""
 
 from pathlib import Path
 
@@ -53,8 +53,8 @@ def test_per_class_makes_at_least_one_batch(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     ("batch_size", "images_per_class", "message"),
     [
-        (64, 5, "64 cannot be shared out .*Allowed: a multiple of 5"),
-        (2, 4, "2 cannot be shared out .*Allowed: a multiple of 4"),
+        (64, 5, "64 is not divisible by .*Allowed: a multiple of 5"),
+        (2, 4, "2 is not divisible by .*Allowed: a multiple of 4"),
         (28, 4, "28 needs 7 classes .*Allowed: at most 24"),
     ],
 )

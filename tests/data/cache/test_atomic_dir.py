@@ -1,4 +1,4 @@
-"""What another user put into a shared cache is not believed."""
+"""Files of other users in a shared cache are not trusted."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ def give_away(path: Path) -> None:
 
 
 def replaced_by_a_link(path: Path) -> None:
-    """A stranger's link to a folder that is this user's own."""
+    """Another user's link to this user's folder."""
     aside = path.rename(path.with_name("aside"))
     path.symlink_to(aside)
     give_away(path)
@@ -57,7 +57,7 @@ def test_a_cache_of_which_a_stranger_owns_any_part_is_made_anew(
         anew = open_cache(dataset, None, processes=1)
     assert anew.folder.parent == cache / "user-0" / "images"
     assert all(np.array_equal(anew[row], pixels) for row, pixels in enumerate(wanted))
-    assert f"{cache}: holds what belongs to another user" in caplog.text
+    assert f"{cache}: holds files of another user" in caplog.text
     assert next(entry.folder for entry in listing()) == anew.folder
     caplog.clear()
     open_cache(dataset, None, processes=1)
@@ -107,14 +107,14 @@ def test_a_shared_folder_of_root_serves_another_user_beside_its_caches(
 ) -> None:
     made = open_cache(dataset, None, processes=1).folder
     monkeypatch.setattr(atomic_dir, "_user", lambda: STRANGER)
-    assert open_cache(dataset, None, processes=1).folder == made  # root's are believed
+    assert open_cache(dataset, None, processes=1).folder == made  # root is trusted
     assert images_folder() == cache / "images"
 
 
 def test_where_a_network_disk_maps_users_own_files_are_believed(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As root on NFS, whose files are those of nobody there."""
+    """As root on NFS, where root's files belong to user nobody."""
     made = open_cache(dataset, None, processes=1).folder
     monkeypatch.setattr(atomic_dir, "_user", lambda: os.geteuid() + 1)
     assert open_cache(dataset, None, processes=1).folder == made

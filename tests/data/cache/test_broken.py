@@ -1,4 +1,4 @@
-"""Broken images are left out openly, and never so many that a score means another thing."""
+"""Broken images are left out with a remark, and never a whole class."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_the_fingerprint_is_that_of_the_images_that_are_left(dataset: Dataset) -
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "problem"),
     [
         ([f"a/{n}.png" for n in range(3)], "leaves 0 of 3 images of training class 'a'"),
         ([f"d/{n}.png" for n in range(6)], "leaves 0 of 6 images of test class 'd'"),
@@ -55,9 +55,9 @@ def test_the_fingerprint_is_that_of_the_images_that_are_left(dataset: Dataset) -
     ],
 )
 def test_a_class_that_could_not_be_scored_is_refused(
-    dataset: Dataset, files: list[str], said: str
+    dataset: Dataset, files: list[str], problem: str
 ) -> None:
-    with pytest.raises(DataError, match=f"photos: data.skip_broken {said}"):
+    with pytest.raises(DataError, match=f"photos: data.skip_broken {problem}"):
         leave_out(dataset, broken(*files))
 
 

@@ -1,4 +1,4 @@
-"""Two sets of images have one fingerprint only if they are the same images."""
+"""Equal fingerprints mean equal images."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def again(dataset: Dataset) -> Dataset:
 
 
 def change(path: Path, at: int) -> None:
-    """Change one byte, and neither the size nor the time."""
+    """Change one byte, but neither size nor modification time."""
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     with path.open("r+b") as file:
         file.seek(at)
@@ -73,7 +73,7 @@ def test_other_names_and_other_classes_have_another_fingerprint(dataset: Dataset
 
 
 def test_the_fingerprint_that_older_runs_hold_is_recognised(dataset: Dataset) -> None:
-    """It was a hash of (relative path, class, size in bytes): this one, of 0.1.0."""
+    """Version 0.1.0 hashed (relative path, class, size in bytes)."""
     for row, file in enumerate(dataset.files):
         (dataset.root / file).write_bytes(bytes([row]) * (row + 1))
     assert dataset.has_fingerprint("6552a21f5fb42e9e")

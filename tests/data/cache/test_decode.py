@@ -28,7 +28,7 @@ def test_opaque_modes_become_what_pillow_converts_them_to(tmp_path: Path, mode: 
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, np.asarray(Image.open(path).convert("RGB")))
-    if mode != "1":  # and it looks like what was drawn
+    if mode != "1":  # close to the drawn image
         wanted = COLOURS if mode != "L" else np.asarray(Image.open(path))[..., None]
         assert np.abs(pixels.astype(int) - wanted).mean() < 25
 
@@ -57,7 +57,7 @@ def test_progressive_jpeg_is_read_as_the_baseline_one(tmp_path: Path) -> None:
 
 
 def test_adobes_inverted_ycck_has_the_colours_that_were_drawn(tmp_path: Path) -> None:
-    """A YCCK file is a CMYK one whose first three planes are YCbCr, and whose marker says so."""
+    """A YCCK file is CMYK with YCbCr in the first three planes and in the Adobe marker."""
     inverted = 255 - COLOURS  # cyan, magenta, yellow of these colours
     luma_chroma = np.asarray(Image.fromarray(inverted).convert("YCbCr"))
     planes = np.dstack([255 - luma_chroma, np.zeros_like(GREY)])  # Pillow inverts what it writes
@@ -110,7 +110,7 @@ def test_turns_and_mirrors_of_exif_are_applied(
     pixels = decode(path, None)
     stored = decode(plain, None)
     columns = stored.transpose(1, 0, 2)
-    upright = {  # where the stored first row and first column are to be seen, by the standard
+    upright = {  # visual position of the stored first row and first column, by the standard
         1: stored,  # top, left
         2: stored[:, ::-1],  # top, right
         3: stored[::-1, ::-1],  # bottom, right

@@ -1,4 +1,4 @@
-"""Evaluation reads images resized once, and cuts from them what it cut from the originals."""
+"""Evaluation crops of the resized cache equal those of the originals."""
 
 import os
 from collections import namedtuple

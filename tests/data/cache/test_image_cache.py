@@ -116,20 +116,20 @@ def test_full_disk_is_told_before_building(
     disk = Disk(total=10**6, used=0, free=int(size) + 10**6 // 20 - 1)  # one byte short
     monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
     monkeypatch.setattr(cache_build, "write", None)
-    with pytest.raises(DataError, match=r"take 0\.00 GB and .* 0\.00 GB must stay free\. Make"):
+    with pytest.raises(DataError, match=r"take 0\.00 GB and .* 0\.00 GB must stay free\. Free"):
         open_cache(dataset, None, processes=1)
     assert [name for name in left_behind() if not name.endswith(".lock")] == []
 
 
 def test_size_is_told_before_the_first_image_is_decoded(dataset: Dataset) -> None:
-    told: list[int] = []
+    calls: list[int] = []
     cache = open_cache(
-        dataset, 32, lambda done, count: told.append(-done), processes=1, announce=told.append
+        dataset, 32, lambda done, count: calls.append(-done), processes=1, announce=calls.append
     )
-    assert told[0] == (cache.folder / cache_build.IMAGES).stat().st_size
-    assert told[-1] == -len(dataset)
-    open_cache(dataset, 32, announce=told.append)
-    assert told[-1] == -len(dataset)  # nothing is decoded, nothing is told
+    assert calls[0] == (cache.folder / cache_build.IMAGES).stat().st_size
+    assert calls[-1] == -len(dataset)
+    open_cache(dataset, 32, announce=calls.append)
+    assert calls[-1] == -len(dataset)  # nothing is decoded or announced
 
 
 def test_unwritable_cache_folder_is_named(
@@ -207,7 +207,7 @@ def test_two_processes_at_once_build_once(dataset: Dataset, tmp_path: Path) -> N
 
 
 def build_without_locks(root: Path, builds: Path, host: str) -> None:
-    """As on another machine whose file system does not pass on locks."""
+    """As on another machine whose file system does not support locks."""
     atomic_dir.FileLock = nullcontext  # type: ignore[assignment, misc]
     socket.gethostname = lambda: host
     build_and_count(root, builds)

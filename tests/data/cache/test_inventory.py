@@ -1,4 +1,4 @@
-"""What lies in the cache is shown, and is removed unless somebody makes it."""
+"""Caches are listed, and removed unless a process makes them."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ open_cache(read("folder", Path(sys.argv[1])), None, wait, processes=1)
 
 @pytest.fixture
 def two(dataset: Dataset) -> tuple[Cache, Cache]:
-    """A cache last used ten days ago, and one last used just now."""
+    """One cache last used ten days ago, one last used now."""
     old, new = (open_cache(dataset, side, processes=1) for side in (32, None))
     used = (datetime.now() - timedelta(days=10)).timestamp()
     os.utime(old.folder / "cache.json", (used, used))
@@ -46,7 +46,7 @@ def files() -> list[str]:
 
 @contextmanager
 def build_under_way(dataset: Dataset) -> Iterator[None]:
-    """Another process has written some images; it is killed in the end."""
+    """Another process has written some images; it is killed at the end."""
     command = [sys.executable, "-c", SLOW_BUILD, str(dataset.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

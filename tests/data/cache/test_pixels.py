@@ -1,4 +1,4 @@
-"""Deep pixels become 8-bit ones by a rule: nothing black, nothing clipped, nothing wrapped."""
+"""Deep pixels are scaled to 8 bits: not black, clipped or wrapped."""
 
 import struct
 import zlib
@@ -103,10 +103,10 @@ def test_values_that_are_no_numbers_do_not_spoil_the_range(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (np.full((4, 4), 7, "<f4"), "all its values are 7, so that there is no range to scale by"),
-        (np.zeros((4, 4), "<i4"), "all its values are 0, so that there is no range to scale by"),
-        (np.full((4, 4), np.nan, "<f4"), "none of its values is finite, so that there is no range"),
-        (np.full((4, 4), np.inf, "<f4"), "none of its values is finite, so that there is no range"),
+        (np.full((4, 4), 7, "<f4"), "all its values are 7, so there is no range to scale by"),
+        (np.zeros((4, 4), "<i4"), "all its values are 0, so there is no range to scale by"),
+        (np.full((4, 4), np.nan, "<f4"), "none of its values is finite, so there is no range"),
+        (np.full((4, 4), np.inf, "<f4"), "none of its values is finite, so there is no range"),
     ],
 )
 def test_values_without_a_range_are_refused(

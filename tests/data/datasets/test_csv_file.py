@@ -220,7 +220,7 @@ def test_what_is_no_csv_file_is_not_read(
     ("kind", "reason", "gone"),
     [
         ("nothing", ";", True),
-        ("link", " (a link to nothing);", True),
+        ("link", " (a broken link);", True),
         ("folder", " (a folder);", False),
         ("pipe", " (a pipe or a device);", False),
         ("device", " (a pipe or a device);", False),
@@ -264,7 +264,7 @@ def test_what_cannot_be_read_is_named(shared: Path, mode: int) -> None:
 
 def test_a_path_on_a_drive_of_windows_is_named(source: Path) -> None:
     problem = refused(write(source, PLAIN + "C:\\photos\\1.png,b\n"))
-    assert "(it is on a drive of Windows); 1 of 5 are missing" in problem
+    assert "(a path on a Windows drive); 1 of 5 are missing" in problem
 
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Ärger/é1.png") for form in ("NFC", "NFD"))
@@ -344,7 +344,7 @@ def test_validation_images_are_named_or_tested(source: Path, value: str) -> None
     assert dataset.remarks == (f"split {value!r}: 1 images of 1 classes are not used",)
     dataset = csv_file.load(write(source, GIVEN.replace("test", value)), "given")
     assert (dataset.classes, dataset.train_classes) == (("a", "b"), 1)
-    assert dataset.remarks == (f"split {value!r} is the test side, as there is no other",)
+    assert dataset.remarks == (f"split {value!r} is used as the test set, as there is no other",)
 
 
 @pytest.mark.parametrize("split", ["classes", "given"])

@@ -1,4 +1,4 @@
-"""The same image twice."""
+"""Duplicate images."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ def check(dataset: Dataset) -> str | None:
 
 
 def long(first: bytes = b"", middle: bytes = b"-", last: bytes = b"") -> bytes:
-    """Larger than a file that is hashed whole; equal but for the given bytes."""
+    """Files too large to be hashed whole, equal except the given bytes."""
     rest = bytes(2 * WHOLE)
     return first + rest + middle + rest + last
 

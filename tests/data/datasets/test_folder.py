@@ -1,4 +1,4 @@
-"""Anybody's own images."""
+"""A user's own images in class folders."""
 
 import os
 import re
@@ -55,7 +55,7 @@ def test_passes_over_hidden_and_foreign_files(tmp_path: Path) -> None:
     dataset = registry.load("folder", tmp_path)
     assert dataset.files == seen
     assert dataset.remarks[0] == (
-        "passed over: 1 file in no known image format (.txt 1), 1 image outside of class folders,"
+        "skipped: 1 file in no known image format (.txt 1), 1 image outside of class folders,"
         " 1 folder without images ('empty')"
     )
 
@@ -168,7 +168,7 @@ def test_an_image_without_a_suffix_is_known_by_its_content(tmp_path: Path, endin
     dataset = folder.load(tmp_path)
     assert dataset.files == tuple(f"{name[:-4]}{ending}" for name in LEGAL)
     assert verify("folder", tmp_path).is_sound
-    assert dataset.remarks == ("passed over: 1 file in no known image format (no suffix 1)",)
+    assert dataset.remarks == ("skipped: 1 file in no known image format (no suffix 1)",)
 
 
 def test_folders_are_walked_down(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_link_to_nothing_is_a_missing_image(tmp_path: Path, link: str, target:
     save(tmp_path, *LEGAL)
     (tmp_path / link).parent.mkdir(exist_ok=True)
     (tmp_path / link).symlink_to(target)
-    missing = f"1 of 5 listed images are missing, first {link} (a link to nothing)"
+    missing = f"1 of 5 listed images are missing, first {link} (a broken link)"
     with pytest.raises(DataError) as caught:
         folder.load(tmp_path)
     assert missing in str(caught.value)
@@ -225,7 +225,7 @@ def test_links_to_nothing_that_are_no_images_are_passed_over(tmp_path: Path) -> 
     save(tmp_path, *LEGAL)
     (tmp_path / "a" / "notes.txt").symlink_to("nowhere")
     (remark,) = folder.load(tmp_path).remarks
-    assert remark == "passed over: 1 file in no known image format (.txt 1)"
+    assert remark == "skipped: 1 file in no known image format (.txt 1)"
 
 
 def test_one_remark_counts_all_that_is_passed_over(
@@ -253,7 +253,7 @@ def test_one_remark_counts_all_that_is_passed_over(
     assert dataset.files == LEGAL
     (remark,) = dataset.remarks
     assert remark.startswith(
-        "passed over: 12 files in no known image format (.heic 6, pipe or device 2, "
+        "skipped: 12 files in no known image format (.heic 6, pipe or device 2, "
     )
     assert remark.endswith(
         "and 3 more), 2 images outside of class folders, 4 folders without images"
@@ -267,7 +267,7 @@ def test_sides_may_have_capital_letters(tmp_path: Path, names: tuple[str, str]) 
     save(tmp_path, f"{train}/a/1.png", f"{train}/a/x/2.png", f"{test}/b/1.png", f"{test}/b/2.png")
     dataset = folder.load(tmp_path, "given")
     assert (dataset.classes, dataset.train_classes, len(dataset)) == (("a", "b"), 1, 4)
-    with pytest.raises(DataError, match=r"named as sides of a split.*data\.split=given"):
+    with pytest.raises(DataError, match=r"named like parts of a split.*data\.split=given"):
         folder.load(tmp_path)
 
 
@@ -284,7 +284,7 @@ def test_without_a_test_side_validation_is_tested(tmp_path: Path, name: str) -> 
     save(tmp_path, "train/a/1.png", "train/a/2.png", f"{name}/b/1.png", f"{name}/b/2.png")
     dataset = folder.load(tmp_path, "given")
     assert (dataset.classes, dataset.train_classes) == (("a", "b"), 1)
-    assert dataset.remarks == (f"{name}/ is the test side, as there is no other",)
+    assert dataset.remarks == (f"{name}/ is used as the test set, as there is no other",)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_without_a_test_side_validation_is_tested(tmp_path: Path, name: str) -> 
 )
 def test_sides_do_not_pass_for_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
     save(tmp_path, *names)
-    with pytest.raises(DataError, match=r"named as sides of a split.*data\.split=given"):
+    with pytest.raises(DataError, match=r"named like parts of a split.*data\.split=given"):
         folder.load(tmp_path)
 
 
@@ -367,7 +367,7 @@ def test_verify_names_one_of_each_fault_in_one_run(tmp_path: Path) -> None:
     (tmp_path / "d" / "notes.txt").write_text("no image")
     found = verify("folder", tmp_path)
     assert (found.missing, found.unreadable) == (("d/gone.png",), ("d/damaged.png",))
-    assert found.notes == ("passed over: 1 file in no known image format (.txt 1)",)
+    assert found.notes == ("skipped: 1 file in no known image format (.txt 1)",)
     problems = " ".join(found.problems)
     for wanted in ("the only image of test class 'c'", "d/copy.png: the same image"):
         assert wanted in problems

@@ -1,4 +1,4 @@
-"""The benchmarks, in every layout that a user may have them in."""
+"""Benchmarks in every supported layout."""
 
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def test_lists_written_on_windows_are_read(tmp_path: Path) -> None:
     assert cub.load(tmp_path).fingerprint == expected
 
 
-def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_and_foreign_files_are_skipped(tmp_path: Path) -> None:
     benchmarks.cub_folders(tmp_path)
     expected = cub.load(tmp_path)
     name = benchmarks.BIRDS[1]

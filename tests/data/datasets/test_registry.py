@@ -35,5 +35,5 @@ def test_public_archives_are_complete(dataset: str) -> None:
 def test_cars_and_unknown_sets_say_what_is_needed() -> None:
     with pytest.raises(ConfigError, match=r"car_ims\.tgz --from cars_annos\.mat"):
         registry.source("cars")
-    with pytest.raises(ConfigError, match=r"'demo' has no public address\. Allowed: cub, sop"):
+    with pytest.raises(ConfigError, match=r"'demo' has no public URL\. Allowed: cub, sop"):
         registry.source("demo")

@@ -1,4 +1,4 @@
-"""Which classes train and which test, and what a score of them must carry."""
+"""Split into training and test classes, and its remarks."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from dmlray.data.datasets import train_test
 
 
 def data(root: Path, train: dict[str, int], test: dict[str, int]) -> Dataset:
-    """Class -> number of images for both sides; no two files are alike."""
+    """Class -> number of images for train and test; all files differ."""
     listed = [
         {label: [f"{side}-{label}-{number}" for number in range(count)] for label, count in part}
         for side, part in (("train", train.items()), ("test", test.items()))

@@ -1,4 +1,4 @@
-"""Is a data set what its name promises."""
+"""Verification of data sets."""
 
 import os
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
-    """Four classes of two images, no two of which are alike."""
+    """Four classes of two images, all different."""
     for seed, name in enumerate(f"{label}/{n}.png" for label in "abcd" for n in (1, 2)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         picture(12, 10 + seed, seed).save(tmp_path / name)
@@ -84,7 +84,7 @@ def flat(path: Path) -> None:
 def wrong_checksum(path: Path) -> None:
     picture(40, 50).save(path, "png")
     content = bytearray(path.read_bytes())
-    content[content.index(b"IEND") - 5] ^= 1  # the last byte of the pixels' own
+    content[content.index(b"IEND") - 5] ^= 1  # the last byte of the pixels' checksum
     path.write_bytes(content)
 
 
@@ -98,7 +98,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "its content has no known image format",
     ),
     "text.jpg": (lambda path: path.write_text("<html>"), "its content has no known image format"),
-    "flat.png": (flat, "all its values are 1, so that there is no range to scale by"),
+    "flat.png": (flat, "all its values are 1, so there is no range to scale by"),
     "large.png": (
         lambda path: Image.new("1", (20_000, 9000)).save(path, "png"),
         "has more than 178,956,970 pixels",

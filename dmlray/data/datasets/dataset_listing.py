@@ -1,4 +1,4 @@
-"""A data set as it was listed, before it is known whether it can be used."""
+"""A listed data set with the problems that forbid its use."""
 
 import os
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from dmlray.errors import DataError
 
 
 @dataclass(frozen=True)
-class Found:
-    """A listed data set, its files not opened; `order` says what orders the classes.
+class DatasetListing:
+    """A listed data set, its files not opened; `order` describes the order of the classes.
 
-    `problems` are sentences on what forbids its use, but for missing files.
+    `problems` are sentences on what forbids its use, except missing files.
     """
 
     layout: str
@@ -21,33 +21,33 @@ class Found:
     problems: tuple[str, ...] = ()
 
 
-def complete(found: Found) -> Dataset:
-    """Give the data set, all of whose files are there.
+def complete(listing: DatasetListing) -> Dataset:
+    """Return the data set after checking that all its files exist.
 
     Raises:
         DataError: If it has problems, or files are missing; names the first and counts them.
     """
-    return sound(found, *_missing(found.dataset))
+    return sound(listing, *_missing(listing.dataset))
 
 
-def sound(found: Found, *problems: str) -> Dataset:
-    """Give the data set if nothing forbids its use.
+def sound(listing: DatasetListing, *problems: str) -> Dataset:
+    """Return the data set after checking for problems, its own and `problems`.
 
     Raises:
-        DataError: If it has problems, or there are more.
+        DataError: If there are problems.
     """
-    if found.problems or problems:
-        raise DataError(" ".join([*found.problems, *problems]))
-    return found.dataset
+    if listing.problems or problems:
+        raise DataError(" ".join([*listing.problems, *problems]))
+    return listing.dataset
 
 
 def _missing(dataset: Dataset) -> list[str]:
-    """A sentence on files that are not there, if there are any."""
+    """Describe missing files, if any, in one sentence."""
     names = {parent: _names(dataset.root / parent) for parent in set(map(_parent, dataset.files))}
     missing = [file for file in dataset.files if Path(file).name not in names[_parent(file)]]
     if not missing:
         return []
-    kind = " (a link to nothing)" if os.path.islink(dataset.root / missing[0]) else ""
+    kind = " (a broken link)" if os.path.islink(dataset.root / missing[0]) else ""
     return [
         f"{dataset.root}: {len(missing)} of {len(dataset)} listed images are missing,"
         f" first {missing[0]}{kind}."
@@ -59,11 +59,11 @@ def _parent(file: str) -> str:
 
 
 def _names(folder: Path) -> set[str]:
-    """Names in a folder, without links to nothing."""
+    """Names in a folder, without broken links."""
     try:
         with os.scandir(folder) as entries:
-            there = (e for e in entries if not e.is_symlink() or os.path.exists(e.path))
-            return {entry.name for entry in there}
+            present = (e for e in entries if not e.is_symlink() or os.path.exists(e.path))
+            return {entry.name for entry in present}
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:

@@ -1,0 +1,70 @@
+"""What the functions of `dmlray.api` return: rows of a notebook, of pandas, or records."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dmlray.plans.run_folder import RunFolder
+from dmlray.reporting.search_report import SearchReport
+from dmlray.reporting.tables import score_rows
+from dmlray.reporting.tabular import Tabular
+from dmlray.scores import Scores, protocol_line
+
+
+class _Run(NamedTuple):
+    scores: Scores
+    folder: RunFolder
+
+
+class RunResult(_Run, Tabular):
+    """The `scores` of a run, and the `folder` that holds all of it; unpacks to these two.
+
+    Rows are the training, or each part and the mean, or each ensemble size; metrics are fractions.
+    """
+
+    __slots__ = ()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The scores of the whole run, by name, in [0, 1]."""
+        return self.scores.metrics
+
+    def records(self) -> list[dict[str, Any]]:
+        rows = score_rows(self.scores)
+        names = dict.fromkeys(name for _, metrics in rows for name in metrics)
+        return [{"": row, **{name: metrics.get(name) for name in names}} for row, metrics in rows]
+
+    def remarks(self) -> list[str]:
+        return [protocol_line(self.scores), f"run folder: {self.folder}"]
+
+
+class _Search(NamedTuple):
+    report: SearchReport
+    folder: RunFolder
+
+
+class SearchResult(_Search, Tabular):
+    """What a search has found, and the `folder` that holds all of it; unpacks to these two.
+
+    Rows are its trials, with their metrics on validation classes and the values searched.
+    """
+
+    __slots__ = ()
+
+    @property
+    def best(self) -> Path:
+        """The winner: a file of a legal experiment."""
+        return self.folder.best
+
+    def records(self) -> list[dict[str, Any]]:
+        trials = self.report.trained
+        names = dict.fromkeys(name for trial in trials for name in trial.metrics)
+        keys = dict.fromkeys(key for trial in trials for key in trial.values)
+        return [
+            {"trial": trial.number, "state": trial.state, "epochs": trial.epochs}
+            | {name: trial.metrics.get(name) for name in names}
+            | {key: trial.values.get(key) for key in keys}
+            for trial in trials
+        ]
+
+    def remarks(self) -> list[str]:
+        return [*self.report.warnings, f"winner: {self.best}"]
