@@ -53,7 +53,8 @@ __all__ = [
     "DmlrayError", "Ensemble", "Experiment", "Model", "RunFolder", "RunResult", "Scores", "Search",
     "SearchResult", "cross_validate", "demo", "doctor", "embed", "embed_on_cluster", "ensemble",
     "evaluate", "export", "init", "load_model", "merge", "plan", "prepare_data", "query",
-    "read_experiment", "read_scores", "read_search", "repeat", "show", "train", "tune", "verify_data",
+    "read_experiment", "read_scores", "read_search", "repeat", "show", "train", "tune",
+    "verify_data",
 ]  # fmt: skip
 
 _ELSEWHERE = {
