@@ -57,12 +57,12 @@ class Plans:
 
 
 class Watched(Display):
-    """Remembers how many members it has shown at work at once."""
+    """Records the largest number of members shown as running at once."""
 
     most = 0
 
     def update(self, done: int, note: str = "") -> None:
-        self.most = max(self.most, int(note.split()[-3]))  # "..., 7 at work"
+        self.most = max(self.most, int(note.split()[-2]))  # "..., 7 running"
         super().update(done, note)
 
 

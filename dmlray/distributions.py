@@ -1,4 +1,4 @@
-"""Distributions over settings: where searching them is sensible."""
+"""Distributions over settings, from which a search draws."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ Value = bool | int | float | str | None
 
 @dataclass(frozen=True)
 class Float:
-    """Real numbers in [low, high]; `log` draws the exponent evenly, `step` makes a grid."""
+    """Real numbers in [low, high]: uniform, log-uniform (`log`) or on a grid (`step`)."""
 
     low: float
     high: float
@@ -24,13 +24,13 @@ class Float:
 
     @property
     def size(self) -> float:
-        """How many values there are."""
+        """Number of values."""
         return _count(self.low, self.high, self.step) if self.step else math.inf
 
 
 @dataclass(frozen=True)
 class Int:
-    """Whole numbers in [low, high], both included."""
+    """Integers in [low, high], both included."""
 
     low: int
     high: int
@@ -46,7 +46,7 @@ class Int:
 
     @property
     def size(self) -> float:
-        """How many values there are."""
+        """Number of values."""
         return _count(self.low, self.high, self.step)
 
 
@@ -60,14 +60,14 @@ class Choice:
         if not self.values:
             raise ValueError("a choice needs at least one value")
         if len(set(self.values)) < len(self.values):
-            raise ValueError("choices say a value twice")
+            raise ValueError("choices repeat a value")
 
     def contains(self, value: Value) -> bool:
         return value in self.values
 
     @property
     def size(self) -> float:
-        """How many values there are."""
+        """Number of values."""
         return len(self.values)
 
 
@@ -85,7 +85,9 @@ def _check_range(low: float, high: float, log: bool, step: float | None) -> None
     if step is not None and step <= 0:
         raise ValueError(f"step must be above 0, got {step}")
     if step is not None and not _on_step(high, low, step):
-        raise ValueError(f"high must be low and whole steps, got {low}, {high} and step={step}")
+        raise ValueError(
+            f"high must be low plus a multiple of step, got {low}, {high} and step={step}"
+        )
 
 
 def _on_step(value: Value, low: float, step: float | None) -> bool:

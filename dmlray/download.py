@@ -1,4 +1,4 @@
-"""Public files over HTTP: fetched once, resumed after a cut connection, checked by their hash."""
+"""Download public files over HTTP: once, resumable, verified by their checksum."""
 
 import hashlib
 import shutil
@@ -12,22 +12,23 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 
 TIMEOUT = 30.0  # seconds without a byte
-TRIES = 5  # connections; each goes on where the one before was cut
+TRIES = 5  # connections; each resumes where the previous one was cut
 BLOCK = 2**18  # bytes
 
-Progress = Callable[[int, int], None]  # (bytes done, bytes in all, as far as they are known)
+Progress = Callable[[int, int], None]  # (bytes done, total bytes as far as known)
 
 
 class DownloadError(Exception):
-    """Why a file was not fetched: a part of a sentence, without the address."""
+    """Reason for a failed download: part of a sentence, without the address."""
 
 
 @dataclass(frozen=True)
 class Remote:
     """A public file.
 
-    `checksum` is ALGORITHM:HEX, of which the first digits are enough; None where the publisher
-    names none. `size` in bytes; None where it is not known beforehand.
+    Attributes:
+        checksum: ALGORITHM:HEX, possibly only its first digits; None if none is published.
+        size: Bytes; None if not known in advance.
     """
 
     url: str
@@ -35,7 +36,7 @@ class Remote:
     size: int | None = None
 
     def matches(self, path: Path) -> bool:
-        """Hash the file on the disk, so that a resumed half and a bad disk are noticed too."""
+        """Check the checksum of the file on disk, which also covers resumed parts."""
         if self.checksum is None:
             return path.is_file()
         algorithm, _, wanted = self.checksum.partition(":")
@@ -47,13 +48,14 @@ class Remote:
 
 
 def fetch(remote: Remote, target: Path, progress: Progress = lambda done, size: None) -> None:
-    """Fetch `remote` to `target` unless it is there; of several processes one does.
+    """Download `remote` to `target` unless it exists; only one of several processes does.
 
-    Bytes that came before a connection was cut, or the process killed, lie in `TARGET.partial` and
-    are kept for the next call where a checksum can tell that they belong to the file.
+    After a cut connection or a kill, received bytes are in `TARGET.partial`; with a checksum the
+    next call resumes from them.
 
     Raises:
-        DownloadError: If the address cannot be reached, gives another file, or the disk refuses.
+        DownloadError: If the address is unreachable, sends another file, or the disk is not
+            writable.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,10 +87,10 @@ def _download(remote: Remote, target: Path, progress: Progress) -> None:
 
 
 def _continue(remote: Remote, partial: Path, progress: Progress) -> int | None:
-    """Append what is missing until the end, or until the connection is cut.
+    """Append the missing bytes until the end, or until the connection is cut.
 
     Returns:
-        The size of the whole file; None if only the checksum can tell whether it is whole.
+        The size of the whole file; None if only the checksum shows whether it is complete.
     """
     done = _length(partial)
     if remote.size is not None and done >= remote.size:
@@ -98,7 +100,7 @@ def _continue(remote: Remote, partial: Path, progress: Progress) -> int | None:
         return done
     with answer:
         if answer.status != 206:
-            done = 0  # the server cannot begin in the middle
+            done = 0  # the server does not support ranges
         size = _size(remote, answer, done)
         _check_space(partial.parent, (size or 0) - done)
         with partial.open("ab" if done else "wb") as file:
@@ -112,7 +114,7 @@ def _continue(remote: Remote, partial: Path, progress: Progress) -> int | None:
 
 
 def _size(remote: Remote, answer: HTTPResponse, done: int) -> int | None:
-    """The size of the whole file, of which the answer holds what follows `done` bytes."""
+    """Return the size of the whole file, given that the response starts after `done` bytes."""
     length = answer.headers.get("Content-Length")
     if length is None or not length.isdigit():
         if remote.size is None and remote.checksum is None:
@@ -124,7 +126,7 @@ def _size(remote: Remote, answer: HTTPResponse, done: int) -> int | None:
 
 
 def _request(url: str, offset: int) -> HTTPResponse | None:
-    """The answer from `offset` bytes on; None if the server has no more than these."""
+    """Request the file from `offset` on; return None if the server has no more bytes."""
     headers = {"User-Agent": "dmlray"} | ({"Range": f"bytes={offset}-"} if offset else {})
     try:
         answer: HTTPResponse = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
@@ -141,7 +143,7 @@ def _request(url: str, offset: int) -> HTTPResponse | None:
 
 
 def _blocks(answer: HTTPResponse) -> Iterator[bytes]:
-    """The body, as far as it comes; the caller counts."""
+    """Yield the body until the end or an error; the caller checks the size."""
     try:
         while block := answer.read(BLOCK):
             yield block

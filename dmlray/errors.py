@@ -1,4 +1,4 @@
-"""What can go wrong in a user's hands, and the one grammar in which it is said."""
+"""Errors that a user can fix, and the grammar of their messages."""
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from dmlray.printable import printable
 
-_MOST_PROBLEMS = 50  # that are listed
-_MOST_LETTERS = 4000  # of one problem: it may list all that is allowed
+_MAX_PROBLEMS = 50  # listed
+_MAX_LENGTH = 4000  # characters of one problem, which may list all allowed values
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of the Python API that an error proposes; `dmlray.cli` writes it as a command."""
+    """A call of the Python API that an error suggests; `dmlray.cli` prints it as a command."""
 
     function: str
     arguments: Mapping[str, str | bool | Sequence[str]]
@@ -23,11 +23,13 @@ class Call:
 
 
 class DmlrayError(Exception):
-    """A mistake or mishap that a user can mend; its text says where, what and what is allowed.
+    """An error that a user can fix; its text has the place, the problem and what is allowed.
 
-    The text is one line: names in it cannot break it or do anything to a terminal.
-    Parameters of the Python API stand between backticks, for which `dmlray.cli` prints its options.
-    `resume` is the call that goes on from here, where there is one.
+    The text is one line, with control characters of names escaped. It has parameters of the Python
+    API in backticks, for which `dmlray.cli` prints its options.
+
+    Attributes:
+        resume: Call that resumes the run, if there is one.
     """
 
     exit_status = 2
@@ -40,13 +42,13 @@ class DmlrayError(Exception):
         return self.written(str)
 
     def written(self, write: Callable[[Call], str]) -> str:
-        """Return the text, followed by the call to go on with as `write` writes it."""
+        """Return the text, followed by the call that resumes, formatted by `write`."""
         text = super().__str__()
-        return f"{text}. Go on with: {printable(write(self.resume))}" if self.resume else text
+        return f"{text}. Resume with: {printable(write(self.resume))}" if self.resume else text
 
 
 class ConfigError(DmlrayError):
-    """A file, option or override asks for something that does not exist or is not allowed."""
+    """A file, option or override has a value that does not exist or is not allowed."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
         self.source, self.problems = source, tuple(problems)
@@ -54,9 +56,9 @@ class ConfigError(DmlrayError):
             super().__init__(f"{source}: {problems[0]}")
             return
         super().__init__(f"{source}: {len(problems)} problems")
-        listed = [_one_line(problem) for problem in problems[:_MOST_PROBLEMS]]
-        if len(problems) > _MOST_PROBLEMS:
-            listed.append(f"and {len(problems) - _MOST_PROBLEMS} more")
+        listed = [_one_line(problem) for problem in problems[:_MAX_PROBLEMS]]
+        if len(problems) > _MAX_PROBLEMS:
+            listed.append(f"and {len(problems) - _MAX_PROBLEMS} more")
         self.args = ("\n  ".join([*self.args, *listed]),)
 
     def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
@@ -68,11 +70,11 @@ class DataError(DmlrayError):
 
 
 class DamagedCheckpoint(DataError):
-    """A training cannot go on from its checkpoint; it could begin again without it."""
+    """A training cannot resume from its checkpoint; it could start again without it."""
 
 
 class ResourceError(DmlrayError):
-    """The machine or cluster cannot give what is asked for."""
+    """The machine or cluster lacks the requested resources."""
 
 
 class RunError(DmlrayError):
@@ -82,7 +84,7 @@ class RunError(DmlrayError):
 
 
 class UnfinishedRun(RunError):
-    """A run ended early by no fault of its plan; it can go on once the cause is mended."""
+    """A run ended early, but not because of its plan; it can be resumed once the cause is fixed."""
 
 
 class StorageError(UnfinishedRun):
@@ -90,13 +92,14 @@ class StorageError(UnfinishedRun):
 
 
 class DiskFull(StorageError):
-    """The disk or the user's quota is used up: the same will happen to every other write."""
+    """The disk or the user's quota is full, so every other write will fail, too."""
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM; no Exception, so that nothing on the way swallows it.
+    """Ctrl-C or SIGTERM; not an `Exception`, so that no handler of those catches it.
 
-    `resume` is the call that goes on from here, where there is one.
+    Attributes:
+        resume: Call that resumes the run, if there is one.
     """
 
     def __init__(self, number: int) -> None:
@@ -106,6 +109,6 @@ class Interrupted(BaseException):
 
 
 def _one_line(text: str) -> str:
-    if len(text) > _MOST_LETTERS:
-        text = f"{text[: _MOST_LETTERS // 2]}...{text[-_MOST_LETTERS // 2 :]}"
+    if len(text) > _MAX_LENGTH:
+        text = f"{text[: _MAX_LENGTH // 2]}...{text[-_MAX_LENGTH // 2 :]}"
     return printable(text)

@@ -1,4 +1,4 @@
-"""Read regular files of bounded size: never a folder, a pipe or a device, and never without end."""
+"""Read regular files of bounded size; refuse folders, pipes and devices."""
 
 import errno
 import hashlib
@@ -15,9 +15,9 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 
     Raises:
-        OSError: If there is no such file, it cannot be read, or it is no regular file.
+        OSError: If there is no such file, it cannot be read, or it is not a regular file.
     """
-    # Opening a pipe would wait for a writer; what is opened is what is examined.
+    # Opening a pipe blocks. Checking the descriptor, not the path, excludes a race.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -43,7 +43,7 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a regular file, hexadecimal, as `sha256sum` prints it.
+    """Return the SHA-256 of a regular file in hexadecimal, as `sha256sum` prints it.
 
     Raises:
         OSError: As `open_regular`.
@@ -56,7 +56,7 @@ def sha256(path: Path) -> str:
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Why a file cannot be used, to follow its path in a message."""
+    """Describe why a file cannot be used; the text follows its path in a message."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"
     return str(error)
@@ -66,8 +66,8 @@ def read_json(path: Path, most: int = 64 * _MIB) -> Any:
     """Read strict JSON in UTF-8: no duplicate keys, no NaN or infinity.
 
     Raises:
-        OSError: If there is no such file, it cannot be read, or it is no regular file.
-        ValueError: If it is something else; the text is the reason, in one line.
+        OSError: If there is no such file, it cannot be read, or it is not a regular file.
+        ValueError: If it is anything else; the text is the reason, in one line.
     """
     return parse_json(read_bytes(path, most))
 
@@ -76,7 +76,7 @@ def parse_json(text: bytes) -> Any:
     """Parse strict JSON in UTF-8, as `read_json` does.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If it is anything else.
     """
     try:
         return json.loads(
@@ -85,8 +85,8 @@ def parse_json(text: bytes) -> Any:
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8") from None
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise ValueError(f"is not JSON: {error.msg} at {place}") from None
+        position = f"line {error.lineno} column {error.colno}"
+        raise ValueError(f"is not JSON: {error.msg} at {position}") from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
@@ -99,4 +99,4 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

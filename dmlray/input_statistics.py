@@ -1,4 +1,4 @@
-"""How a network's input is normalised."""
+"""Normalisation of a network's input."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,11 @@ from typing import NamedTuple
 class InputStatistics(NamedTuple):
     """Normalisation of a network's input: (value * scale - mean) / std per channel.
 
-    `scale` multiplies the uint8 value, `bgr` reverses the channels first (`mean` and `std` follow
-    that order), `size` is the side in pixels at which the weights were trained.
+    Attributes:
+        mean, std: Per channel, in the order after `bgr`.
+        scale: Factor of the uint8 value.
+        bgr: Whether the channels are reversed first.
+        size: Side of the images that the weights were trained on, in pixels.
     """
 
     mean: tuple[float, ...]

@@ -1,7 +1,7 @@
-"""Signals that end a command: the first one does, later ones change nothing.
+"""Handling of signals that end a command: the first one is handled, later ones are ignored.
 
-A second Ctrl-C must not break what the first one began: files being closed, Ray being ended, the
-sentence that says how to go on, the interpreter's own end.
+A second Ctrl-C must not interrupt the cleanup that the first one started: closing files, stopping
+Ray, printing the command that resumes, the interpreter's exit.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _RETRY = 0.1  # seconds
 
 
 class Interrupts:
-    """What becomes of a signal, and which one came."""
+    """Signal handlers, and the first signal received."""
 
     def __init__(self, command: Path | None = None) -> None:
         self.received: int | None = None
@@ -30,7 +30,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A signal waits for the end of the block, which cannot be left half done."""
+        """Defer signals to the end of the block, which must not be left halfway."""
         before, self._held = self._held, True
         try:
             yield
@@ -41,7 +41,7 @@ class Interrupts:
 
     @contextmanager
     def in_ray(self) -> Iterator[None]:
-        """A signal is a KeyboardInterrupt: no other exception gets through Ray's waiting."""
+        """Raise KeyboardInterrupt on a signal: Ray's blocking calls pass on no other exception."""
         before, self._in_ray = self._in_ray, True
         try:
             yield
@@ -49,7 +49,7 @@ class Interrupts:
             self._in_ray = before
 
     def install(self) -> dict[int, Any]:
-        """Handle SIGNALS; return what did so before. A SIGHUP that nohup ignores stays ignored."""
+        """Handle SIGNALS; return the previous handlers. A SIGHUP ignored by nohup stays ignored."""
         before: dict[int, Any] = {
             number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS
         }
@@ -66,7 +66,7 @@ class Interrupts:
         if importer and self._command and importer.is_relative_to(self._command):
             _end(number)
         if importer and not self._held:
-            # An exception inside a library that is being imported comes out as any other one.
+            # An exception during the import of a library may be converted or caught there.
             threading.Timer(_RETRY, os.kill, (os.getpid(), number)).start()
             return
         self.received = number
@@ -82,8 +82,8 @@ def interruptible(command: Path | None = None) -> Iterator[Interrupts]:
     """Handle SIGINT, SIGTERM and SIGHUP in the block, unless an outer block or thread does.
 
     Args:
-        command: The folder of the command line's modules, where this process ends with the block.
-            What they import is not waited for, and once interrupted no signal is heard any more.
+        command: Folder of the command line's modules if this process ends with the block. Their
+            imports are interrupted at once, and after an interrupt all signals are ignored.
     """
     global _current
     if _current or threading.current_thread() is not threading.main_thread():
@@ -96,21 +96,21 @@ def interruptible(command: Path | None = None) -> Iterator[Interrupts]:
     finally:
         ending = command and _current.received
         for number, handler in before.items():
-            # At its exit Python drops what is handled, but not what is ignored.
+            # At exit Python resets handlers, but keeps ignored signals ignored.
             signal.signal(number, signal.SIG_IGN if ending else handler)
         _current = None
 
 
 def _importer(frame: FrameType | None) -> Path | None:
-    """The module that began the import in which `frame` is, if it is in one."""
-    found, inside = None, False
+    """Return the file whose import statement `frame` runs in; None outside of imports."""
+    importer, inside = None, False
     while frame:
         name = frame.f_code.co_filename
         frozen = name.startswith("<frozen importlib")
         if inside and not frozen:
-            found = Path(name)
+            importer = Path(name)
         inside, frame = frozen, frame.f_back
-    return found
+    return importer
 
 
 def _end(number: int) -> None:
@@ -120,7 +120,7 @@ def _end(number: int) -> None:
 
 
 def _forget() -> None:
-    """A forked process is ended by its parent, silently, as any other one."""
+    """Restore the default handlers in a forked process, which its parent ends."""
     if _current:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

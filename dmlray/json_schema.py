@@ -1,4 +1,4 @@
-"""Schemas of the JSON files of a run, checked when they are read: each fault is one reason."""
+"""Schemas of a run's JSON files, checked when they are read."""
 
 import math
 from pathlib import Path
@@ -25,7 +25,7 @@ FromOne = Annotated[int, Field(strict=True, ge=1)]
 Sha256 = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]
 
 
-_OWN_WORDS = {
+_MESSAGES = {
     "missing": "is missing",
     "unexpected_keyword_argument": "unknown key, as of another version of dmlray",
     "dataclass_type": "holds something else",
@@ -34,10 +34,10 @@ _OWN_WORDS = {
 
 
 def checked(schema: TypeAdapter[T], content: object) -> T:
-    """`content` as `schema` has it.
+    """Validate `content` against `schema`.
 
     Raises:
-        ValueError: If it does not fit; the text names the first fault, in one line.
+        ValueError: If it does not fit; the text names the first problem, in one line.
     """
     try:
         return schema.validate_python(content)
@@ -46,7 +46,7 @@ def checked(schema: TypeAdapter[T], content: object) -> T:
         key = ".".join(map(str, first["loc"]))
         more = f" (and {len(others)} more)" if others else ""
         text = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
-        text = _OWN_WORDS.get(first["type"], text)
+        text = _MESSAGES.get(first["type"], text)
         raise ValueError((f"{key}: {text}" if key else text) + more) from None
 
 
@@ -54,7 +54,7 @@ def read_checked(path: Path, schema: TypeAdapter[T]) -> T:
     """Read a JSON file that fits `schema`.
 
     Raises:
-        OSError: If there is no such file, it cannot be read, or it is no regular file.
-        ValueError: If it is something else; the text is the reason, in one line.
+        OSError: If there is no such file, it cannot be read, or it is not a regular file.
+        ValueError: If it is anything else; the text is the reason, in one line.
     """
     return checked(schema, read_json(path))

@@ -1,15 +1,15 @@
-"""Paths as people give them: of this machine's file systems, with `~` for a home."""
+"""Local paths given by users, with `~` for a home folder."""
 
 import os
 import re
 from pathlib import Path
 
-# `Path` makes s3:/x of s3://x. Two letters at least: C:/ is a drive.
+# `Path` turns s3://x into s3:/x. At least two letters: C:/ is a drive.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def local_path(given: str | Path) -> Path:
-    """The path that was given, with `~` and `~user` expanded.
+    """Expand `~` and `~user` of a path.
 
     Raises:
         ValueError: If it is empty, an address such as s3://bucket, or an unknown user's.
@@ -21,12 +21,14 @@ def local_path(given: str | Path) -> Path:
     path = os.path.expanduser(text)
     if path.startswith("~"):
         user = text.partition("/")[0]
-        raise ValueError(f"{text!r}: {user} is no user here. Allowed: ./{text} for that very name")
+        raise ValueError(
+            f"{text!r}: {user} is not a user here. Allowed: ./{text} for that very name"
+        )
     return Path(path)
 
 
 def refuse_address(given: str | Path) -> None:
-    """Refuse what libraries would take for a folder of the name `s3:`.
+    """Refuse an address, which libraries would take for a folder named `s3:`.
 
     Raises:
         ValueError: If it is an address such as s3://bucket.

@@ -1,4 +1,4 @@
-"""Text that strangers chose, made fit for a terminal, a log or a page."""
+"""Untrusted text, escaped for a terminal, a log or a page."""
 
 import re
 import reprlib
@@ -16,12 +16,12 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 
 
 def printable(text: str) -> str:
-    """Show control characters escaped, as `\\x1b`: one line that does nothing to a terminal."""
+    """Escape control characters, as `\\x1b`; the result is one line."""
     return _CONTROL.sub(_escaped, text)
 
 
 def wrapped(line: str, width: int) -> list[str]:
-    """The line as it is shown, broken between words where it is wider than `width`; none is cut."""
+    """Escape a line and wrap it between words at `width` columns; no word is cut."""
     shown = printable(line)
     if len(shown) <= width:
         return [shown]
@@ -31,13 +31,13 @@ def wrapped(line: str, width: int) -> list[str]:
 
 
 def shortened(value: Any) -> str:
-    """The `repr` of a value, cut in the middle where it is long."""
+    """Return the `repr` of a value, cut in the middle if it is long."""
     text = _REPR.repr(value)
     return text if len(text) <= 200 else f"{text[:98]}...{text[-98:]}"
 
 
-def _escaped(found: re.Match[str]) -> str:
-    character = found[0]
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
     code = ord(character)
     if character in _NAMED:
         return _NAMED[character]

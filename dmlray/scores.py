@@ -1,4 +1,4 @@
-"""A score and all that it depends on: no number travels without its protocol."""
+"""Scores with the protocol that they depend on."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def _in_range(metrics: dict[str, float]) -> dict[str, float]:
     for name, value in metrics.items():
         if not (lowest(name) <= value <= 1 + _ROUNDING and math.isfinite(value)):
             legal = "fraction in [0, 1]" if lowest(name) == 0 else "number up to 1"
-            raise ValueError(f"{name}: {value:g} is no {legal}")
+            raise ValueError(f"{name}: {value:g} is not a {legal}")
     return metrics
 
 
@@ -41,9 +41,11 @@ Selection = Literal["validation", "last", "best_on_test", "mixed"]
 
 @dataclass(frozen=True)
 class ScorePart:
-    """One training behind a mean: where it differs from the others, and what it gave.
+    """One of the trainings that a mean is taken over.
 
-    `epoch` is the one scored, `validation` its scores on the classes held out, where some are.
+    Attributes:
+        epoch: The epoch that is scored.
+        validation: Scores of that epoch on held-out training classes; empty without any.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -57,20 +59,21 @@ class ScorePart:
 
 @dataclass(frozen=True)
 class Scores:
-    """Retrieval on classes never seen in training; metrics as METRICS has them, most in [0, 1].
+    """Retrieval scores on classes unseen in training; metrics are those of METRICS, most in [0, 1].
 
-    `clustering` names the k-means behind metrics such as `nmi`: another one gives other numbers.
-    `remarks` say where the data are not what their name promises, and what merging did beyond
-    laying embeddings side by side; `curve` holds the metrics of the first 1, 2, ... members.
-
-    `precision` is that of training and of the embeddings, on the device that it ran on; empty
-    where the run is older. `computed_on` names the GPU, with the versions of CUDA, cuDNN and
-    driver; empty on a CPU.
-    `split` names the training classes that `split_fingerprint` hashes.
-    `half_width` is that of the 95 % interval of each mean over `n` runs, the `parts` (Student t);
-    empty for n = 1. `concatenated` scores the parts' unit embeddings side by side.
-    `embeddings_sha256` is that of the file `embeddings.npy`, None where there is none or the run
-    is older; the same scores may come from embeddings that differ in rounding.
+    Attributes:
+        remarks: How the data differ from the published data set, and what a merge did other than
+            concatenating embeddings.
+        clustering: Implementation of k-means behind metrics such as `nmi`, which depend on it.
+        n: Number of runs that the means are over, the `parts`.
+        half_width: Of the 95 % confidence interval of each mean (Student t); empty for n = 1.
+        curve: Metrics of the first 1, 2, ... members.
+        split: Training classes that `split_fingerprint` hashes.
+        concatenated: Scores of the parts' concatenated unit embeddings.
+        embeddings_sha256: SHA-256 of embeddings.npy; None without that file or in older runs.
+            Embeddings that differ in rounding may have the same scores.
+        precision: Of training and of embeddings, on the device used; empty in older runs.
+        computed_on: GPU, with the versions of CUDA, cuDNN and driver; empty on a CPU.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -108,10 +111,10 @@ _SCORES, _METRICS = TypeAdapter(Scores), TypeAdapter(Metrics)
 
 
 def read_scores(path: Path) -> Scores:
-    """Read scores.json; its schema, its ranges and what must agree within it are checked.
+    """Read scores.json; check its schema, its ranges and its consistency.
 
     Raises:
-        RunError: If there is none yet, or it is damaged.
+        RunError: If it is missing or damaged.
     """
     try:
         scores = read_checked(path, _SCORES)
@@ -125,16 +128,16 @@ def read_scores(path: Path) -> Scores:
 
 
 def parse_scores(content: object) -> Scores:
-    """Make Scores of what `dataclasses.asdict` gave, perhaps in another process.
+    """Make Scores of the result of `dataclasses.asdict`, as another process may send it.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If it is anything else.
     """
     return checked(_SCORES, content)
 
 
 def read_zero_shot(path: Path) -> dict[str, float]:
-    """Read zero_shot.json; a run that began without one has no such scores.
+    """Read zero_shot.json; return {} for a run without zero-shot scores.
 
     Raises:
         DataError: If it is damaged.
@@ -144,12 +147,12 @@ def read_zero_shot(path: Path) -> dict[str, float]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        mend = "delete it, and the scores do without those before training"
-        raise DataError(f"{path}: is damaged ({reason(error)}); {mend}") from None
+        remedy = "delete it, and the scores are without those before training"
+        raise DataError(f"{path}: is damaged ({reason(error)}); {remedy}") from None
 
 
 def _check_agreement(scores: Scores) -> None:
-    """Numbers that stand in several places are the same there."""
+    """Check that numbers that are stored twice agree."""
     names = scores.metrics.keys()
     if not names:
         raise ValueError("metrics: holds no metric")
@@ -164,7 +167,7 @@ def _check_agreement(scores: Scores) -> None:
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half the width of the 95 % interval of the mean (Student t, n - 1 degrees of freedom)."""
+    """Return half the width of the 95 % confidence interval of the mean (Student t, n - 1 d.f.)."""
     from scipy import stats  # half a second to import, needed only here
 
     n = len(values)
@@ -174,7 +177,7 @@ def half_width(values: Sequence[float]) -> float:
 
 
 def percent(metrics: Mapping[str, Any], name: str) -> str:
-    """A fraction as people read it: 89.7."""
+    """Format a fraction as a percentage: 89.7."""
     return f"{100 * metrics[name]:.1f}" if name in metrics else "-"
 
 

@@ -1,4 +1,4 @@
-"""Read files of tensors (.safetensors, .pt, .pth): checked, on the CPU, nothing executed."""
+"""Read tensor files (.safetensors, .pt, .pth) to the CPU, checked, without running code."""
 
 import pickle
 import warnings
@@ -14,27 +14,27 @@ from torch import Tensor, nn
 from dmlray.file_reading import read_bytes
 
 _TORCH_ZIP = b"PK\x03\x04"  # how `torch.load` recognises its own format
-_FOREIGN = {  # how files that lie in the place of weights begin
+_FOREIGN = {  # first bytes of files that are found in place of weights
     b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: run `git lfs pull`",
-    b"<": "is a web page, saved in the place of the file",
+    b"<": "is a web page, saved in place of the file",
     b"{": "is JSON, not a file of tensors",
 }
 
 
 def read_tensors(path: Path) -> Any:
-    """Read what `torch.save` wrote, or the state dict of a `.safetensors` file.
+    """Read a file that `torch.save` wrote, or the state dict of a `.safetensors` file.
 
-    Whether the content has the right structure is for the caller to check; see `unusable`.
+    The caller checks the structure of the content; see `unusable`.
 
     Raises:
-        OSError: If there is no such file, it cannot be read, or it is no regular file.
+        OSError: If there is no such file, it cannot be read, or it is not a regular file.
         ValueError: If it is damaged or holds more than plain data; the text is the reason.
     """
     return parse_tensors(path, read_bytes(path))
 
 
 def parse_tensors(path: Path, packed: bytes) -> Any:
-    """Parse the content of the file `path`, see `read_tensors`.
+    """Parse the content `packed` of the file `path`, see `read_tensors`.
 
     Raises:
         ValueError: If it is damaged or holds more than plain data; the text is the reason.
@@ -52,9 +52,9 @@ def parse_tensors(path: Path, packed: bytes) -> Any:
 
 
 def unusable(value: object) -> str | None:
-    """Why `value` is no dense tensor on the CPU, such as a state dict of weights holds."""
+    """Return why `value` is not a dense tensor on the CPU, as a state dict needs; None if it is."""
     if type(value) not in (Tensor, nn.Parameter):
-        return f"is no tensor ({type(value).__name__})"
+        return f"is not a tensor ({type(value).__name__})"
     assert isinstance(value, Tensor)
     if value.is_nested or value.layout != torch.strided:
         return "is not dense"
@@ -66,7 +66,7 @@ def unusable(value: object) -> str | None:
 
 
 def _is_safetensors(path: Path, packed: bytes) -> bool:
-    """Tell the format by the content, for such files go by many names: a header's size, then it."""
+    """Detect safetensors by content, as suffixes vary: the header's size, then its JSON."""
     if packed[8:9] == b"{" and int.from_bytes(packed[:8], "little") <= len(packed) - 8:
         return True
     return path.suffix == ".safetensors" and not packed.startswith(_TORCH_ZIP)
@@ -78,29 +78,31 @@ def _from_safetensors(packed: bytes) -> Any:
     try:
         return load(packed)
     except Exception as error:  # safetensors and torch raise many kinds for a damaged file
-        raise ValueError(f"is no safetensors file or is damaged ({_first_line(error)})") from None
+        raise ValueError(
+            f"is not a safetensors file or is damaged ({_first_line(error)})"
+        ) from None
 
 
 def _from_torch(packed: bytes) -> Any:
     if packed.startswith(_TORCH_ZIP):
         _check_zip(packed)
     try:
-        with torch.serialization.safe_globals([Namespace]):  # the arguments of many trainings
+        with torch.serialization.safe_globals([Namespace]):  # arguments that training scripts save
             return torch.load(BytesIO(packed), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # whose text advises to load it without the safe reader
+    except pickle.UnpicklingError:  # its text advises unsafe loading
         reason = (
-            "is no file of tensors, or holds objects other than tensors, numbers and text: of a"
-            " model of PyTorch save its state_dict()"
+            "is not a file of tensors, or holds objects other than tensors, numbers and text: save"
+            " the state_dict() of a PyTorch model"
         )
     except MemoryError:
         reason = "needs more memory than there is"
     except Exception:  # torch raises many kinds for a damaged file
-        reason = "is no file of tensors or is damaged"
+        reason = "is not a file of tensors or is damaged"
     raise ValueError(reason)
 
 
 def _check_zip(packed: bytes) -> None:
-    """Check what torch does not: checksums, and that nothing unpacks to more than the file."""
+    """Check what torch does not: checksums, and that no entry is compressed."""
     try:
         with ZipFile(BytesIO(packed)) as archive:
             entries = archive.infolist()
@@ -109,7 +111,7 @@ def _check_zip(packed: bytes) -> None:
             if not stored or sum(entry.file_size for entry in entries) > len(packed):
                 raise ValueError("is not packed as torch.save packs tensors")
             if len(names) < len(entries):
-                raise ValueError("is damaged: an entry is there twice")
+                raise ValueError("is damaged: it has an entry twice")
             torn = archive.testzip()
     except (BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError):
         raise ValueError("is cut short, or its zip archive is damaged") from None

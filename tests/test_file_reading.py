@@ -1,4 +1,4 @@
-"""Regular files of bounded size and strict JSON; everything else is an error with a reason."""
+"""Read regular files of bounded size and strict JSON; anything else is an error with a reason."""
 
 import hashlib
 import os
@@ -34,7 +34,7 @@ def test_the_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
         (lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
     ],
 )
-def test_what_is_no_regular_file_is_an_os_error(
+def test_a_path_that_is_not_a_regular_file_is_an_os_error(
     tmp_path: Path, make: Callable[[Path], object], reason: str
 ) -> None:
     make(tmp_path / "file")
@@ -43,7 +43,7 @@ def test_what_is_no_regular_file_is_an_os_error(
     assert reason in caught.value.strerror
 
 
-def test_json_comes_back(tmp_path: Path) -> None:
+def test_json_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text('{"a": [1, 2.5, null, "é"]}', encoding="utf-8")
     assert read_json(tmp_path / "file") == {"a": [1, 2.5, None, "é"]}
 
@@ -55,14 +55,14 @@ def test_json_comes_back(tmp_path: Path) -> None:
         (b'{"a": ', "is not JSON: Expecting value at line 1 column 7"),
         (b"\xff\xfe{}", "is not UTF-8"),
         (b'{"a": 1, "a": 2}', "a duplicate key"),
-        (b'{"a": NaN}', "NaN is no JSON number"),
-        (b'{"a": -Infinity}', "-Infinity is no JSON number"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
         (b"9" * 100_000, "digits"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),
     ],
 )
-def test_everything_else_is_one_line_of_reason(text: bytes, reason: str) -> None:
+def test_anything_else_is_refused_with_a_reason_in_one_line(text: bytes, reason: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_json(text)
     assert reason in str(caught.value) and "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The first signal ends a command, whenever it comes; no later one changes anything."""
+"""Only the first signal ends a command, whenever it arrives."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def test_the_first_signal_ends_the_block_and_later_ones_change_nothing(number: i
 
 
 @each_signal
-def test_a_held_signal_waits_for_the_end_of_the_block(number: int) -> None:
+def test_a_deferred_signal_is_raised_at_the_end_of_the_block(number: int) -> None:
     done = []
     with pytest.raises(KeyboardInterrupt), interruptible() as signals:
         with signals.held():
@@ -45,12 +45,12 @@ def test_a_held_signal_waits_for_the_end_of_the_block(number: int) -> None:
 
 
 @each_signal
-def test_in_ray_it_is_the_exception_that_ray_lets_out(number: int) -> None:
+def test_in_ray_it_is_the_exception_that_ray_passes_on(number: int) -> None:
     with pytest.raises(KeyboardInterrupt), interruptible() as signals, signals.in_ray():
         send(number)
 
 
-def test_inner_blocks_and_other_threads_leave_the_handlers_alone() -> None:
+def test_inner_blocks_and_other_threads_keep_the_handlers() -> None:
     with interruptible() as outer:
         handler = signal.getsignal(signal.SIGTERM)
         with interruptible() as inner:
@@ -114,18 +114,18 @@ def test_while_the_command_line_imports_the_process_ends_at_once(
 def test_while_something_else_imports_the_signal_waits_for_the_import(
     tmp_path: Path, number: int
 ) -> None:
-    """It would come out as an ImportError, or be swallowed; and no signal breaks the exit."""
+    """Raised there, it could become an ImportError or be caught. No signal breaks the exit."""
     ended = run(tmp_path, number, "imported by another module")
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "imported\nInterrupted\n", "")
 
 
-def test_a_forked_process_is_ended_by_its_parent_as_any_other(tmp_path: Path) -> None:
+def test_a_forked_process_has_default_handlers(tmp_path: Path) -> None:
     ended = run(tmp_path, signal.SIGTERM, "forked")
     assert (ended.returncode, ended.stdout + ended.stderr) == (256 - signal.SIGTERM, "")
 
 
 def run(folder: Path, number: int, when: str) -> subprocess.CompletedProcess[str]:
-    """COMMAND in a process of its own, where a module sends a signal while it is imported."""
+    """COMMAND in a separate process, where a module sends a signal while it is imported."""
     for name in ("command", "other"):
         (folder / name).mkdir()
     (folder / "command" / "entry.py").write_text(

@@ -8,13 +8,13 @@ CONTROL += ["\u200f", "\udc80", "\U000e0041"]
 
 
 @pytest.mark.parametrize("character", CONTROL)
-def test_control_characters_are_shown_escaped_and_stay_so(character: str) -> None:
+def test_control_characters_are_escaped_once(character: str) -> None:
     shown = printable(f"a{character}b")
     assert shown.isprintable() and shown.startswith("a\\") and shown.endswith("b")
     assert printable(shown) == shown
 
 
-def test_names_of_people_stay_as_they_are() -> None:
+def test_names_in_any_script_are_kept() -> None:
     for name in ("é", "日本語　", "क्‍ष", "👩‍🔬", r"a\b"):
         assert printable(name) == name
 
@@ -25,7 +25,7 @@ def test_a_long_value_is_cut_in_the_middle(value: object) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 50, 40, 20, 5])
-def test_a_line_is_broken_between_words_alone(width: int) -> None:
+def test_a_line_is_broken_only_between_words(width: int) -> None:
     line = "optimizer.weight_decay           0.000123456 line 12 of the file"
     parts = wrapped(line, width)
     assert " ".join(" ".join(parts).split()) == " ".join(line.split())

@@ -1,4 +1,4 @@
-"""Files of tensors: sound ones come back, everything else is a reason, and nothing is executed."""
+"""Read sound tensor files; refuse anything else with a reason, executing nothing."""
 
 import io
 import os
@@ -50,7 +50,7 @@ class Malicious:
         ("of_another_name.pth", safetensors(WEIGHTS)),
     ],
 )
-def test_tensors_of_each_format_come_back(tmp_path: Path, name: str, whole: bytes) -> None:
+def test_tensors_of_each_format_are_read(tmp_path: Path, name: str, whole: bytes) -> None:
     (tmp_path / name).write_bytes(whole)
     torch.testing.assert_close(dict(read_tensors(tmp_path / name)), dict(WEIGHTS), rtol=0, atol=0)
 
@@ -84,7 +84,7 @@ WHOLE, TENSORS = packed(WEIGHTS), safetensors(WEIGHTS)
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_everything_else_is_one_line_of_reason(
+def test_anything_else_is_refused_with_a_reason_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -95,9 +95,9 @@ def test_everything_else_is_one_line_of_reason(
     assert not Path("executed").exists()
 
 
-def test_values_that_are_no_weights_have_a_reason() -> None:
+def test_values_that_are_not_weights_have_a_reason() -> None:
     assert unusable(torch.zeros(2)) is None and unusable(nn.Parameter(torch.zeros(2))) is None
-    assert unusable(1.0) == "is no tensor (float)"
+    assert unusable(1.0) == "is not a tensor (float)"
     assert unusable(torch.zeros(2).to_sparse()) == "is not dense"
     assert unusable(torch.zeros(2, device="meta")) == "has no data (device meta)"
 
@@ -112,7 +112,7 @@ def test_values_that_are_no_weights_have_a_reason() -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_files_in_the_place_of_weights_are_named(
+def test_files_in_place_of_weights_are_named(
     tmp_path: Path, name: str, content: bytes, kind: str
 ) -> None:
     (tmp_path / name).write_bytes(content)

@@ -40,10 +40,10 @@ def echo_usage_error(error: click.ClickException) -> None:
 
 
 def exit_interrupted(error: Interrupted, write: Callable[[Call], str]) -> NoReturn:
-    """Print how to go on, as `write` writes it, and end with the signal's status."""
-    go_on = f". Go on with: {write(error.resume)}" if error.resume else ""
+    """Print the call that resumes, formatted by `write`, and exit with the signal's status."""
+    resume = f". Resume with: {write(error.resume)}" if error.resume else ""
     with suppress(OSError):  # a closed terminal
-        echo(f"interrupted{go_on}", err=True)
+        echo(f"interrupted{resume}", err=True)
     sys.exit(error.exit_status)
 
 

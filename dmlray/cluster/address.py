@@ -1,4 +1,4 @@
-"""The address of a cluster as a user writes it, and what `auto` stands for."""
+"""Parse the address of a cluster, and resolve `auto`."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray._private.services import psutil  # Ray brings it along
+from ray._private.services import psutil  # a dependency of Ray
 
 from dmlray.cluster.private_folder import NAME
 from dmlray.errors import ConfigError, ResourceError
@@ -19,7 +19,7 @@ _LOCAL, _AUTO = "local", "auto"
 
 @dataclass(frozen=True)
 class Address:
-    """HOST:PORT of a cluster's head, and where it was written."""
+    """HOST:PORT of a cluster's head, and its source (option or variable)."""
 
     source: str
     text: str
@@ -35,19 +35,19 @@ class Address:
 
 @dataclass(frozen=True)
 class Raylet:
-    """A node of some cluster on this machine."""
+    """A node of a cluster that runs on this machine."""
 
     node: str
     head: str
     owner: int
-    folder: Path  # Ray's temporary one
+    folder: Path  # temporary folder of Ray
 
 
 def read_address(option: str | None) -> Address | None:
-    """The cluster that `option` or else RAY_ADDRESS names; None is a Ray of our own.
+    """Return the cluster that `option` or else RAY_ADDRESS names; None to start Ray here.
 
     Raises:
-        ConfigError: If it is not an address, in the name of the one that said it.
+        ConfigError: If it is not an address; names the option or variable.
         ResourceError: If `auto` finds no cluster, or several.
     """
     variable = os.environ.get(_VARIABLE)
@@ -61,39 +61,39 @@ def read_address(option: str | None) -> Address | None:
         return None
     if text == _AUTO:
         return Address(source, _running(source))
-    found = _HOST_PORT.fullmatch(text)
-    if not found or not 1 <= int(found[2]) <= 65535:
+    match = _HOST_PORT.fullmatch(text)
+    if not match or not 1 <= int(match[2]) <= 65535:
         raise ConfigError(source, [_problem(text)])
     return Address(source, text)
 
 
 def raylets() -> Iterator[Raylet]:
-    """The nodes that run on this machine, of whatever cluster and user."""
+    """Yield the nodes that run on this machine, of every cluster and user."""
     for process in psutil.process_iter(["cmdline", "uids"]):
         words = process.info["cmdline"] or []
         if words and Path(words[0]).name == "raylet":
-            said = dict(word[2:].split("=", 1) for word in words[1:] if "=" in word)
-            if "node_id" in said and process.info["uids"]:
+            options = dict(word[2:].split("=", 1) for word in words[1:] if "=" in word)
+            if "node_id" in options and process.info["uids"]:
                 yield Raylet(
-                    said["node_id"],
-                    said.get("gcs-address", ""),
+                    options["node_id"],
+                    options.get("gcs-address", ""),
                     process.info["uids"].real,
-                    Path(said.get("temp_dir", "")),
+                    Path(options.get("temp_dir", "")),
                 )
 
 
 def _problem(text: str) -> str:
     if "://" in text:
         scheme = text.split("://")[0]
-        return f"{text!r}: {scheme}:// is no address of a cluster here. Allowed: {_ALLOWED}"
+        return f"{text!r}: {scheme}:// is not supported. Allowed: {_ALLOWED}"
     return f"{text!r} is not allowed. Allowed: {_ALLOWED}"
 
 
 def _running(source: str) -> str:
-    """The one cluster that this user or root has started here by `ray start`.
+    """Return the only cluster that this user or root started here with `ray start`.
 
-    Neither another user's, who would be handed the token and run this user's work, nor the
-    private one of another command, which ends with it.
+    Not one of another user, who would get the token and run this user's code, and not the private
+    one of another command, which ends with that command.
     """
     heads = sorted(
         {
@@ -105,9 +105,9 @@ def _running(source: str) -> str:
     if len(heads) == 1:
         return heads[0]
     if heads:
-        found = f"nodes of {len(heads)} clusters run on this machine ({', '.join(heads)})"
-        raise ResourceError(f"{source}: auto: {found}. Allowed: one of these addresses")
+        problem = f"nodes of {len(heads)} clusters run on this machine ({', '.join(heads)})"
+        raise ResourceError(f"{source}: auto: {problem}. Allowed: one of these addresses")
     raise ResourceError(
         f"{source}: auto: no cluster that you or root started runs on this machine. Start one "
-        "with `ray start --head`, name its HOST:PORT, or say local to start Ray for this command"
+        "with `ray start --head`, give its HOST:PORT, or local to start Ray for this command"
     )

@@ -1,4 +1,4 @@
-"""Blocking work in a thread, so that this one stays free for signals and the display."""
+"""Run blocking work in a thread, so that the main thread handles signals and the display."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -8,8 +8,8 @@ from threading import Thread
 from typing import TypeVar
 
 Result = TypeVar("Result")
-_EVERY = 0.5  # seconds
-_PATIENCE = 5.0  # seconds
+_INTERVAL = 0.5  # seconds
+_STOP_TIMEOUT = 5.0  # seconds
 
 
 def run_watched(
@@ -17,14 +17,14 @@ def run_watched(
     poll: Callable[[], None] = lambda: None,
     stop: Callable[[], None] | None = None,
 ) -> Result:
-    """Return what `work` returns, calling `look` twice a second meanwhile and once at the end.
+    """Return the result of `work`; call `poll` twice a second until then, and once at the end.
 
-    When this thread is interrupted, `stop` asks the work to end, and it gets a moment for that:
-    a thread that begins a call of Ray once it is shut down starts another one, or ends the process.
-    Work without a `stop` is left where it waits.
+    If this thread is interrupted, `stop` requests the end of the work and waits for it, for at most
+    5 seconds: a thread that calls Ray after its shutdown starts Ray again, or ends the process.
+    Work without a `stop` is abandoned.
     """
-    # A queue in C, for a signal leaves it whole. `Thread.join` before Python 3.13 may take a thread
-    # for ended once a signal came, and locks in Python may be left as they are.
+    # SimpleQueue is in C, so that a signal cannot corrupt it. `Thread.join` before Python 3.13 may
+    # return early after a signal, and a signal may leave locks of Python code locked.
     results: SimpleQueue[Future[Result]] = SimpleQueue()
 
     def run() -> None:
@@ -35,17 +35,19 @@ def run_watched(
             future.set_exception(error)
         results.put(future)
 
-    Thread(target=run, daemon=True).start()  # an interrupted driver does not wait for a daemon
+    Thread(
+        target=run, daemon=True
+    ).start()  # a daemon, for which the exit of the process does not wait
     outcome = None
     try:
         while outcome is None:
             with suppress(Empty):
-                outcome = results.get(timeout=_EVERY)
+                outcome = results.get(timeout=_INTERVAL)
             poll()
     except BaseException:
         if stop and outcome is None:
             stop()
             with suppress(Empty):
-                results.get(timeout=_PATIENCE)
+                results.get(timeout=_STOP_TIMEOUT)
         raise
     return outcome.result()

@@ -1,4 +1,4 @@
-"""What a healthy set-up has, checked one thing at a time."""
+"""Checks of an installation and a cluster for `dmlray doctor`."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -29,10 +29,10 @@ class Check:
 
 
 def examine(address: str | None, root: Path | None, out: Path) -> Iterator[Check]:
-    """Yield one check after the other; none stops the next.
+    """Yield the checks one by one; a failure does not prevent the next ones.
 
     Args:
-        root: Images that every node must see, if any.
+        root: Image folder that every node must see, if any.
         out: Folder of run folders, which every node must write to.
     """
     checks: dict[str, Callable[[], str]] = {

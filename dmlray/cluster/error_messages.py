@@ -1,4 +1,4 @@
-"""What a trial or a member met, in one sentence."""
+"""Conversion of exceptions of trials and members to messages of one sentence."""
 
 import errno
 import re
@@ -15,7 +15,7 @@ DIED = "its process or node died"
 _NO_MEMORY = RunError(
     "out of memory: try a smaller data.batch_size, fewer folds_at_once or fewer trials_at_once"
 )
-# Of RuntimeErrors: torch's other allocators, CUDA and its libraries, NCCL, C++.
+# In RuntimeErrors of torch's other allocators, CUDA and its libraries, NCCL, C++.
 _MEMORY = re.compile(
     r"out of memory|ALLOC(ATION)?_FAILED|can(no|')t allocate memory|DefaultCPUAllocator|bad_alloc",
     re.IGNORECASE,
@@ -23,7 +23,7 @@ _MEMORY = re.compile(
 
 
 def as_dmlray_error(error: Exception) -> DmlrayError:
-    """The error as a sentence; one that nobody foresaw keeps its first line."""
+    """Map any exception to a DmlrayError; unknown ones keep type and first line."""
     error = of_worker(error)
     if isinstance(error, DmlrayError):
         return error
@@ -35,7 +35,7 @@ def as_dmlray_error(error: Exception) -> DmlrayError:
 
 
 def of_worker(error: Exception) -> Exception:
-    """What ended a run of Ray Train, rather a known failure than what others met by it."""
+    """Return the cause of a failed Ray Train run, preferably a DmlrayError of a worker."""
     failures = [*getattr(error, "worker_failures", {}).values()]
     failures += filter(None, [getattr(error, "controller_failure", None)])
     known = (failure for failure in failures if isinstance(failure, DmlrayError))
@@ -43,18 +43,18 @@ def of_worker(error: Exception) -> Exception:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory of a GPU or of the host ran out, in whose words ever.
+    """Return whether the memory of a GPU or of the host is exhausted, whatever raised it.
 
-    Ray's and Python's wrappings are looked through; a DmlrayError is a sentence already.
+    Unwraps the errors of Ray and Python; a DmlrayError has its own message and does not count.
     """
     return any(map(_is_memory, _chain(error)))
 
 
 @contextmanager
 def out_of_memory_on_top() -> Iterator[None]:
-    """Raise an out of memory that lies below another error as one of its own.
+    """Raise a new out-of-memory error for an error that is caused by one.
 
-    For processes of Ray, which sends an error without what it came from.
+    For processes of Ray, which sends an error without its cause.
     """
     try:
         yield
@@ -65,7 +65,7 @@ def out_of_memory_on_top() -> Iterator[None]:
 
 
 def is_plain_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator refused and left the process and its GPU in order."""
+    """Return whether an allocator failed, after which the process and its GPU still work."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
@@ -78,7 +78,7 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came from, as far as none of them is a sentence."""
+    """Yield the error and its causes, up to the first that is or has a DmlrayError."""
     seen = set[int]()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

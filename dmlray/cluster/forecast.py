@@ -1,4 +1,4 @@
-"""What a search or a training will take here, from a probe on one worker. Nothing is kept."""
+"""Estimate time and memory of a search or training from a probe on one worker."""
 
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -20,22 +20,22 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.search import Search
 from dmlray.reporting.tabular import Tabular
 
-_TRAIN_START = 15.0  # seconds until a Ray Train worker runs, as measured
+_TRAIN_START = 15.0  # measured seconds until a Ray Train worker runs
 
 
 @dataclass(frozen=True)
 class Forecast(Tabular):
-    """Trials of some folds each, or one training: then `trials` and `folds` are 1.
+    """Estimate for a search, or for one training with `trials` and `folds` equal to 1.
 
-    `seconds` supposes that processes side by side do not slow each other down, and that every
-    point of a space costs what the first one does. Memory is in bytes, of one process.
+    `seconds` assumes that parallel processes do not slow each other down, and that all points of a
+    space cost the same. Memory is in bytes, of one process.
     """
 
     trials: int
     folds: int
     epochs: int
     repeats: int
-    stops_early: bool  # so that `seconds` are the most
+    stops_early: bool  # then `seconds` is an upper bound
     resources: Resources
     probe: Probe
     seconds: float
@@ -43,7 +43,7 @@ class Forecast(Tabular):
     gpu_memory: int
 
     def records(self) -> list[dict[str, float]]:
-        """One row; the plan of resources and the probe as columns of their own."""
+        """Return one row, with a column for each resource and each value of the probe."""
         numbers = asdict(self)
         resources, probe = numbers.pop("resources"), numbers.pop("probe")
         return [
@@ -54,18 +54,18 @@ class Forecast(Tabular):
 
 
 def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
-    """Forecast all trials of `plan`, and the repeats of its winner.
+    """Estimate all trials of `plan`, and the repeats of its winner.
 
     Raises:
-        DmlrayError: What the first trial would meet.
+        DmlrayError: As the first trial raises.
     """
     resources, settings = resources_of(plan, cluster), plan.settings
     found = _probe(plan.experiment, resources, folds=True)
     folds = plan.experiment.protocol.fold_count
-    in_turn = ceil(folds / resources.workers)  # folds of one process
-    trial = in_turn * _training(plan.experiment, found)
+    per_process = ceil(folds / resources.workers)  # folds
+    trial = per_process * _training(plan.experiment, found)
     trial += _TRAIN_START if resources.gpus else 0.0
-    slots = share_of(cluster, 1).capacity(cluster) if settings.repeats else 1
+    parallel = share_of(cluster, 1).capacity(cluster) if settings.repeats else 1
     repeat = _training(plan.experiment, found, dataset)
     return Forecast(
         trials=plan.trials,
@@ -76,16 +76,16 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
         resources=resources,
         probe=found,
         seconds=ceil(plan.trials / resources.at_once) * trial
-        + ceil(settings.repeats / slots) * repeat,
-        **_memory(found, in_turn),
+        + ceil(settings.repeats / parallel) * repeat,
+        **_memory(found, per_process),
     )
 
 
 def of_experiment(plan: Experiment, dataset: Dataset, cluster: Cluster) -> Forecast:
-    """Forecast one training, as if one worker took each batch whole.
+    """Estimate one training, as if one worker processed whole batches.
 
     Raises:
-        DmlrayError: What its first steps would meet.
+        DmlrayError: As its first steps raise.
     """
     cpus, gpu = train.resources_of(plan, cluster)
     resources = Resources(cpus, int(gpu), plan.budget.workers, at_once=1)
@@ -104,13 +104,13 @@ def of_experiment(plan: Experiment, dataset: Dataset, cluster: Cluster) -> Forec
 
 
 def _training(plan: Experiment, found: Probe, whole: Dataset | None = None) -> float:
-    """Seconds of one training: as probed, or on all training classes of `whole` and its test."""
+    """Return seconds of one training as probed, or on all of `whole` with its final evaluation."""
     budget = plan.budget
     images, scored, tested = found.train_images, found.scored_images, 0
     if whole is not None:
         images, scored, tested = len(whole) - _unseen(whole), 0, _unseen(whole)
     steps = found.steps * images / found.train_images
-    head = images * found.image if budget.head_warmup_steps else 0.0  # its steps cost next to none
+    head = images * found.image if budget.head_warmup_steps else 0.0  # its steps are negligible
     epochs = budget.epochs * (steps * found.step + scored * found.image)
     return found.start + head + epochs + tested * found.image
 
@@ -120,7 +120,7 @@ def _unseen(dataset: Dataset) -> int:
 
 
 def _memory(found: Probe, trainings: int) -> dict[str, int]:
-    """Peaks of a process that keeps so many trainings and steps them in turn."""
+    """Return the peaks of a process that runs this many trainings by turns."""
     more = (trainings - 1) * found.held
     if found.gpu_memory:
         return {"memory": found.memory, "gpu_memory": found.gpu_memory + more}
@@ -128,13 +128,13 @@ def _memory(found: Probe, trainings: int) -> dict[str, int]:
 
 
 def _probe(plan: Experiment, resources: Resources, folds: bool) -> Probe:
-    """Probe in a process of its own, on what one process of the real run gets."""
+    """Probe in a separate process with the resources of one process of the real run."""
     task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0, max_calls=1)(
         _on_worker
     )
     reference = task.remote(plan, max(1, int(resources.cpus)), resources.gpus > 0, folds)
     while not ray.wait([reference], timeout=0.5)[0]:
-        pass  # so that Ctrl-C is heard
+        pass  # so that Ctrl-C is handled
     try:
         found: Probe = ray.get(reference)
     except RayTaskError as error:
@@ -144,7 +144,9 @@ def _probe(plan: Experiment, resources: Resources, folds: bool) -> Probe:
             raise ResourceError(f"a training does not fit into memory: {error.cause}") from None
         raise RunError(f"the probe failed: {error.cause}") from error
     except WorkerCrashedError:
-        raise ResourceError("the probe's process died, as it does when memory runs out") from None
+        raise ResourceError(
+            "the process of the probe died, as it does when memory is exhausted"
+        ) from None
     return found
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster that runs: whether it is one, whether it lets this user in, and joining it."""
+"""Join a running Ray cluster, after checks of its address and this user's token."""
 
 import os
 import socket
@@ -21,12 +21,12 @@ from dmlray.cluster.address import Address, raylets
 from dmlray.cluster.ray_environment import WORKERS, signals_left_alone, variables
 from dmlray.errors import ConfigError, ResourceError
 
-_ANSWER = 5.0  # seconds that a cluster has to answer
+_ANSWER = 5.0  # seconds to wait for a reply of a cluster
 _MODE = "RAY_AUTH_MODE"
 _TOKEN, _TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 _ALLOWED = (
-    f"The cluster wants its head's token: in {_TOKEN}, in a file that {_TOKEN_PATH} names, or in "
-    "~/.ray/auth_token"
+    f"The cluster requires the token of its head: in {_TOKEN}, in a file that {_TOKEN_PATH} "
+    "names, or in ~/.ray/auth_token"
 )
 
 
@@ -34,11 +34,11 @@ _ALLOWED = (
 def joined(address: Address) -> Iterator[None]:
     """Join the cluster at `address`, and leave it afterwards.
 
-    Ray itself would ask a silent or foreign address, and look for a missing node, for minutes.
+    Without these checks Ray would retry a wrong address or a missing node for minutes.
 
     Raises:
-        ConfigError: If this user's token does not serve.
-        ResourceError: If no cluster answers there, or it does not let this machine in.
+        ConfigError: If this user's token is missing or unusable.
+        ResourceError: If no cluster replies, or it does not accept this machine.
     """
     wait = {"RAY_gcs_server_port_wait_time_s": f"{_ANSWER:g}"}
     with variables(wait | _check_token(address)):
@@ -65,7 +65,7 @@ def _init(target: str) -> None:
 
 
 def _check_token(address: Address) -> dict[str, str]:
-    """What the environment must say for Ray to be let in; all that can be known is checked."""
+    """Check the cluster, this node and the token; return the environment that Ray needs."""
     _check_reachable(address)
     with _channel(address.text) as channel:
         service = NodeInfoGcsServiceStub(channel)
@@ -77,7 +77,7 @@ def _check_token(address: Address) -> dict[str, str]:
     here = [node for node in alive if node.node_id.hex() in local]
     if not here:
         raise ResourceError(
-            f"this machine is none of the {len(alive)} nodes of the cluster at {address.text}. "
+            f"this machine is not one of the {len(alive)} nodes of the cluster at {address.text}. "
             f"Start Ray here with `ray start --address={address.text}`, or work on one of them"
         )
     for node in here:
@@ -88,15 +88,15 @@ def _check_token(address: Address) -> dict[str, str]:
 def _check_reachable(address: Address) -> None:
     try:
         socket.create_connection((address.host, address.port), timeout=_ANSWER).close()
-    except (OSError, UnicodeError) as error:  # UnicodeError: what no host can be called
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
         raise ResourceError(
             f"no Ray cluster answers at {address.text}: {error}. Start one there with "
-            f"`ray start --head --port={address.port}`, or leave the address out to start Ray here"
+            f"`ray start --head --port={address.port}`, or omit the address to start Ray here"
         ) from None
 
 
 def _check_responsive(node: str) -> None:
-    """Ray itself would end this process after half a minute."""
+    """Check that a node replies: Ray would end this process after half a minute."""
     with _channel(node) as channel:
         try:
             grpc.channel_ready_future(channel).result(_ANSWER)
@@ -108,7 +108,7 @@ def _check_responsive(node: str) -> None:
 
 
 def _channel(target: str) -> grpc.Channel:
-    """A connection as Ray makes them, but without a token: what is there may not be Ray."""
+    """Open a connection like Ray's, but without the token, as the server may not be Ray."""
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
         return grpc.insecure_channel(target, [("grpc.enable_http_proxy", 0)])
     chain, key, authority = load_certs_from_env()
@@ -116,10 +116,10 @@ def _channel(target: str) -> grpc.Channel:
 
 
 def _is_open(service: NodeInfoGcsServiceStub, target: str) -> bool:
-    """Whether the cluster lets in everyone.
+    """Return whether the cluster requires no token.
 
     Raises:
-        ResourceError: If it is none.
+        ResourceError: If the server is not a Ray cluster, or has no token but should.
     """
     try:
         service.CheckAlive(CheckAliveRequest(), timeout=_ANSWER)
@@ -127,40 +127,40 @@ def _is_open(service: NodeInfoGcsServiceStub, target: str) -> bool:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             return False
         raise ResourceError(
-            f"what answers at {target} is not Ray, or not the head of a cluster. Allowed: "
-            "HOST:PORT of a `ray start --head` (6379 unless it was given another port), with the "
+            f"the server at {target} is not Ray, or not the head of a cluster. Allowed: "
+            "HOST:PORT of a `ray start --head` (6379 by default), with the "
             "same RAY_USE_TLS as here"
         ) from None
     if os.environ.get(_MODE, "").lower() == "token":
         raise ResourceError(
-            f"the cluster at {target} has no token, which {_MODE}=token here asks for. Start all "
+            f"the cluster at {target} has no token, which {_MODE}=token here requires. Start all "
             f"of it with {_MODE}=token and one token"
         )
     return True
 
 
 def _nodes(service: NodeInfoGcsServiceStub, target: str, token: str | None) -> GetAllNodeInfoReply:
-    shown = [("authorization", f"Bearer {token}")] if token else None
+    metadata = [("authorization", f"Bearer {token}")] if token else None
     try:
-        return service.GetAllNodeInfo(GetAllNodeInfoRequest(), timeout=_ANSWER, metadata=shown)
+        return service.GetAllNodeInfo(GetAllNodeInfoRequest(), timeout=_ANSWER, metadata=metadata)
     except grpc.RpcError as error:
         if error.code() != grpc.StatusCode.UNAUTHENTICATED:
             reason = f"{error.code().name}: {error.details()}"
             raise ResourceError(f"the cluster at {target} does not answer: {reason}") from None
         raise ResourceError(
-            f"the cluster at {target} does not let this machine in: the token here is not the "
-            "head's. Both need the same one"
+            f"the cluster at {target} rejects this machine: its token differs from that of the "
+            "head. Allowed: the same token on both"
         ) from None
 
 
 def read_token() -> str:
-    """This user's token for clusters.
+    """Read this user's token for clusters.
 
     Raises:
-        ConfigError: If there is none, others can read it, or it is turned off.
+        ConfigError: If there is none, other users can read it, or tokens are disabled.
     """
     if os.environ.get(_MODE, "token").lower() != "token":
-        problem = f"{os.environ[_MODE]!r} is not allowed: the cluster wants a token"
+        problem = f"{os.environ[_MODE]!r} is not allowed: the cluster requires a token"
         raise ConfigError(_MODE, [f"{problem}. Allowed: token"])
     if token := os.environ.get(_TOKEN, "").strip():
         return token
@@ -174,7 +174,7 @@ def read_token() -> str:
         raise ConfigError(str(path), [f"is empty. {_ALLOWED}"])
     if stat.S_IMODE(mode) & 0o077:
         problem = f"other users can open the file with your token (mode {stat.S_IMODE(mode):04o})"
-        raise ConfigError(str(path), [f"{problem}. Mend it with: chmod 600 {path}"])
+        raise ConfigError(str(path), [f"{problem}. Fix it with: chmod 600 {path}"])
     return token
 
 

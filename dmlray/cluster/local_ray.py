@@ -1,4 +1,4 @@
-"""A Ray of one's own on this machine, that no other user can use and that ends with its driver."""
+"""A private Ray on this machine that other users cannot access and that ends with its driver."""
 
 import os
 import resource
@@ -22,19 +22,19 @@ from dmlray.errors import ResourceError
 _SOCKET = 107 if sys.platform == "linux" else 103  # bytes in the path of a socket
 _BELOW = len("/dml-01234567/r/session_2026-01-31_23-59-59_123456_4194304/sockets/plasma_store")
 LONGEST_BASE = _SOCKET - _BELOW
-_FILES = 512  # that a process may open; Ray's own open 60 and some for each worker
-_LAST = "/tmp"  # where Ray lies if no other folder serves
+_FILES = 512  # open files per process; Ray's processes open 60, and some for each worker
+_LAST = "/tmp"  # last choice of a base folder
 
 
 @contextmanager
 def started() -> Iterator[None]:
-    """Start Ray in a folder of mode 0700 and with a token of its own; end all of it afterwards.
+    """Start Ray in a folder of mode 0700 with a new token; end all of its processes afterwards.
 
     Raises:
         ResourceError: If it cannot start.
     """
     check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    tempfile.gettempdir()  # this process keeps the one that it has, for it may outlive this Ray
+    tempfile.gettempdir()  # cache the present folder, as this process may outlive this Ray
     with (
         folder_for_ray() as folder,
         _reaped(folder),
@@ -42,14 +42,14 @@ def started() -> Iterator[None]:
             {
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN": secrets.token_hex(32),
-                "TMPDIR": str(folder),  # what killed workers leave is removed with it
-                "RAY_enable_metrics_collection": "0",  # they are given out without a token
-                "AUTOSCALER_METRIC_PORT": "-1",  # as are these: no port
+                "TMPDIR": str(folder),  # so that files of killed workers are removed with it
+                "RAY_enable_metrics_collection": "0",  # metrics are served without a token
+                "AUTOSCALER_METRIC_PORT": "-1",  # no port, for the same reason
             }
         ),
     ):
         try:
-            _init(folder / "r")  # Ray makes its folder accessible to all: one below a private one
+            _init(folder / "r")  # Ray opens its folder to all users, so put it into a private one
             yield
         finally:
             ray.shutdown()
@@ -59,8 +59,8 @@ def _init(folder: Path) -> None:
     try:
         with signals_left_alone(), _no_agent(), _no_hangup():
             ray.init(
-                "local",  # Ray would else join whatever cluster this machine knows of
-                num_cpus=max(1, int(ray_utils.get_num_cpus())),  # half a core counts as none
+                "local",  # else Ray would join any cluster on this machine
+                num_cpus=max(1, int(ray_utils.get_num_cpus())),  # Ray rounds half a core down to 0
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
@@ -72,10 +72,10 @@ def _init(folder: Path) -> None:
 
 
 def check_open_files(limit: int) -> None:
-    """Ray raises the soft limit to the hard one, but not beyond.
+    """Check the hard limit of open files, to which Ray raises the soft one.
 
     Raises:
-        ResourceError: If that is too little.
+        ResourceError: If it is too low.
     """
     if limit != resource.RLIM_INFINITY and limit < _FILES:
         raise ResourceError(
@@ -85,30 +85,30 @@ def check_open_files(limit: int) -> None:
 
 @contextmanager
 def folder_for_ray() -> Iterator[Path]:
-    """A private folder with a path that leaves room for the names of Ray's sockets.
+    """Create a private folder whose path is short enough for Ray's sockets.
 
     Raises:
-        ResourceError: If there is no place for one.
+        ResourceError: If no base folder is suitable.
     """
     named = [os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), _LAST]
     bases = list(dict.fromkeys(Path(path) for path in named if path))
     problems = {base: _problem(base) for base in bases}
-    serving = [base for base, problem in problems.items() if problem is None]
-    if not serving:
+    suitable = [base for base, problem in problems.items() if problem is None]
+    if not suitable:
         tried = "; ".join(f"{base} {problem}" for base, problem in problems.items())
         raise ResourceError(
-            f"no folder serves for Ray's sockets: {tried}. Set RAY_TMPDIR to a folder of yours "
+            f"no folder is suitable for Ray's sockets: {tried}. Set RAY_TMPDIR to your own folder "
             f"with a path of at most {LONGEST_BASE} bytes"
         )
-    # In a folder that is open to all, as a container's /tmp may be, others could replace it.
-    with private_folder(next(filter(is_private, serving), serving[0])) as folder:
+    # In a base folder open to all, as /tmp in a container may be, others could replace it.
+    with private_folder(next(filter(is_private, suitable), suitable[0])) as folder:
         yield folder
 
 
 def _problem(base: Path) -> str | None:
-    """Why Ray cannot keep its files in the folder `base`, if so."""
+    """Return why Ray cannot keep its files in the folder `base`, None if it can."""
     if not base.is_dir():
-        return "is no folder"
+        return "is not a folder"
     length = len(os.fsencode(base.resolve()))
     if length > LONGEST_BASE:
         return f"has a path of {length} bytes"
@@ -117,16 +117,16 @@ def _problem(base: Path) -> str | None:
 
 @contextmanager
 def _reaped(folder: Path) -> Iterator[None]:
-    """Let a process of its own end Ray and remove `folder` once the block or this process ends."""
+    """Start a process that ends Ray and removes `folder` once the block or this process ends."""
     script = [sys.executable, "-I", reaper.__file__, str(folder), str(os.getpid())]
     with subprocess.Popen(script, stdin=subprocess.PIPE, start_new_session=True):
         yield  # the end of the block closes the pipe and waits
 
 
 def _no_agent() -> AbstractContextManager[None]:
-    """Let `ray[default]` seem not to be installed: Ray's dashboard agent then opens no port.
+    """Pretend that `ray[default]` is not installed, so that Ray's dashboard agent opens no port.
 
-    It takes jobs from whoever has the token, and nothing here asks it for anything.
+    The agent accepts jobs, and dmlray does not use it.
     """
     missing = ImportError("not wanted")
     return replaced(ray_utils, "get_dashboard_dependency_error", lambda: missing)
@@ -134,10 +134,10 @@ def _no_agent() -> AbstractContextManager[None]:
 
 @contextmanager
 def _no_hangup() -> Iterator[None]:
-    """Block SIGHUP meanwhile, in what is started for ever.
+    """Block SIGHUP in the block, and for good in the processes that it starts.
 
-    A terminal that is closed sends it to all processes: Ray would be gone before the driver could
-    end it and say how to go on.
+    A closed terminal sends SIGHUP to all processes: Ray would end before the driver could stop it
+    and print the command that resumes.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:

@@ -1,4 +1,4 @@
-"""What each node of a cluster has and sees, compared with this machine."""
+"""Compare versions, folders and GPUs of each node of a cluster with this machine."""
 
 import os
 import platform
@@ -18,15 +18,18 @@ from dmlray.errors import ResourceError
 from dmlray.plans.run_folder import RunFolder
 
 _PACKAGES = ("dmlray", "torch", "ray", "optuna")
-_Look = tuple[str, dict[str, str], list[str], list[str]]
-_ANSWER = 60.0  # seconds that a node has: it may have to start its first process
+_Inspection = tuple[str, dict[str, str], list[str], list[str]]
+_ANSWER = 60.0  # seconds to wait for a node, which may have to start its first process
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node said. `missing` are the folders that it does not see or may not write to.
+    """Properties of a node.
 
-    `unusable` are the GPUs that Ray gives there and torch cannot use, with reasons.
+    Attributes:
+        missing: Folders that the node does not see or may not write to.
+        silence: Why the node did not reply.
+        unusable: GPUs that Ray offers but torch cannot use, with reasons.
     """
 
     name: str
@@ -38,19 +41,19 @@ class NodeReport:
 
 
 def examine(root: Path | None, out: Path) -> str:
-    """One line on the nodes.
+    """Check all nodes and return one line about them.
 
     Raises:
         ConfigError: If `out` cannot hold run folders.
-        ResourceError: If some lack what a training needs; all of it is said.
+        ResourceError: Lists everything that nodes lack for a training.
     """
     RunFolder(out).check_writable()
     shared = _existing(out.absolute())
     marker = shared / f".dmlray-{uuid.uuid4().hex[:8]}"
     try:
         marker.touch()
-        sights = [str(root.expanduser().absolute())] if root else []
-        found = _ask([*sights, str(marker)])
+        images = [str(root.expanduser().absolute())] if root else []
+        reports = _inspect_all([*images, str(marker)])
     except OSError as error:
         raise ResourceError(f"{shared}: cannot be written to: {error.strerror}") from None
     finally:
@@ -58,39 +61,41 @@ def examine(root: Path | None, out: Path) -> str:
     here = NodeReport(
         "here", platform.python_version(), {name: version(name) for name in _PACKAGES}
     )
-    wrong = problems(here, found, str(marker), str(shared))
-    if wrong:
-        raise ResourceError("; ".join(wrong))
+    listed = problems(here, reports, str(marker), str(shared))
+    if listed:
+        raise ResourceError("; ".join(listed))
     data = f", {root}" if root else ""
-    return f"all {len(found)} have these versions and see {shared}{data}"
+    return f"all {len(reports)} have these versions and see {shared}{data}"
 
 
-def problems(here: NodeReport, found: Sequence[NodeReport], marker: str, shared: str) -> list[str]:
-    """What is wrong with each node, one clause each; `marker` was put into the folder `shared`."""
-    wrong = []
-    for node in found:
+def problems(
+    here: NodeReport, reports: Sequence[NodeReport], marker: str, shared: str
+) -> list[str]:
+    """List the problems of all nodes, one clause each; `marker` is a file in `shared`."""
+    listed = []
+    for node in reports:
         if node.silence:
-            wrong.append(f"{node.name} does not answer: {node.silence}")
+            listed.append(f"{node.name} does not answer: {node.silence}")
             continue
-        for package, ours in [("python", here.python), *here.packages.items()]:
-            theirs = node.python if package == "python" else node.packages.get(package)
-            if theirs != ours:
-                said = f"{package} {theirs}" if theirs else f"no {package}"
-                wrong.append(f"{node.name} has {said}, this machine {ours}")
+        for package, expected in [("python", here.python), *here.packages.items()]:
+            installed = node.python if package == "python" else node.packages.get(package)
+            if installed != expected:
+                version_there = f"{package} {installed}" if installed else f"no {package}"
+                listed.append(f"{node.name} has {version_there}, this machine {expected}")
         for path in node.missing:
             if path == marker:
-                wrong.append(f"{node.name} does not share {shared} with this machine (`out`)")
+                listed.append(f"{node.name} does not share {shared} with this machine (`out`)")
             else:
-                wrong.append(f"{node.name} does not see {path} (data.root)")
-        wrong += [f"{node.name}, {problem}" for problem in node.unusable]
-    return wrong
+                listed.append(f"{node.name} does not see {path} (data.root)")
+        listed += [f"{node.name}, {problem}" for problem in node.unusable]
+    return listed
 
 
-def _ask(paths: list[str]) -> list[NodeReport]:
-    """What each living node says of itself and of `paths`."""
+def _inspect_all(paths: list[str]) -> list[NodeReport]:
+    """Return a report of each living node, with the access to `paths`."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    task = ray.remote(_looker())
-    asked = [
+    task = ray.remote(_inspection())
+    replies = [
         task.options(
             num_cpus=0,
             max_retries=0,
@@ -101,7 +106,7 @@ def _ask(paths: list[str]) -> list[NodeReport]:
     ]
     return [
         _answer(f"node {node['NodeManagerAddress']} ({node['NodeID'][:6]})", reference)
-        for node, reference in zip(alive, asked, strict=True)
+        for node, reference in zip(alive, replies, strict=True)
     ]
 
 
@@ -115,10 +120,10 @@ def _answer(name: str, reference: Any) -> NodeReport:
     return NodeReport(name, python, packages, tuple(missing), unusable=tuple(unusable))
 
 
-def _looker() -> Callable[[list[str], list[str], bool], _Look]:
-    """A function that travels whole, for the node may not have dmlray."""
+def _inspection() -> Callable[[list[str], list[str], bool], _Inspection]:
+    """Return a function that is pickled by value, because the node may not have dmlray."""
 
-    def look(names: list[str], paths: list[str], gpus: bool) -> _Look:
+    def inspect(names: list[str], paths: list[str], gpus: bool) -> _Inspection:
         import os
         import platform
         import subprocess
@@ -133,15 +138,15 @@ def _looker() -> Callable[[list[str], list[str], bool], _Look]:
                 continue
         missing = [path for path in paths if not os.access(path, os.R_OK)]
         unusable: list[str] = []
-        if gpus and "dmlray" in packages:  # in a process that keeps no memory of the GPUs
+        if gpus and "dmlray" in packages:  # a process that ends and so frees its GPU memory
             command = [sys.executable, "-m", "dmlray.learn.device"]
             answer = subprocess.run(command, capture_output=True, text=True, timeout=50)
             unusable = [line for line in answer.stdout.split("\n") if line]
         return platform.python_version(), packages, missing, unusable
 
-    return look
+    return inspect
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the one above it where it would be made."""
+    """Return the folder or its closest existing parent."""
     return next(path for path in (folder, *folder.parents) if os.path.isdir(path))

@@ -1,4 +1,4 @@
-"""Temporary folders that no other user can enter, and the removal of those of killed processes."""
+"""Temporary folders closed to other users, and removal of those of killed processes."""
 
 import contextlib
 import fcntl
@@ -15,23 +15,23 @@ from typing import TextIO
 from dmlray.cluster import reaper
 from dmlray.errors import ResourceError
 
-NAME = "dml-" + 8 * "[0-9a-f]"  # short: sockets want short paths
-_LOCK = "dmlray.lock"  # held while the process lives that made the folder
+NAME = "dml-" + 8 * "[0-9a-f]"  # short, because paths of sockets are limited
+_LOCK = "dmlray.lock"  # locked while the process that created the folder lives
 
 
 @contextmanager
 def private_folder(base: Path) -> Iterator[Path]:
-    """A new folder in `base`, removed at the end, or by a later call if this process is killed.
+    """Create a folder in `base`; remove it at the end, or in a later call after a kill.
 
     Raises:
-        ResourceError: If it cannot be made.
+        ResourceError: If it cannot be created.
     """
-    remove_left(base)
+    remove_stale(base)
     try:
         folder, lock = _make(base)
     except OSError as error:
         reason = error.strerror or error
-        raise ResourceError(f"{base}: no folder can be made there: {reason}. Make room") from error
+        raise ResourceError(f"{base}: no folder can be created there: {reason}") from error
     with lock:
         try:
             yield folder
@@ -43,31 +43,33 @@ def _make(base: Path) -> tuple[Path, TextIO]:
     unlocked = Path(tempfile.mkdtemp(prefix=".dml-", dir=base))  # of mode 0700
     lock = (unlocked / _LOCK).open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    return unlocked.rename(base / f"dml-{secrets.token_hex(4)}"), lock  # `remove_left` sees it now
+    return unlocked.rename(
+        base / f"dml-{secrets.token_hex(4)}"
+    ), lock  # now visible to `remove_stale`
 
 
-def remove_left(base: Path) -> None:
-    """Remove the folders in `base` that killed processes of this user left, and end their Rays."""
+def remove_stale(base: Path) -> None:
+    """Remove the folders in `base` of this user's killed processes, and end their Rays."""
     for folder in base.glob(NAME):
-        with contextlib.suppress(OSError):  # of another process that does the same
-            if _is_own(folder) and _is_left(folder):
+        with contextlib.suppress(OSError):  # if another process does the same
+            if _is_own(folder) and _is_stale(folder):
                 reaper.end(folder, patience=0)
 
 
 def is_private(folder: Path) -> bool:
-    """Whether nobody but root and this user can remove or rename what this user makes there."""
-    found = folder.stat()
-    theirs = found.st_uid not in (0, os.getuid())
-    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
-    return not theirs and not shared
+    """Return whether only root and this user can remove or rename this user's files there."""
+    status = folder.stat()
+    foreign = status.st_uid not in (0, os.getuid())
+    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+    return not foreign and not shared
 
 
 def _is_own(folder: Path) -> bool:
-    found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
 
-def _is_left(folder: Path) -> bool:
+def _is_stale(folder: Path) -> bool:
     with (folder / _LOCK).open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
-"""Ends what is left of a private Ray once its driver is gone, and removes its folder.
+"""End the remaining processes of a private Ray after its driver has ended, and remove its folder.
 
-Ray ends by itself when its driver is killed, but not always all of it. This file also runs as a
-script, in a session of its own that no terminal's signal reaches, and imports nothing but the
-standard library, so that it costs a few megabytes:
+Ray ends when its driver is killed, but not always completely. This file also runs as a script, in a
+separate session that signals of a terminal do not reach. It imports only the standard library, to
+need little memory:
 
     python -I reaper.py FOLDER DRIVER    # a process; standard input: a pipe that it holds open
 """
@@ -17,13 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-_PATIENCE = 10.0  # seconds that Ray has to end by itself
+_PATIENCE = 10.0  # seconds to wait until Ray ends by itself
 _KILLED = 10.0  # seconds for killed processes to disappear
 _PAUSE = 0.2
 
 
 def end(folder: Path, patience: float = _PATIENCE) -> None:
-    """Remove `folder` once no process writes to it; those that do after `patience` are killed."""
+    """Remove `folder` once no process writes to it; kill those that do after `patience` seconds."""
     start = time.monotonic()
     while (left := writers(folder)) and time.monotonic() - start < patience + _KILLED:
         if time.monotonic() - start >= patience:
@@ -35,11 +35,11 @@ def end(folder: Path, patience: float = _PATIENCE) -> None:
 
 
 def writers(folder: Path) -> list[int]:
-    """Processes that hold a log open for writing in a session of Ray below `folder`.
+    """List processes that have a log open for writing in a session of Ray below `folder`.
 
-    Each one that Ray started does. Command lines and environments would not serve, for Ray
-    overwrites them. The driver's own logs do not count: it lives on after Ray, and what it forks
-    inherits them. Where there is no /proc, none is found.
+    Every process that Ray starts does; command lines and environments are not reliable, as Ray
+    overwrites them. The driver's logs do not count, because it outlives Ray and its forks inherit
+    them. Without /proc the list is empty.
     """
     session = re.compile(
         rf"{re.escape(str(folder.resolve()))}(?:/.*)?/session_[^/]*_(?P<driver>\d+)/"
@@ -49,11 +49,11 @@ def writers(folder: Path) -> list[int]:
 
 
 def _writes(process: Path, session: re.Pattern[str]) -> bool:
-    with contextlib.suppress(OSError, ValueError):  # of another user, or ended since
+    with contextlib.suppress(OSError, ValueError):  # of another user, or ended meanwhile
         for link in (process / "fd").iterdir():
             file = os.readlink(link).removesuffix(" (deleted)")
-            found = session.match(file)
-            if found and not file.endswith(f"_{found['driver']}.log"):
+            match = session.match(file)
+            if match and not file.endswith(f"_{match['driver']}.log"):
                 flags = (process / "fdinfo" / link.name).read_text().split("flags:")[1].split()[0]
                 if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
                     return True
@@ -61,7 +61,7 @@ def _writes(process: Path, session: re.Pattern[str]) -> bool:
 
 
 def _await(driver: int) -> None:
-    """Return once `driver` has closed its end of the pipe, or ended while others hold it open."""
+    """Wait until `driver` closes its end of the pipe, or ends while others keep it open."""
     while os.getppid() == driver:
         if select.select([sys.stdin], [], [], 1.0)[0]:
             return

@@ -1,4 +1,4 @@
-"""What becomes of an epoch that a job reports: it is logged, and reported to Ray."""
+"""Reporters of the epochs of a training: to its loggers, Ray Tune and Ray Train."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +12,14 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.loggers import Group, Logger, grouped, open_logger
 from dmlray.scores import Scores
 
-_COSTS = ("loss", "seconds")  # by which a logger compares runs, beside the scores
+_COSTS = ("loss", "seconds")  # metrics by which a logger compares runs, beside the scores
 
 
 class EpochLogger:
-    """Log each epoch of a run by the loggers of its plan; a finished run keeps what it logged.
+    """Log each epoch of a run with the loggers of its plan; a finished run logs nothing.
 
     Args:
-        settings: What runs are compared by; None means the whole plan.
+        settings: Settings by which runs are compared; None: the whole plan.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class EpochLogger:
         self._last = 0
 
     def __call__(self, epoch: Epoch) -> None:
-        """Log the metrics of an epoch, at the first one also the settings."""
+        """Log the metrics of an epoch, and with the first one the settings."""
         begins = self._logger is None
         self._logger = self._logger or open_logger(self._folder, self._plan.loggers)
         self._logger.scalars(epoch.number, grouped(epoch.metrics, self._scored_on))
@@ -61,7 +61,7 @@ class EpochLogger:
 
 
 class ToTune:
-    """Report each epoch of a trial to Tune, once it is logged."""
+    """Report each epoch of a trial to Tune, after logging it."""
 
     def __init__(self, logger: EpochLogger) -> None:
         self._logger = logger
@@ -72,5 +72,5 @@ class ToTune:
 
 
 def to_train(epoch: Epoch) -> None:
-    """Tell Ray Train; every worker of a group must call it."""
+    """Report an epoch to Ray Train; every worker of a group must call it."""
     train.report({"epoch": epoch.number, **epoch.metrics})

@@ -1,4 +1,4 @@
-"""What each node of a cluster has, and how often a process fits: node by node, GPU by GPU."""
+"""Resources of a cluster's nodes, and how many processes fit on them, node by node."""
 
 import time
 from collections import Counter
@@ -11,12 +11,12 @@ import ray
 from dmlray.errors import ResourceError
 
 _GRAIN = 10_000  # Ray counts resources in ten-thousandths
-_UNBOUNDED = 1_000_000  # processes that need nothing
-PATIENCE = 120.0  # seconds without room: a node that comes back is waited for
+_UNBOUNDED = 1_000_000  # number of processes that need nothing
+PATIENCE = 120.0  # seconds to wait for a lost node to return
 
 
 class Location(NamedTuple):
-    """Where a process runs: a node (its id and address) and its GPUs there."""
+    """Node (id and address) and GPUs of a process."""
 
     node: str
     address: str
@@ -28,25 +28,25 @@ class Location(NamedTuple):
 
 
 class Node(NamedTuple):
-    """What one machine has to give."""
+    """Resources of one machine."""
 
     cpus: float
     gpus: float
     id: str = ""
 
     def gpu_shares(self, gpus: float) -> int:
-        """How many processes its GPUs hold, each on a part of one GPU or on whole ones."""
+        """Return how many processes fit on its GPUs, each on a part of a GPU or on whole ones."""
         whole = int(self.gpus)
         return whole * _times(1, gpus) if 0 < gpus < 1 else _times(whole, gpus)
 
     def holds(self, cpus: float, gpus: float) -> int:
-        """How many processes of this size it has room for."""
+        """Return how many processes of this size fit."""
         return min(_times(self.cpus, cpus), self.gpu_shares(gpus))
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray has to give, in all and on each machine."""
+    """Resources of a cluster, in total and of each node."""
 
     cpus: float
     gpus: float
@@ -55,13 +55,13 @@ class Cluster:
 
     @classmethod
     def of(cls, nodes: Iterable[Node]) -> "Cluster":
-        """The cluster of these nodes."""
+        """Make a cluster of these nodes."""
         each = tuple(nodes)
         return cls(sum(n.cpus for n in each), sum(n.gpus for n in each), len(each), each)
 
     @property
     def machines(self) -> tuple[Node, ...]:
-        """Every living node; the whole where the nodes are not known."""
+        """Every living node; one with the total if the nodes are not known."""
         return self.each or ((Node(self.cpus, self.gpus),) if self.nodes else ())
 
     @property
@@ -69,14 +69,14 @@ class Cluster:
         return any(node.gpus >= 1 for node in self.machines)
 
     def count(self, cpus: float, gpus: float) -> int:
-        """How many processes of this size run at once; each needs one node."""
+        """Return how many processes of this size fit at once, each on one node."""
         return sum(node.holds(cpus, gpus) for node in self.machines)
 
     def fit(self, cpus: float, gpus: float, wanted: int = 1) -> int:
-        """How many processes of this size run at once.
+        """Return how many processes of this size fit at once.
 
         Raises:
-            ResourceError: If fewer than `wanted` ever can.
+            ResourceError: If fewer than `wanted` fit.
         """
         count = self.count(cpus, gpus)
         if count < wanted:
@@ -84,7 +84,7 @@ class Cluster:
         return count
 
     def shortage(self, cpus: float, gpus: float, wanted: int = 1) -> str:
-        """What is asked for and what each node has."""
+        """Describe the requested resources and those of each node."""
         size = f"{cpus:g} CPU and {gpus:g} GPU"
         if wanted == 1:
             return f"asked for {size} on one node, but the cluster has {self._inventory()}"
@@ -94,26 +94,26 @@ class Cluster:
         )
 
     def cpus_each(self, processes: int, gpu: bool) -> int:
-        """CPU cores for each of so many equal processes: the most with which all run at once.
+        """Return the largest number of CPU cores with which `processes` equal ones fit at once.
 
-        With a GPU each they take at most that GPU's share of its node's cores. At least 1, also
-        where not even that fits.
+        With a GPU each, at most that GPU's share of its node's cores. At least 1, even if that
+        does not fit.
         """
         per_node = [node.cpus / int(node.gpus) if gpu else node.cpus for node in self._hosts(gpu)]
         counts = range(int(max(per_node, default=0)), 1, -1)
         return next((c for c in counts if self.count(c, float(gpu)) >= processes), 1)
 
     def fair_cpus(self, gpus: float) -> float:
-        """CPU cores of a process with this share of a GPU, so that every GPU can be used in full.
+        """Return CPU cores of a process with this share of a GPU that let all GPUs be used fully.
 
-        Whole cores, or a part of one where there are too few; 1 without a GPU.
+        Whole cores, or a part of one if there are too few; 1 without a GPU.
         """
         shares = [(node.cpus, node.gpu_shares(gpus)) for node in self._hosts(True)] if gpus else []
         fair = min((cpus / count for cpus, count in shares if count), default=1.0)
         return float(int(fair)) if fair >= 1 else int(fair * _GRAIN) / _GRAIN
 
     def without(self, locations: Collection[Location]) -> "Cluster":
-        """What is left if these are not used: nodes, or some of their GPUs."""
+        """Return the cluster without these locations: nodes, or some of their GPUs."""
         if not locations:
             return self
         nodes = {where.node for where in locations if not where.gpus}
@@ -139,16 +139,16 @@ class Cluster:
 
 
 class Patience:
-    """Notices that there has been no room for a while, as after the loss of a node."""
+    """Timeout of a cluster without sufficient resources, as after the loss of a node."""
 
     def __init__(self, seconds: float = PATIENCE) -> None:
         self._seconds = seconds
         self._since: float | None = None
 
-    def is_over(self, room: int) -> bool:
-        """Whether there was no room at any call for so many seconds."""
+    def is_over(self, capacity: int) -> bool:
+        """Return whether `capacity` was 0 in all calls of the last `seconds` seconds."""
         now = time.monotonic()
-        if room:
+        if capacity:
             self._since = None
         elif self._since is None:
             self._since = now
@@ -156,25 +156,25 @@ class Patience:
 
 
 def current_cluster() -> Cluster:
-    """What the nodes that live now have; a lost one no longer counts, a new one does."""
+    """Return the resources of the nodes that are alive now."""
     return Cluster.of(node_of(node) for node in ray.nodes() if node["Alive"])
 
 
-def node_of(found: dict[str, Any]) -> Node:
-    """One of `ray.nodes()`."""
-    has = found["Resources"]
-    return Node(has.get("CPU", 0.0), has.get("GPU", 0.0), found.get("NodeID", ""))
+def node_of(entry: dict[str, Any]) -> Node:
+    """Convert an entry of `ray.nodes()`."""
+    has = entry["Resources"]
+    return Node(has.get("CPU", 0.0), has.get("GPU", 0.0), entry.get("NodeID", ""))
 
 
 def locate() -> Location:
-    """Where this process is."""
+    """Return the location of this process."""
     context = ray.get_runtime_context()
     gpus = tuple(context.get_accelerator_ids().get("GPU", ()))
     return Location(context.get_node_id(), ray.util.get_node_ip_address(), gpus)
 
 
 def _times(has: float, needs: float) -> int:
-    """How often `needs` goes into `has`, as Ray counts; without bound where nothing is needed."""
+    """Return how often `needs` fits into `has`, as Ray counts; unbounded for 0."""
     grains = round(needs * _GRAIN)
     return round(has * _GRAIN) // grains if grains else _UNBOUNDED
 

@@ -1,4 +1,4 @@
-"""Find or start Ray, and leave it cleanly whatever happens."""
+"""Join or start Ray, and leave it cleanly in every case."""
 
 import logging
 import os
@@ -19,14 +19,14 @@ from dmlray.interrupts import Interrupts, interruptible
 
 @contextmanager
 def session(address: str | None = None) -> Iterator[Cluster]:
-    """Join the cluster at `address` or RAY_ADDRESS, or start Ray here; yield what it has.
+    """Join the cluster at `address` or RAY_ADDRESS, or start Ray here; yield its resources.
 
-    A Ray that this process uses already is used, and left as it is.
+    If this process is connected to Ray already, use that connection and keep it.
 
     Raises:
-        ConfigError: If the address is none, or the token for it does not serve.
+        ConfigError: If the address is invalid, or its token is missing or unusable.
         ResourceError: If Ray cannot be reached or started.
-        Interrupted: From the block, in which it is a KeyboardInterrupt, on a signal.
+        Interrupted: On a signal, which is a KeyboardInterrupt inside the block.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -45,7 +45,7 @@ def _ray(address: str | None, signals: Interrupts) -> Iterator[None]:
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     with ExitStack() as stack:
-        with signals.held():  # half a Ray could be neither used nor ended
+        with signals.held():  # a partly started Ray could not be stopped
             cluster = read_address(address)
             stack.enter_context(joined(cluster) if cluster else started())
         try:

@@ -1,12 +1,12 @@
-"""torch's process group for the workers of one Ray Train run, out of strangers' reach.
+"""torch's process group for the workers of one Ray Train run, closed to other users.
 
-torch's store listens on every interface and lets everyone read, write and join. So there is no
-group where there is one worker; on one machine the store is a file in a private folder, and the
-group's sockets listen on loopback only; across machines the store listens on the address that the
-first worker's node has in Ray.
+torch's store listens on every interface and lets everyone read, write and join. Therefore one
+worker has no group; on one machine the store is a file in a private folder, and the sockets of the
+group listen on loopback only; across machines the store listens on the Ray address of the first
+worker's node.
 
-The backends follow from the workers' share of a GPU, and gloo is always one of them: without a name
-torch takes NCCL alone wherever it sees a GPU, and NCCL refuses tensors in the CPU's memory.
+Whether NCCL is used follows from the workers' GPU share. gloo is always a backend: by default torch
+uses only NCCL if it sees a GPU, and NCCL does not support CPU tensors.
 """
 
 import os
@@ -21,7 +21,7 @@ from typing import Any
 
 import ray
 import torch.distributed as dist
-from ray._private.services import psutil  # Ray brings it along
+from ray._private.services import psutil  # a dependency of Ray
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 from torch._C._distributed_c10d import FileStore, Store, TCPStore
@@ -33,7 +33,7 @@ _CPU, _CPU_AND_GPU = "gloo", "cpu:gloo,cuda:nccl"  # backends
 
 
 class TorchBackendConfig(TorchConfig):  # type: ignore[misc]
-    """Give it to a TorchTrainer as its `torch_config`."""
+    """`torch_config` of a TorchTrainer."""
 
     @property
     def backend_cls(self) -> type[Any]:
@@ -42,7 +42,7 @@ class TorchBackendConfig(TorchConfig):  # type: ignore[misc]
 
 class _Backend(_TorchBackend):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: TorchBackendConfig) -> None:
-        """Let the workers of a run join, if they are several."""
+        """Let the workers of a run join the group, if there are several."""
         workers = worker_group.get_workers()
         if len(workers) == 1:
             return
@@ -67,11 +67,11 @@ class _Backend(_TorchBackend):  # type: ignore[misc]
         worker_group.execute_single(0, leave)
 
 
-_kept = ExitStack()  # the store that this process offers
+_kept = ExitStack()  # the store of this process
 
 
 def register(host: str, size: int) -> Callable[[], Store]:
-    """Make the group's store, a file if `host` is loopback; return what opens it."""
+    """Create the group's store, a file if `host` is loopback; return a function that opens it."""
     if host == _LOOPBACK:
         folder = _kept.enter_context(private_folder(Path(tempfile.gettempdir())))
         return partial(FileStore, str(folder / "store"), size)
@@ -84,7 +84,7 @@ def register(host: str, size: int) -> Callable[[], Store]:
 
 
 def leave() -> None:
-    """Remove the store that this process offers, if it does."""
+    """Remove the store of this process, if it has one."""
     _kept.close()
 
 
@@ -96,10 +96,10 @@ def join(
     size: int,
     timeout: timedelta,
 ) -> None:
-    """Become the worker `rank` of `size` in this process's default group."""
+    """Join this process's default group as worker `rank` of `size`."""
     if interface := _interface(host):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-        if host == _LOOPBACK:  # else NCCL knows best which network is the fastest
+        if host == _LOOPBACK:  # else NCCL chooses the fastest network
             os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
     dist.init_process_group(
         backend, store=open_store(), rank=rank, world_size=size, timeout=timeout
@@ -107,8 +107,8 @@ def join(
 
 
 def _interface(host: str) -> str | None:
-    """The network interface that has the address `host`."""
+    """Return the network interface with the address `host`."""
     for name, addresses in psutil.net_if_addrs().items():
-        if any(found.address.partition("%")[0] == host for found in addresses):
+        if any(entry.address.partition("%")[0] == host for entry in addresses):
             return str(name)
     return None

@@ -1,4 +1,4 @@
-"""One training on Ray Train: restarted from its last checkpoint when its worker dies."""
+"""One training on Ray Train, restarted from its last checkpoint if a worker dies."""
 
 import hashlib
 from collections.abc import Callable
@@ -35,10 +35,10 @@ _NO_MEMORY = (
 
 
 def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Display) -> Scores:
-    """Train `plan` in `folder` on a GPU where the cluster has one, else on the CPU.
+    """Train `plan` in `folder` on GPUs if the cluster has any, else on CPUs.
 
     Raises:
-        DmlrayError: What the worker met; RunError if it dies again and again.
+        DmlrayError: Of a worker; RunError if workers die repeatedly.
     """
     workers = plan.budget.workers
     cpus, gpu = resources_of(plan, cluster)
@@ -57,19 +57,19 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
             callbacks=[FailOnUserError(), FailWithoutResources(workers, cpus, int(gpu))],
         ),
     )
-    folder.progress_log.unlink(missing_ok=True)  # of a worker that was killed
+    folder.progress_log.unlink(missing_ok=True)  # of a killed worker
     try:
         run_watched(lambda: fit(trainer), EpochDisplay(plan, folder, display))
-    except ResourceError as error:  # once there is room again
+    except ResourceError as error:
         raise UnfinishedRun(str(error)) from error
     return read_scores(folder.scores)
 
 
 def resources_of(plan: Experiment, cluster: Cluster) -> tuple[int, bool]:
-    """CPU cores of each worker, and whether it has a GPU.
+    """Return the CPU cores of each worker, and whether it has a GPU.
 
     Raises:
-        ResourceError: If the cluster can never give it.
+        ResourceError: If the cluster does not have these resources.
     """
     workers, gpu = plan.budget.workers, cluster.has_gpus
     cpus = cluster.cpus_each(workers, gpu)
@@ -78,7 +78,7 @@ def resources_of(plan: Experiment, cluster: Cluster) -> tuple[int, bool]:
 
 
 def fit(trainer: TorchTrainer) -> Result:
-    """Run a trainer and say in one sentence why it failed."""
+    """Run a trainer; convert its failure to a DmlrayError."""
     try:
         return trainer.fit()
     except Exception as error:
@@ -91,12 +91,12 @@ def fit(trainer: TorchTrainer) -> Result:
 
 
 def ray_name(folder: RunFolder) -> str:
-    """A name for Ray Train of this very folder: reusing one would warm start another run."""
+    """Return a unique name for Ray Train, which would continue another run of the same name."""
     return hashlib.sha256(str(folder.path).encode()).hexdigest()[:12]
 
 
 def _loop(config: dict[str, Any]) -> None:
-    """Runs on each worker; a DmlrayError ends all of them for good, see `EndAtMistake`."""
+    """Train on each worker; a DmlrayError ends the run, see `FailOnUserError`."""
     cpus = config["cpus"]
     device = device_of(config["gpu"])
     group = ProcessGroup(get_context().get_world_rank(), get_context().get_world_size())
@@ -127,19 +127,19 @@ def _train(plan: Experiment, folder: RunFolder, runtime: Runtime) -> None:
 
 
 class EpochDisplay:
-    """Shows the driver what the worker's files say: epochs, then what is counted after them."""
+    """Show the progress in the main worker's files: epochs, then the computations after them."""
 
     def __init__(self, plan: Experiment, folder: RunFolder, display: Display) -> None:
         self._plan, self._folder, self._display = plan, folder, display
         self._count: Callable[[int, int], None] | None = None
 
     def __call__(self) -> None:
-        said = metrics_log.counted(self._folder.progress_log)
+        progress = metrics_log.counted(self._folder.progress_log)
         if not self._count:
-            self._epochs()  # the last one too, before the counting takes its place
-        if said:
-            self._count = self._count or self._display.count(said.title)
-            self._count(said.done, said.total)
+            self._epochs()  # the last one too, before the count replaces it
+        if progress:
+            self._count = self._count or self._display.count(progress.title)
+            self._count(progress.done, progress.total)
 
     def _epochs(self) -> None:
         lines = metrics_log.read(self._folder.metrics)

@@ -1,4 +1,4 @@
-"""When a run of Ray Train ends instead of being started again; Ray calls these where it decides."""
+"""Callbacks that end a Ray Train run instead of restarting it."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from dmlray.errors import DmlrayError, ResourceError
 
 
 class FailOnUserError(UserCallback):  # type: ignore[misc]  # Ray has no types
-    """Ends the run at a DmlrayError of any worker: no restart would mend it.
+    """Ends the run at a DmlrayError of any worker, which a restart cannot fix.
 
-    What is raised here becomes the run's failure (`failures.of_worker`).
+    The error raised here becomes the run's failure (`error_messages.of_worker`).
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -22,9 +22,9 @@ class FailOnUserError(UserCallback):  # type: ignore[misc]  # Ray has no types
 
 
 class FailWithoutResources(ControllerCallback):  # type: ignore[misc]
-    """Ends the run if the living nodes cannot hold its workers for a while.
+    """Ends the run if its workers do not fit on the living nodes for `PATIENCE` seconds.
 
-    Ray Train alone asks for the resources of a lost node for ever, once a minute.
+    Ray Train alone would wait for a lost node for ever.
     """
 
     def __init__(self, workers: int, cpus: float, gpus: float) -> None:
@@ -33,7 +33,7 @@ class FailWithoutResources(ControllerCallback):  # type: ignore[misc]
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
         cluster = current_cluster()
-        room = cluster.count(self._cpus, self._gpus) // self._workers
-        if self._patience.is_over(room):
+        capacity = cluster.count(self._cpus, self._gpus) // self._workers
+        if self._patience.is_over(capacity):
             shortage = cluster.shortage(self._cpus, self._gpus, self._workers)
             raise ResourceError(f"a node was lost: {shortage}")

@@ -1,4 +1,4 @@
-"""The image cache on every node that trains, filled before: all nodes at once."""
+"""Fill the image caches of all nodes that train, in parallel, before the training."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from dmlray.reporting.progress import Display
 
 
 def fill_caches(plan: Experiment, display: Display, cpus: float, gpus: float) -> None:
-    """Check the plan's data on the other nodes and decode them there; here it has been done.
+    """Check the plan's data on the other nodes and decode them there, as was done here.
 
     Args:
-        cpus, gpus: What one process takes; a node that cannot hold it trains nothing.
+        cpus, gpus: Of one process; a node on which it does not fit is not used.
 
     Raises:
-        DataError: If a node does not see the images, or cannot read or keep them; it is named.
+        DataError: If a node cannot find, read or cache the images; names the node.
     """
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in nodes_that_train(ray.nodes(), cpus, gpus) if node["NodeID"] != here]
@@ -37,12 +37,12 @@ def fill_caches(plan: Experiment, display: Display, cpus: float, gpus: float) ->
 
 
 def nodes_that_train(nodes: list[dict[str, Any]], cpus: float, gpus: float) -> list[dict[str, Any]]:
-    """Those of `ray.nodes()` that live and hold a process of this size."""
+    """Return the `ray.nodes()` that are alive and fit a process of this size."""
     return [node for node in nodes if node["Alive"] and node_of(node).holds(cpus, gpus)]
 
 
 def _fill(plan: Experiment) -> str | None:
-    """Runs on the node; what is wrong is told and not raised, so that no trace comes with it."""
+    """Run preflight on the node; return the problem, as raising it would add a traceback."""
     try:
         preflight(plan)
     except DmlrayError as error:
@@ -57,9 +57,9 @@ def _on(node: str, task: ray.remote_function.RemoteFunction) -> ray.remote_funct
 def _check(node: str, reference: ray.ObjectRef) -> None:
     try:
         problem = ray.get(reference)
-    except RayError:  # the node is lost: whoever wanted to train there goes elsewhere
+    except RayError:  # the node is lost; its trainings run on others
         return
     if problem:
         error = DataError(f"node {node}")
-        error.args = (f"{error}: {problem}",)  # its lines are fit for a terminal already
+        error.args = (f"{error}: {problem}",)  # its lines are escaped already
         raise error

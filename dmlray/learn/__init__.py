@@ -1,5 +1,5 @@
-"""How one learner learns, on one device; knows no Ray."""
+"""Training of one learner on one device, without Ray."""
 
 from dmlray.learn.compile_cache import set_compile_cache
 
-set_compile_cache()  # before anything below imports torch's compiler
+set_compile_cache()  # before any module imports torch's compiler

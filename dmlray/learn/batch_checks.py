@@ -1,7 +1,4 @@
-"""What is wrong with the batches of a plan, known from labels alone before anything runs.
-
-B batch, C classes, N images of a subset.
-"""
+"""Checks of a plan's batches, from labels alone, before anything runs."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -21,14 +18,14 @@ from dmlray.plans.experiment import Experiment
 _logger = logging.getLogger(__name__)
 
 Sizes = tuple[int, ...]  # images of each class in a batch
-_MOST_BATCHES, _MOST_PATTERNS = 2000, 50  # looked at, and tried
-_MOST_IMAGES = 16  # of a class, in a batch that is tried
+_MOST_BATCHES, _MOST_PATTERNS = 2000, 50  # drawn, and passed to the loss
+_MOST_IMAGES = 16  # of a class, in a batch passed to the loss
 
 
 def problems(plan: Experiment, parts: Sequence[Subset]) -> list[ConfigError]:
-    """What is wrong with the batches of the parts that the plan will train on: all of it.
+    """Return all problems of the batches of the subsets that the plan trains on.
 
-    Warns of steps without pairs, where the method learns from pairs.
+    Warns of steps without pairs if the method needs pairs.
     """
     found = []
     for check in (_check_classes, _check_workers, _check_pairs, _check_loss):
@@ -64,7 +61,7 @@ def _check_workers(plan: Experiment, train: Subset) -> None:
 
 
 def _images_per_step(plan: Experiment, train: Subset) -> int:
-    """Images of the smallest batch; a short one is dealt only where it is the only one."""
+    """Return the size of the smallest batch; a short one is drawn only if it is the only one."""
     size = plan.data.batch_size
     return size if plan.data.images_per_class else min(size, len(train))
 
@@ -72,10 +69,10 @@ def _images_per_step(plan: Experiment, train: Subset) -> int:
 def check_batchnorm(
     plan: Experiment, parts: Sequence[Subset], trunk: Trunk, devices: int = 1
 ) -> None:
-    """Refuse one image where BatchNorm would then see one value per channel.
+    """Refuse one image per device where BatchNorm would get one value per channel.
 
     Args:
-        devices: That normalise their shares of a batch apart.
+        devices: Number of devices that normalise their parts of a batch separately.
 
     Raises:
         ConfigError: If the network cannot be trained on the plan's smallest batch.
@@ -87,7 +84,7 @@ def check_batchnorm(
     try:
         with torch.no_grad():
             deepcopy(trunk).train()(torch.zeros(1, 3, size, size))
-    except ValueError as error:  # of BatchNorm
+    except ValueError as error:  # from BatchNorm
         problem = f"one image per device is too few for BatchNorm ({error})"
         allowed = (
             "Allowed: at least 2 per device, backbone.batchnorm=frozen_statistics or frozen, or a "
@@ -97,7 +94,7 @@ def check_batchnorm(
 
 
 def _check_pairs(plan: Experiment, train: Subset) -> None:
-    """Refuse a method that learns from pairs where no batch can have one."""
+    """Refuse a method that needs pairs if no batch can have one."""
     data = plan.data
     if needs_pairs(plan.method.config) and not samplers.can_pair(
         train.labels, data.batch_size, data.images_per_class, data.replacement
@@ -106,36 +103,36 @@ def _check_pairs(plan: Experiment, train: Subset) -> None:
 
 
 def _warn_of_idle_steps(plan: Experiment, parts: Sequence[Subset]) -> None:
-    """Say in how many steps a method that learns from pairs will have none."""
+    """Warn of the steps without pairs if the method needs pairs."""
     if not needs_pairs(plan.method.config) or (plan.data.images_per_class or 1) > 1:
         return
-    dealt = [(train, _epoch(plan, train, 0)) for train in parts]
-    idle = [(samplers.without_pairs(train.labels, some), len(some)) for train, some in dealt]
+    epochs = [(train, _epoch(plan, train, 0)) for train in parts]
+    idle = [(samplers.without_pairs(train.labels, epoch), len(epoch)) for train, epoch in epochs]
     if max(idle)[0]:
         _logger.warning(
             "data.images_per_class: %d of %d steps of the first epoch have no two images of a "
-            "class, from which %s learns; 2 gives every step some",
+            "class, which %s needs; with 2 every step has some",
             *max(idle),
             plan.method.name,
         )
 
 
 def _no_pair(plan: Experiment, train: Subset) -> tuple[str, list[str]]:
-    needs = f"{plan.method.name} learns from two images of a class in a batch"
+    needs = f"{plan.method.name} needs two images of a class in a batch"
     if plan.data.batch_size == 1:
-        return "data.batch_size", [f"{needs}, and 1 makes none. Allowed: at least 2"]
+        return "data.batch_size", [f"{needs}, but 1 is too few. Allowed: at least 2"]
     if plan.data.images_per_class == 1:
-        return "data.images_per_class", [f"{needs}, and 1 makes none. Allowed: null or at least 2"]
+        return "data.images_per_class", [f"{needs}, but 1 is too few. Allowed: null or at least 2"]
     problem = f"each of the {len(train.classes)} classes to train on has one image"
     allowed = "Allowed: classes of 2 images or more, or a method with proxies, as proxy_anchor"
-    return "method.name", [f"{needs}, and {problem}. {allowed}"]
+    return "method.name", [f"{needs}, but {problem}. {allowed}"]
 
 
 def _check_loss(plan: Experiment, train: Subset) -> None:
-    """Try a library's loss on batches as they will be dealt, and on equal images if there can be.
+    """Try a library's loss on batches as they will be drawn, and on equal images if they can occur.
 
     Raises:
-        ConfigError: With the library's own message, and the setting that mends it.
+        ConfigError: With the library's message and the setting that fixes it.
     """
     config = plan.method.config
     if not isinstance(config, LibraryLoss) or _too_few_classes(plan, train):
@@ -143,7 +140,7 @@ def _check_loss(plan: Experiment, train: Subset) -> None:
     patterns = sorted({_pattern(train.labels[batch]) for batch in _batches(plan, train)})
     for sizes in patterns[:_MOST_PATTERNS]:
         if problem := config.attempt(_labels(sizes)):
-            text = f"{config.names} fails on {_in_words(sizes)}: {problem.rstrip('.')}"
+            text = f"{config.names} fails on {_description(sizes)}: {problem.rstrip('.')}"
             raise ConfigError("method.loss", [f"{text}. Allowed: {_remedy(plan, train, config)}"])
     if _repeats_images(plan, train) and (problem := config.attempt(_labels((2, 2)), equal=True)):
         text = f"{config.names} fails on equal images of a class: {problem.rstrip('.')}"
@@ -156,11 +153,11 @@ def _check_loss(plan: Experiment, train: Subset) -> None:
 
 
 def _batches(plan: Experiment, train: Subset) -> Iterator[np.ndarray]:
-    """The first batches of the training; those of equal classes are all alike."""
-    alike = plan.data.images_per_class and plan.data.replacement != "classes"
-    epochs = range(1 if alike else plan.budget.epochs)
-    dealt = (batch for epoch in epochs for batch in _epoch(plan, train, epoch))
-    return islice(dealt, _MOST_BATCHES)
+    """Yield the first batches of the training; one epoch if all have the same class sizes."""
+    same = plan.data.images_per_class and plan.data.replacement != "classes"
+    epochs = range(1 if same else plan.budget.epochs)
+    batches = (batch for epoch in epochs for batch in _epoch(plan, train, epoch))
+    return islice(batches, _MOST_BATCHES)
 
 
 def _epoch(plan: Experiment, train: Subset, epoch: int) -> list[np.ndarray]:
@@ -171,9 +168,9 @@ def _epoch(plan: Experiment, train: Subset, epoch: int) -> list[np.ndarray]:
 
 
 def _pattern(labels: np.ndarray) -> Sizes:
-    """Sizes of the two largest and two smallest classes of a batch, less what they share above 16.
+    """Return the sizes of the two largest and two smallest classes of a batch, reduced to 16.
 
-    Losses ask whether there are pairs, negatives, and as many images of each class: this keeps it.
+    Keeps what losses depend on: whether there are pairs, negatives, and equal class sizes.
     """
     sizes = np.sort(np.unique(labels, return_counts=True)[1])[::-1]
     chosen = sizes if len(sizes) <= 4 else np.r_[sizes[:2], sizes[-2:]]
@@ -184,7 +181,7 @@ def _labels(sizes: Sizes) -> torch.Tensor:
     return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
 
 
-def _in_words(sizes: Sizes) -> str:
+def _description(sizes: Sizes) -> str:
     if max(sizes) == 1:
         return "a batch without two images of a class"
     if len(sizes) == 1:
@@ -194,7 +191,7 @@ def _in_words(sizes: Sizes) -> str:
 
 
 def _remedy(plan: Experiment, train: Subset, config: LibraryLoss) -> str:
-    """Equal classes, where the loss works on these."""
+    """Name settings for equal class sizes if the loss works on these, else another loss."""
     size, classes = plan.data.batch_size, len(train.classes)
     groups = min(max(size // 2, 2), classes)
     if config.attempt(_labels((2,) * min(groups, 4))):
@@ -206,7 +203,7 @@ def _remedy(plan: Experiment, train: Subset, config: LibraryLoss) -> str:
 
 
 def _repeats_images(plan: Experiment, train: Subset) -> bool:
-    """Whether a batch may hold the same pixels twice."""
+    """Return whether a batch may contain the same pixels twice."""
     data, transform = plan.data, plan.data.transform
     fixed = transform.crop in ("center", "none") and transform.flip in (0, 1)
     if not data.images_per_class or not fixed or transform.rotation:

@@ -31,8 +31,8 @@ class _Content:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write the content of a `TrainState`, whole or not at all."""
-    packed = BytesIO()  # torch's own writer does not say when the disk is full
+    """Write the content of a `TrainState` atomically."""
+    packed = BytesIO()  # torch's writer does not report a full disk
     torch.save(content, packed)
     path.parent.mkdir(exist_ok=True)
     with whole_file(path) as temporary:
@@ -40,18 +40,18 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def save(path: Path, state: TrainState[Any]) -> None:
-    """Write a checkpoint and wait for it."""
+    """Write a checkpoint synchronously."""
     write(path, state.state_dict())
 
 
 def load(path: Path, state: TrainState[Any], group: ProcessGroup = SINGLE_PROCESS) -> TrainProgress:
-    """Fill `state` from `path`, wherever its tensors are; all of it or nothing.
+    """Load `path` into `state`, on whatever device its tensors are; all of it or nothing.
 
-    The main process of `group` reads the file for all.
+    The main process of `group` reads the file and broadcasts it.
 
     Raises:
         DamagedCheckpoint: If the file is missing or damaged.
-        DataError: If it is of another model or training, or its weights are not finite.
+        DataError: If it belongs to another model or training, or its weights are not finite.
     """
     learner, optimizer, training = state.learner, state.optimizer, state.identity
     content = _read(path, group)
@@ -72,7 +72,7 @@ def load(path: Path, state: TrainState[Any], group: ProcessGroup = SINGLE_PROCES
 
 
 def read_progress(path: Path) -> TrainProgress:
-    """Read how far the training of the checkpoint `path` has come.
+    """Read the progress of the training that wrote the checkpoint `path`.
 
     Raises:
         DamagedCheckpoint: If the file is missing or damaged.
@@ -95,7 +95,7 @@ def read_learner(path: Path, seed: int) -> tuple[dict[str, Tensor], TrainProgres
 
 
 def _read(path: Path, group: ProcessGroup = SINGLE_PROCESS) -> _Content:
-    """What `save` wrote, on the CPU: only damage fails here, no lack of a device's memory."""
+    """Read a checkpoint to the CPU, so that only damage fails here, not lack of GPU memory."""
     packed = group.broadcast_bytes(lambda: _packed(path))
     try:
         return _content(parse_tensors(path, packed))
@@ -108,37 +108,37 @@ def _packed(path: Path) -> bytes:
         return read_bytes(path)
     except FileNotFoundError:
         problem = "no such checkpoint: the run has not finished an epoch, or it was deleted"
-        raise DamagedCheckpoint(f"{path}: {problem}; {_mend(path)}") from None
-    except OSError as error:  # it may be readable tomorrow
-        mend = f"Make it readable, or {_mend(path)}"
-        raise DataError(f"{path}: {reason(error)}. {mend}") from None
+        raise DamagedCheckpoint(f"{path}: {problem}; {_remedy(path)}") from None
+    except OSError as error:  # it may become readable again
+        remedy = f"Make it readable, or {_remedy(path)}"
+        raise DataError(f"{path}: {reason(error)}. {remedy}") from None
 
 
 def _damaged(path: Path, why: str) -> DamagedCheckpoint:
     problem = f"is not a checkpoint of dmlray or is damaged ({why})"
-    return DamagedCheckpoint(f"{path}: {problem}; {_mend(path)}")
+    return DamagedCheckpoint(f"{path}: {problem}; {_remedy(path)}")
 
 
-def _mend(path: Path) -> str:
+def _remedy(path: Path) -> str:
     return f"delete {path.parent} and resume the run to train it again from its start"
 
 
 def _content(content: object) -> _Content:
-    """The parts of a checkpoint, each of the kind that it has to be.
+    """Check the types of the parts of a checkpoint.
 
     Raises:
-        ValueError: If one is missing or of another kind.
+        ValueError: If a part is missing or has another type.
     """
     if not isinstance(content, dict) or not {"learner", "progress"} <= content.keys():
-        raise ValueError("it holds something else")
+        raise ValueError("it holds other content")
     learner, training = content["learner"], content.get("training", "")
     if not isinstance(learner, Mapping) or not all(isinstance(key, str) for key in learner):
-        raise ValueError("learner: is no mapping of names to tensors")
+        raise ValueError("learner: is not a mapping of names to tensors")
     for name, value in learner.items():
         if problem := unusable(value):
             raise ValueError(f"learner: {name} {problem}")
     if not isinstance(content["progress"], dict) or not isinstance(training, str):
-        raise ValueError("progress or training: is of another kind")
+        raise ValueError("progress or training: has another type")
     unknown = content["progress"].keys() - vars(TrainProgress()).keys()
     if unknown:
         raise ValueError(f"progress: unknown key {sorted(map(str, unknown))[0]}")
@@ -148,15 +148,15 @@ def _content(content: object) -> _Content:
     return _Content(dict(learner), progress, content.get("optimizer"), training)
 
 
-def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str | None:
-    """The first key that only one side has, or whose shape or type differs."""
-    for key in sorted(ours.keys() ^ theirs.keys()):
-        return f"{key} is only in the {'experiment' if key in ours else 'checkpoint'}"
-    for key, tensor in ours.items():
-        if tensor.shape != theirs[key].shape:
-            return f"{key} is {tuple(theirs[key].shape)}, expected {tuple(tensor.shape)}"
-        if tensor.dtype != theirs[key].dtype:
-            return f"{key} is {theirs[key].dtype}, expected {tensor.dtype}"
+def _difference(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> str | None:
+    """Describe the first key that is only in one of both, or differs in shape or dtype."""
+    for key in sorted(expected.keys() ^ loaded.keys()):
+        return f"{key} is only in the {'experiment' if key in expected else 'checkpoint'}"
+    for key, tensor in expected.items():
+        if tensor.shape != loaded[key].shape:
+            return f"{key} is {tuple(loaded[key].shape)}, expected {tuple(tensor.shape)}"
+        if tensor.dtype != loaded[key].dtype:
+            return f"{key} is {loaded[key].dtype}, expected {tensor.dtype}"
     return None
 
 
@@ -164,5 +164,7 @@ def _check_finite(path: Path, learner: Mapping[str, Tensor]) -> None:
     for name, tensor in learner.items():
         if not tensor.isfinite().all():
             why = f"{name} holds NaN or infinity: the training diverged or the file was changed"
-            mend = f"Try a smaller optimizer.lr in a new run, or delete {path.parent} and resume it"
-            raise DataError(f"{path}: {why}. {mend}")
+            remedy = (
+                f"Try a smaller optimizer.lr in a new run, or delete {path.parent} and resume it"
+            )
+            raise DataError(f"{path}: {why}. {remedy}")

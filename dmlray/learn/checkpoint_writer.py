@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: it waits for a copy in memory and not for a disk."""
+"""Asynchronous checkpoints: training waits for a copy in memory, not for the disk."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from dmlray.learn import checkpoint
 
-_AFTER_TRAINING = "optimizer"  # what nothing but further training needs
+_ONLY_FOR_TRAINING = "optimizer"  # key that only further training needs
 
 
 class CheckpointWriter:
     """Writes in one background thread, at most one epoch behind.
 
-    Leaving the `with` block waits for what is being written.
+    Leaving the `with` block waits for the pending write.
 
     Raises:
         OSError: When the next epoch is saved or the block is left, if the last write failed.
@@ -29,7 +29,7 @@ class CheckpointWriter:
         self._writing: Future[None] | None = None
 
     def save(self, last: Path, best: Path | None, content: dict[str, Any]) -> None:
-        """Begin to write an epoch to `last`, and without its optimizer to `best` before that.
+        """Start writing an epoch to `best`, without its optimizer, and then to `last`.
 
         Args:
             content: From `TrainState.state_dict`; it may change as soon as this returns.
@@ -55,7 +55,7 @@ class CheckpointWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            with suppress(*([Exception] if kind else [])):  # the error on its way came first
+            with suppress(*([Exception] if kind else [])):  # the error of the block came first
                 self.flush()
         finally:
             self._thread.shutdown()
@@ -67,15 +67,15 @@ def _write(
     if copied:
         copied.synchronize()
     for path, with_optimizer in targets:
-        parts = {k: v for k, v in content.items() if with_optimizer or k != _AFTER_TRAINING}
+        parts = {k: v for k, v in content.items() if with_optimizer or k != _ONLY_FOR_TRAINING}
         checkpoint.write(path, parts)
 
 
 def _copy(content: dict[str, Any]) -> tuple[dict[str, Any], torch.cuda.Event | None]:
-    """The same content in memory of its own, and on a GPU the event of its copies' end.
+    """Copy the content to CPU memory; for a GPU also return the event that its copies are done.
 
-    A GPU copies into pinned memory, which torch keeps for the next time, in the order of its
-    kernels: later steps change nothing of it, and no one waits here.
+    A GPU copies asynchronously into pinned memory, which torch caches. Copies and later steps are
+    on one stream, so that the steps cannot change the copy.
     """
     gpu = False
 

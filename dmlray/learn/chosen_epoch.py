@@ -42,13 +42,13 @@ def check_chosen(plan: Experiment, folder: RunFolder, chosen: TrainProgress) -> 
 
 def _check_best(plan: Experiment, folder: RunFolder, best: TrainProgress) -> None:
     if not folder.last_checkpoint.exists():
-        return  # deleted to save space: nothing needs it any more
+        return  # deleted to save space; no longer needed
     last = checkpoint.read_progress(folder.last_checkpoint)
     _check_over(plan, folder, last)
     if best.epoch != last.best_epoch:
         problem = f"is of epoch {best.epoch}, the best one was {last.best_epoch}"
-        mend = f"delete {folder.last_checkpoint.parent} and resume the run to train it again"
-        raise DataError(f"{folder.best_checkpoint}: {problem}; {mend}")
+        remedy = f"delete {folder.last_checkpoint.parent} and resume the run to train it again"
+        raise DataError(f"{folder.best_checkpoint}: {problem}; {remedy}")
 
 
 def _check_over(plan: Experiment, folder: RunFolder, last: TrainProgress) -> None:

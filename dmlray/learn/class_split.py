@@ -1,4 +1,4 @@
-"""Which classes of a plan's data set are trained on and which are scored."""
+"""Split of a plan's data set into classes to train on and classes to validate on."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,24 +18,24 @@ from dmlray.plans.experiment import FOLDS, Experiment
 
 @dataclass(frozen=True)
 class ClassSplit:
-    """Classes to train on, and those that each epoch is scored on (None: on none)."""
+    """Classes to train on, and classes that each epoch is scored on (None: no scoring)."""
 
     dataset: Dataset
     train: Subset
     validation: Subset | None
 
 
-Listed = dict[tuple[object, ...], Dataset]  # by what a listing depends on
+Listed = dict[tuple[object, ...], Dataset]  # by all that a listing depends on
 _LISTED: ContextVar[Listed | None] = ContextVar("listed", default=None)
 
 
 @contextmanager
 def listed_once(known: Listed | None = None) -> Iterator[None]:
-    """List and hash each data set once in the block, which is one run: it uses the images it found.
+    """List and hash each data set only once in the block, so that one run uses the same images.
 
     Args:
-        known: What was listed before and is known after the block; default what a block around
-            this one has listed, or nothing.
+        known: Data sets listed before, to which the block adds; default: those of the enclosing
+            block, or none.
     """
     around = _LISTED.get()
     token = _LISTED.set(known if known is not None else {} if around is None else around)
@@ -50,10 +50,10 @@ def load_dataset(
     progress: Callable[[int, int], None] | None = None,
     announce: Callable[[int], None] | None = None,
 ) -> Dataset:
-    """List the plan's data set; `data.skip_broken` leaves out images that cannot be decoded.
+    """List the plan's data set; with `data.skip_broken` without images that cannot be decoded.
 
-    To find these, all images are decoded into the cache unless they are there: `progress` and
-    `announce` are those of `open_cache`. See `listed_once`.
+    Finding those decodes all images that are not in the cache yet. `progress` and `announce` are
+    as in `open_cache`. See `listed_once`.
     """
     data, listed = plan.data, _LISTED.get()
     side = data.transform.train_short_side if data.skip_broken else None
@@ -83,10 +83,10 @@ def fold_subsets(plan: Experiment, dataset: Dataset) -> list[tuple[Subset, Subse
 
 
 def with_folds(plan: Experiment, dataset: Dataset) -> Experiment:
-    """Fill in the number of folds where the plan leaves it open: 4, or as many as can be scored.
+    """Set the number of folds if the plan leaves it open: 4, or as many as can be scored.
 
     Raises:
-        ConfigError: If so few folds lack the one that the plan holds out.
+        ConfigError: If the fold that the plan holds out does not exist.
     """
     protocol = plan.protocol
     if protocol.folds is not None:

@@ -1,4 +1,4 @@
-"""Where torch keeps compiled code: never in a folder that another user made."""
+"""Folder of torch's compiled code, never one that another user created."""
 
 import os
 import socket
@@ -12,24 +12,24 @@ _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def set_compile_cache() -> None:
-    """Name the folder, before torch takes `torchinductor_USER` in the shared temporary folder.
+    """Set the folder, before torch uses `torchinductor_USER` in the shared temporary folder.
 
-    It makes one at the first step of an optimizer, compiled or not, and runs what lies there.
+    torch creates it at an optimizer's first step, compiled or not, and runs the code in it.
     """
     if _VARIABLE not in os.environ:
         os.environ[_VARIABLE] = str(_own_folder())
 
 
 def _own_folder() -> Path:
-    """A folder of this user and machine: compiled code is for one kind of processor."""
+    """Return a folder of this user and host: compiled code is specific to a processor."""
     temporary = Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"
     for folder in (temporary, cache_folder() / f"torchinductor_{socket.gethostname()}"):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = folder.lstat()
-        except OSError:  # a file, or a link to nowhere
+            status = folder.lstat()
+        except OSError:  # a file, or a dangling link
             continue
-        only_ours = found.st_uid == os.getuid() and not found.st_mode & 0o022
-        if stat.S_ISDIR(found.st_mode) and only_ours:
+        private = status.st_uid == os.getuid() and not status.st_mode & 0o022
+        if stat.S_ISDIR(status.st_mode) and private:
             return folder
     return Path(tempfile.mkdtemp(prefix="torchinductor_"))

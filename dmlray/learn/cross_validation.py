@@ -1,4 +1,4 @@
-"""All folds of one setting, side by side: after each epoch the mean over folds."""
+"""Train all folds of one setting in lockstep; report the mean over folds after each epoch."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,10 @@ from dmlray.plans.run_folder import RunFolder
 def fold_epochs(
     plan: Experiment, folder: RunFolder, runtime: Runtime, numbers: Sequence[int]
 ) -> Iterator[list[Epoch]]:
-    """Train the folds `numbers`, epoch by epoch in turn; yield their epochs together.
+    """Train the folds `numbers` by turns, one epoch at a time; yield their epochs together.
 
     Raises:
-        DataError: If the folds' journals do not hold the same epochs.
+        DataError: If the folds' metrics logs do not have the same epochs.
     """
     dataset = load_dataset(plan)
     trainings = [
@@ -36,15 +36,15 @@ def fold_epochs(
             for epoch, training in zip(epochs, trainings, strict=True):
                 if epoch is None or epoch.number != number:
                     problem = f"lacks epoch {number} or has it twice"
-                    mend = f"delete {training.folder} and resume the run to train it again"
-                    raise DataError(f"{training.folder.metrics}: {problem}; {mend}")
+                    remedy = f"delete {training.folder} and resume the run to train it again"
+                    raise DataError(f"{training.folder.metrics}: {problem}; {remedy}")
             yield list(epochs)
 
 
-def run_in_lockstep(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
-    """Mean of every metric over folds; of `metric` also each fold and the standard deviation.
+def mean_over_folds(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
+    """Return the mean of each metric; for `metric` also each fold and the standard deviation.
 
-    A count that a fold lacks is 0 there.
+    A missing count is 0.
     """
     names = dict.fromkeys(name for fold in folds for name in fold)
     means = {name: fmean(fold.get(name, 0) for fold in folds) for name in names}
@@ -53,9 +53,10 @@ def run_in_lockstep(folds: Sequence[dict[str, float]], metric: str) -> dict[str,
 
 
 class Clock:
-    """Seconds of training up to each epoch, over all sessions: `past` are an earlier one's lines.
+    """Wall-clock seconds of training up to each epoch, over all sessions.
 
-    They depend on the machine and on what else runs there, and repeat no better than that.
+    Args:
+        past: Lines of an earlier session's metrics log.
     """
 
     def __init__(self, past: Sequence[dict[str, Any]]) -> None:
@@ -63,7 +64,7 @@ class Clock:
         self._total, self._since = 0.0, time.monotonic()
 
     def at(self, epoch: int) -> float:
-        """Ask once after each epoch."""
+        """Return the seconds up to `epoch`; to be called once after each epoch."""
         now = time.monotonic()
         self._total = self._past.get(epoch, self._total + now - self._since)
         self._since = now
@@ -71,13 +72,13 @@ class Clock:
 
 
 def lockstep(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Iterator[Epoch]:
-    """Every epoch of all folds in this process, written to the trial's own journal."""
+    """Train all folds in this process; log each epoch in the trial's metrics log and yield it."""
     folder.make()
     clock = Clock(metrics_log.read(folder.metrics))
     metrics_log.rewind(folder.metrics, 0)
     for epochs in fold_epochs(plan, folder, runtime, range(plan.protocol.fold_count)):
         number = epochs[0].number
-        means = run_in_lockstep([epoch.metrics for epoch in epochs], plan.protocol.metric)
+        means = mean_over_folds([epoch.metrics for epoch in epochs], plan.protocol.metric)
         metrics = {**means, "seconds": clock.at(number)}
         metrics_log.append(folder.metrics, {"epoch": number, **metrics})
         yield Epoch(number, metrics)

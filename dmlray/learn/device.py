@@ -1,4 +1,4 @@
-"""Where a learner computes, and whether torch can compute there.
+"""Choose a process's device and check that torch can use it.
 
 `python -m dmlray.learn.device` checks every GPU that the process sees, for `dmlray doctor`.
 """
@@ -11,18 +11,18 @@ import torch
 
 from dmlray.errors import ConfigError, ResourceError
 
-_MOST_LOADER_THREADS = 16  # more than a GPU takes images from; each holds memory
-_DRIVERS = {12: "525.60", 13: "580.65"}  # the oldest for each major version of CUDA, on Linux
+_MOST_LOADER_THREADS = 16  # more do not help a GPU, and each uses memory
+_DRIVERS = {12: "525.60", 13: "580.65"}  # oldest driver for each major version of CUDA, on Linux
 
 
 def device_of(gpu: bool) -> torch.device:
-    """The device of a process that holds a share of a GPU, or none.
+    """Return the device of a process, given whether it has a share of a GPU.
 
-    The share decides, not what is visible: on a `ray start` cluster a process without a share sees
+    The share decides, not visibility: on a `ray start` cluster a process without a share sees
     every GPU of its node.
 
     Raises:
-        ResourceError: If it holds a GPU that torch cannot use; the CPU is no substitute.
+        ResourceError: If torch cannot use the GPU; the CPU is not a fallback.
     """
     if not gpu:
         return torch.device("cpu")
@@ -31,7 +31,7 @@ def device_of(gpu: bool) -> torch.device:
 
 
 def default_device() -> torch.device:
-    """The current GPU of a process that no scheduler gave a share, if it sees one, else the CPU.
+    """Return the current GPU if this process, which has no scheduler, sees one, else the CPU.
 
     Raises:
         ResourceError: If torch cannot use the GPU.
@@ -64,12 +64,12 @@ def check_gpu(name: str) -> None:
     """Run one small kernel on the GPU `name`.
 
     Raises:
-        ResourceError: If that fails; with the driver, and the GPUs that this torch is built for.
+        ResourceError: If that fails; names the driver and the GPUs that this torch supports.
     """
     try:
         torch.ones(1, device=name).add_(1).item()
-    except Exception as error:  # each cause has its own kind; some only appear in the kernel
-        if "out of memory" in str(error):  # the GPU itself is in order
+    except Exception as error:  # the type depends on the cause; some only occur in the kernel
+        if "out of memory" in str(error):  # the GPU itself works
             raise
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         problem = f"torch cannot use this GPU ({reason})"
@@ -77,7 +77,7 @@ def check_gpu(name: str) -> None:
 
 
 def gpu_support() -> str:
-    """What GPUs and drivers the installed torch supports, in one sentence without a full stop."""
+    """Describe the GPUs and drivers that the installed torch supports, without a full stop."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA. Install one with it"
     oldest = _DRIVERS.get(int(torch.version.cuda.split(".")[0]))
@@ -88,7 +88,7 @@ def gpu_support() -> str:
 
 @lru_cache
 def driver() -> str:
-    """Version of the NVIDIA driver of this machine."""
+    """Return the version of this machine's NVIDIA driver."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -99,21 +99,21 @@ def driver() -> str:
 
 
 def set_threads(threads: int) -> None:
-    """Give this process so many CPU threads; numbers repeat for the same count."""
+    """Set the number of torch's CPU threads; results repeat for the same number."""
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 
 
 def loader_threads(device: torch.device, cpus: int) -> int:
-    """Threads that prepare a GPU's batches on `cpus` cores, of which one drives the GPU.
+    """Return the number of loader threads on `cpus` cores, of which one drives the GPU.
 
-    None for a CPU: it computes on the same cores.
+    0 for a CPU, which computes on the same cores.
     """
     return min(cpus - 1, _MOST_LOADER_THREADS) if device.type == "cuda" and cpus > 1 else 0
 
 
 def _check_all() -> int:
-    """Print what is wrong with the GPUs of this machine, one line each; 1 if anything is."""
+    """Print the problems of this machine's GPUs, one per line; return 1 if there are any."""
     problems = []
     for number in range(max(1, torch.cuda.device_count())):
         try:

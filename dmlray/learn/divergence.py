@@ -1,4 +1,4 @@
-"""Why a loss is not finite: norms of every step, kept on the device until its epoch ends."""
+"""Find out why a loss is not finite, from norms of each step kept on the device."""
 
 import math
 from collections.abc import Iterable
@@ -12,17 +12,17 @@ from dmlray.errors import RunError
 from dmlray.methods import Outputs
 from dmlray.plans.experiment import Experiment
 
-_GROWTH = 100.0  # times the first step's: what a smaller learning rate would have kept smaller
+_GROWTH = 100.0  # times the first step's value: a smaller learning rate would help
 _SMALLER = "try a smaller optimizer.lr"
 _INPUTS = "see backbone.weights, data.transform.mean and std, and budget.precision"
 _BATCH = (
-    "it comes from the batch or a setting of the method, not from optimizer.lr: some losses do "
-    "that for equal images, or without two images of a class (see data.images_per_class)"
+    "the cause is the batch or a setting of the method, not optimizer.lr: some losses are not "
+    "finite for equal images, or without two images of a class (see data.images_per_class)"
 )
 
 
 class Step(NamedTuple):
-    """Norm of a step's outputs, its loss, and the norm of the gradient."""
+    """Norm of the outputs, loss and norm of the gradient of one step."""
 
     outputs: float
     loss: float
@@ -47,9 +47,9 @@ class StepNorms:
         parameters: Iterable[nn.Parameter],
         may_overflow: bool = False,
     ) -> None:
-        """Record one step: its loss (a scalar), and the gradients that the optimizer will use.
+        """Record one step: its loss (a scalar) and the gradients that the optimizer will use.
 
-        `may_overflow`: a gradient that is not finite is none, for its step is skipped.
+        `may_overflow`: a gradient that is not finite counts as 0, because its step is skipped.
         """
         rows = [rows.float() for rows in outputs.values() if rows.is_floating_point()]
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -60,15 +60,15 @@ class StepNorms:
         self._steps.append(torch.stack([norm.detach().float() for norm in norms]))
 
     def read(self) -> list[Step]:
-        """Wait for the device and give all steps."""
+        """Wait for the device and return all steps."""
         return [Step(*step) for step in torch.stack(self._steps).tolist()] if self._steps else []
 
 
 def check_weights(learner: nn.Module, plan: Experiment, epoch: int) -> None:
-    """Refuse to begin `epoch` with weights that are not finite.
+    """Check before `epoch` that all weights are finite.
 
     Raises:
-        RunError: Names the first of them.
+        RunError: If not; names the first such weight.
     """
     broken = _broken(learner)
     if not broken:
@@ -83,9 +83,9 @@ def check_weights(learner: nn.Module, plan: Experiment, epoch: int) -> None:
 
 
 def check_epoch(norms: StepNorms, learner: nn.Module, epoch: int) -> None:
-    """Find the first number of an epoch that was not finite, and what it comes from.
+    """Check that an epoch was finite; find the first step that was not, and the cause.
 
-    A gradient alone is no failure: an optimizer may survive one that is too large to square.
+    A gradient alone is not a failure: an optimizer may recover from one too large to square.
 
     Args:
         epoch: Counts from 1; no weight has changed before the first step of epoch 1.
@@ -97,27 +97,27 @@ def check_epoch(norms: StepNorms, learner: nn.Module, epoch: int) -> None:
     steps, broken = norms.read(), _broken(learner)
     if not broken and all(math.isfinite(step.outputs + step.loss) for step in steps):
         return
-    wrong = next((number for number, step in enumerate(steps) if not step.finite), len(steps))
-    if wrong == len(steps):
+    failed = next((number for number, step in enumerate(steps) if not step.finite), len(steps))
+    if failed == len(steps):
         problem = f"{broken[0]} is not finite after the last step"
         raise RunError(f"epoch {epoch}: {problem}; {_SMALLER}")
-    cause = _cause(steps, wrong, untrained=epoch == 1 and not wrong)
-    where = f"from step {wrong + 1} of {len(steps)} on"
+    cause = _cause(steps, failed, untrained=epoch == 1 and not failed)
+    where = f"from step {failed + 1} of {len(steps)} on"
     raise RunError(f"epoch {epoch}: the loss is not finite {where}, {cause}")
 
 
-def _cause(steps: list[Step], wrong: int, untrained: bool) -> str:
-    first, last, step = steps[0], steps[max(0, wrong - 1)], steps[wrong]
+def _cause(steps: list[Step], failed: int, untrained: bool) -> str:
+    first, last, step = steps[0], steps[max(0, failed - 1)], steps[failed]
     if not math.isfinite(step.outputs):
-        return f"nor are the network's outputs; {_INPUTS if untrained else _SMALLER}"
+        return f"like the network's outputs; {_INPUTS if untrained else _SMALLER}"
     if step.outputs > _GROWTH * first.outputs or last.loss > _GROWTH * max(first.loss, 1.0):
         return f"after outputs or losses grew {_GROWTH:g}-fold; {_SMALLER}"
     what = "its gradient first, " if math.isfinite(step.loss) else ""
-    return f"{what}though the network's outputs are and have not grown; {_BATCH}"
+    return f"{what}although the network's outputs are finite and have not grown; {_BATCH}"
 
 
 def _broken(learner: nn.Module) -> list[str]:
-    """Names of weights and running statistics that are not finite, with one wait for the device."""
+    """Return the names of weights and running statistics that are not finite, in one transfer."""
     tensors = dict(learner.named_parameters()) | {
         name: tensor
         for name, tensor in learner.named_buffers()
@@ -125,4 +125,4 @@ def _broken(learner: nn.Module) -> list[str]:
     }
     checks = [tensor.detach().isfinite().all() for tensor in tensors.values()]
     finite = torch.stack(checks).tolist() if checks else []
-    return [name for name, fine in zip(tensors, finite, strict=True) if not fine]
+    return [name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite]

@@ -1,4 +1,4 @@
-"""Learner + images -> embeddings."""
+"""Compute the embeddings of images with a learner."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ def embed(
     group: ProcessGroup = SINGLE_PROCESS,
     fixed_shape: bool = False,
 ) -> Tensor:
-    """Apply `function` to all images of `feed`, in order, with `module` in eval mode: (N, D).
+    """Apply `function` to all images of `loader`, in order, with `module` in eval mode: (N, D).
 
-    A team's workers share the images. The result stays on the feed's device; the module's mode
-    is put back. `fixed_shape` fills every batch up, for a compiled module knows one shape.
+    The workers of `group` share the images. The result stays on the loader's device, and the
+    module's mode is restored. `fixed_shape` pads every batch to one shape, for a compiled module.
     """
     with evaluation_mode(module), torch.inference_mode():
         own = [
-            function(_filled(images) if fixed_shape else images)[: len(images)]
+            function(_padded(images) if fixed_shape else images)[: len(images)]
             for images, _ in loader.evaluation()
         ]
         return group.gather(torch.cat(own))[: loader.count]
@@ -32,7 +32,7 @@ def embed(
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put `module` into eval mode, and back at the end."""
+    """Set `module` to eval mode in the block, and restore its mode."""
     training = module.training
     module.eval()
     try:
@@ -41,8 +41,8 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def _filled(images: Tensor) -> Tensor:
-    """A whole batch: the first image again and again stands in for what lacks."""
+def _padded(images: Tensor) -> Tensor:
+    """Pad a batch to full size by repeating its first image."""
     lacking = EVALUATION_BATCH - len(images)
     if lacking <= 0:
         return images

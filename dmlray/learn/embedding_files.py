@@ -1,4 +1,4 @@
-"""Embeddings in .npy files: written with their SHA-256, and checked before they are used."""
+"""Embeddings in .npy files: written with their SHA-256, checked before use."""
 
 import csv
 from io import StringIO
@@ -13,11 +13,11 @@ from dmlray.data.folds import Subset
 from dmlray.file_reading import open_regular, sha256
 
 _MAGIC = b"\x93NUMPY"
-_TOLERANCE = 1e-2  # of a length: rows normalised in half precision are off by a thousandth
+_TOLERANCE = 1e-2  # of a length: rows normalised in half precision are off by 0.001
 
 
 def write_embeddings(path: Path, rows: Tensor) -> str:
-    """Write rows (N, D) as float32, whole or not at all; return the SHA-256 of the file."""
+    """Write rows (N, D) as float32 atomically; return the SHA-256 of the file."""
     array = np.ascontiguousarray(rows.cpu().numpy(), dtype=np.float32)
     write_array(path, array)
     return sha256(path)
@@ -35,30 +35,30 @@ def write_items(path: Path, dataset: Dataset, subset: Subset) -> None:
 
 
 def read_embeddings(path: Path, shape: tuple[int, int], expected: str | None) -> np.ndarray:
-    """Map unit rows (N, D) of a file that `write_embeddings` wrote into memory.
+    """Memory-map the unit rows (N, D) of a file that `write_embeddings` wrote.
 
-    A row of zeros is allowed: normalising leaves it as it is.
+    A row of zeros is allowed: normalising does not change it.
 
     Args:
         shape: (N, D) of the scores that belong to the embeddings.
-        expected: SHA-256 of the file; None for those of older runs, which recorded none.
+        expected: SHA-256 of the file; None for older runs, which did not record it.
 
     Raises:
-        OSError: If there is no such file, it cannot be read, or it is no regular file.
+        OSError: If there is no such file, it cannot be read, or it is not a regular file.
         ValueError: If it holds anything else; the text is the reason, in one line.
     """
     rows = _mapped(path)
     if rows.shape != shape:
-        raise ValueError(f"holds {rows.shape} numbers, its scores say {shape}")
+        raise ValueError(f"has shape {rows.shape}, but its scores {shape}")
     if rows.dtype != np.float32:
         raise ValueError(f"holds {rows.dtype} numbers. Allowed: float32")
     if expected and sha256(path) != expected:
         raise ValueError("was changed after its scores were computed (its SHA-256 differs)")
     with np.errstate(all="ignore"):
         lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    wrong = ~((np.abs(lengths - 1) < _TOLERANCE) | (lengths == 0))
-    if wrong.any():
-        row = int(wrong.argmax())
+    invalid = ~((np.abs(lengths - 1) < _TOLERANCE) | (lengths == 0))
+    if invalid.any():
+        row = int(invalid.argmax())
         raise ValueError(f"row {row} has length {lengths[row]:g}. Allowed: 1")
     return rows
 
@@ -66,10 +66,10 @@ def read_embeddings(path: Path, shape: tuple[int, int], expected: str | None) ->
 def _mapped(path: Path) -> np.ndarray:
     with open_regular(path) as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise ValueError("cannot be read: is no .npy file")
+            raise ValueError("cannot be read: is not a .npy file")
     try:
         rows: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
-    except Exception as error:  # NumPy raises many kinds for a damaged header
+    except Exception as error:  # NumPy raises many types for a damaged header
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"cannot be read: {text}") from None
     return rows

@@ -1,4 +1,4 @@
-"""environment.json: what a number may depend on besides its plan."""
+"""environment.json: versions, hardware and data that results depend on besides the plan."""
 
 import logging
 import platform
@@ -33,7 +33,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what computes."""
+    """Return the installed versions of the packages that compute."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -50,12 +50,12 @@ def record_environment(
     runtime: Runtime | None = None,
     computing: Precision | None = None,
 ) -> None:
-    """Write versions, commit, seed, the data's fingerprint and, where a learner trains, its device.
+    """Write versions, commit, seed, the data's fingerprint and, for a training, its device.
 
-    What is there stays: a later session adds to the list `resumed` what is not as it was before.
+    Existing entries are kept: a later session appends what has changed to the list `resumed`.
 
     Raises:
-        DataError: If the images are not those that the run began with.
+        DataError: If the images have changed since the run began.
     """
     begun = _begun(folder, dataset)
     now: dict[str, Any] = {
@@ -82,16 +82,16 @@ def record_environment(
 
 
 def check_images(folder: RunFolder, dataset: Dataset) -> None:
-    """Compare the images with those that the run in `folder` began with.
+    """Check that the images are those that the run in `folder` began with.
 
     Raises:
-        DataError: If they are others.
+        DataError: If they have changed.
     """
     _begun(folder, dataset)
 
 
 def _begun(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
-    """What the first session wrote, if there was one, about the images that there are now."""
+    """Read what the first session wrote, {} without one; check that the images are the same."""
     begun = _read(folder.environment)
     before = begun.get("dataset_fingerprint")
     if begun and begun.get("fingerprint_format") != FINGERPRINT_FORMAT:
@@ -100,7 +100,7 @@ def _begun(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
     elif begun and before != dataset.fingerprint:
         raise DataError(
             f"{folder}: the images changed since the run began (fingerprint {before}, now "
-            f"{dataset.fingerprint}). Allowed: go on with the old images, or begin a new run"
+            f"{dataset.fingerprint}). Allowed: resume with the old images, or a new run"
         )
     return begun
 
@@ -109,18 +109,18 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = read_json(path)
         if not all(isinstance(part, dict) for part in (content, *content.get("resumed", []))):
-            raise TypeError("holds something else")
+            raise TypeError("holds other content")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        problem = f"is damaged ({reason}). Delete it to go on without comparing the images"
+        problem = f"is damaged ({reason}). Delete it to continue without comparing the images"
         raise DataError(f"{path}: {problem}") from None
     return content
 
 
 def _computing(how: Precision) -> dict[str, Any]:
-    """In what precision, and on a GPU by which libraries, numbers are computed."""
+    """Return the precision of the computation and, for a GPU, the libraries."""
     found: dict[str, Any] = {"training_precision": how.training}
     found["evaluation_precision"] = how.evaluation
     if how.device == "cuda":
@@ -136,7 +136,7 @@ def _gpu_versions() -> dict[str, Any]:
 
 
 def computed_on(device: torch.device) -> str:
-    """The GPU `device` and the libraries that its numbers depend on; empty for a CPU."""
+    """Describe the GPU and the libraries that results depend on; empty for a CPU."""
     if device.type != "cuda":
         return ""
     found = _gpu_versions()
@@ -151,7 +151,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that dmlray runs from, None when it was installed."""
+    """Return the commit of the checkout that dmlray runs from, None if it is installed."""
     here = Path(__file__).parents[1]
     command = ["git", "rev-parse", "--show-toplevel", "HEAD"]
     try:

@@ -1,4 +1,4 @@
-"""Features of a frozen trunk: computed once per process, in place of images in every batch."""
+"""Features of a frozen trunk, computed once per process, in place of images in batches."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -18,10 +18,10 @@ _features: OrderedDict[str, Tensor] = OrderedDict()
 
 
 class FeatureLoader:
-    """The batches of a `BatchLoader` with features (B, F) in place of images.
+    """Batches of a `BatchLoader` with features (B, F) in place of images.
 
     Args:
-        images: Gives the order of the images; its crops are not made.
+        images: Determines the order of the images, which are not cropped.
         features: Of all its images (N, F).
     """
 
@@ -44,9 +44,9 @@ def cached_features(
     plan: Experiment, dataset: Dataset, subset: Subset, device: torch.device,
     compute: Callable[[], Tensor],
 ) -> Tensor:  # fmt: skip
-    """Return the features (N, F) of `subset`, from this process's memory if they are there.
+    """Return the features (N, F) of `subset`, cached in this process.
 
-    A search that trains heads only thus runs the trunk once per fold and not once per trial.
+    A search that trains only heads thus runs the trunk once per fold, not once per trial.
     """
     seed = plan.seed if plan.backbone.weights == "none" else None
     key = repr((

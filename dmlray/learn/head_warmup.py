@@ -42,7 +42,7 @@ def warm_up_heads(learner: Learner, features: Tensor, labels: np.ndarray, plan: 
 
 
 def _batches(plan: Experiment, labels: np.ndarray, steps: int) -> list[np.ndarray]:
-    """The first `steps` batches of as many passes as that takes."""
+    """Return the first `steps` batches of as many passes as needed."""
     batches: list[np.ndarray] = []
     while len(batches) < steps:
         rng = np.random.default_rng([plan.seed, len(batches), 1])

@@ -1,4 +1,4 @@
-"""The epoch loop: one screen, a generator that yields after each epoch."""
+"""The epoch loop: a generator that yields after each epoch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ def fit(
 ) -> Iterator[Epoch]:
     """Minimise the sum of the loss terms for the epochs that `state` lacks; yield after each.
 
-    Each epoch draws from its own seed, so that a resumed run repeats what it would have been.
+    Each epoch has its own seed, so that a resumed run equals an uninterrupted one.
 
     Raises:
         RunError: If a loss, a gradient or a weight is not finite; names the cause.

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line per epoch, the memory of a run; and how far it is between epochs."""
+"""metrics.jsonl, the log of a run with one line per epoch; and progress between epochs."""
 
 import json
 import math
@@ -13,11 +13,11 @@ from dmlray.errors import DataError
 from dmlray.file_reading import parse_json, read_bytes, reason
 from dmlray.json_schema import FromOne, FromZero, Text, read_checked
 
-_MOST = 256 << 20  # bytes of a journal: 10,000 epochs of many metrics take a few MB
+_MAX_BYTES = 256 << 20  # 10,000 epochs of many metrics take a few MB
 
 
 class Count(NamedTuple):
-    """So many steps are done, of so many in all."""
+    """Progress of a long computation: steps done, of a total."""
 
     title: Text
     done: FromZero
@@ -28,15 +28,15 @@ _COUNT = TypeAdapter(Count)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines that can be read; a killed process leaves half a line, a broken disk worse.
+    """Read all valid lines; a killed process may leave part of a line.
 
-    Epochs may lack or stand twice: who needs all of them has to look.
+    Epochs may be missing or duplicate, which a caller that needs all of them has to check.
 
     Raises:
-        DataError: If the file is no regular file or cannot be read.
+        DataError: If it is not a regular file or cannot be read.
     """
     try:
-        content = read_bytes(path, _MOST)
+        content = read_bytes(path, _MAX_BYTES)
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
@@ -45,7 +45,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _line(text: bytes) -> dict[str, Any] | None:
-    """The epoch and its metrics, None if they are not whole."""
+    """Parse an epoch and its metrics; return None if they are not valid."""
     try:
         line = parse_json(text)
     except ValueError:
@@ -66,24 +66,24 @@ def _is_finite(value: object) -> bool:
 
 
 def rewind(path: Path, epoch: int) -> None:
-    """Forget what lies after `epoch`: a resumed run will say it again."""
+    """Remove the lines after `epoch`, which a resumed run will append again."""
     kept = [line for line in read(path) if line["epoch"] <= epoch]
     write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
-    """Add one line in a single write."""
+    """Append one line in a single write."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def count(path: Path, title: str) -> Callable[[int, int], None]:
-    """A function of (done, all) that another process hears of through `counted`."""
+    """Return a function of (done, total) that writes progress, which `counted` reads."""
     return lambda done, total: write_json(path, Count(title, done, total)._asdict())
 
 
 def counted(path: Path) -> Count | None:
-    """What is being counted, if anything is."""
+    """Read the progress that another process writes, None if there is none."""
     try:
         return read_checked(path, _COUNT)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Parameter groups -> optimizer, and the learning rate at each moment."""
+"""Optimizer over parameter groups, and its learning rate schedule."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from dmlray.plans.experiment import OptimizerConfig
 
 
 def build_optimizer(plan: OptimizerConfig, groups: Sequence[ParameterGroup]) -> TorchOptimizer:
-    """One optimizer over all groups; each group keeps its name and base learning rate.
+    """Build one optimizer over all groups; each group has its name and base learning rate.
 
-    On a GPU all parameters move in one kernel, instead of several kernels for each.
+    On a GPU a fused kernel updates all parameters at once.
     """
     settings: list[dict[str, Any]] = [
         {
@@ -36,7 +36,7 @@ def build_optimizer(plan: OptimizerConfig, groups: Sequence[ParameterGroup]) -> 
             return Adam(settings, fused=fused)
         case "sgd":
             return SGD(settings, momentum=plan.momentum, fused=fused)
-        case "rmsprop":  # there is no fused one
+        case "rmsprop":  # torch has no fused one
             return RMSprop(settings, momentum=plan.momentum, foreach=fused)
 
 
@@ -45,9 +45,9 @@ def _on_gpu(groups: Sequence[ParameterGroup]) -> bool:
 
 
 def lr_factor(plan: OptimizerConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Factor on every learning rate at the 0-based `step` of a run, unitless.
+    """Return the factor of every learning rate at the 0-based `step` of a run.
 
-    A pure function, so that a resumed run needs no scheduler's state.
+    A pure function, so that a checkpoint needs no scheduler state.
     """
     rise = min(1.0, (step + 1) / plan.warmup_steps) if plan.warmup_steps else 1.0
     epoch, share = step // steps_per_epoch, step / max(1, steps_per_epoch * epochs)
@@ -73,7 +73,7 @@ def set_lr(optimizer: TorchOptimizer, factor: float) -> None:
 
 
 def freeze_trunk(optimizer: TorchOptimizer) -> None:
-    """Drop the trunk's gradients, so that this step moves only heads and proxies."""
+    """Drop the trunk's gradients, so that this step only updates heads and proxies."""
     for group in optimizer.param_groups:
         if group["name"] == "trunk":
             for parameter in group["params"]:
@@ -81,10 +81,10 @@ def freeze_trunk(optimizer: TorchOptimizer) -> None:
 
 
 def clip(optimizer: TorchOptimizer, plan: OptimizerConfig) -> None:
-    """Clip gradients by value, then by the norm of each group, where the plan says so."""
+    """Clip gradients by value, then by the norm of each group, as `plan` specifies."""
     for group in optimizer.param_groups:
-        moving = [parameter for parameter in group["params"] if parameter.grad is not None]
-        if moving and plan.clip_value is not None:  # torch cannot clip nothing: a resting trunk
-            torch.nn.utils.clip_grad_value_(moving, plan.clip_value)
-        if moving and plan.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(moving, plan.clip_norm)
+        present = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if present and plan.clip_value is not None:  # torch refuses an empty list: a frozen trunk
+            torch.nn.utils.clip_grad_value_(present, plan.clip_value)
+        if present and plan.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(present, plan.clip_norm)

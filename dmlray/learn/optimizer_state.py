@@ -1,4 +1,4 @@
-"""The optimizer's part of a checkpoint, checked before it is used."""
+"""Optimizer state of a checkpoint, checked before use."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from torch.optim.optimizer import Optimizer
 
 from dmlray.tensor_files import unusable
 
-_MOMENTS = {  # what each algorithm keeps per parameter, once the parameter has moved
+_MOMENTS = {  # state of each parameter after its first step
     "Adam": {"step", "exp_avg", "exp_avg_sq"},
     "AdamW": {"step", "exp_avg", "exp_avg_sq"},
     "SGD": {"momentum_buffer"},
@@ -17,24 +17,24 @@ _MOMENTS = {  # what each algorithm keeps per parameter, once the parameter has 
 
 
 def load_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Take over the moments of each parameter; all settings stay those of the plan."""
+    """Load the moments of each parameter; the settings of the plan are kept."""
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 
 def state_problem(optimizer: Optimizer, state: object, moved: bool = True) -> str | None:
-    """Why `state` is none that `optimizer` could have written, None if it is.
+    """Return why `state` cannot be from `optimizer`, None if it can.
 
-    `moved`: it took a step for sure; in float16 those of the first epochs may all be skipped.
+    `moved`: at least one step was taken; in float16 all steps of the first epochs may be skipped.
     """
     return next(_problems(optimizer, state, moved), None)
 
 
 def _problems(optimizer: Optimizer, state: object, moved: bool) -> Iterator[str]:
     if state is None:
-        yield "it holds no optimizer"
+        yield "it has no optimizer state"
     elif not isinstance(state, dict) or not isinstance(state.get("state"), dict):
-        yield "optimizer: is of another kind"
+        yield "optimizer: has another type"
     elif _numbers(state.get("param_groups")) != _numbers(optimizer.state_dict()["param_groups"]):
         yield "optimizer: has other parameter groups"
     elif moved and _expected(optimizer) and not state["state"]:
@@ -50,7 +50,7 @@ def _problems(optimizer: Optimizer, state: object, moved: bool) -> Iterator[str]
 
 
 def _numbers(groups: Any) -> list[list[int]] | None:
-    """The numbers of the parameters of each group, None if they are of another kind."""
+    """Return the parameter numbers of each group, None if the types are wrong."""
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         return None
     numbers = [group.get("params") for group in groups]
@@ -59,14 +59,14 @@ def _numbers(groups: Any) -> list[list[int]] | None:
 
 
 def _expected(optimizer: Optimizer) -> set[str]:
-    """Names of the moments of a parameter."""
+    """Return the names of a parameter's moments."""
     names = _MOMENTS[type(optimizer).__name__]
     return names if optimizer.defaults.get("momentum", 1) else names - {"momentum_buffer"}
 
 
 def _of_one(parameter: Tensor, moments: object, expected: set[str]) -> Iterator[str]:
     if not isinstance(moments, dict):
-        yield "has a state of another kind"
+        yield "has a state of another type"
         return
     held = {name: value for name, value in moments.items() if value is not None}
     if held and held.keys() != expected:

@@ -1,6 +1,6 @@
-"""In what precision a training computes: what its plan asks for, on the device that it has.
+"""Numerical precision of a training, from its plan and its device.
 
-Losses are always computed in float32, and so are the products behind every score (IEEE).
+Losses and the matrix products of every score are always computed in float32 (IEEE).
 """
 
 from collections.abc import Iterator
@@ -20,20 +20,24 @@ _HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @dataclass(frozen=True)
 class Precision:
-    """How one device computes for one plan.
+    """Precision of one plan on one device.
 
-    `training` is float32, tf32, bfloat16 or float16, the last two by autocast. What stays in
-    float32, on a GPU, is multiplied with float32's mantissa of 23 bits where `training` is
-    float32, else with TF32's of 10; that goes for embeddings in evaluation, too.
+    On a GPU, float32 products (in training beside autocast, and of embeddings in evaluation) are
+    IEEE if `training` is float32, else TF32 with a mantissa of 10 bits.
+
+    Attributes:
+        training: float32, tf32, bfloat16 or float16, the last two by autocast.
+        device: Type of the device.
+        benchmark: Whether cuDNN benchmarks its algorithms in training.
     """
 
     training: str
-    device: str  # its type
-    benchmark: bool  # whether cuDNN tries its algorithms and takes the fastest, in training
+    device: str
+    benchmark: bool
 
     @property
     def evaluation(self) -> str:
-        """In what embeddings that are scored are computed."""
+        """Precision of embeddings that are scored."""
         return "float32" if self.training == "float32" or self.device != "cuda" else "tf32"
 
     def __str__(self) -> str:
@@ -43,23 +47,23 @@ class Precision:
 
     @contextmanager
     def train(self) -> Iterator[None]:
-        """Compute forward and backward passes of training, beside `autocast` of the former."""
+        """Set the precision of forward and backward passes; the former also need `autocast`."""
         with self._float32(self.training, self.benchmark):
             yield
 
     @contextmanager
     def evaluate(self) -> Iterator[None]:
-        """Compute embeddings that are scored."""
+        """Set the precision of embeddings that are scored."""
         with self._float32(self.evaluation, benchmark=False):
             yield
 
     def autocast(self) -> torch.autocast:
-        """The half precision of training, where it has one."""
+        """Return the autocast context of training, disabled without half precision."""
         half = _HALVES.get(self.training)
         return torch.autocast(self.device, half or torch.bfloat16, enabled=half is not None)
 
     def scaler(self) -> GradScaler | None:
-        """What keeps small gradients of float16 from vanishing; other precisions need none."""
+        """Return a gradient scaler for float16, None for other precisions."""
         return GradScaler(self.device) if self.training == "float16" else None
 
     @contextmanager
@@ -77,7 +81,7 @@ class Precision:
 
 
 def precision_of(budget: BudgetConfig, device: torch.device) -> Precision:
-    """How `device` computes what `budget` asks for."""
+    """Return the precision of `budget` on `device`."""
     return _arithmetic(budget.precision, budget.cudnn_benchmark, device)
 
 
@@ -96,7 +100,7 @@ def _has_bfloat16() -> bool:
 
 
 def float32_products() -> dict[str, str]:
-    """In what precision a GPU multiplies float32 now, by kind of product."""
+    """Return the current precision of float32 products on a GPU, by kind of product."""
     kinds = ("matmul", "convolution")
     return {kind: switch.fp32_precision for kind, switch in zip(kinds, _switches(), strict=False)}
 

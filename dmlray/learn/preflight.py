@@ -1,4 +1,4 @@
-"""Everything about a plan that can be known to be wrong before anything runs."""
+"""Checks of a plan and its data before anything runs."""
 
 import logging
 from collections.abc import Callable
@@ -28,11 +28,13 @@ def preflight(
 ) -> Dataset:
     """Check data, folds, batches, neighbours and weights; decode the images into the cache.
 
-    `folds`: the plan will be trained on its folds, whatever its selection rule. `progress` hears
-    (images decoded, images in all), `announce` their size in bytes before the first of them.
+    Args:
+        folds: Whether the plan will be trained on its folds, whatever its selection rule.
+        progress: Called with (images decoded, images in total).
+        announce: Called with the size of the decoded images in bytes, before the first of them.
 
     Raises:
-        DmlrayError: The first thing that is wrong.
+        DmlrayError: The first problem.
     """
     dataset = load_dataset(plan, progress, announce)
     test = test_subset(dataset)
@@ -59,24 +61,24 @@ def preflight(
 
 
 def _parts(plan: Experiment, dataset: Dataset, in_folds: bool) -> list[tuple[Subset, Subset]]:
-    """What is trained on, and what each epoch of that may be scored on.
+    """Return (train, scored) subsets of each training.
 
     Raises:
-        DmlrayError: If a side is too small, or lists all that is wrong with folds and batches.
+        DmlrayError: If there are too few classes; or lists all problems of folds and batches.
     """
     folds.check_sides(dataset, halved=plan.data.split == "classes")
-    parts, found = [(train_subset(dataset), test_subset(dataset))], []
+    parts, errors = [(train_subset(dataset), test_subset(dataset))], []
     if in_folds or plan.protocol.selection == "validation":
         try:
             parts = _checked_folds(plan, dataset, in_folds)
         except ConfigError as error:
-            found.append(error)
-    found += batch_checks.problems(plan, [train for train, _ in parts])
-    if len(found) > 1:
-        lines = [f"{error.source}: {text}" for error in found for text in error.problems]
+            errors.append(error)
+    errors += batch_checks.problems(plan, [train for train, _ in parts])
+    if len(errors) > 1:
+        lines = [f"{error.source}: {text}" for error in errors for text in error.problems]
         raise ConfigError("experiment", lines)
-    if found:
-        raise found[0]
+    if errors:
+        raise errors[0]
     return parts
 
 
@@ -104,10 +106,10 @@ def _check_neighbours(plan: Experiment, fewest: int) -> None:
 
 
 def _warn_of_folds(plan: Experiment, fitted: Experiment, dataset: Dataset) -> None:
-    """Say that fewer folds are taken than a plan has that leaves their number open."""
+    """Warn if the number of folds is open and fewer than the default are used."""
     if plan.protocol.folds is None and fitted.protocol.folds != plan.protocol.fold_count:
         _logger.warning(
-            "protocol.folds: taking %d, because %d folds of %d classes leave one that cannot be "
+            "protocol.folds: using %d, because %d folds of %d classes leave one that cannot be "
             "scored",
             fitted.protocol.folds,
             plan.protocol.fold_count,

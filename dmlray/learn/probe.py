@@ -1,4 +1,4 @@
-"""A few steps and one evaluation of a training, timed and weighed. Writes nothing."""
+"""Measure time and memory of a training in a few steps and one evaluation; writes nothing."""
 
 import resource
 import sys
@@ -27,14 +27,15 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
 _STEPS = 6
-_IMAGES = 256  # of the timed evaluation: one batch
+_IMAGES = 256  # in the timed evaluation: one batch
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What one training costs here. Times in seconds, memory in bytes.
+    """Cost of one training on this machine. Times in seconds, memory in bytes.
 
-    `held` is what a training keeps between steps: one more in the same process adds as much.
+    `held` is the memory that a training keeps between steps, which each further training in the
+    same process adds.
     """
 
     start: float  # from the plan to a learner on its device
@@ -49,20 +50,20 @@ class Probe:
 
 
 def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
-    """Measure the training of `plan` (`folds`: of its first fold) alone on `place`.
+    """Measure the training of `plan` (`folds`: of its first fold) alone on `runtime`.
 
     Raises:
-        DmlrayError: What a real training would meet in its first steps.
+        DmlrayError: As a training raises in its first steps.
     """
     started = _now(runtime)
     dataset = load_dataset(plan)
     what = fold_split(plan, dataset, 0) if folds else class_split(plan, dataset)
-    with TemporaryDirectory() as nowhere:
-        training = Training(plan, what, RunFolder(Path(nowhere)), runtime)
+    with TemporaryDirectory() as temporary:
+        training = Training(plan, what, RunFolder(Path(temporary)), runtime)
     optimizer = build_optimizer(plan.optimizer, training.learner.groups())
     begun = _now(runtime)
     loader = training.train_batches()
-    few = _Few(loader, runtime)
+    few = _FirstBatches(loader, runtime)
     state = TrainState(training.learner, optimizer, scaler=training.precision.scaler())
     next(fit(state, few, plan))
     return Probe(
@@ -78,12 +79,12 @@ def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
     )
 
 
-class _Few:
-    """The first batches of a feed, and when each was asked for."""
+class _FirstBatches:
+    """The first batches of a loader, and the time at which each was requested."""
 
     def __init__(self, loader: BatchLoader | FeatureLoader, runtime: Runtime) -> None:
         self._loader, self._runtime = loader, runtime
-        # Batches cut ahead come for nothing at first, so wait until that stock is used up.
+        # Prefetched batches are free at first, so measure after they are used up.
         wanted = max(_STEPS, 2 * AHEAD * runtime.threads)
         self.batches_per_epoch = min(wanted, loader.batches_per_epoch)
         self.images_per_batch = loader.images_per_batch
@@ -96,14 +97,14 @@ class _Few:
         self._times.append(_now(self._runtime))
 
     def seconds(self) -> float:
-        """Of one step, in the mean over the second half, when everything is warm."""
+        """Return the mean seconds of a step over the second half, after warm-up."""
         half = (len(self._times) - 1) // 2
         return (self._times[-1] - self._times[half]) / (len(self._times) - 1 - half)
 
 
 def _seconds_per_image(training: Training, subset: Subset) -> float:
     part = Subset(subset.rows[:_IMAGES], subset.labels[:_IMAGES], subset.classes)
-    training.score(part)  # the first time is slower
+    training.score(part)  # warm-up
     started = _now(training.runtime)
     training.score(part)
     return (_now(training.runtime) - started) / len(part)
@@ -121,7 +122,7 @@ def _peak_memory() -> int:
 
 
 def _held(learner: Learner, optimizer: Optimizer) -> int:
-    """Bytes of weights, gradients and the optimizer's memory."""
+    """Return the bytes of weights, gradients and optimizer state."""
     tensors = [*learner.parameters(), *learner.buffers()]
     tensors += [weight.grad for weight in learner.parameters() if weight.grad is not None]
     for state in optimizer.state.values():

@@ -1,4 +1,4 @@
-"""The workers that share each batch, so that N of them take the very step that one would take."""
+"""Workers that share each batch, so that N of them take the same step as one would."""
 
 import json
 from collections.abc import Callable
@@ -14,41 +14,41 @@ from dmlray.data.batches.loader import share
 from dmlray.errors import ConfigError, DataError, DmlrayError, RunError
 
 T = TypeVar("T")
-_PLAIN, _WRONG, _FAILED = range(3)  # what the first worker sends: bytes, or the text of an error
+_PLAIN, _WRONG, _FAILED = range(3)  # kind of message: bytes, or the text of an error
 _USERS = (ConfigError, DataError)  # errors that end a command with status 2
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place in the default process group."""
+    """Rank of this process in the default process group, and the group's size."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this worker writes what all of them know."""
+        """Whether this is the worker that writes files."""
         return self.rank == 0
 
     def local_slice(self, total: int) -> slice:
-        """Which of the `total` rows of a batch are this worker's."""
+        """Return this worker's slice of the `total` rows of a batch."""
         return share(total, self.rank, self.size)
 
     def gather(self, rows: Tensor, total: int | None = None) -> Tensor:
         """Gather the rows (n, ...) of each worker: (total, ...) in order of rank.
 
-        Only a worker's own rows lead back to its parameters, `size`-fold: the mean over workers
-        (`GradientAverage`) is then the gradient of the whole batch, for what every worker
-        computes alike (proxies) and for what each computes for its rows (trunk, heads).
+        Gradients flow only through a worker's own rows, times `size`: the mean over workers
+        (`GradientAverage`) is then the gradient of the whole batch, both for parameters that every
+        worker uses alike (proxies) and for those applied to its rows only (trunk, heads).
 
         Args:
-            total: Rows of all workers, of which each has its share; None: as many on each.
+            total: Rows of all workers together; None: equally many on each.
         """
         if self.size == 1:
             return rows
         total = self.size * len(rows) if total is None else total
         counts = [_length(share(total, rank, self.size)) for rank in range(self.size)]
-        sent = _padded(rows.detach(), max(counts))  # all_gather wants equal shapes
+        sent = _padded(rows.detach(), max(counts))  # all_gather needs equal shapes
         parts = [torch.empty_like(sent) for _ in range(self.size)]
         dist.all_gather(parts, sent)
         parts = [part[:count] for part, count in zip(parts, counts, strict=True)]
@@ -58,7 +58,7 @@ class ProcessGroup:
         return torch.cat(parts)
 
     def gather_json(self, value: Any) -> list[Any]:
-        """What each worker gives, in order of rank. JSON: a pickle would run what it holds."""
+        """Gather a JSON value of each worker, in order of rank. A pickle could execute code."""
         if self.size == 1:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -71,13 +71,13 @@ class ProcessGroup:
         ]
 
     def ask_main(self, question: Callable[[], T]) -> T:
-        """Ask `question` on the first worker alone; return its answer, of JSON, on all workers.
+        """Call `question` on the main worker only; return its JSON result on all workers.
 
-        Whatever depends on the run folder is asked so: on a shared disk another worker may not
-        see yet what the first one wrote, and would wait for ever on a way of its own.
+        Needed for whatever depends on the run folder: on a shared disk another worker may not see
+        yet what the main one wrote, take another branch and wait for ever.
 
         Raises:
-            DmlrayError: What `question` raised, on every worker.
+            DmlrayError: On every worker, if `question` raised it.
         """
         if self.size == 1:
             return question()
@@ -85,10 +85,10 @@ class ProcessGroup:
         return answer
 
     def broadcast_bytes(self, read: Callable[[], bytes]) -> bytes:
-        """Give every worker the bytes that `read` returns on the first one.
+        """Send the bytes that `read` returns on the main worker to every worker.
 
         Raises:
-            DmlrayError: What `read` raised, on every worker.
+            DmlrayError: On every worker, if `read` raised it.
         """
         if self.size == 1:
             return read()
@@ -112,21 +112,21 @@ class ProcessGroup:
 
     @torch.no_grad()
     def broadcast(self, model: nn.Module) -> None:
-        """Give every worker the first one's parameters and buffers."""
+        """Copy the main worker's parameters and buffers to every worker."""
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)
 
 
 class SharedBatch(NamedTuple):
-    """A batch of `total` images, of which each worker of a team has its share."""
+    """A batch of `total` images that the workers of a group share."""
 
     group: ProcessGroup
     total: int | None
 
     @property
     def local_slice(self) -> slice:
-        """Which rows of the batch are this worker's."""
+        """This worker's rows of the batch."""
         return slice(None) if self.total is None else self.group.local_slice(self.total)
 
     def gather(self, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random layers of a network, such as dropout and stochastic depth, where workers share a batch."""
+"""Random layers, such as dropout and stochastic depth, with workers that share a batch."""
 
 import torch
 from torch import Tensor, nn
@@ -7,24 +7,24 @@ from dmlray.backbones import Trunk
 
 
 def keep_generators_equal(learner: nn.Module, device: torch.device) -> None:
-    """Leave the random generators of all workers in one state after each pass in training.
+    """Set the random generators of all workers to the same state after each forward in training.
 
-    Random layers draw for each image, and shares of a batch differ by an image. What is drawn
-    afterwards for the whole batch, such as triplets or the partners of mixed images, must be the
-    same on every worker. A pass without random layers leaves the generators as they are.
+    Random layers draw per image, and workers may have different numbers of images. Later draws for
+    the whole batch, such as triplets or mixed images, must be the same on every worker. A forward
+    without random layers does not change the generators.
 
     Args:
-        device: Of the learner; its generator is watched beside that of the CPU.
+        device: Of the learner; its generator is aligned as well as that of the CPU.
     """
     for module in learner.modules():
         if isinstance(module, Trunk):
-            _watch(module, device)
+            _register_hooks(module, device)
 
 
-def _watch(trunk: Trunk, device: torch.device) -> None:
+def _register_hooks(trunk: Trunk, device: torch.device) -> None:
     before = list[list[Tensor]]()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it stays outside of the graph
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # stays outside of the graph
     def note(module: nn.Module, inputs: object) -> None:
         if module.training:
             before.append(_states(device))
@@ -43,6 +43,6 @@ def _watch(trunk: Trunk, device: torch.device) -> None:
 
 
 def _states(device: torch.device) -> list[Tensor]:
-    """Take the states of the generators of the CPU and of `device`, without waiting for it."""
+    """Return the generator states of the CPU and of `device`, without synchronising."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states

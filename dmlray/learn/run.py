@@ -1,4 +1,4 @@
-"""Plan -> Scores: train, then open the test classes once. The plain function that runs anywhere."""
+"""Run one training from its plan to its scores on the test classes. Needs no Ray."""
 
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -39,9 +39,9 @@ def run_training(
     runtime: Runtime,
     with_zero_shot: bool = True,
 ) -> Scores:
-    """Train as `plan` says, telling `report` each epoch, and score the classes never seen.
+    """Train `plan`, call `report` with each epoch, and score the test classes.
 
-    Goes on from the folder's last checkpoint; a finished folder is only read.
+    Resumes from the folder's last checkpoint; the scores of a finished folder are only read.
     """
     group = runtime.group
     if finished := group.ask_main(lambda: _recorded(plan, folder)):
@@ -65,36 +65,36 @@ def run_training(
 
 
 def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
-    """The scores of the finished training of `plan` in `folder`.
+    """Read the scores of the finished training of `plan` in `folder`.
 
     Raises:
-        RunError: If there are none yet, or they are damaged or those of another run.
+        RunError: If they are missing, damaged or of another run.
     """
     scores = read_scores(folder.scores)
-    theirs = f"{scores.method}, seed {scores.seed}"
-    ours = f"{plan.method.name}, seed {plan.seed}"
-    if theirs != ours:
-        problem = f"are scores of another run ({theirs}), its plan is {ours}"
+    recorded = f"{scores.method}, seed {scores.seed}"
+    expected = f"{plan.method.name}, seed {plan.seed}"
+    if recorded != expected:
+        problem = f"are scores of another run ({recorded}), its plan is {expected}"
         raise RunError(f"{folder.scores}: {problem}; delete it and resume the run")
     return scores
 
 
 def _recorded(plan: Experiment, folder: RunFolder) -> dict[str, Any] | None:
-    """The scores of a finished folder; None if something is left to do."""
+    """Return the scores of a finished folder, None if it is not finished."""
     if folder.scores.exists():
         scores = scores_of(folder, plan)
         if folder.embeddings.exists() or not folder.last_checkpoint.exists():
-            return asdict(scores)  # else the embeddings are made again
-    read_zero_shot(folder.zero_shot)  # damage is known before anything is trained
+            return asdict(scores)  # else the embeddings are computed again
+    read_zero_shot(folder.zero_shot)  # find damage before training
     return None
 
 
 def _check_equal_images(dataset: Dataset, group: ProcessGroup) -> None:
-    """Refuse workers that find different images, as on a shared disk that is not up to date."""
-    found = group.gather_json(dataset.fingerprint)
-    if len(set(found)) > 1:
+    """Refuse workers that see different images, as on a shared disk that is not up to date."""
+    fingerprints = sorted(set(group.gather_json(dataset.fingerprint)))
+    if len(fingerprints) > 1:
         problem = "the nodes of this training find different images there"
-        raise DataError(f"{dataset.root}: {problem} (fingerprints {', '.join(sorted(set(found)))})")
+        raise DataError(f"{dataset.root}: {problem} (fingerprints {', '.join(fingerprints)})")
 
 
 def _record(training: Training) -> None:
@@ -105,7 +105,7 @@ def _record(training: Training) -> None:
 
 
 def class_split(plan: Experiment, dataset: Dataset) -> ClassSplit:
-    """What the plan's selection rule trains on and chooses by."""
+    """Return the classes that the plan's selection rule trains on and chooses epochs by."""
     match plan.protocol.selection:
         case "validation":
             return fold_split(plan, dataset, plan.protocol.fold)
@@ -124,7 +124,7 @@ def _finish(training: Training) -> Scores:
     embeddings, metrics = _score(training, progress)
     scores = _scores(training, metrics, embeddings.shape[1])
     if group.is_main:
-        folder.scores.unlink(missing_ok=True)  # where they stand, their embeddings do
+        folder.scores.unlink(missing_ok=True)  # scores must never exist without their embeddings
         dataset = training.split.dataset
         write_items(folder.items, dataset, test_subset(dataset))
         digest = write_embeddings(folder.embeddings, embeddings)
@@ -137,18 +137,18 @@ def _finish(training: Training) -> Scores:
 def evaluate(
     plan: Experiment, folder: RunFolder, runtime: Runtime, progress: Progress | None = None
 ) -> Scores:
-    """Score a finished run again, from its checkpoint; `progress` counts what takes long."""
+    """Score a finished run again, from its checkpoint; `progress` reports long computations."""
     training = load_finished(plan, folder, runtime)
     embeddings, metrics = _score(training, progress)
     return _scores(training, metrics, embeddings.shape[1])
 
 
 def load_finished(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Training:
-    """The learner of a finished run, as it was scored.
+    """Load the learner of a finished run, as it was scored.
 
     Raises:
-        DataError: If the run is not finished, or a checkpoint is damaged or of another training,
-            or the images have changed since.
+        DataError: If the run is not finished, a checkpoint is damaged or of another training, or
+            the images have changed.
     """
     dataset = load_dataset(plan)
     check_images(folder, dataset)
@@ -168,12 +168,12 @@ def _load_chosen(training: Training) -> None:
 def _score(
     training: Training, progress: Progress | None = None
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Embeddings (N, D) of the test images and all scores that the protocol asks for."""
+    """Return embeddings (N, D) of the test images and all scores of the protocol."""
     subset = test_subset(training.split.dataset)
     embeddings, metrics = training.score(subset)
     if names := training.plan.protocol.clustering_metrics:
         labels = torch.as_tensor(subset.labels)
-        # On one worker: the others would do the same work again.
+        # On the main worker only: the result is the same on all.
         metrics |= training.runtime.group.ask_main(
             lambda: clustering_scores(embeddings, labels, names, progress=progress)
         )
@@ -181,7 +181,7 @@ def _score(
 
 
 def _zero_shot(training: Training) -> dict[str, float]:
-    """Scores of the trunk's pooled features before any training, on the test classes."""
+    """Score the trunk's pooled features on the test classes, before training."""
     subset = test_subset(training.split.dataset)
     features = F.normalize(training.embed(training.trunk, subset))
     task = task_of(subset)
@@ -190,7 +190,7 @@ def _zero_shot(training: Training) -> dict[str, float]:
 
 
 def _idle(training: Training) -> str | None:
-    """Say that some steps had no pair to learn from; the journal counts them."""
+    """Return a remark if some steps had no pairs, which the metrics log counts."""
     if not any(WITHOUT_PAIRS in line for line in metrics_log.read(training.folder.metrics)):
         return None
     return f"some training steps had no two images of a class: {WITHOUT_PAIRS} in metrics.jsonl"

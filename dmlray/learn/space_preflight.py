@@ -1,4 +1,4 @@
-"""What can be known to be wrong with the points of a search before any is trained."""
+"""Checks of the points of a search before any is trained."""
 
 import logging
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from dmlray.learn.preflight import preflight
 from dmlray.plans.search import Search
 from dmlray.plans.space_checks import spelled_like
 
-_MOST = 5  # problems that are listed
+_MAX_PROBLEMS = 5  # listed
 _SHAPELESS = ("optimizer.", "budget.epochs", "budget.warmup", "budget.head_warmup")
 _BATCH = ("data.batch_size", "data.images_per_class", "data.replacement")
 
 
 def preflight_space(search: Search, dataset: Dataset) -> None:
-    """Give each choice, the ends of whole numbers and pairs of batch settings a preflight.
+    """Check each choice, the bounds of integers and combinations of batch settings.
 
-    Real numbers change neither shapes nor counts and have none.
+    Real numbers change neither shapes nor counts and are not checked.
 
     Raises:
-        ConfigError: Lists what trials of `search` would fail for.
+        ConfigError: Lists why trials of `search` would fail.
     """
     train = train_subset(dataset)
     problems: list[str] = []
@@ -33,11 +33,11 @@ def preflight_space(search: Search, dataset: Dataset) -> None:
             if problem := _problem(search, values, train):
                 problems.append(f"{spelled_like(values)}: {problem}")
     if problems:
-        raise ConfigError("space", problems[:_MOST])
+        raise ConfigError("space", problems[:_MAX_PROBLEMS])
 
 
 def _points(search: Search) -> list[dict[str, Any]]:
-    """Those with a shape of their own, each once; the experiment's own had its preflight."""
+    """Return the distinct points that differ in shapes; the experiment itself is checked before."""
     corners = (values for values in search.corners() if not [*values][-1].startswith(_SHAPELESS))
     batches = ({key: point[key] for key in _BATCH if key in point} for point in search.sample())
     points = [*corners, *(values for values in batches if len(values) > 1)]
@@ -45,7 +45,7 @@ def _points(search: Search) -> list[dict[str, Any]]:
 
 
 def _problem(search: Search, values: dict[str, Any], train: Subset) -> str | None:
-    """What the first trial with these values would fail for, or would do in vain."""
+    """Return why a trial with these values would fail or be useless, None if it works."""
     plan = search.point(values)
     if "data.batch_size" in values and plan.data.batch_size > len(train):
         return f"there are {len(train)} images to train on. Allowed: at most as many"
@@ -62,7 +62,7 @@ def _problem(search: Search, values: dict[str, Any], train: Subset) -> str | Non
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without remarks: those of the experiment itself were made, and would be made again."""
+    """Suppress warnings: those of the experiment were already logged."""
     logger = logging.getLogger(preflight.__module__.rpartition(".")[0])
     level = logger.level
     logger.setLevel(logging.ERROR)

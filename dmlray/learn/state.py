@@ -1,4 +1,4 @@
-"""What a training changes and a checkpoint keeps: learner, optimizer and progress."""
+"""State of a training that a checkpoint stores: learner, optimizer and progress."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
@@ -13,17 +13,17 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def _score(value: float) -> float:
     if not (value == -1 or 0 <= value <= 1 + 1e-9):
-        raise ValueError(f"{value:g} is no fraction in [0, 1]")
+        raise ValueError(f"{value:g} is not a fraction in [0, 1]")
     return value
 
 
 _Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-_Epoch = Annotated[int, Field(strict=True, ge=0, le=10_000)]  # as far as `budget.epochs` goes
+_Epoch = Annotated[int, Field(strict=True, ge=0, le=10_000)]  # upper bound of `budget.epochs`
 
 
 @dataclass
 class TrainProgress:
-    """How far a training has come.
+    """Progress of a training.
 
     Attributes:
         epoch: Finished epochs.
@@ -43,8 +43,8 @@ class TrainState(Generic[Network]):
     """A training between two epochs.
 
     Args:
-        optimizer: None where training does not go on, such as for an evaluation.
-        identity: Tells it from other trainings of the same network, such as ensemble members.
+        optimizer: None if training does not continue, such as for an evaluation.
+        identity: Distinguishes trainings of the same network, such as ensemble members.
         scaler: Of float16, see `precision.Precision`; its state is part of `progress`.
     """
 

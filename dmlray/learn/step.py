@@ -1,4 +1,4 @@
-"""One training step: forward, loss, backward and the optimizer's move, without waiting for any."""
+"""One training step: forward, loss, backward and update, without synchronising."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from dmlray.plans.experiment import Experiment
 
 @dataclass(frozen=True)
 class Update:
-    """How the gradients of a step become a move of the optimizer."""
+    """How the gradients of a step are averaged, scaled and applied."""
 
     freeze_trunk: bool = False
     scaler: GradScaler | None = None  # of float16; it skips steps whose gradients overflow
@@ -40,9 +40,9 @@ def step(
 ) -> dict[str, Tensor]:
     """Take one step on images (B, 3, H, W) and labels (B,); give the loss terms, detached.
 
-    Workers that share a batch see a part of it each, and the loss sees them all. Nothing here reads
-    a number back from the device, so that a GPU always has its next kernels waiting; `norms`
-    collects what shows afterwards where a number stopped being finite.
+    Each worker computes its part of a shared batch, and the loss gets all parts. Nothing here reads
+    a number back from the device, so that a GPU always has kernels queued; `norms` records the
+    norms from which the cause of a loss that is not finite is found later.
     """
     outputs = forward(learner, Batch(images, labels, shared.gather, shared.local_slice), plan)
     gathered = {name: shared.gather(rows) for name, rows in outputs.items()}
@@ -61,12 +61,12 @@ def step(
     clip(optimizer, plan.optimizer)
     if norms is not None:
         norms.add(gathered, loss, learner.parameters(), may_overflow=scaler is not None)
-    _move(optimizer, scaler)
+    _apply(optimizer, scaler)
     learner.after_step()
     return {name: term.detach() for name, term in terms.items()}
 
 
-def _move(optimizer: TorchOptimizer, scaler: GradScaler | None) -> None:
+def _apply(optimizer: TorchOptimizer, scaler: GradScaler | None) -> None:
     if scaler is None:
         optimizer.step()
         return
@@ -75,7 +75,7 @@ def _move(optimizer: TorchOptimizer, scaler: GradScaler | None) -> None:
 
 
 def forward(learner: Learner, batch: Batch, plan: Experiment) -> Outputs:
-    """The learner's outputs, computed in the plan's precision and given in float32."""
+    """Compute the learner's outputs in the plan's precision; return them in float32."""
     computing = precision_of(plan.budget, batch.images.device)
     with computing.train(), computing.autocast():
         outputs: Outputs = learner(batch)

@@ -1,4 +1,4 @@
-"""One learner on some classes: from a plan to epochs, resumable after each."""
+"""Train one learner on a class split, resumable after each epoch."""
 
 from collections.abc import Callable, Generator
 from functools import cached_property
@@ -35,11 +35,11 @@ from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
-WITHOUT_PAIRS = "steps_without_pairs"  # metric of an epoch, where there are any
+WITHOUT_PAIRS = "steps_without_pairs"  # metric of epochs that have such steps
 
 
 class Training:
-    """A learner, its data and its place in a run folder."""
+    """A learner, its data and its run folder."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Training:
 
     @property
     def precision(self) -> Precision:
-        """In what precision this training computes on its device."""
+        """Precision of this training on its device."""
         return precision_of(self.plan.budget, self.runtime.device)
 
     def epochs(self) -> Generator[Epoch, None, None]:
@@ -94,7 +94,7 @@ class Training:
                 yield Epoch(epoch.number, metrics)
 
     def _start(self) -> TrainState[Learner]:
-        """Load the last checkpoint, or start anew with warmed-up heads."""
+        """Load the last checkpoint, or start from the beginning with warmed-up heads."""
         optimizer = build_optimizer(self.plan.optimizer, self.learner.groups())
         state = TrainState(self.learner, optimizer, self._identity, self.precision.scaler())
         if self.resumed:
@@ -129,12 +129,12 @@ class Training:
 
     @cached_property
     def _identity(self) -> str:
-        """What members of an ensemble differ in, though their networks may be of one shape."""
+        """Seed and training images, which distinguish ensemble members of the same architecture."""
         classes = folds.fingerprint(self.split.dataset, self.split.train)
         return f"seed {self.plan.seed}, training images {classes}"
 
     def train_batches(self) -> BatchLoader | FeatureLoader:
-        """Training images, augmented, in as many views as the method takes; or their features."""
+        """Return the training images, augmented and in the method's views, or their features."""
         cache = self._cache(self.plan.data.transform.train_short_side)
         images = self._batches(cache, self.split.train, self.learner.views)
         if not self.plan.backbone.frozen:
@@ -142,12 +142,12 @@ class Training:
         return FeatureLoader(images, self._features(self.split.train), self.runtime.group)
 
     def eval_batches(self, subset: Subset) -> BatchLoader:
-        """The images of `subset` as tests see them: no augmentation."""
+        """Return the images of `subset` with the evaluation transform."""
         return self._batches(self._eval_cache, subset)
 
     @property
     def remarks(self) -> list[str]:
-        """What every score must carry: of the data set, of its pixels and of their cutting."""
+        """Remarks for every score, on the data set, the decoded images and the crop."""
         transform = self.plan.data.transform
         pixels = self._eval_cache.remarks
         return [*self.split.dataset.remarks, *pixels, *filter(None, [transform.remark])]
@@ -163,7 +163,7 @@ class Training:
             return embed(self.learner, function, loader, self.runtime.group, fixed)
 
     def _features(self, subset: Subset) -> Tensor:
-        """Compute the trunk's features (N, F), once per process where it is frozen."""
+        """Compute the trunk's features (N, F), once per process if it is frozen."""
         if not self.plan.backbone.frozen:
             return self.embed(self.trunk, subset).clone()  # leave inference mode
         return cached_features(
@@ -172,7 +172,7 @@ class Training:
         )  # fmt: skip
 
     def score(self, subset: Subset) -> tuple[Tensor, dict[str, float]]:
-        """Unit embeddings (N, D) of `subset` and their retrieval scores."""
+        """Return unit embeddings (N, D) of `subset` and their retrieval scores."""
         embeddings = self.embed(self.learner.embed, subset)
         if broken := int((~embeddings.isfinite().all(1)).sum()):
             problem = f"{broken} of {len(embeddings)} embeddings are not finite"
@@ -189,13 +189,13 @@ class Training:
         return {**scores, "embedding_size": embeddings.shape[1]}
 
     def _idle_steps(self, loader: BatchLoader | FeatureLoader, epoch: int) -> dict[str, float]:
-        """Count the steps that had no pair to learn from, where the method needs pairs."""
+        """Count the steps without pairs if the method needs pairs."""
         needed = methods.needs_pairs(self.plan.method.config)
         idle = loader.steps_without_pairs(epoch - 1) if needed else 0
         return {WITHOUT_PAIRS: idle} if idle else {}
 
     def _is_best(self, metrics: dict[str, float], progress: TrainProgress) -> bool:
-        """Note the best score so far in `progress`; whether this epoch is to be kept for it."""
+        """Update the best score in `progress`; return whether to keep this epoch's checkpoint."""
         score = metrics.get(self.plan.protocol.metric)
         if score is None or score <= progress.best:
             return False
@@ -226,9 +226,9 @@ class Training:
 
 
 def synchronise_batchnorm(learner: Learner) -> Learner:
-    """Let every BatchNorm normalise by the batch of all workers.
+    """Convert BatchNorm to normalise over the batch of all workers.
 
-    By timm's conversion: torch's own one drops the activation that timm's BatchNormAct2d holds.
+    Uses timm's conversion: torch's drops the activation inside timm's BatchNormAct2d.
     """
     from timm import layers  # slow to import, needed only here
 
@@ -237,7 +237,7 @@ def synchronise_batchnorm(learner: Learner) -> Learner:
 
 
 def build_learner(plan: Experiment, classes: int, runtime: Runtime, fresh: bool = True) -> Learner:
-    """The plan's learner on its device; weights are only fetched for a `fresh` one."""
+    """Build the plan's learner on its device; weights are loaded only for a `fresh` one."""
     torch.manual_seed(plan.seed)
     backbone = plan.backbone
     trunk = backbones.build(
@@ -251,10 +251,10 @@ def build_learner(plan: Experiment, classes: int, runtime: Runtime, fresh: bool 
         learner = synchronise_batchnorm(learner)
     if runtime.group.size > 1:
         keep_generators_equal(learner, runtime.device)
-    # Twice as fast on a CPU, and what a GPU's tensor cores want.
+    # Twice as fast on a CPU, and the native layout of a GPU's tensor cores.
     learner = learner.to(device=runtime.device).to(memory_format=torch.channels_last)
     if plan.budget.compile:
         check_compiler(runtime.device)
-        # In place: a checkpoint's names stay as they are. Shapes are fixed, see `embed`.
+        # In place, so that parameter names do not change. Shapes are fixed, see `embed`.
         learner.trunk.compile(dynamic=False)
     return learner

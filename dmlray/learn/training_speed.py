@@ -1,4 +1,4 @@
-"""How fast a backbone trains on this machine, measured on random images."""
+"""Training speed of a backbone on this machine, measured on random images."""
 
 import time
 

@@ -42,7 +42,7 @@ def test_nothing_is_left_behind_when_the_disk_is_full_from_the_start(
     failing_replace(name, monkeypatch, errno.ENOSPC)
     result = run(*words(kind, images), "--out", "deep/run")
     assert result.exit_code == 1, result.output
-    assert result.output.splitlines()[-1].endswith(f"{name}: the disk is full: make room")
+    assert result.output.splitlines()[-1].endswith(f"{name}: the disk is full: free some space")
     assert not Path("deep").exists()
 
 
@@ -50,11 +50,11 @@ def test_nothing_is_left_behind_when_the_disk_is_full_from_the_start(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full: make room. "),
-        (OSError(errno.EDQUOT, "Quota", "run/x"), "run/x: the disk is full: make room. "),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full: free some space. "),
+        (OSError(errno.EDQUOT, "Quota", "run/x"), "run/x: the disk is full: free some space. "),
         (OSError(errno.EROFS, "Read-only file system", "run/x"), "run/x: Read-only file system. "),
         (OSError(errno.EIO, "Input/output error", "run/x"), "run/x: Input/output error. "),
-        (DiskFull("the disk is full: make room"), "the disk is full: make room. "),
+        (DiskFull("the disk is full: free some space"), "the disk is full: free some space. "),
         (Interrupted(15), "interrupted. "),
         (KeyboardInterrupt(), "interrupted. "),
     ],
@@ -70,7 +70,7 @@ def test_what_a_disk_refuses_is_one_sentence_with_the_command_to_go_on(
     nothing_trains(monkeypatch, error)
     result = run(*words(kind, images), "--out", "my run")
     last = result.output.splitlines()[-1]
-    assert last == f"{said}Go on with: dmlray {kind} --resume 'my run'"
+    assert last == f"{said}Resume with: dmlray {kind} --resume 'my run'"
     assert result.exit_code == getattr(error, "exit_status", 130 if "inter" in said else 1)
     assert not Path("my run/lock.json").exists()
     again = run(kind, "--resume", "my run")  # and it may
@@ -92,10 +92,10 @@ def test_a_disk_that_is_full_in_any_write_of_a_merge(
             result = run("merge", *finished, "--out", "merged")
             assert result.exit_code == 1
             last = result.output.splitlines()[-1]
-            assert "the disk is full: make room" in last
+            assert "the disk is full: free some space" in last
             assert name == "events" or f"/{name}: " in last
             begun = name != "merge.yaml"
-            assert last.endswith("Go on with: dmlray merge --resume merged") == begun
+            assert last.endswith("Resume with: dmlray merge --resume merged") == begun
             assert Path("merged").exists() == begun
         if begun:
             assert run("merge", "--resume", "merged").exit_code == 0
@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_while_embeddings_are_written(
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
     result = run("merge", *finished, "--pca", "3", "--out", "merged")
-    said = f"{name}: the disk is full: make room. Go on with: dmlray merge --resume merged"
+    said = f"{name}: the disk is full: free some space. Resume with: dmlray merge --resume merged"
     assert (result.exit_code, result.output.splitlines()[-1].endswith(said)) == (1, True)
 
 
@@ -143,7 +143,7 @@ def test_a_merge_on_a_real_disk_that_fills_up(
     fill(small_disk, leave)
     result = run("merge", *finished, "--out", "disk/merged")
     assert result.exit_code == 1
-    assert "the disk is full: make room" in result.output.splitlines()[-1]
+    assert "the disk is full: free some space" in result.output.splitlines()[-1]
     (small_disk / "fill").unlink()
     again = ["--resume", "disk/merged"] if Path("disk/merged").exists() else [*finished, "--out"]
     assert run("merge", *again, *([] if again[0] == "--resume" else ["disk/merged"])).exit_code == 0
@@ -152,14 +152,14 @@ def test_a_merge_on_a_real_disk_that_fills_up(
 @pytest.mark.parametrize("leave", [0, 40960])
 def test_a_study_on_a_real_disk_that_is_full(leave: int, small_disk: Path) -> None:
     fill(small_disk, leave)
-    with pytest.raises(DiskFull, match=r"study\.db: the disk is full: make room"):
+    with pytest.raises(DiskFull, match=r"study\.db: the disk is full: free some space"):
         study_storage.create(small_disk / "study.db", ["max"], {})
     assert {path.name for path in small_disk.iterdir()} == {"fill"}
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_a_disk_that_fills_up_while_a_study_is_written(wrapped: bool, tmp_path: Path) -> None:
-    full = pytest.raises(DiskFull, match=r"study\.db: the disk is full: make room")
+    full = pytest.raises(DiskFull, match=r"study\.db: the disk is full: free some space")
     with full, searching.explained(RunFolder(tmp_path)):
         try:
             message = "An exception is raised during the commit."
@@ -177,7 +177,7 @@ def test_a_training_on_a_real_disk_that_fills_up(
     plan = read_experiment(EXPERIMENT, toy_words(images, 1)).experiment
     (small_disk / "cache").mkdir()
     fill(small_disk, leave)
-    full = pytest.raises(DiskFull, match="the disk is full: make room")
+    full = pytest.raises(DiskFull, match="the disk is full: free some space")
     with full, new_run(RunFolder(small_disk / "run")) as opened:
         opened.start()
         run_training(plan, opened.folder, lambda epoch: None, Runtime(torch.device("cpu")))
@@ -191,4 +191,4 @@ def test_a_cache_on_a_real_disk_that_is_full(
     fill(small_disk, 8192)
     result = run(*words("train", images), "--out", "run")
     assert result.exit_code == 1 and not Path("run").exists()
-    assert "the disk is full: make room" in result.output.splitlines()[-1]
+    assert "the disk is full: free some space" in result.output.splitlines()[-1]

@@ -81,7 +81,7 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(
             continue  # there is nothing to evaluate
         assert result.exit_code == 2, result.output
         said = "the images changed since the run began (fingerprint "
-        assert said in result.output and "or begin a new run" in result.output
+        assert said in result.output and "or a new run" in result.output
     assert Path("run/environment.json").read_text() == record
     image.write_bytes(before)
     nothing_trains(monkeypatch, Interrupted(15))
@@ -132,7 +132,7 @@ def test_a_merge_into_a_folder_that_is_moved_ends_with_a_sentence(
 
 def test_the_outermost_command_is_the_one_to_type(tmp_path: Path) -> None:
     outer, inner = RunFolder(tmp_path / "outer"), RunFolder(tmp_path / "outer" / "inner")
-    full = pytest.raises(StorageError, match=r"full: make room\. Go on with: dmlray\.demo\(out=")
+    full = pytest.raises(StorageError, match=r"free some space\. Resume with: dmlray\.demo\(out=")
     with full, claim(outer, Call("demo", {"out": "outer"}), resumed=False) as demo:
         demo.start()
         with new_run(inner) as train:

@@ -160,7 +160,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 def test_a_file_cannot_run_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch.save({"weight": Malicious()}, tmp_path / "evil.pth")
-    with pytest.raises(DataError, match=r"evil.pth: is no file of tensors, or holds objects"):
+    with pytest.raises(DataError, match=r"evil.pth: is not a file of tensors, or holds objects"):
         read_weights(tmp_path / "evil.pth")
     assert "code ran" not in capfd.readouterr().out
 

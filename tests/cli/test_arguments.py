@@ -100,7 +100,9 @@ def test_an_address_is_no_path(words: list[str], address: str) -> None:
 
 
 def test_a_home_is_expanded_wherever_it_stands() -> None:
-    assert "~no-such-user is no user here" in refused("train", str(DEMO), "--out=~no-such-user/x")
+    assert "~no-such-user is not a user here" in refused(
+        "train", str(DEMO), "--out=~no-such-user/x"
+    )
     assert str(Path.home() / "no-such-run") not in Path.cwd().as_posix()
     said = refused("evaluate", "~/no-such-run")
     assert os.path.relpath(Path.home() / "no-such-run") in said

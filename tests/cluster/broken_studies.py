@@ -1,4 +1,4 @@
-"""Ways to break a study, each with the words of its refusal; RIGHT: its scores are still right."""
+"""Ways to damage a study, each with its error message; RIGHT: the scores are still right."""
 
 import random
 import sqlite3
@@ -19,7 +19,7 @@ def sql(*commands: str) -> Callable[[Path], None]:
 
 
 def flip(seed: int) -> Callable[[Path], None]:
-    """Change one to eight bytes, at places and to values that the seed draws."""
+    """Change one to eight bytes, at positions and to values drawn from the seed."""
 
     def mutate(path: Path) -> None:
         dice, data = random.Random(seed), bytearray(path.read_bytes())
@@ -47,11 +47,11 @@ def foreign(path: Path) -> None:
 
 
 def another_study(path: Path) -> None:
-    """Optuna's own, which knows nothing of dmlray."""
+    """A study of Optuna that is not one of dmlray."""
     import optuna
 
     path.unlink()
-    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="theirs")
+    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="other")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
 
 
@@ -70,14 +70,14 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no header": (lambda path: path.write_bytes(bytes(100) + path.read_bytes()[100:]) and None, ""),
     "empty": (lambda path: path.write_bytes(b"") and None, "is empty"),
     "missing": (Path.unlink, "study.db: is missing, trials/0000 is not"),
-    "a folder": (a_folder, "is no file"),
-    "a link to nothing": (dangling, "is no file"),
+    "a folder": (a_folder, "is not a file"),
+    "a link to nothing": (dangling, "is not a file"),
     "of another program": (foreign, "is damaged (OperationalError"),
-    "another study": (another_study, "holds 'theirs' and none named 'dmlray'"),
+    "another study": (another_study, "holds 'other' and none named 'dmlray'"),
     "renamed": (sql("UPDATE studies SET study_name = 'x'"), "holds 'x' and none named 'dmlray'"),
     "no study": (sql("DELETE FROM studies"), "holds no study"),
-    "no plan": (sql("DELETE FROM study_user_attributes"), "does not say what it searches"),
-    "a list as plan": (sql("UPDATE study_user_attributes SET value_json = '[]'"), "does not say"),
+    "no plan": (sql("DELETE FROM study_user_attributes"), "does not have the plan of its search"),
+    "a list as plan": (sql("UPDATE study_user_attributes SET value_json = '[]'"), "does not have"),
     "half a plan": (sql("UPDATE study_user_attributes SET value_json = '{'"), "is damaged"),
     "another plan": (sql("UPDATE study_user_attributes SET value_json = '{}'"), "contradicts"),
     "direction": (sql("UPDATE study_directions SET direction = 'MINIMIZE'"), "its directions"),
@@ -108,8 +108,8 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
         sql("UPDATE trial_values SET value = NULL, value_type = 'INF_NEG'"),
         "not finite",
     ),
-    "huge": (sql(f"{VALUE} = 7.5"), "are no fractions"),
-    "negative": (sql(f"{VALUE} = -0.5"), "are no fractions"),
+    "huge": (sql(f"{VALUE} = 7.5"), "are not fractions"),
+    "negative": (sql(f"{VALUE} = -0.5"), "are not fractions"),
     "another score": (sql(f"{VALUE} = 0.99"), "is not that of its last epoch"),
     "words": (sql(f"{VALUE} = 'well'"), "is damaged"),
     "no value": (sql("DELETE FROM trial_values"), "values should be set"),
@@ -154,19 +154,19 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
         sql(f"{PARAM} param_value = 0.17 WHERE {MARGIN}"),
         "contained",
     ),
-    "param gone": (sql(f"DELETE FROM trial_params WHERE {DIM}"), "no point of"),
-    "params gone": (sql("DELETE FROM trial_params"), "no point of the space"),
+    "param gone": (sql(f"DELETE FROM trial_params WHERE {DIM}"), "not a point of"),
+    "params gone": (sql("DELETE FROM trial_params"), "not a point of the space"),
     "param renamed": (
         sql(f"{PARAM} param_name = 'method.x' WHERE {DIM}"),
-        "no point of",
+        "not a point of",
     ),
     "range": (
         sql(f"{PARAM} distribution_json = replace(distribution_json, '0.4', '0.5')"),
-        "no point of",
+        "not a point of",
     ),
     "choices swapped": (
         sql(f"{PARAM} distribution_json = replace(distribution_json, '[128, 64]', '[64, 128]')"),
-        "no point of",
+        "not a point of",
     ),
     "no range": (sql(f"{PARAM} distribution_json = '{{}}'"), "is damaged"),
     "state": (sql(f"{STATE} = 'X'"), "is damaged"),
@@ -182,7 +182,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "notes gone": (sql("DELETE FROM trial_user_attributes WHERE key = 'point'"), RIGHT),
     "same as a later one": (
         sql(f"{NOTE} = '99' WHERE key = 'same_as'"),
-        "which does not come before it",
+        "which is not an earlier one",
     ),
     "same as another": (
         sql(f"{NOTE} = '1' WHERE key = 'same_as'"),
@@ -194,7 +194,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "reason": (
         sql(f"{NOTE} = '[1]' WHERE key = 'reason'"),
-        "no text",
+        "not text",
     ),
     "a sampler's pickle": (
         sql("UPDATE trial_system_attributes SET key = 'cma:optimizer:0', value_json = '\"80\"'"),

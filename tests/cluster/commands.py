@@ -1,4 +1,4 @@
-"""Start `dmlray` as a user does, and end it as a crash does."""
+"""Start `dmlray` as a user does, and kill it as a crash does."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Command:
-    """`dmlray WORDS` in a process group of its own, so that a kill reaches nothing else."""
+    """`dmlray WORDS` in a separate process group, so that a kill affects nothing else."""
 
     def __init__(self, words: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -24,7 +24,7 @@ class Command:
         )
 
     def finish(self, seconds: float = 240) -> tuple[int, str]:
-        """Exit status, and all that it said."""
+        """Return the exit status and all output."""
         try:
             out, err = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -34,7 +34,7 @@ class Command:
         return self.process.returncode, out + err
 
     def until(self, happened: Callable[[], bool], seconds: float = 120) -> None:
-        """Wait for something to be seen while the command runs."""
+        """Wait for a condition while the command runs."""
         end = time.monotonic() + seconds
         while not happened():
             assert self.process.poll() is None, f"ended early:\n{self.finish()[1]}"
@@ -46,5 +46,5 @@ class Command:
 
 
 def lines(path: Path) -> int:
-    """Whole lines of a file that may not be there yet."""
+    """Count the whole lines of a file that may not exist yet."""
     return path.read_text().count("\n") if path.exists() else 0

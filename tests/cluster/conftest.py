@@ -18,18 +18,18 @@ def toy_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Variables for commands in processes of their own; Ray's sockets want a short path."""
+    """Variables for commands in separate processes; Ray's sockets need a short path."""
     ray = tempfile.mkdtemp(prefix="dr")
     cache = str(tmp_path_factory.mktemp("cache"))
     own = {"RAY_TMPDIR": ray, "DMLRAY_CACHE": cache, "OMP_NUM_THREADS": "1"}
-    # Ray's workers are as urgent as the other tests beside them, and not of the lowest priority.
+    # Run Ray's workers at the priority of the other tests, not at the lowest.
     yield {**os.environ, **own, "RAY_worker_niceness": "0"}
     shutil.rmtree(ray, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def fake_gpus(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[None]:
-    """Ray in this process with two GPUs that are only numbers; with a dashboard, if told so.
+    """Ray in this process with two GPUs that are only numbers; with a dashboard if requested.
 
     Its workers compute on the CPU whatever share they hold, which they would refuse to do.
     """

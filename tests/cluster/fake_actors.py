@@ -1,4 +1,4 @@
-"""Members and slots that need no torch, so that a process starts in a second."""
+"""Fake members and actors without torch, whose processes start in a second."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Plan:
-    """Stands in for an ensemble."""
+    """Replaces the plan of an ensemble."""
 
     size: int
     settings: int = 1
@@ -21,7 +21,7 @@ class Plan:
 
 
 class Measured:
-    """Becomes the driver's `Memory` where it is unpickled: a slot need not import torch."""
+    """Unpickles as the driver's `Memory`, so that an actor need not import torch."""
 
     def __init__(self, gib: tuple[int, int]) -> None:
         self.gib = gib
@@ -37,7 +37,7 @@ def _memory(*gib: int) -> Any:
 
 
 class OutOfMemory(Exception):
-    """Becomes torch's in the same way."""
+    """Unpickles as torch's OutOfMemoryError."""
 
     def __reduce__(self) -> Any:
         return _of_torch, ()
@@ -49,11 +49,11 @@ def _of_torch() -> Exception:
     return torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 
-class Slot:
-    """Writes who trained where; the rest is what a subclass says of its memory."""
+class FakeActor:
+    """Logs each training with its GPU; subclasses set the memory."""
 
     memory: tuple[int, int] | None = None  # GiB of a member and of the device
-    holds = 100  # members of a GPU
+    holds = 100  # members per GPU
 
     def probe(self, plan: Any, folder: Any, with_zero_shot: bool) -> Any:
         self.train(plan, folder, with_zero_shot, "probe")
@@ -71,23 +71,23 @@ class Slot:
             raise OutOfMemory
 
 
-class TooLarge(Slot):
+class TooLarge(FakeActor):
     memory = (30, 80)
 
 
-class Grows(Slot):
-    """Two fit, whatever the probe says."""
+class Grows(FakeActor):
+    """Two fit, although the probe measures less."""
 
     memory = (2, 80)
     holds = 2
 
 
-class GrowsTooMuch(Slot):
-    """Not even two fit."""
+class GrowsTooMuch(FakeActor):
+    """Only one fits, although the probe measures less."""
 
     memory = (2, 80)
     holds = 1
 
 
-class Hopeless(Slot):
+class NeverFits(FakeActor):
     holds = 0

@@ -1,4 +1,4 @@
-"""Workers that join a process group: the side of `test_process_group.py` that runs in them."""
+"""Worker processes of `test_torch_backend.py`, which join a process group."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A real cluster on this machine: a head and nodes that join it, with token authentication."""
+"""A real cluster on this machine: a head and nodes, with token authentication."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ class Raylets:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self._folder = tempfile.mkdtemp(prefix="dc")  # its sockets want a short path
+        self._folder = tempfile.mkdtemp(prefix="dc")  # sockets need a short path
         self._logs = Path(self._folder) / "logs"
         self._logs.mkdir()
         token = secrets.token_hex(32)
@@ -42,15 +42,15 @@ class Raylets:
         self.nodes = [self.head]
 
     def join(self, cpus: int = 1, gpus: int = 0) -> subprocess.Popen[bytes]:
-        """A node more; its GPUs are only numbers."""
+        """Add a node; its GPUs are only numbers."""
         has = f"--num-cpus={cpus}", f"--num-gpus={gpus}"
         self.nodes.append(self._start(*has, f"--address={self.address}"))
         return self.nodes[-1]
 
     def lose(self, node: subprocess.Popen[bytes]) -> None:
-        """As if its power went."""
+        """Kill all processes of a node, as a power loss does."""
         for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(ProcessLookupError):  # ended since it was listed
+            with contextlib.suppress(ProcessLookupError):  # ended meanwhile
                 if os.getsid(int(process.name)) == node.pid:
                     os.kill(int(process.name), signal.SIGKILL)
         node.wait()

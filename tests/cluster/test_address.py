@@ -1,4 +1,4 @@
-"""What may be written as an address, who is blamed for what may not, and which Ray `auto` finds."""
+"""Addresses that are accepted, errors that name their source, and the cluster of `auto`."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def variable(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.parametrize("text", ["127.0.0.1:6379", "head.example:1", "[::1]:6379", "gpu_3:65535"])
 @pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
 def test_host_and_port_are_an_address(variable: pytest.MonkeyPatch, source: str, text: str) -> None:
-    assert said(variable, source, text) == Address(source, text)
+    assert read(variable, source, text) == Address(source, text)
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,20 @@ def test_host_and_port_are_an_address(variable: pytest.MonkeyPatch, source: str,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
-def test_what_is_no_address_is_refused_in_the_name_of_who_said_it(
+def test_other_text_is_refused_and_its_source_named(
     variable: pytest.MonkeyPatch, source: str, text: str
 ) -> None:
     with pytest.raises(ConfigError, match=r"Allowed: HOST:PORT of a `ray start --head`") as caught:
-        said(variable, source, text)
+        read(variable, source, text)
     assert caught.value.source == source
 
 
 @pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
-def test_local_starts_a_ray_of_ones_own(variable: pytest.MonkeyPatch, source: str) -> None:
-    assert said(variable, source, "local") is None
+def test_local_starts_ray_here(variable: pytest.MonkeyPatch, source: str) -> None:
+    assert read(variable, source, "local") is None
 
 
-def test_the_option_goes_before_the_variable_but_for_auto(variable: pytest.MonkeyPatch) -> None:
+def test_the_option_overrides_the_variable_except_for_auto(variable: pytest.MonkeyPatch) -> None:
     variable.setenv("RAY_ADDRESS", "head:6379")  # as in a job that Ray started
     assert read_address("other:1") == Address("`address`", "other:1")
     assert read_address("local") is None
@@ -71,7 +71,7 @@ SHARED, PRIVATE = Path("/tmp/ray"), Path("/tmp/dml-0123abcd/r")
     ],
 )
 @pytest.mark.parametrize("source", ["`address`", "RAY_ADDRESS"])
-def test_auto_is_the_one_cluster_that_this_user_or_root_started(
+def test_auto_is_the_only_cluster_that_this_user_or_root_started(
     variable: pytest.MonkeyPatch,
     source: str,
     running: list[tuple[int, Path, str]],
@@ -80,13 +80,13 @@ def test_auto_is_the_one_cluster_that_this_user_or_root_started(
     nodes = [Raylet("", head, owner, folder) for owner, folder, head in running]
     variable.setattr(address, "raylets", lambda: iter(nodes))
     if isinstance(found, Address):
-        assert said(variable, source, "auto") == Address(source, found.text)
+        assert read(variable, source, "auto") == Address(source, found.text)
     else:
         with pytest.raises(ResourceError, match=f"{source}: auto: .*{found}"):
-            said(variable, source, "auto")
+            read(variable, source, "auto")
 
 
-def said(variable: pytest.MonkeyPatch, source: str, text: str) -> Address | None:
+def read(variable: pytest.MonkeyPatch, source: str, text: str) -> Address | None:
     if source == "`address`":
         return read_address(text)
     variable.setenv(source, text)

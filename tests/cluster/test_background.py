@@ -1,4 +1,4 @@
-"""Work in a thread, seen from the thread that users interrupt."""
+"""Work in a thread, and interrupts of the thread that waits for it."""
 
 import signal
 import threading
@@ -17,7 +17,7 @@ class Signalled(Exception):
 
 @pytest.fixture
 def signalled() -> Iterator[None]:
-    """A signal to this thread, soon."""
+    """Send a signal to this thread soon."""
 
     def handler(number: int, frame: FrameType | None) -> None:
         raise Signalled
@@ -29,7 +29,7 @@ def signalled() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def test_an_interruption_asks_the_work_to_end_and_waits_until_it_did(signalled: None) -> None:
+def test_an_interrupt_stops_the_work_and_waits_for_its_end(signalled: None) -> None:
     asked, ended = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -42,13 +42,13 @@ def test_an_interruption_asks_the_work_to_end_and_waits_until_it_did(signalled: 
     assert ended.is_set()
 
 
-def test_the_last_look_sees_the_end() -> None:
+def test_the_last_poll_is_after_the_end() -> None:
     done = threading.Event()
     seen: list[bool] = []
     run_watched(done.set, poll=lambda: seen.append(done.is_set()))
     assert seen[-1]
 
 
-def test_an_error_of_the_work_is_the_callers() -> None:
+def test_an_error_of_the_work_is_raised_in_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         run_watched(lambda: 1 / 0)

@@ -1,4 +1,4 @@
-"""A cross-validation that is interrupted goes on, and trains nothing twice."""
+"""An interrupted cross-validation resumes and trains nothing twice."""
 
 import signal
 from pathlib import Path
@@ -22,15 +22,15 @@ def test_folds_survive_an_interruption_and_none_is_trained_twice(
     torn = Command([*words, "--out", "torn"], tmp_path, environment)
     torn.until(lambda: (run / "members/000/scores.json").exists())
     torn.kill(signal.SIGTERM)
-    status, said = torn.finish(seconds=60)
-    assert (status, "Traceback" in said) == (143, False), said
-    assert said.endswith("Go on with: dmlray cv --resume torn\n"), said
+    status, output = torn.finish(seconds=60)
+    assert (status, "Traceback" in output) == (143, False), output
+    assert output.endswith("Resume with: dmlray cv --resume torn\n"), output
     finished = {path: path.stat().st_mtime_ns for path in run.glob("members/*/scores.json")}
     assert not (run / "scores.json").exists()
 
-    status, said = Command(["cv", "--resume", "torn"], tmp_path, environment).finish()
-    assert status == 0, said
+    status, output = Command(["cv", "--resume", "torn"], tmp_path, environment).finish()
+    assert status == 0, output
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     scores = read_scores(run / "scores.json")
     assert (scores.n, scores.split) == (FOLDS, f"{FOLDS} mlrc folds")
-    assert "concatenated" in said and "fold 2, on the training classes it held out" in said
+    assert "concatenated" in output and "fold 2, on the training classes it held out" in output

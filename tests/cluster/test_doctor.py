@@ -1,4 +1,4 @@
-"""Each way in which a node can be unfit is said in words of its own."""
+"""Each way in which a node is unfit has its own message."""
 
 import pytest
 
@@ -8,7 +8,7 @@ HERE = NodeReport("here", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"})
 
 
 @pytest.mark.parametrize(
-    ("node", "said"),
+    ("node", "messages"),
     [
         (NodeReport("n", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"}), []),
         (NodeReport("n", "3.12.0", HERE.packages), ["n has python 3.12.0, this machine 3.11.7"]),
@@ -33,8 +33,8 @@ HERE = NodeReport("here", "3.11.7", {"dmlray": "1", "torch": "2", "ray": "3"})
         ),
     ],
 )
-def test_what_a_node_lacks_is_told(node: NodeReport, said: list[str]) -> None:
+def test_each_problem_of_a_node_is_listed(node: NodeReport, messages: list[str]) -> None:
     found = problems(HERE, [node], "/runs/.mark", "/runs")
-    assert len(found) == len(said)
-    for ours, expected in zip(found, said, strict=True):
-        assert ours.startswith(expected)
+    assert len(found) == len(messages)
+    for problem, expected in zip(found, messages, strict=True):
+        assert problem.startswith(expected)

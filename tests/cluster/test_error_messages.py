@@ -1,4 +1,4 @@
-"""Out of memory is recognised in each of its wordings, and nothing else is taken for it."""
+"""Out of memory is recognised in every wording, and nothing else is."""
 
 import errno
 import pickle
@@ -58,7 +58,7 @@ OTHERS = [
 
 
 def raised(error: Exception, how: str) -> Exception:
-    """The error under another one."""
+    """Wrap the error in another one."""
     try:
         try:
             raise error
@@ -73,7 +73,7 @@ def raised(error: Exception, how: str) -> Exception:
 
 
 def from_actor(error: Exception) -> RayTaskError:
-    """As the driver gets it: pickled, without what it came from."""
+    """Pickle the error as Ray does, without its cause."""
     try:
         with out_of_memory_on_top():
             raise error
@@ -83,7 +83,7 @@ def from_actor(error: Exception) -> RayTaskError:
 
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: f"{error!r:.60}")
-def test_each_wording_is_recognised_however_it_is_wrapped(error: Exception) -> None:
+def test_each_wording_is_recognised_in_every_wrapping(error: Exception) -> None:
     for wrapped in (error, raised(error, "cause"), raised(error, "context")):
         assert is_out_of_memory(wrapped)
         assert is_out_of_memory(raised(wrapped, "cause"))
@@ -93,21 +93,21 @@ def test_each_wording_is_recognised_however_it_is_wrapped(error: Exception) -> N
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=lambda error: f"{error!r:.60}")
-def test_nothing_else_is_taken_for_it(error: Exception) -> None:
+def test_nothing_else_is_recognised(error: Exception) -> None:
     assert not is_out_of_memory(error)
     assert not is_out_of_memory(from_actor(error))
     assert not is_out_of_memory(raised(error, "cause"))
     assert "out of memory: try" not in str(as_dmlray_error(error))
 
 
-def test_only_an_allocator_that_refused_leaves_a_process_in_order() -> None:
+def test_only_after_a_failed_allocation_does_a_process_still_work() -> None:
     plain = [is_plain_out_of_memory(error) for error in NO_MEMORY]
     assert sum(plain) == 4  # torch's of a GPU, Python's and numpy's
     assert not any(map(is_plain_out_of_memory, OTHERS))
 
 
-def test_a_sentence_that_came_from_it_stays_a_sentence() -> None:
-    sentence = RunError("member 3: give a smaller data.batch_size")
+def test_a_dmlray_error_caused_by_it_is_kept() -> None:
+    sentence = RunError("member 3: use a smaller data.batch_size")
     try:
         raise sentence from torch.OutOfMemoryError("CUDA out of memory")
     except RunError as error:
@@ -116,7 +116,7 @@ def test_a_sentence_that_came_from_it_stays_a_sentence() -> None:
         assert as_dmlray_error(error) is sentence
 
 
-def test_what_a_worker_met_is_found_among_what_others_met_by_it() -> None:
+def test_the_cause_is_preferred_to_its_consequences_on_other_workers() -> None:
     mistake, consequence = ConfigError("x", ["is wrong"]), RuntimeError("connection closed")
     assert of_worker(WorkerGroupError("", {0: consequence, 1: mistake})) is mistake
     assert of_worker(WorkerGroupError("", {0: consequence})) is consequence

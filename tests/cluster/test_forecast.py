@@ -1,4 +1,4 @@
-"""A plan's hours follow from what was measured and from what the cluster runs side by side."""
+"""The estimate of a plan follows from the probe and from the cluster's parallelism."""
 
 import os
 from pathlib import Path
@@ -42,11 +42,11 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast, "_probe", lambda plan, resources, folds: FOUND)
 
 
-def test_a_search_takes_as_long_as_its_trials_in_turn(probed: None, dataset: Dataset) -> None:
+def test_a_search_takes_the_time_of_its_trials_by_turns(probed: None, dataset: Dataset) -> None:
     words = ["budget.epochs=3", "budget.head_warmup_steps=0"]
     fold = 10 + 3 * (5 * 2.0 + 20 * 0.5)
     laptop = forecast.of_search(read_search(SEARCH, words), dataset, Cluster(2, 0, 1))
-    assert laptop.seconds == 3 * 2 * fold  # two of six trials at once, two folds in turn
+    assert laptop.seconds == 3 * 2 * fold  # two of six trials at once, two folds by turns
     assert laptop.memory == 1000 + 100  # both folds live in one process
     assert laptop.stops_early
 
@@ -55,7 +55,7 @@ def test_a_search_takes_as_long_as_its_trials_in_turn(probed: None, dataset: Dat
     assert gpus.memory == 1000
 
 
-def test_repeats_and_head_warmup_take_their_time(probed: None, dataset: Dataset) -> None:
+def test_repeats_and_head_warmup_count(probed: None, dataset: Dataset) -> None:
     words = ["budget.epochs=3", "budget.head_warmup_steps=0", "trials=1"]
     plan = read_search(SEARCH, words)
     alone = forecast.of_search(plan, dataset, Cluster(2, 0, 1)).seconds
@@ -64,10 +64,10 @@ def test_repeats_and_head_warmup_take_their_time(probed: None, dataset: Dataset)
     assert more.seconds - alone == 2 * whole  # three on two cores
     words[1] = "budget.head_warmup_steps=5"
     warm = forecast.of_search(read_search(SEARCH, words), dataset, Cluster(2, 0, 1)).seconds
-    assert warm - alone == 2 * 40 * 0.5  # each fold's images are looked at once
+    assert warm - alone == 2 * 40 * 0.5  # each fold's images are embedded once
 
 
-def test_an_experiment_is_one_training_and_one_look_at_the_test_images(
+def test_an_experiment_is_one_training_and_one_evaluation_of_the_test_images(
     probed: None, dataset: Dataset
 ) -> None:
     words = ["budget.epochs=3", "budget.head_warmup_steps=0"]
@@ -106,7 +106,7 @@ def test_a_search_is_planned_then_run_and_its_winner_repeated_on_new_seeds(
 
 
 @pytest.mark.slow
-def test_what_the_probe_meets_is_told_in_one_sentence(
+def test_an_error_of_the_probe_is_one_sentence(
     toy_images: Path, fake_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""What is not a cluster of this user's is refused within seconds, each for its own reason."""
+"""Anything but a cluster of this user is refused within seconds, with its reason."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPa
 
 @contextlib.contextmanager
 def service(greeting: bytes, answer: bytes) -> Iterator[Address]:
-    """Something that listens on a port, and says what it is given to say."""
+    """A server on a port that sends given replies."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -66,29 +66,27 @@ def service(greeting: bytes, answer: bytes) -> Iterator[Address]:
         (b"SSH-2.0-OpenSSH_9.6\r\n", b""),
         (b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
         (b"\x00" * 64, b"\xff" * 64),
-        (b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", b""),  # settings of HTTP/2, and no word more
+        (b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", b""),  # settings of HTTP/2, and nothing else
     ],
     ids=["silent", "ssh", "http", "bytes", "http2"],
 )
-def test_a_service_that_is_not_ray_is_named_so(greeting: bytes, answer: bytes) -> None:
+def test_a_service_that_is_not_ray_is_refused(greeting: bytes, answer: bytes) -> None:
     with (
         service(greeting, answer) as address,
         pytest.raises(ResourceError) as caught,
         joined(address),
     ):
         pass
-    assert f"what answers at {address.text} is not Ray" in str(caught.value)
+    assert f"the server at {address.text} is not Ray" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:9", "[::1]:9", "no.such.host.invalid:6379"])
-def test_where_nothing_listens_is_named_so(text: str) -> None:
+def test_an_address_without_a_service_is_refused(text: str) -> None:
     with pytest.raises(ResourceError, match="no Ray cluster answers at"), joined(Address("", text)):
         pass
 
 
-def test_a_token_is_taken_from_where_ray_takes_it(
-    stranger: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_token_has_the_sources_of_ray(stranger: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write(tmp_path / ".ray" / "auth_token", "home")
     assert read_token() == "home"
     stranger.setenv("RAY_AUTH_TOKEN_PATH", str(write(tmp_path / "named", "named")))
@@ -99,7 +97,7 @@ def test_a_token_is_taken_from_where_ray_takes_it(
 
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o610, 0o602])
-def test_a_token_that_others_can_open_is_refused_with_what_mends_it(
+def test_a_token_that_others_can_open_is_refused_with_the_remedy(
     stranger: pytest.MonkeyPatch, tmp_path: Path, named: bool, mode: int
 ) -> None:
     path = write(tmp_path / ("named" if named else ".ray/auth_token"), TOKEN, mode)
@@ -112,23 +110,21 @@ def test_a_token_that_others_can_open_is_refused_with_what_mends_it(
 
 
 @pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfe"])
-def test_a_token_that_is_none_is_refused_with_where_it_belongs(
-    tmp_path: Path, content: bytes | None
-) -> None:
+def test_a_missing_token_is_refused_with_its_place(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         write(tmp_path / ".ray" / "auth_token", "").write_bytes(content)
     with pytest.raises(ConfigError, match=r"auth_token: .* in a file that RAY_AUTH_TOKEN_PATH"):
         read_token()
 
 
-def test_a_token_that_is_turned_off_is_refused(stranger: pytest.MonkeyPatch) -> None:
+def test_a_token_that_is_disabled_is_refused(stranger: pytest.MonkeyPatch) -> None:
     stranger.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(ConfigError, match=r"RAY_AUTH_MODE: 'disabled' .* Allowed: token"):
         read_token()
 
 
 class Head(NodeInfoGcsServiceServicer):  # type: ignore[misc]
-    """A cluster's head with one node, that lets in who has TOKEN; everyone if it is `open`."""
+    """A cluster's head with one node, that accepts TOKEN, or everyone if it is `open`."""
 
     def __init__(self, node: Address, is_open: bool = False) -> None:
         self._node, self._open = node, is_open
@@ -151,7 +147,7 @@ class Head(NodeInfoGcsServiceServicer):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def serving(node: Address | None = None, is_open: bool = False) -> Iterator[Address]:
-    """A head that answers; it is its own node if none is given."""
+    """A head that replies; it is its own node if none is given."""
     server = grpc.server(ThreadPoolExecutor(2))
     address = Address("--address", f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
     add_NodeInfoGcsServiceServicer_to_server(Head(node or address, is_open), server)
@@ -169,8 +165,7 @@ def refusal(address: Address) -> str:
 
 @pytest.fixture
 def joins(stranger: pytest.MonkeyPatch) -> list[dict[str, str | None]]:
-    """What the environment says whenever Ray is asked to join, and that of its workers there; the
-    head's node is here."""
+    """Record the environment of each `ray.init` and of its workers; the head's node is here."""
     told: list[dict[str, str | None]] = []
     names = ("RAY_AUTH_MODE", "RAY_gcs_server_port_wait_time_s")
 
@@ -184,7 +179,7 @@ def joins(stranger: pytest.MonkeyPatch) -> list[dict[str, str | None]]:
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-def test_a_token_is_used_where_the_cluster_asks_for_one(
+def test_a_token_is_used_if_the_cluster_requires_one(
     stranger: pytest.MonkeyPatch, joins: list[dict[str, str | None]], is_open: bool
 ) -> None:
     stranger.setenv("RAY_AUTH_TOKEN", TOKEN)
@@ -207,13 +202,13 @@ def test_workers_of_a_joined_cluster_see_no_gpu_but_their_share(
 @pytest.mark.parametrize(
     ("variables", "is_open", "reason"),
     [
-        ({"RAY_AUTH_TOKEN": "abc"}, False, "the token here is not the head's"),
-        ({}, False, "auth_token: cannot be read: No such file or directory. The cluster wants"),
+        ({"RAY_AUTH_TOKEN": "abc"}, False, "its token differs from that of the head"),
+        ({}, False, "auth_token: cannot be read: No such file or directory. The cluster requires"),
         ({"RAY_AUTH_MODE": "disabled"}, False, "RAY_AUTH_MODE: 'disabled' is not allowed"),
-        ({"RAY_AUTH_MODE": "token"}, True, "has no token, which RAY_AUTH_MODE=token here asks"),
+        ({"RAY_AUTH_MODE": "token"}, True, "has no token, which RAY_AUTH_MODE=token here requires"),
     ],
 )
-def test_a_cluster_that_does_not_let_this_user_in_is_refused_with_the_reason(
+def test_a_cluster_that_rejects_this_user_is_refused_with_the_reason(
     stranger: pytest.MonkeyPatch,
     joins: list[dict[str, str | None]],
     variables: dict[str, str],
@@ -227,7 +222,7 @@ def test_a_cluster_that_does_not_let_this_user_in_is_refused_with_the_reason(
     assert joins == []
 
 
-def test_a_machine_that_is_no_node_of_the_cluster_is_named(
+def test_a_machine_that_is_not_a_node_of_the_cluster_is_refused(
     stranger: pytest.MonkeyPatch, joins: list[dict[str, str | None]]
 ) -> None:
     stranger.setattr(join, "raylets", lambda: iter([]))
@@ -236,13 +231,13 @@ def test_a_machine_that_is_no_node_of_the_cluster_is_named(
     assert joins == []
 
 
-def test_a_node_that_does_not_answer_is_named(joins: list[dict[str, str | None]]) -> None:
+def test_a_node_that_does_not_reply_is_refused(joins: list[dict[str, str | None]]) -> None:
     with service(b"", b"") as silent, serving(silent, is_open=True) as address:
         assert f"node on this machine ({silent.text}) does not answer" in refusal(address)
     assert joins == []
 
 
-def test_what_ray_says_itself_is_one_line(
+def test_an_error_of_ray_is_one_line(
     stranger: pytest.MonkeyPatch, joins: list[dict[str, str | None]]
 ) -> None:
     def refuse(**options: object) -> None:

@@ -1,8 +1,9 @@
-"""Every process that computes on a GPU feeds it with the other cores that it has."""
+"""Every process with a GPU has loader threads on its other cores."""
 
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,9 +20,9 @@ CORES = 12
 
 
 @pytest.fixture
-def places(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
-    """Where each process would compute, whose Ray is only numbers."""
-    found: list[Runtime] = []
+def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
+    """Runtime of each process, with a fake Ray."""
+    recorded: list[Runtime] = []
     share = SimpleNamespace(get_assigned_resources=lambda: {"GPU": 0.5, "CPU": float(CORES)})
     alone = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     ray = SimpleNamespace(get_runtime_context=lambda: share)
@@ -31,28 +32,30 @@ def places(monkeypatch: pytest.MonkeyPatch) -> list[Runtime]:
         monkeypatch.setattr(module, "device_of", lambda gpu: GPU if gpu else CPU)
         monkeypatch.setattr(module, "set_threads", lambda threads: None)
 
-    def run_training(plan: Any, folder: Any, report: Any, runtime: Runtime, **_: Any) -> None:
-        found.append(runtime)
+    def run_training(plan: Any, folder: Any, report: Any, runtime: Runtime, *_: Any) -> None:
+        recorded.append(runtime)
 
     monkeypatch.setattr(member_actor, "run_training", run_training)
-    monkeypatch.setattr(member_actor, "ToTensorBoard", lambda folder: None)
+    monkeypatch.setattr(member_actor, "EpochLogger", lambda plan, folder: Mock())
     monkeypatch.setattr(member_actor, "cap_memory", lambda device, share: None)
-    monkeypatch.setattr(train, "_train", lambda plan, folder, place: found.append(place))
-    monkeypatch.setattr(fold_trainer, "fold_epochs", lambda p, f, place, n: found.append(place))
-    return found
+    monkeypatch.setattr(train, "_train", lambda plan, folder, runtime: recorded.append(runtime))
+    monkeypatch.setattr(
+        fold_trainer, "fold_epochs", lambda p, f, runtime, n: recorded.append(runtime)
+    )
+    return recorded
 
 
-def test_members_folds_and_trainings(places: list[Runtime], tmp_path: Path) -> None:
+def test_members_folds_and_trainings(runtimes: list[Runtime], tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     plan = read_experiment(Path("experiments/margin_demo.yaml")).experiment
-    member_actor.Worker().train(plan, folder)
+    member_actor.Worker().train(plan, folder, with_zero_shot=False)
     list(fold_trainer._steps(plan, folder, range(1), gpu=True, threads=CORES))
     train._loop({"plan": plan, "folder": folder, "cpus": CORES, "gpu": True})
-    assert [(place.device, place.threads) for place in places] == 3 * [(GPU, CORES - 1)]
+    assert [(runtime.device, runtime.threads) for runtime in runtimes] == 3 * [(GPU, CORES - 1)]
 
 
 def test_evaluation_and_merges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: CORES)
     with fake_gpu():
-        place = whole_machine()
-    assert (place.device, place.threads) == (GPU, CORES - 1)
+        runtime = whole_machine()
+    assert (runtime.device, runtime.threads) == (GPU, CORES - 1)

@@ -1,4 +1,4 @@
-"""What a Ray of one's own needs of the machine is known before it starts, and named."""
+"""Requirements of a private Ray are checked before it starts, with messages that name them."""
 
 import resource
 import stat
@@ -31,14 +31,14 @@ def test_enough_open_files_are_enough(limit: int) -> None:
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder whose path leaves room for sockets."""
+    """A folder whose path is short enough for sockets."""
     with tempfile.TemporaryDirectory(prefix="d", dir="/tmp") as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch, short: Path) -> pytest.MonkeyPatch:
-    """No folder but those that the test names, and `short / "last"` in the place of /tmp."""
+    """Only the folders of the test, with `short / "last"` in place of /tmp."""
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr(local_ray, "_LAST", str(short / "last"))
@@ -47,7 +47,9 @@ def only(monkeypatch: pytest.MonkeyPatch, short: Path) -> pytest.MonkeyPatch:
 
 
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
-def test_ray_lies_where_the_user_says(only: pytest.MonkeyPatch, short: Path, variable: str) -> None:
+def test_ray_uses_the_folder_of_the_user(
+    only: pytest.MonkeyPatch, short: Path, variable: str
+) -> None:
     (short / "named").mkdir()
     only.setenv(variable, str(short / "named"))
     with folder_for_ray() as folder:
@@ -55,15 +57,13 @@ def test_ray_lies_where_the_user_says(only: pytest.MonkeyPatch, short: Path, var
 
 
 @pytest.mark.parametrize("kind", ["long", "missing", "file", "shared", "link"])
-def test_a_folder_that_does_not_serve_is_passed_over(
-    only: pytest.MonkeyPatch, short: Path, kind: str
-) -> None:
+def test_an_unsuitable_folder_is_skipped(only: pytest.MonkeyPatch, short: Path, kind: str) -> None:
     only.setenv("TMPDIR", str(unusable(short, kind)))
     with folder_for_ray() as folder:
         assert folder.parent == short / "last"
 
 
-def test_where_none_serves_each_is_named_with_its_reason(
+def test_if_none_is_suitable_each_is_named_with_its_reason(
     only: pytest.MonkeyPatch, short: Path
 ) -> None:
     only.setenv("RAY_TMPDIR", str(unusable(short, "long")))
@@ -71,11 +71,11 @@ def test_where_none_serves_each_is_named_with_its_reason(
     (short / "last").rmdir()
     with pytest.raises(ResourceError) as caught, folder_for_ray():
         pass
-    for part in ("has a path of", "file is no folder", "last is no folder", "Set RAY_TMPDIR"):
+    for part in ("has a path of", "file is not a folder", "last is not a folder", "Set RAY_TMPDIR"):
         assert part in str(caught.value)
 
 
-def test_a_folder_open_to_all_serves_where_there_is_no_other(
+def test_a_folder_open_to_all_is_used_if_there_is_no_other(
     only: pytest.MonkeyPatch, short: Path
 ) -> None:
     """A container's /tmp may be one."""
@@ -92,7 +92,7 @@ def unusable(short: Path, kind: str) -> Path:
         path.mkdir()
     if kind == "shared":
         path.chmod(0o777)
-    if kind == "link":  # its own path is short
+    if kind == "link":  # the path of the link is short
         (short / "l").symlink_to(path)
         return short / "l"
     return path
@@ -104,7 +104,7 @@ from dmlray.cluster.session import session
 
 @ray.remote
 def work():
-    print("at work")
+    print("ready")
     time.sleep(99)
 
 with session():
@@ -116,7 +116,7 @@ with session():
 
 
 @pytest.mark.slow
-def test_a_ray_of_ones_own_is_closed_to_others_and_does_not_outlive_its_driver(
+def test_a_private_ray_is_closed_to_others_and_does_not_outlive_its_driver(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     from ray._private.services import psutil

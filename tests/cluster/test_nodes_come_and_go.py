@@ -1,4 +1,4 @@
-"""Real raylets, with a token: a node that comes is used, one that is lost costs no member."""
+"""Real raylets with a token: new nodes are used, and lost ones cost no member."""
 
 import json
 import subprocess
@@ -31,13 +31,13 @@ def raylets(environment: dict[str, str]) -> Iterator[Raylets]:
 
 @pytest.fixture
 def node(raylets: Raylets) -> subprocess.Popen[bytes]:
-    """The only core of the cluster: the node that the test before left, or a new one."""
+    """The only core of the cluster: the node left by the previous test, or a new one."""
     last = raylets.nodes[-1]
     return raylets.join() if last is raylets.head or last.poll() is not None else last
 
 
-def test_doctor_says_who_is_let_in(tmp_path: Path, raylets: Raylets) -> None:
-    """The head alone answers for the nodes; all ask at once."""
+def test_doctor_reports_rejected_tokens(tmp_path: Path, raylets: Raylets) -> None:
+    """Only the head runs; all commands run at once."""
     words = ["doctor", "--address", raylets.address]
     known = raylets.environment
     wrong = {**known, "RAY_AUTH_TOKEN": "0" * 64}
@@ -47,15 +47,15 @@ def test_doctor_says_who_is_let_in(tmp_path: Path, raylets: Raylets) -> None:
     older = {**known, "PYTHONPATH": f"{tmp_path}:{known.get('PYTHONPATH', '')}"}
     asked = {
         "have these versions and see ": known,
-        "the token here is not the head's": wrong,
-        "auth_token: cannot be read: No such file or directory. The cluster wants": stranger,
+        "its token differs from that of the head": wrong,
+        "auth_token: cannot be read: No such file or directory. The cluster requires": stranger,
         "Allowed: the same Ray and Python on every host": older,
     }
     commands = [Command(words, tmp_path, environment) for environment in asked.values()]
     for text, command in zip(asked, commands, strict=True):
-        status, said = command.finish()
-        assert (status, "Traceback" in said) == (int(asked[text] is not known), False), said
-        assert text in " ".join(said.split()), said
+        status, output = command.finish()
+        assert (status, "Traceback" in output) == (int(asked[text] is not known), False), output
+        assert text in " ".join(output.split()), output
 
 
 def test_an_ensemble_survives_the_loss_of_a_node_and_uses_a_new_one(
@@ -68,19 +68,19 @@ def test_an_ensemble_survives_the_loss_of_a_node_and_uses_a_new_one(
     words = ["ensemble", "--method", "dreml", "--ensemble-size", str(SIZE), "--out", "run"]
     words += ["--address", raylets.address, *toy_words(toy_images, EPOCHS)]
     run = tmp_path / "run"
-    journals = [run / f"members/{index:03d}/metrics.jsonl" for index in range(SIZE)]
+    logs = [run / f"members/{index:03d}/metrics.jsonl" for index in range(SIZE)]
     command = Command(words, tmp_path, raylets.environment)
-    command.until(lambda: lines(journals[1]) >= 2)
+    command.until(lambda: lines(logs[1]) >= 2)
     first = (run / "members/000/scores.json").stat().st_mtime_ns
     raylets.lose(node)
     raylets.join()
-    status, said = command.finish()
-    assert status == 0, said
-    assert "its process or node died; goes on from its last checkpoint" in said
+    status, output = command.finish()
+    assert status == 0, output
+    assert "its process or node died; resumes from its last checkpoint" in output
     assert (run / "members/000/scores.json").stat().st_mtime_ns == first
-    for journal in journals:
-        told = [json.loads(line)["epoch"] for line in journal.open()]
-        assert told == list(range(1, EPOCHS + 1))
+    for log in logs:
+        epochs = [json.loads(line)["epoch"] for line in log.open()]
+        assert epochs == list(range(1, EPOCHS + 1))
 
     monkeypatch.setenv("DMLRAY_CACHE", raylets.environment["DMLRAY_CACHE"])
     torch.set_num_threads(1)
@@ -92,7 +92,7 @@ def test_an_ensemble_survives_the_loss_of_a_node_and_uses_a_new_one(
 
 
 @pytest.mark.parametrize(
-    ("words", "journals"),
+    ("words", "logs"),
     [
         (["train", "experiments/proxy_anchor_demo.yaml"], ["metrics.jsonl"]),
         (
@@ -108,27 +108,27 @@ def test_a_lost_node_costs_no_epoch(
     raylets: Raylets,
     node: subprocess.Popen[bytes],
     words: list[str],
-    journals: list[str],
+    logs: list[str],
 ) -> None:
     run = tmp_path / "run"
     words = [*words, *toy_words(toy_images, EPOCHS), "--address", raylets.address, "--out", "run"]
     command = Command(words, tmp_path, raylets.environment)
-    command.until(lambda: lines(run / journals[0]) >= 2)
+    command.until(lambda: lines(run / logs[0]) >= 2)
     raylets.lose(node)
-    before = (run / journals[0]).read_text()
+    before = (run / logs[0]).read_text()
     raylets.join()
-    status, said = command.finish()
-    assert (status, "Traceback" in said) == (0, False), said
+    status, output = command.finish()
+    assert (status, "Traceback" in output) == (0, False), output
     if words[0] == "tune":
-        assert "trial 0: its process or node died; goes on from its last checkpoints" in said
-    for journal in journals:
-        told = [json.loads(line)["epoch"] for line in (run / journal).open()]
-        assert told == list(range(1, EPOCHS + 1))
-    assert (run / journals[0]).read_text().startswith(before)  # no epoch was trained again
+        assert "trial 0: its process or node died; resumes from its last checkpoints" in output
+    for log in logs:
+        epochs = [json.loads(line)["epoch"] for line in (run / log).open()]
+        assert epochs == list(range(1, EPOCHS + 1))
+    assert (run / logs[0]).read_text().startswith(before)  # no epoch was trained again
 
 
 def test_a_process_without_a_share_of_a_gpu_sees_none(raylets: Raylets) -> None:
-    """On a node with GPUs that are only numbers: a share of one is refused, and none is the CPU."""
+    """With fake GPUs on a node, a share of one is refused, and no share means the CPU."""
     node = raylets.join(cpus=2, gpus=2)
     command = [sys.executable, "-m", "tests.cluster.gpu_shares", raylets.address]
     answer = subprocess.run(command, env=raylets.environment, capture_output=True, text=True)
@@ -142,4 +142,4 @@ def test_a_process_without_a_share_of_a_gpu_sees_none(raylets: Raylets) -> None:
         assert (seen, device) == ("0", "cuda:0")
     else:
         assert (seen, device) == ("0", "") and "torch cannot use this GPU" in problem
-        assert any("GPU 0: torch cannot" in said for node in found["doctor"] for said in node)
+        assert any("GPU 0: torch cannot" in line for node in found["doctor"] for line in node)

@@ -1,4 +1,4 @@
-"""Ray's folder is closed to others, and what killed processes left is removed, theirs alone."""
+"""Folders of Ray are closed to others; those of killed processes, and only those, are removed."""
 
 import os
 import select
@@ -31,7 +31,7 @@ with private_folder(Path(sys.argv[1])) as folder:
 
 @contextmanager
 def running(program: str, *words: object) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs `program`, once it has printed a line."""
+    """Start `program` and wait for its first line."""
     command = [sys.executable, "-c", program, *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -43,7 +43,7 @@ def running(program: str, *words: object) -> Iterator[subprocess.Popen[str]]:
 
 
 def log_of(folder: Path, name: str, driver: int = 1) -> Path:
-    """A log as Ray keeps them, by the driver's process id."""
+    """A log of Ray, whose name has the driver's process id."""
     path = folder / "r" / f"session_2026-01-31_23-59-59_000000_{driver}" / "logs" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -60,8 +60,8 @@ def test_a_private_folder_is_closed_to_others_and_removed(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_next_one_removes_what_a_killed_process_left_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "dml-0123abcd").mkdir()  # without a lock: not one of ours
+def test_the_next_one_removes_only_folders_of_killed_processes(tmp_path: Path) -> None:
+    (tmp_path / "dml-0123abcd").mkdir()  # without a lock: not of dmlray
     (tmp_path / "dml-results").mkdir()
     (tmp_path / "dml-results" / "dmlray.lock").touch()
     (tmp_path / "dml-deadbeef").symlink_to(tmp_path / "dml-results")
@@ -85,8 +85,8 @@ def test_processes_of_a_ray_are_those_that_write_its_logs(tmp_path: Path) -> Non
     log.touch()
     with (
         running(WRITER, log, "w") as raylet,
-        running(WRITER, log, "r"),  # somebody reads it
-        running(WRITER, own, "w"),  # the driver, or what it forked
+        running(WRITER, log, "r"),  # a reader
+        running(WRITER, own, "w"),  # the driver, or its fork
         running(WRITER, tmp_path / "r" / "note", "w"),
     ):
         log.unlink()  # still held open
@@ -97,15 +97,15 @@ def test_processes_of_a_ray_are_those_that_write_its_logs(tmp_path: Path) -> Non
     assert not tmp_path.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
-    problem = "gone: no folder can be made there: No such file"
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    problem = "gone: no folder can be created there: No such file"
     with pytest.raises(ResourceError, match=problem), private_folder(tmp_path / "gone"):
         pass
 
 
 @pytest.mark.parametrize("how", ["closes", "is killed"])
-def test_the_reaper_waits_for_the_driver_alone(tmp_path: Path, how: str) -> None:
-    """Also where a process that the driver forked holds the pipe open."""
+def test_the_reaper_waits_only_for_the_driver(tmp_path: Path, how: str) -> None:
+    """Even if a fork of the driver keeps the pipe open."""
     folder = tmp_path / "dml-0123abcd"
     folder.mkdir()
     driver = f"""

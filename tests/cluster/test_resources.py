@@ -1,4 +1,4 @@
-"""What is asked of a cluster fits it, node by node and GPU by GPU, for every command."""
+"""Requested resources fit on the cluster, node by node and GPU by GPU, for every command."""
 
 from itertools import product
 from pathlib import Path
@@ -36,7 +36,7 @@ def trials(*words: str) -> Search:
 
 
 def placed(nodes: Nodes, cpus: float, gpus: float, most: int = 200) -> int:
-    """How many processes a scheduler places, each on one node and, if its share is below 1, GPU."""
+    """Count the processes that a scheduler places, each on one node, and on one GPU for a share."""
     free = [[cpu, [1.0] * int(gpu)] for cpu, gpu in nodes]
     count = 0
     while count < most and any(_place(node, cpus, gpus) for node in free):
@@ -101,7 +101,7 @@ def test_a_training_gets_cores_with_which_all_its_workers_fit(
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
-def test_no_training_is_begun_that_could_not_be_placed(workers: int) -> None:
+def test_no_training_starts_that_cannot_be_placed(workers: int) -> None:
     plan = experiment(workers)
     for nodes in CLUSTERS:
         try:
@@ -160,7 +160,7 @@ def test_a_search_shares_out_each_node(
 
 
 @pytest.mark.parametrize("members_per_gpu", [1, 2, 3, 7])
-def test_every_slot_of_an_ensemble_can_be_placed(members_per_gpu: int) -> None:
+def test_every_actor_of_an_ensemble_can_be_placed(members_per_gpu: int) -> None:
     for nodes in CLUSTERS:
         try:
             share = share_of(cluster(nodes), members_per_gpu)
@@ -181,7 +181,7 @@ def test_a_merger_fits_one_node() -> None:
         merge_actor._resources(cluster([(8, 0), (0, 1)]))
 
 
-def test_a_forecast_repeats_the_winner_on_as_many_slots_as_there_are(
+def test_a_forecast_repeats_the_winner_on_as_many_actors_as_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(forecast, "_probe", lambda *_, **__: None)
@@ -207,7 +207,7 @@ def test_a_forecast_repeats_the_winner_on_as_many_slots_as_there_are(
         (lambda c: c.fit(1, 0), [], r"has no node$"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_with_what_each_node_has(
+def test_excessive_requests_are_refused_with_the_resources_of_each_node(
     ask: object, nodes: Nodes, message: str
 ) -> None:
     with pytest.raises(ResourceError, match=message):
@@ -233,7 +233,9 @@ def test_locations_that_are_not_used_leave_the_rest_of_their_node() -> None:
     assert all_nodes.without([]) == all_nodes
 
 
-def test_patience_ends_only_after_so_long_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_ends_only_after_its_time_without_capacity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = [0.0]
     monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
     patience = Patience(10)

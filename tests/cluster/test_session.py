@@ -1,4 +1,4 @@
-"""What the cluster can never give is refused at once; signals end a session, also an early one."""
+"""Requests that never fit are refused at once; signals end a session, also during its start."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def test_a_request_that_never_fits_is_refused_with_the_numbers() -> None:
         (Cluster(64, 0, 1), ["trials=3"], 1, 3),  # no more than there are
     ],
 )
-def test_trials_fill_the_cluster_and_never_more(
+def test_trials_fill_the_cluster_and_not_more(
     cluster: Cluster, words: list[str], workers: int, at_once: int
 ) -> None:
     resources = resources_of(search(*words), cluster)
@@ -52,7 +52,7 @@ def test_trials_fill_the_cluster_and_never_more(
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("early", [True, False], ids=["while Ray starts", "in the block"])
-def test_a_signal_ends_a_session_once_ray_is_up_and_later_ones_change_nothing(
+def test_a_signal_ends_a_session_after_the_start_and_later_ones_are_ignored(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals, early: bool
 ) -> None:
     done: list[str] = []
@@ -80,7 +80,7 @@ def test_a_signal_ends_a_session_once_ray_is_up_and_later_ones_change_nothing(
     assert [signal.getsignal(n) for n in SIGNALS] == before
 
 
-def test_a_session_in_another_thread_leaves_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_in_another_thread_handles_no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     alone(monkeypatch, lambda: nullcontext())
     found: list[Cluster] = []
 
@@ -95,7 +95,7 @@ def test_a_session_in_another_thread_leaves_signals_alone(monkeypatch: pytest.Mo
 
 
 def alone(monkeypatch: pytest.MonkeyPatch, started: Callable[[], Any]) -> None:
-    """No Ray runs, and `started` takes its place."""
+    """Replace `started`; no Ray runs."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("dmlray.cluster.session.started", started)

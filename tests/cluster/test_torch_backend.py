@@ -1,4 +1,4 @@
-"""No process group for one worker, and for several on one machine nothing beyond loopback."""
+"""One worker has no process group; several on one machine listen on loopback only."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,8 @@ from dmlray.cluster.torch_backend import TorchBackendConfig
 from tests.cluster.group_workers import meet
 
 
-def test_one_worker_joins_nothing() -> None:
-    """Whatever else the workers of a run can be asked is missing here."""
+def test_one_worker_joins_no_group() -> None:
+    """The fake workers have no other attributes."""
     lonely = SimpleNamespace(get_workers=lambda: ["worker"])
     TorchBackendConfig().backend_cls().on_start(lonely, TorchBackendConfig())
 
@@ -29,13 +29,13 @@ def test_one_worker_joins_nothing() -> None:
         ({"CPU": 2, "GPU": 0.5}, "gloo", {"cpu": "gloo", "cuda": "gloo"}),  # folds share a GPU
     ],
 )
-def test_workers_exchange_tensors_of_the_cpu_whatever_gpus_a_machine_has(
+def test_workers_exchange_cpu_tensors_also_on_machines_with_gpus(
     monkeypatch: pytest.MonkeyPatch,
     share: dict[str, float],
     asked: str | None,
     devices: dict[str, str],
 ) -> None:
-    """What workers agree on lies in the CPU's memory."""
+    """Objects that workers exchange are CPU tensors."""
     backends = list[str]()
     node = SimpleNamespace(metadata=SimpleNamespace(node_ip="192.0.2.1", node_id="one"))
     workers = SimpleNamespace(
@@ -66,13 +66,13 @@ def test_workers_exchange_tensors_of_the_cpu_whatever_gpus_a_machine_has(
         ("127.0.0.2", [["127.0.0.1", "127.0.0.2"], ["127.0.0.1"]]),  # as across machines
     ],
 )
-def test_workers_meet_where_only_they_listen(
+def test_the_group_is_closed_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, listening: list[list[str]]
 ) -> None:
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     if host != "127.0.0.1":
-        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # what the user says goes first
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # settings of the user have priority
     spawn(meet, (host, get_context("spawn").SimpleQueue(), tmp_path), nprocs=2)
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert found == [[3, addresses] for addresses in listening]

@@ -1,4 +1,4 @@
-"""A training whose worker or driver dies ends with the numbers of one that was left alone."""
+"""A training whose worker or driver is killed gives the same scores as an uninterrupted one."""
 
 import os
 import signal
@@ -21,25 +21,25 @@ FILE = "experiments/proxy_anchor_demo.yaml"
 
 
 def worker_of(environment: dict[str, str]) -> int:
-    """The process that trains: Ray names it, and it inherits our variables."""
-    ours = f"RAY_TMPDIR={environment['RAY_TMPDIR']}".encode()
+    """Find the process that trains by its name and its inherited variables."""
+    marker = f"RAY_TMPDIR={environment['RAY_TMPDIR']}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             name, variables = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
         except OSError:
             continue
-        if b"RayTrainWorker" in name and ours in variables:
+        if b"RayTrainWorker" in name and marker in variables:
             return int(process.name)
     raise AssertionError("no training worker found")
 
 
-def test_a_killed_worker_and_a_killed_driver_change_no_number(
+def test_a_killed_worker_and_a_killed_driver_change_no_score(
     tmp_path: Path, toy_images: Path, environment: dict[str, str]
 ) -> None:
     words = ["train", FILE, *toy_words(toy_images, 6)]
-    status, said = Command([*words, "--out", "calm"], tmp_path, environment).finish()
-    assert status == 0, said
-    assert "zero-shot" in said
+    status, output = Command([*words, "--out", "calm"], tmp_path, environment).finish()
+    assert status == 0, output
+    assert "zero-shot" in output
 
     metrics = tmp_path / "torn" / "metrics.jsonl"
     torn = Command([*words, "--out", "torn"], tmp_path, environment)
@@ -47,18 +47,18 @@ def test_a_killed_worker_and_a_killed_driver_change_no_number(
     os.kill(worker_of(environment), signal.SIGKILL)
     torn.until(lambda: lines(metrics) >= 4)
     torn.kill(signal.SIGTERM)
-    status, said = torn.finish(seconds=60)
-    assert (status, "Traceback" in said) == (143, False), said
-    assert said.endswith("Go on with: dmlray train --resume torn\n"), said
+    status, output = torn.finish(seconds=60)
+    assert (status, "Traceback" in output) == (143, False), output
+    assert output.endswith("Resume with: dmlray train --resume torn\n"), output
 
-    status, said = Command(["train", "--resume", "torn"], tmp_path, environment).finish()
-    assert status == 0, said
+    status, output = Command(["train", "--resume", "torn"], tmp_path, environment).finish()
+    assert status == 0, output
     calm, resumed = (read_scores(tmp_path / run / "scores.json") for run in ("calm", "torn"))
     assert calm == resumed
     assert metrics.read_text() == (tmp_path / "calm" / "metrics.jsonl").read_text()
 
 
-def test_two_workers_of_which_one_is_killed_end_as_one_alone(
+def test_two_workers_of_which_one_is_killed_equal_one_worker(
     tmp_path: Path, toy_images: Path, environment: dict[str, str]
 ) -> None:
     words = [*toy_words(toy_images, 4), "backbone.batchnorm=frozen"]
@@ -73,8 +73,8 @@ def test_two_workers_of_which_one_is_killed_end_as_one_alone(
     command = Command(two, tmp_path, environment)
     command.until(lambda: lines(tmp_path / "two" / "metrics.jsonl") >= 2)
     os.kill(worker_of(environment), signal.SIGKILL)
-    status, said = command.finish()
-    assert status == 0, said
+    status, output = command.finish()
+    assert status == 0, output
     one, other = (metrics_log.read(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
     assert [epoch["loss"] for epoch in other] == pytest.approx(
         [epoch["loss"] for epoch in one], rel=1e-3

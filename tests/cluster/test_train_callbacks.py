@@ -1,4 +1,4 @@
-"""A training ends at a mistake, and when its workers cannot be placed any more; else it goes on."""
+"""A training ends at a user error and when its workers no longer fit; otherwise it restarts."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ BEFORE, AFTER = Cluster.of([Node(8, 0), Node(16, 2)]), Cluster.of([Node(8, 0), N
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Call at(time, cluster): what holds from now on."""
+    """at(time, cluster) sets the current time and cluster."""
     now: list[Any] = [0.0, BEFORE]
     monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
     for module in (run, train_callbacks):
@@ -48,7 +48,7 @@ def test_a_training_without_its_nodes_ends_after_two_minutes(at: Any) -> None:
         callback.before_controller_execute_failure_decision(None)
 
 
-def test_a_search_without_its_nodes_ends_with_what_to_do(at: Any, tmp_path: Path) -> None:
+def test_a_search_without_its_nodes_ends_and_can_be_resumed(at: Any) -> None:
     check = run._CapacityCheck(Resources(8, 1, workers=2, at_once=1))
     for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER)]:
         at(time, cluster)
@@ -58,7 +58,7 @@ def test_a_search_without_its_nodes_ends_with_what_to_do(at: Any, tmp_path: Path
         check()
 
 
-def test_only_a_mistake_ends_a_training_at_once() -> None:
+def test_only_a_user_error_ends_a_training_at_once() -> None:
     callback, mistake = FailOnUserError(), DataError("7.png: damaged")
     callback.after_exception(None, {0: RuntimeError("a worker's process died")})
     with pytest.raises(DataError) as caught:
@@ -76,7 +76,7 @@ def test_only_a_mistake_ends_a_training_at_once() -> None:
     ],
     ids=["mistake", "out of memory"],
 )
-def test_a_mistake_of_one_worker_ends_all_once(
+def test_a_user_error_of_one_worker_ends_all(
     toy_images: Path,
     tmp_path: Path,
     fake_gpus: None,
@@ -92,7 +92,7 @@ def test_a_mistake_of_one_worker_ends_all_once(
             file.write("x")
         if runtime.group.rank == workers - 1:
             raise failure
-        torch.distributed.barrier()  # for ever, if nothing ended this worker
+        torch.distributed.barrier()  # blocks until this worker is ended
 
     monkeypatch.setattr(train, "job", fails)
     ray.cloudpickle.register_pickle_by_value(train)  # with `fails` in it
@@ -110,7 +110,7 @@ def test_a_mistake_of_one_worker_ends_all_once(
     ("device", "cpus", "threads"),
     [("cpu", 8, 0), ("cuda", 1, 0), ("cuda", 2, 1), ("cuda", 12, 11), ("cuda", 192, 16)],
 )
-def test_a_gpu_is_fed_by_the_other_cores(device: str, cpus: int, threads: int) -> None:
+def test_loader_threads_use_the_other_cores(device: str, cpus: int, threads: int) -> None:
     assert loader_threads(torch.device(device), cpus) == threads
 
 

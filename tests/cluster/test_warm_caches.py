@@ -1,4 +1,4 @@
-"""Every node of a cluster has the images before anything trains there."""
+"""Every node has the decoded images before anything trains there."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def two_nodes(environment: dict[str, str]) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_other_nodes_decode_and_say_what_they_miss(
+def test_other_nodes_decode_and_report_missing_images(
     two_nodes: None, toy_images: Path, environment: dict[str, str]
 ) -> None:
     file = Path("experiments/proxy_anchor_demo.yaml")

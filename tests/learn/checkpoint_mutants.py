@@ -1,4 +1,4 @@
-"""Checkpoints that are sound for torch and hold something else, each with a name."""
+"""Checkpoints that torch reads but that hold other content, each with a name."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.learn.run_mutants import Change
 
 
 def stored(change: Callable[[dict[str, Any]], object]) -> Change:
-    """Change what a checkpoint holds; the file is sound for torch."""
+    """Change the content of a checkpoint; torch can read the file."""
 
     def save(path: Path) -> None:
         whole = torch.load(path, weights_only=True)
@@ -69,7 +69,7 @@ CHECKPOINTS: dict[str, Change] = {
 OPTIMIZERS: dict[str, Change] = {
     "no optimizer": stored(lambda whole: {k: whole[k] for k in ("learner", "progress")}),
     "optimizer a number": stored(lambda whole: {**whole, "optimizer": 1}),
-    "optimizer of another kind": stored(lambda whole: {**whole, "optimizer": {"state": 1}}),
+    "optimizer of another type": stored(lambda whole: {**whole, "optimizer": {"state": 1}}),
     "no groups": moments(lambda state: state.update(param_groups=[])),
     "groups of numbers": moments(lambda state: state.update(param_groups=[1])),
     "groups of tensors": moments(

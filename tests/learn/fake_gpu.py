@@ -1,9 +1,9 @@
-"""A CPU that looks like a GPU to Python code: real numbers, no device mixes, counted waits.
+"""A fake GPU for Python code: real numbers on the CPU, no device mixes, counted waits.
 
 Within `fake_gpu()` tensors made on or moved to `cuda` hold a CPU tensor and report `cuda:0`. An
-operation that CUDA would refuse (a CPU operand with dimensions) fails, and each place that a GPU
-would have to be waited for is noted. CPU kernels stand in for CUDA's; streams, allocator, cuDNN
-and NCCL are not seen.
+operation that CUDA would refuse (a CPU operand with dimensions) fails, and each synchronisation
+of a GPU is recorded. CPU kernels replace those of CUDA; streams, allocator, cuDNN and NCCL are
+not tested.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _WAITS = {
 
 
 class Wait(NamedTuple):
-    """Where a GPU would have to be waited for, as file:function, and for what."""
+    """A synchronisation with the GPU: its place as file:function, and the operation."""
 
     place: str
     what: str
@@ -64,7 +64,7 @@ def _note(what: str) -> None:
 
 
 class FakeTensor(torch.Tensor):
-    """Computes by `inner`, a tensor on the CPU."""
+    """Computes with `inner`, a tensor on the CPU."""
 
     inner: torch.Tensor
     device = property(lambda self: GPU)  # type: ignore[assignment]
@@ -101,23 +101,23 @@ class FakeTensor(torch.Tensor):
         kwargs = dict(kwargs or {})
         if kwargs.get("device") is not None:
             kwargs["device"] = CPU
-        ours = [list(args[1]) if func in _INDEXING else [], list[torch.Tensor]()]
+        operands = [list(args[1]) if func in _INDEXING else [], list[torch.Tensor]()]
         rest = (args[0], [], *args[2:]) if func in _INDEXING else args
 
         def inside(part: Any) -> Any:
             if isinstance(part, torch.Tensor) and not isinstance(part, FakeTensor) and part.dim():
-                ours[1].append(part)
+                operands[1].append(part)
             return _inside(part)
 
         inner, options = tree_map(inside, tuple(rest)), tree_map(inside, kwargs)
         if func in _INDEXING:
-            for index in filter(lambda i: i is not None, ours[0]):
+            for index in filter(lambda i: i is not None, operands[0]):
                 if index.dtype in (torch.bool, torch.uint8):
                     _note("mask")
                 if not isinstance(index, FakeTensor):
                     _note("index from the CPU")
-            inner = (inner[0], [_inside(index) for index in ours[0]], *inner[2:])
-        _check(func, args, ours[1])
+            inner = (inner[0], [_inside(index) for index in operands[0]], *inner[2:])
+        _check(func, args, operands[1])
         found = func(*inner, **options)
         if func is _aten._local_scalar_dense.default:
             return found
@@ -173,7 +173,7 @@ def _dtype(args: Any, kwargs: Any) -> Any:
 
 
 class _Mode(TorchFunctionMode):
-    """Sends what names a device to the right side."""
+    """Creates tensors for the fake device where a call names it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -265,7 +265,7 @@ class _Autocast(torch.autocast):
 
 @contextlib.contextmanager
 def fake_gpu() -> Iterator[Counter[Wait]]:
-    """Play a GPU; gives the waits so far."""
+    """Install the fake GPU; yield the waits so far."""
     _waits.clear()
     cuda = {
         "is_available": lambda: True,

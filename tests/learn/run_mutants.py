@@ -1,4 +1,4 @@
-"""Ways in which a file of a run can be damaged or changed, each with a name."""
+"""Named ways in which a file of a run can be damaged or changed."""
 
 import json
 import os
@@ -23,7 +23,7 @@ class Mutant:
 
 
 def rewrite(path: Path, content: bytes) -> None:
-    """Give a file other content; the copies of a run share what they do not change."""
+    """Replace the content of a file; copies of a run share the unchanged files."""
     path.unlink()
     path.write_bytes(content)
 
@@ -40,9 +40,9 @@ def content(make: Callable[[bytes], bytes]) -> Change:
     return lambda path: rewrite(path, make(path.read_bytes()))
 
 
-def flipped(place: float) -> Change:
+def flipped(position: float) -> Change:
     def flip(whole: bytes) -> bytes:
-        at = int(place * (len(whole) - 1))
+        at = int(position * (len(whole) - 1))
         return whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
 
     return content(flip)
@@ -69,7 +69,7 @@ GENERIC: dict[str, Change] = {
     "text": content(lambda whole: b"recall_at_1"),
     "deep": content(lambda whole: b'{"a":' * 100_000),
     **{f"cut at {part}": cut(part) for part in (0.05, 0.5, 0.99)},
-    **{f"flipped at {place}": flipped(place) for place in (0.02, 0.3, 0.6, 0.98)},
+    **{f"flipped at {position}": flipped(position) for position in (0.02, 0.3, 0.6, 0.98)},
 }
 FILES = (
     "one/scores.json",
@@ -186,11 +186,11 @@ def array_mutants() -> Iterator[Mutant]:
 
 def swapped(other: str) -> Change:
     def change(path: Path) -> None:
-        theirs = path.parent / other
-        held = path.with_name("held")
-        path.rename(held)
-        theirs.rename(path)
-        held.rename(theirs)
+        other_path = path.parent / other
+        moved = path.with_name("moved")
+        path.rename(moved)
+        other_path.rename(path)
+        moved.rename(other_path)
 
     return change
 

@@ -1,4 +1,4 @@
-"""A checkpoint is whole, or it is refused in one sentence that says what to do."""
+"""A damaged or foreign checkpoint is refused with one sentence that names the remedy."""
 
 import os
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def saved(path: Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     return learner, optimizer
 
 
-def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+def test_a_saved_state_is_loaded(tmp_path: Path) -> None:
     learner, optimizer = saved(tmp_path / "last.pt")
     other = nn.Linear(40, 40)
     again = torch.optim.AdamW(other.parameters())
@@ -34,8 +34,8 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
         3, 0.5, 2
     )
     torch.testing.assert_close(other.state_dict(), learner.state_dict(), rtol=0, atol=0)
-    ours, theirs = again.state_dict()["state"], optimizer.state_dict()["state"]
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    loaded, expected = again.state_dict()["state"], optimizer.state_dict()["state"]
+    torch.testing.assert_close(loaded, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
         lambda whole: whole[: len(whole) // 2],
         lambda whole: whole[:-10],
         lambda whole: bytes(len(whole)),
-        lambda whole: whole[:2000] + bytes(500) + whole[2500:],  # torch reads this without a word
+        lambda whole: whole[:2000] + bytes(500) + whole[2500:],  # torch reads this without an error
         lambda whole: os.urandom(3000),
         lambda whole: b"learner and progress",
     ],
 )
-def test_damage_is_told_with_a_way_out(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_damage_is_refused_with_a_remedy(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "checkpoints" / "last.pt"
     learner, optimizer = saved(path)
     path.write_bytes(damage(path.read_bytes()))
@@ -59,20 +59,20 @@ def test_damage_is_told_with_a_way_out(tmp_path: Path, damage: Callable[[bytes],
     assert "\n" not in str(caught.value)
 
 
-def test_another_file_of_torch_is_no_checkpoint(tmp_path: Path) -> None:
+def test_another_torch_file_is_not_a_checkpoint(tmp_path: Path) -> None:
     learner, _ = saved(tmp_path / "last.pt")
     torch.save({"learner": {}}, tmp_path / "last.pt")
-    with pytest.raises(DamagedCheckpoint, match="it holds something else"):
+    with pytest.raises(DamagedCheckpoint, match="it holds other content"):
         checkpoint.load(tmp_path / "last.pt", TrainState(learner))
 
 
-def test_a_missing_checkpoint_and_one_that_cannot_be_opened_are_two_things(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_and_an_unreadable_one_are_different_errors(tmp_path: Path) -> None:
     learner, _ = saved(tmp_path / "last.pt")
     with pytest.raises(DamagedCheckpoint, match="has not finished an epoch"):
         checkpoint.load(tmp_path / "none.pt", TrainState(learner))
     with pytest.raises(DataError, match="cannot be read: Is a directory") as caught:
         checkpoint.load(tmp_path, TrainState(learner))
-    assert not isinstance(caught.value, DamagedCheckpoint)  # nothing may be deleted for this
+    assert not isinstance(caught.value, DamagedCheckpoint)  # must not lead to deletion
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_missing_checkpoint_and_one_that_cannot_be_opened_are_two_things(tmp_p
     [
         change
         for kind, change in {**CHECKPOINTS, **OPTIMIZERS}.items()
-        if kind not in ("epoch too many", "epoch not the last")  # which the plan has to know
+        if kind not in ("epoch too many", "epoch not the last")  # only checked against the plan
     ],
     ids=[
         k
@@ -88,7 +88,7 @@ def test_a_missing_checkpoint_and_one_that_cannot_be_opened_are_two_things(tmp_p
         if k not in ("epoch too many", "epoch not the last")
     ],
 )
-def test_a_sound_file_of_tensors_of_another_kind_is_one_sentence_and_changes_nothing(
+def test_a_valid_file_of_other_tensors_is_refused_and_changes_nothing(
     tmp_path: Path, change: Change
 ) -> None:
     saved(tmp_path / "last.pt")
@@ -132,7 +132,7 @@ def test_the_settings_of_an_optimizer_are_those_of_the_plan(tmp_path: Path) -> N
         lambda parameters: torch.optim.RMSprop(parameters, momentum=0.9),
     ],
 )
-def test_every_optimizer_goes_on(
+def test_every_optimizer_resumes(
     tmp_path: Path, make: Callable[..., torch.optim.Optimizer]
 ) -> None:
     learner, frozen = nn.Linear(4, 4), nn.Linear(4, 4).requires_grad_(False)
@@ -142,5 +142,5 @@ def test_every_optimizer_goes_on(
     optimizer.step()
     checkpoint.save(tmp_path / "last.pt", TrainState(learner, optimizer, progress=TrainProgress(1)))
     checkpoint.load(tmp_path / "last.pt", TrainState(learner, again))
-    ours, theirs = again.state_dict()["state"], optimizer.state_dict()["state"]
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    loaded, expected = again.state_dict()["state"], optimizer.state_dict()["state"]
+    torch.testing.assert_close(loaded, expected, rtol=0, atol=0)

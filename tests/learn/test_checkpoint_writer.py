@@ -1,4 +1,4 @@
-"""A training does not wait for the disk, and what it meets there is not lost."""
+"""Training does not wait for the disk, and write errors are not lost."""
 
 import copy
 import errno
@@ -26,7 +26,7 @@ from tests.toy_data import draw_images, toy_words
 
 
 class SlowDisk:
-    """Holds every checkpoint back until `go` is set."""
+    """Delay every checkpoint until `go` is set."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.go, self.written, self._write = threading.Event(), list[str](), checkpoint.write
@@ -71,7 +71,7 @@ def training_of(plan: Experiment, folder: RunFolder) -> Training:
     return Training(plan, class_split(plan, load_dataset(plan)), folder, here, keep_best=True)
 
 
-def test_the_next_epoch_begins_while_the_disk_writes(
+def test_the_next_epoch_starts_during_a_write(
     plan: Experiment, tmp_path: Path, disk: SlowDisk
 ) -> None:
     folder = RunFolder(tmp_path / "run")
@@ -152,7 +152,7 @@ def test_the_log_is_at_most_one_epoch_ahead(
     assert all(logged == epoch for epoch, logged in seen)
 
 
-def test_what_is_written_is_the_moment_of_saving(tmp_path: Path, disk: SlowDisk) -> None:
+def test_the_state_at_the_time_of_saving_is_written(tmp_path: Path, disk: SlowDisk) -> None:
     learner, optimizer = stepped(1)
     with CheckpointWriter() as writer:
         content = TrainState(learner, optimizer, progress=TrainProgress(1, 0.5, 1)).state_dict()
@@ -165,8 +165,8 @@ def test_what_is_written_is_the_moment_of_saving(tmp_path: Path, disk: SlowDisk)
         other, again = stepped(0)
         checkpoint.load(path, TrainState(other, again if path.name == "last.pt" else None))
         torch.testing.assert_close(other.state_dict(), then.state_dict(), rtol=0, atol=0)
-    ours, theirs = again.state_dict()["state"], its_optimizer.state_dict()["state"]
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    loaded, expected = again.state_dict()["state"], its_optimizer.state_dict()["state"]
+    torch.testing.assert_close(loaded, expected, rtol=0, atol=0)
     assert "optimizer" not in torch.load(tmp_path / "best.pt", weights_only=True)
 
 
@@ -187,12 +187,12 @@ def test_a_full_disk_ends_the_training_at_the_next_epoch_or_the_end(
     content = TrainState(learner, optimizer, progress=TrainProgress(1)).state_dict()
     with pytest.raises(OSError, match="No space left"), CheckpointWriter() as writer:
         writer.save(tmp_path / "last.pt", None, content)
-    with pytest.raises(KeyError), CheckpointWriter() as writer:  # what came first
+    with pytest.raises(KeyError), CheckpointWriter() as writer:  # the error of the block
         writer.save(tmp_path / "last.pt", None, content)
         raise KeyError
 
 
-def test_who_stops_listening_finds_the_epoch_written(plan: Experiment, tmp_path: Path) -> None:
+def test_closing_the_generator_waits_for_the_write(plan: Experiment, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     epochs = training_of(plan, folder).epochs()
     next(epochs)

@@ -1,4 +1,4 @@
-"""A data set is listed once in a run."""
+"""A data set is listed only once in a run."""
 
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,12 @@ def test_a_run_lists_and_hashes_its_data_once(plan: Experiment, listings: list[s
     other = read_experiment(plan, {"seed": 5, "optimizer.lr": 0.1}).experiment
     with listed_once():
         first = load_dataset(plan)
-        with listed_once():  # a run that is a part of this one
+        with listed_once():  # a nested run
             assert load_dataset(other) is first
     assert listings == ["folder"]
 
 
-def test_the_next_run_sees_what_has_changed(plan: Experiment, listings: list[str]) -> None:
+def test_the_next_run_sees_changes(plan: Experiment, listings: list[str]) -> None:
     with listed_once():
         before = load_dataset(plan).fingerprint
     assert plan.data.root is not None
@@ -53,7 +53,7 @@ def test_the_next_run_sees_what_has_changed(plan: Experiment, listings: list[str
     assert listings == ["folder"] * 4
 
 
-def test_another_data_set_or_way_of_reading_it_is_listed_anew(
+def test_another_data_set_or_way_of_reading_it_is_listed_again(
     plan: Experiment, listings: list[str]
 ) -> None:
     known: Listed = {}

@@ -1,4 +1,4 @@
-"""torch runs what lies in its cache of compiled code: it must be this user's own."""
+"""torch runs the code in its compile cache, which must belong to this user."""
 
 import os
 import subprocess
@@ -21,14 +21,14 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / f"torchinductor_{os.getuid()}"
 
 
-def test_it_lies_in_the_temporary_folder_and_is_closed_to_others(temporary: Path) -> None:
+def test_it_is_in_the_temporary_folder_and_closed_to_others(temporary: Path) -> None:
     set_compile_cache()
     assert os.environ[VARIABLE] == str(temporary)
     assert temporary.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "link to a folder", "open to all", "of another"])
-def test_what_somebody_else_put_there_is_not_used(
+def test_a_folder_of_another_user_is_not_used(
     monkeypatch: pytest.MonkeyPatch, temporary: Path, tmp_path: Path, kind: str
 ) -> None:
     make(temporary, kind)
@@ -42,7 +42,7 @@ def test_what_somebody_else_put_there_is_not_used(
     assert not used.samefile(tmp_path / "planted")
 
 
-def test_what_the_user_names_is_used(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
+def test_the_users_setting_is_kept(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
     monkeypatch.setenv(VARIABLE, "named")
     set_compile_cache()
     assert os.environ[VARIABLE] == "named"

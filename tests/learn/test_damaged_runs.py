@@ -1,4 +1,4 @@
-"""Files of a run that were damaged or changed: one sentence, or the right scores all the same."""
+"""A damaged or changed file of a run leads to one sentence or to the right scores."""
 
 import os
 import shutil
@@ -93,10 +93,10 @@ def experiment(method: str, words: list[str]) -> Experiment:
     return read_experiment(Path(f"experiments/{method}_demo.yaml"), words).experiment
 
 
-def copy(runs: Path, place: Path) -> Path:
+def copy(runs: Path, target: Path) -> Path:
     for name in ("one", "ens"):
-        shutil.copytree(runs / name, place / name, copy_function=os.link)
-    return place
+        shutil.copytree(runs / name, target / name, copy_function=os.link)
+    return target
 
 
 def merged(root: Path) -> dict[str, float]:
@@ -108,7 +108,7 @@ def merged(root: Path) -> dict[str, float]:
 
 @cache
 def plan_of_text(text: str) -> Experiment:
-    """Reading YAML takes longer than all else here."""
+    """Cache the parsed YAML, which is the slowest part."""
     with TemporaryDirectory() as folder:
         (Path(folder) / "experiment.yaml").write_text(text)
         return read_experiment(Path(folder) / "experiment.yaml").experiment
@@ -133,7 +133,7 @@ def resumed(root: Path) -> dict[str, float]:
 
 
 def scored_again(root: Path) -> dict[str, float]:
-    """As if the process had been killed before it wrote its scores."""
+    """Delete the scores, as a kill before their writing does."""
     (root / "one" / "scores.json").unlink()
     return resumed(root)
 
@@ -144,7 +144,7 @@ def averaged(root: Path) -> dict[str, float]:
 
 
 def recovered(root: Path) -> dict[str, float]:
-    """What `dmlray ensemble --resume` does before it trains: damaged members begin again."""
+    """Recover members as `dmlray ensemble --resume` does before it trains."""
     folder = RunFolder(root / "ens")
     with (console := Console()).capture():
         recover_members(read_ensemble(folder.plan("ensemble")), folder, Display(console))
@@ -170,12 +170,12 @@ def expected(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Expected:
     found = {
         reader: reader(copy(runs, tmp_path_factory.mktemp(reader.__name__))) for reader in readers
     }
-    assert found[merged] != found[evaluated]  # else a lost member would not be seen
+    assert found[merged] != found[evaluated]  # else a lost member would go unnoticed
     return found
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-def test_a_changed_run_ends_in_a_sentence_or_in_the_right_scores(
+def test_a_changed_run_ends_in_one_sentence_or_the_right_scores(
     mutant: Mutant, runs: Path, expected: Expected, tmp_path: Path
 ) -> None:
     readers = next(found for name, found in READERS.items() if mutant.file.startswith(name))
@@ -183,7 +183,7 @@ def test_a_changed_run_ends_in_a_sentence_or_in_the_right_scores(
         root = copy(runs, tmp_path / reader.__name__)
         mutant.change(root / mutant.file)
         if reader is resumed and mutant.kind.startswith("flipped"):
-            continue  # one digit for another is what no schema can see
+            continue  # no schema can detect one digit for another
         try:
             scores = reader(root)
         except DmlrayError as error:
@@ -225,8 +225,8 @@ def test_embeddings_that_were_deleted_are_made_again(
 ) -> None:
     (copy(runs, tmp_path) / "one" / "embeddings.npy").unlink()
     assert resumed(tmp_path) == expected[resumed]
-    theirs, ours = (place / "one" / "embeddings.npy" for place in (runs, tmp_path))
-    assert ours.read_bytes() == theirs.read_bytes()
+    original, again = (root / "one" / "embeddings.npy" for root in (runs, tmp_path))
+    assert again.read_bytes() == original.read_bytes()
     assert merged(tmp_path) == expected[merged]
 
 

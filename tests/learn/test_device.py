@@ -1,4 +1,4 @@
-"""The device follows from the share of a GPU that a process holds, and that GPU must work."""
+"""The device follows from a process's share of a GPU, and that GPU must work."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def test_a_share_that_torch_cannot_use_is_refused_with_what_it_can(
     assert text.endswith("Driver here: 550.54.15")
 
 
-def test_a_gpu_without_free_memory_is_no_broken_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_free_memory_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 

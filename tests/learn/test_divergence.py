@@ -29,7 +29,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 class Toy(Learner):
-    """Two features, and a loss of choice on them."""
+    """Two features, with a given loss."""
 
     def __init__(self, loss: Loss, factor: float = 1.0) -> None:
         super().__init__()
@@ -48,8 +48,8 @@ class Toy(Learner):
         return [ParameterGroup("trunk", list(self.trunk.parameters()), self._factor)]
 
 
-class Feed:
-    """Some batches of ones."""
+class Batches:
+    """A few batches of ones."""
 
     def __init__(self, steps: int, value: float = 1.0) -> None:
         self.batches_per_epoch, self.images_per_batch, self._value = steps, 4, value
@@ -66,7 +66,7 @@ def failure(loss: Loss, steps: int = 3, value: float = 1.0, factor: float = 1.0)
 def failure_of(learner: Toy, steps: int = 3, value: float = 1.0) -> str:
     optimizer = build_optimizer(PLAN.optimizer, learner.groups())
     with pytest.raises(RunError) as caught:
-        list(fit(TrainState(learner, optimizer), Feed(steps, value), PLAN))
+        list(fit(TrainState(learner, optimizer), Batches(steps, value), PLAN))
     assert caught.value.exit_status == 1
     return str(caught.value)
 
@@ -77,45 +77,48 @@ def square_root_at_zero(rows: Tensor) -> Tensor:
 
 
 def test_a_learning_rate_that_is_too_large_is_blamed() -> None:
-    said = failure(lambda rows: 50 * rows.square().sum(), steps=60)
-    assert LR in said and "epoch 1: the loss is not finite from step" in said
+    message = failure(lambda rows: 50 * rows.square().sum(), steps=60)
+    assert LR in message and "epoch 1: the loss is not finite from step" in message
 
 
 @pytest.mark.parametrize(
     ("loss", "words"),
     [
-        (lambda rows: (rows.sum() - rows.sum() - 1).log(), "step 1 of 3 on, though"),
-        (square_root_at_zero, "step 1 of 3 on, its gradient first, though"),
+        (lambda rows: (rows.sum() - rows.sum() - 1).log(), "step 1 of 3 on, although"),
+        (square_root_at_zero, "step 1 of 3 on, its gradient first, although"),
     ],
 )
-def test_a_loss_that_no_learning_rate_mends_is_blamed(loss: Loss, words: str) -> None:
-    said = failure(loss)
-    assert words in said and "not from optimizer.lr" in said and LR not in said
+def test_a_loss_that_no_learning_rate_fixes_is_blamed(loss: Loss, words: str) -> None:
+    message = failure(loss)
+    assert words in message and "not optimizer.lr" in message and LR not in message
 
 
 def test_weights_and_inputs_are_blamed_before_any_step() -> None:
     learner = Toy(lambda rows: rows.sum())
     nn.init.constant_(learner.trunk.weight, float("nan"))
-    said = failure_of(learner)
-    assert "trunk.weight is not before the first step; see backbone.weights" in said
-    said = failure(lambda rows: rows.sum(), value=float("inf"))
-    assert "nor are the network's outputs; see backbone.weights" in said
-    assert LR not in said
+    message = failure_of(learner)
+    assert "trunk.weight is not before the first step; see backbone.weights" in message
+    message = failure(lambda rows: rows.sum(), value=float("inf"))
+    assert "like the network's outputs; see backbone.weights" in message
+    assert LR not in message
 
 
 def test_a_last_step_that_breaks_the_weights_is_a_failure() -> None:
-    said = failure(lambda rows: 1e10 * rows.sum(), steps=1, factor=1e30)
-    assert said.startswith("epoch 1: ") and "trunk.weight is not finite after the last step" in said
-    assert LR in said
-    said = failure(square_root_at_zero, steps=1)
-    assert "its gradient first" in said and LR not in said
+    message = failure(lambda rows: 1e10 * rows.sum(), steps=1, factor=1e30)
+    assert (
+        message.startswith("epoch 1: ")
+        and "trunk.weight is not finite after the last step" in message
+    )
+    assert LR in message
+    message = failure(square_root_at_zero, steps=1)
+    assert "its gradient first" in message and LR not in message
 
 
-def test_a_gradient_that_clipping_mends_is_no_failure() -> None:
+def test_a_gradient_that_clipping_fixes_is_not_a_failure() -> None:
     plan = override(PLAN, "test", {"optimizer.clip_value": 1.0, "budget.epochs": 1})
     learner = Toy(lambda rows: rows.sum() * 3e37)
     optimizer = build_optimizer(plan.optimizer, learner.groups())
-    [epoch] = fit(TrainState(learner, optimizer), Feed(1), plan)
+    [epoch] = fit(TrainState(learner, optimizer), Batches(1), plan)
     assert learner.trunk.weight.isfinite().all() and epoch.metrics["loss"] > 1e38
 
 

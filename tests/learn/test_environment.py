@@ -1,4 +1,4 @@
-"""environment.json holds what a run began with, whatever comes later."""
+"""environment.json keeps what a run began with, and records later changes."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ def test_a_second_session_like_the_first_changes_nothing(run: RunFolder, dataset
     assert (content(run), run.environment.stat().st_mtime_ns) == (first, stamp)
 
 
-def test_what_is_not_as_before_is_added(
+def test_changes_are_added(
     run: RunFolder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record_environment(run, 3, dataset, HERE)
@@ -61,18 +61,20 @@ def test_what_is_not_as_before_is_added(
     assert content(run) == {**first, "resumed": changes}
 
 
-def test_other_images_are_refused_and_the_record_stays(run: RunFolder, dataset: Dataset) -> None:
+def test_other_images_are_refused_and_the_file_is_kept(run: RunFolder, dataset: Dataset) -> None:
     record_environment(run, 3, dataset)
     before = content(run)
     other = replace(dataset, files=tuple(reversed(dataset.files)))
     for again in (lambda: record_environment(run, 3, other), lambda: check_images(run, other)):
-        said = rf"the images changed since the run began \(fingerprint {dataset.fingerprint}, now "
-        with pytest.raises(DataError, match=said + other.fingerprint):
+        pattern = (
+            rf"the images changed since the run began \(fingerprint {dataset.fingerprint}, now "
+        )
+        with pytest.raises(DataError, match=pattern + other.fingerprint):
             again()
     assert content(run) == before
 
 
-def test_a_run_of_another_formula_goes_on_with_a_warning(
+def test_a_run_of_another_format_resumes_with_a_warning(
     run: RunFolder, dataset: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     run.environment.write_text('{"dataset_fingerprint": "old", "seed": 3}')
@@ -84,5 +86,5 @@ def test_a_run_of_another_formula_goes_on_with_a_warning(
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"resumed": 3}', '{"resumed": [3]}'])
 def test_a_damaged_record_is_named(run: RunFolder, dataset: Dataset, text: str) -> None:
     run.environment.write_text(text)
-    with pytest.raises(DataError, match=r"environment\.json: is damaged .* Delete it to go on"):
+    with pytest.raises(DataError, match=r"environment\.json: is damaged .* Delete it to continue"):
         record_environment(run, 3, dataset)

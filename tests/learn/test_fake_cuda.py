@@ -1,7 +1,7 @@
-"""On torch's own fake CUDA tensors: no operation mixes devices, and the fused optimizer moves all.
+"""Fake CUDA tensors of torch: no operation mixes devices; fused optimizers update all parameters.
 
-They have shapes, types and a device but no numbers, and cannot go backward without a driver.
-Of `pml` there are losses that do not look at their tensors; most of the library's do.
+They have shapes, types and a device but no values, and backward needs a driver.
+Of `pml` there are losses that do not read values of tensors; most of the library's do.
 """
 
 from typing import Any
@@ -23,13 +23,13 @@ PML = [
     pytest.param("pml", {"loss": loss}, id=f"pml {loss}")
     for loss in ("NormalizedSoftmaxLoss", "SoftTripleLoss")
 ]
-FAKE = FakeTensorMode()  # one for all tests: what a method keeps for its next call is of this mode
+FAKE = FakeTensorMode()  # one for all tests: methods keep tensors of this mode between calls
 pytestmark = pytest.mark.filterwarnings("ignore:CUDA is not available:UserWarning")  # for autocast
 
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mixing of images without numbers, and copies of a network that stay in its fake mode."""
+    """Replace image mixing, which needs values, and network copies, which lose the fake mode."""
 
     def mixing(count: int, beta: float, device: torch.device) -> tuple[float, torch.Tensor]:
         return 0.3, torch.randperm(count, device=device)
@@ -66,10 +66,10 @@ def test_an_optimizer_on_a_gpu_moves_all_parameters_in_few_kernels(optimizer_nam
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("name", "knobs"), CASES + PML)
-def test_a_step_stays_on_its_gpu(name: str, knobs: dict[str, Any], precision: str) -> None:
+@pytest.mark.parametrize(("name", "settings"), CASES + PML)
+def test_a_step_stays_on_its_gpu(name: str, settings: dict[str, Any], precision: str) -> None:
     method = methods.load(name)
-    config = method.Config(**knobs)
+    config = method.Config(**settings)
     plan = Experiment(
         method=MethodConfig(name=name, config=config),
         optimizer=OptimizerConfig(clip_value=10.0, clip_norm=10.0),

@@ -1,4 +1,4 @@
-"""Whole trainings on what looks like a GPU: no device mix, no new wait, the scores of the CPU."""
+"""Train on a fake GPU: no mix of devices, no new synchronisation, and the scores of the CPU."""
 
 from pathlib import Path
 
@@ -51,9 +51,9 @@ BETWEEN_STEPS = {  # where a training may wait for its GPU
     "methods/_head.py:principal_head",
 }
 METRIC_HOOKS = {"metrics", "start_epoch", "initialise_head"}  # hooks of methods between steps
-# Torch groups gradients in C++, where fakes lie on the CPU, and sends a factor to each group.
-GROUPED = {("learn/step.py:_move", "to the CPU"), ("learn/optimizer.py:clip", "to the CPU")}
-LIBRARY = "methods/pml.py:loss"  # its losses and miners look at their tensors
+# Torch groups gradients in C++, where fakes are on the CPU, and sends a factor to each group.
+GROUPED = {("learn/step.py:_apply", "to the CPU"), ("learn/optimizer.py:clip", "to the CPU")}
+LIBRARY = "methods/pml.py:loss"  # its losses and miners read their tensors
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_training_on_a_gpu_is_that_on_a_cpu(
+def test_a_training_on_a_gpu_equals_that_on_a_cpu(
     case: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMLRAY_CACHE", str(images.parent / "cache"))
@@ -70,9 +70,9 @@ def test_a_training_on_a_gpu_is_that_on_a_cpu(
     file = Path(f"experiments/{method}_demo.yaml")
     plan = read_experiment(file, [*toy_words(images, 1), *words]).experiment
 
-    def run(name: str, place: Runtime) -> dict[str, float]:
+    def run(name: str, runtime: Runtime) -> dict[str, float]:
         folder = RunFolder(tmp_path / name)
-        return run_training(plan, folder, lambda _: None, place, with_zero_shot=False).metrics
+        return run_training(plan, folder, lambda _: None, runtime, with_zero_shot=False).metrics
 
     with fake_gpu() as waits:
         found = run("gpu", Runtime(GPU, threads=1))
@@ -92,7 +92,7 @@ def test_a_training_on_a_gpu_is_that_on_a_cpu(
     }
 
 
-def test_a_wait_in_a_step_is_noted(
+def test_a_wait_in_a_step_is_recorded(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dmlray.methods.proxy_anchor import Learner
@@ -128,7 +128,7 @@ def test_all_epochs_are_uploaded_on_one_stream(
     assert len(made) == 1
 
 
-def test_the_fake_refuses_what_cuda_refuses_and_notes_what_waits() -> None:
+def test_the_fake_refuses_what_cuda_refuses_and_records_waits() -> None:
     here = torch.arange(4.0)
     with fake_gpu() as waits:
         there = here.to("cuda")

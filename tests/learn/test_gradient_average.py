@@ -1,4 +1,4 @@
-"""Gradients are averaged as one message would, and on their way before backward ends."""
+"""Gradients equal those of one message, and are sent before backward ends."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ TWO = ProcessGroup(0, 2)
 
 
 class Sent:
-    """An all-reduce with a second worker that has the same gradients; arrives when waited for."""
+    """A fake all-reduce with a second worker with equal gradients; done at `wait`."""
 
     def __init__(self, message: Tensor) -> None:
         self._message = message
@@ -44,7 +44,7 @@ def network() -> nn.ModuleList:
 
 
 def backward(layers: nn.ModuleList, used: tuple[int, ...]) -> dict[str, Tensor]:
-    """Backward through the layers `used`; the gradients as they are without any average."""
+    """Run backward through the layers `used`; return the gradients before averaging."""
     rows = torch.arange(8.0).view(2, 4)
     copy = network()
     for module in (copy, layers):
@@ -64,7 +64,7 @@ STEPS: list[tuple[int, ...]] = [(0, 1, 2, 3), (0, 1, 2, 3), (0, 2), (0, 2), (1, 
 
 
 @pytest.mark.parametrize("bucket", [1, 64, 100, 200, 1 << 20])
-def test_each_gradient_is_averaged_once_whatever_takes_part(
+def test_each_gradient_is_averaged_once_in_every_step(
     bucket: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradient_average, "BUCKET", bucket)
@@ -100,7 +100,7 @@ def test_the_last_layers_are_sent_while_the_first_ones_are_computed(
         assert len(sizes) == 4
 
 
-def test_frozen_parameters_that_thaw_are_averaged_too(sizes: list[int]) -> None:
+def test_unfrozen_parameters_are_averaged_too(sizes: list[int]) -> None:
     layers = network()
     layers[1].requires_grad_(False)
     with GradientAverage(layers.parameters(), TWO) as average:
@@ -111,7 +111,7 @@ def test_frozen_parameters_that_thaw_are_averaged_too(sizes: list[int]) -> None:
             torch.testing.assert_close(gradients(layers), expected, atol=0, rtol=0)
 
 
-def test_its_hooks_end_with_it_and_one_worker_has_none(sizes: list[int]) -> None:
+def test_hooks_are_removed_and_one_worker_has_none(sizes: list[int]) -> None:
     layers = network()
     with GradientAverage(layers.parameters(), TWO):
         pass

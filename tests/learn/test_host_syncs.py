@@ -1,8 +1,8 @@
-"""A step never waits for the device: nothing in it may depend on what a tensor holds.
+"""A step never synchronises with the device: nothing in it may depend on values of tensors.
 
-Tensors on the device `meta` have no numbers, so whatever asks for one there fails; a GPU would
-have to be waited for at the same places. With CUDA the driver itself is asked as well.
-`pml` is exempt: its losses and miners are the library's, and they look at their tensors.
+Tensors on the device `meta` have no values, so that reading one fails, wherever a GPU would have to
+synchronise. With CUDA the driver checks it as well.
+`pml` is exempt: its losses and miners are the library's, and read values.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,10 +42,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 CASES = [
-    pytest.param(name, knobs, id=f"{name} {'-'.join(map(str, knobs.values()))}".strip())
+    pytest.param(name, settings, id=f"{name} {'-'.join(map(str, settings.values()))}".strip())
     for name in methods.names()
     if name != "pml"
-    for knobs in VARIANTS.get(name, [{}])
+    for settings in VARIANTS.get(name, [{}])
 ]
 
 
@@ -56,10 +56,10 @@ class ToyTrunk(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, WIDTH))
 
 
-def take_steps(device: str, name: str, knobs: dict[str, Any]) -> None:
-    """Two whole steps; the second finds queues filled and optimizers warm."""
+def take_steps(device: str, name: str, settings: dict[str, Any]) -> None:
+    """Take two steps; in the second, queues are full and optimizers have state."""
     method = methods.load(name)
-    config = method.Config(**knobs)
+    config = method.Config(**settings)
     plan = Experiment(
         method=MethodConfig(name=name, config=config),
         optimizer=OptimizerConfig(clip_value=10.0, clip_norm=10.0),
@@ -79,7 +79,7 @@ def take_steps(device: str, name: str, knobs: dict[str, Any]) -> None:
 
 @contextmanager
 def waiting_fails(device: str) -> Iterator[None]:
-    """On a GPU the driver is asked; on `meta` there is nothing to switch on."""
+    """Make synchronisation an error on a GPU; `meta` needs no switch."""
     if device == "cuda":
         torch.cuda.set_sync_debug_mode("error")
     try:
@@ -89,19 +89,21 @@ def waiting_fails(device: str) -> Iterator[None]:
             torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize(("name", "knobs"), CASES)
-def test_no_step_asks_what_a_tensor_holds(
-    name: str, knobs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_no_step_reads_values_of_a_tensor(
+    name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # not for `meta`
-    take_steps("meta", name, knobs)
+    monkeypatch.setattr(
+        torch, "autocast", lambda *_, **__: nullcontext()
+    )  # not available on `meta`
+    take_steps("meta", name, settings)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize(("name", "knobs"), CASES)
-def test_no_step_waits_for_a_gpu(name: str, knobs: dict[str, Any]) -> None:
-    take_steps("cuda", name, knobs)
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_no_step_waits_for_a_gpu(name: str, settings: dict[str, Any]) -> None:
+    take_steps("cuda", name, settings)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is unusual about other people's images is in every score, and known before training."""
+"""Unusual images are reported in every score, and before training."""
 
 import hashlib
 from dataclasses import replace
@@ -24,7 +24,7 @@ from dmlray.results.finished_runs import test_task as task_of
 from dmlray.scores import Scores
 from tests.toy_data import draw_images, toy_words
 
-PLACE = Runtime(torch.device("cpu"))
+RUNTIME = Runtime(torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +41,12 @@ def train(plan: Experiment, folder: RunFolder) -> Scores:
     def report(epoch: Epoch) -> None:
         pass
 
-    return run_training(plan, folder, report, PLACE)
+    return run_training(plan, folder, report, RUNTIME)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """The toys again, for tests that change them."""
+    """A copy of the toy images, for tests that change them."""
     return draw_images(tmp_path / "photos")
 
 
@@ -57,7 +57,7 @@ def with_broken(photos: Path, *words: str) -> Experiment:
 
 
 @pytest.mark.parametrize("selection", ["last", "validation", "best_on_test"])
-def test_broken_images_are_left_out_and_every_score_says_so(
+def test_broken_images_are_left_out_and_every_score_has_a_remark(
     photos: Path, tmp_path: Path, selection: str
 ) -> None:
     plan = with_broken(photos, "data.skip_broken=true", f"protocol.selection={selection}")
@@ -66,9 +66,9 @@ def test_broken_images_are_left_out_and_every_score_says_so(
     scores = train(plan, folder)
     assert scores.remarks == ["2 of 96 images left out as broken: class00/0.png, class11/3.png"]
     assert (scores.test_images, len(np.load(folder.embeddings))) == (47, 47)
-    assert evaluate(plan, folder, PLACE) == scores
+    assert evaluate(plan, folder, RUNTIME) == scores
     assert task_of(members_of(folder.path)).query_count == 47
-    for epoch in lockstep(plan, RunFolder(tmp_path / "folds"), PLACE):
+    for epoch in lockstep(plan, RunFolder(tmp_path / "folds"), RUNTIME):
         assert 0 <= epoch.metrics["map_at_r"] <= 1
 
 
@@ -81,7 +81,7 @@ def test_broken_images_are_listed_unless_they_may_be_left_out(photos: Path) -> N
     assert "data.skip_broken=true" in str(raised.value)
 
 
-def test_images_scaled_by_their_own_range_are_remarked_on(photos: Path, tmp_path: Path) -> None:
+def test_images_scaled_by_their_own_range_have_a_remark(photos: Path, tmp_path: Path) -> None:
     deep = np.asarray(Image.open(photos / "class00" / "0.png").convert("L"), np.float32)
     Image.fromarray(deep).save(photos / "class00" / "0.png", "tiff")
     plan = plan_of(photos, "protocol.selection=last")
@@ -89,7 +89,7 @@ def test_images_scaled_by_their_own_range_are_remarked_on(photos: Path, tmp_path
     assert remark.startswith("1 of 96 images have float or 32-bit values")
 
 
-def test_the_limit_of_pixels_is_the_plans(photos: Path) -> None:
+def test_the_limit_of_pixels_is_that_of_the_plan(photos: Path) -> None:
     plan = plan_of(photos, "data.max_megapixels=0.001")
     with pytest.raises(DataError, match=r"has more than 1,000 pixels \(32 x 32\)"):
         preflight(plan)

@@ -16,13 +16,13 @@ def test_a_line_cut_short_by_a_kill_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe", b"", b"3", b"[]", b'{"loss": 1}', b"\x00" * 9])
-def test_a_line_that_a_disk_broke_costs_no_other(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_line_does_not_affect_others(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"epoch": 1}\n' + damage + b'\n{"epoch": 3}\n')
     assert [line["epoch"] for line in metrics_log.read(path)] == [1, 3]
 
 
-def test_rewinding_forgets_what_a_resumed_run_will_say_again(tmp_path: Path) -> None:
+def test_rewinding_removes_the_lines_after_the_epoch(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     metrics_log.rewind(path, 0)
     for epoch in (1, 2, 3):
@@ -43,13 +43,13 @@ def test_a_run_that_never_began_has_no_lines(tmp_path: Path) -> None:
      b'{"epoch": 1, "loss": ' + b"9" * 400 + b"}", b"[" * 100_000],
     ids=lambda line: line[:30].decode(),
 )  # fmt: skip
-def test_a_line_of_metrics_of_another_kind_is_not_read(tmp_path: Path, line: bytes) -> None:
+def test_a_line_of_other_content_is_not_read(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(line + b'\n{"epoch": 2, "loss": 1}\n')
     assert metrics_log.read(tmp_path / "metrics.jsonl") == [{"epoch": 2, "loss": 1}]
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "a link to itself"])
-def test_metrics_that_are_no_file_are_one_sentence(tmp_path: Path, kind: str) -> None:
+def test_metrics_that_are_not_a_file_are_refused(tmp_path: Path, kind: str) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b"")
     GENERIC[kind](tmp_path / "metrics.jsonl")
     with pytest.raises(DataError, match=r"metrics\.jsonl: cannot be read"):

@@ -1,4 +1,4 @@
-"""Schedules equal torch's own schedulers and the authors' lists; groups keep their factors."""
+"""Schedules equal those of torch and of the authors; groups keep their factors."""
 
 import re
 from itertools import pairwise
@@ -64,8 +64,8 @@ def test_cosine_equals_torch() -> None:
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     for epoch in range(10):
-        ours = lr_factor(OptimizerConfig(schedule="cosine"), epoch, 1, 10)
-        assert ours == pytest.approx(optimizer.param_groups[0]["lr"])
+        factor = lr_factor(OptimizerConfig(schedule="cosine"), epoch, 1, 10)
+        assert factor == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
 
@@ -92,7 +92,7 @@ def test_each_group_keeps_its_factor_and_decay(name: str) -> None:
     assert [g["weight_decay"] for g in optimizer.param_groups] == [0.1, 0.0]
 
 
-def test_a_resting_trunk_does_not_move_nor_decay() -> None:
+def test_a_frozen_trunk_does_not_move_nor_decay() -> None:
     parts, trunk, head = groups()
     optimizer = build_optimizer(OptimizerConfig(name="adamw", weight_decay=0.5), parts)
     trunk.grad, head.grad = torch.ones(3), torch.ones(3)
@@ -110,7 +110,7 @@ def test_clipping_is_by_value_then_by_the_norm_of_each_group() -> None:
     torch.testing.assert_close(head.grad, torch.tensor([0.1, 0.0, 0.0]))
 
 
-def test_a_resting_trunk_has_nothing_to_clip() -> None:
+def test_a_frozen_trunk_is_not_clipped() -> None:
     parts, _, head = groups()
     head.grad = torch.tensor([3.0, 0.0, 0.0])
     clip(build_optimizer(OptimizerConfig(), parts), OptimizerConfig(clip_value=2.0, clip_norm=1.0))

@@ -1,4 +1,4 @@
-"""In what precision a training computes is chosen, recorded, and goes on after a kill."""
+"""Precision of a training is resolved, recorded and restored after a kill."""
 
 import json
 from dataclasses import asdict
@@ -41,7 +41,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
         ("float16", False, "float16, embeddings in tf32", "float16, embeddings in float32"),
     ],
 )
-def test_what_a_plan_asks_for_is_resolved_on_the_device(
+def test_the_plans_precision_is_resolved_on_the_device(
     asked: str, has_bfloat16: bool, on_gpu: str, on_cpu: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "_has_bfloat16", lambda: has_bfloat16)
@@ -55,7 +55,7 @@ def test_what_a_plan_asks_for_is_resolved_on_the_device(
     ("asked", "training", "evaluation"),
     [("float32", "ieee", "ieee"), ("tf32", "tf32", "tf32"), ("bfloat16", "tf32", "tf32")],
 )
-def test_float32_products_of_a_gpu_are_set_and_put_back(
+def test_float32_products_of_a_gpu_are_set_and_restored(
     asked: str, training: str, evaluation: str
 ) -> None:
     before = float32_products(), torch.backends.cudnn.benchmark
@@ -73,7 +73,7 @@ def test_float32_products_of_a_gpu_are_set_and_put_back(
         assert before == (float32_products(), torch.backends.cudnn.benchmark)
 
 
-def test_a_killed_float16_training_goes_on_with_its_loss_scale(
+def test_a_killed_float16_training_resumes_with_its_loss_scale(
     plan: Experiment, tmp_path: Path
 ) -> None:
     def killed(epoch: Epoch) -> None:

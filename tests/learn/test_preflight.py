@@ -1,4 +1,4 @@
-"""What classes, folds and batches cannot give is refused before anything runs."""
+"""Plans whose classes, folds or batches cannot work are refused before anything runs."""
 
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from dmlray.data import folds
 from dmlray.errors import ConfigError, DataError, DmlrayError
 from dmlray.learn import metrics_log
 from dmlray.learn.class_split import load_dataset, with_folds
-from dmlray.learn.cross_validation import run_in_lockstep
+from dmlray.learn.cross_validation import mean_over_folds
 from dmlray.learn.preflight import preflight
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.run import run_training
@@ -22,13 +22,13 @@ from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.toy_data import draw_images, toy_words
 
-PLACE = Runtime(torch.device("cpu"))
+RUNTIME = Runtime(torch.device("cpu"))
 Draw = Callable[..., Path]
 
 
 @pytest.fixture
 def draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Draw:
-    """Draws classes of 4 images, of which those named by number keep one."""
+    """Make classes of 4 images, or of 1 image for the numbers in `lone`."""
     monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path / "cache"))
 
     def drawn(classes: int, lone: tuple[int, ...] = ()) -> Path:
@@ -69,9 +69,9 @@ def test_folds_of_one_class_are_refused_with_the_numbers_that_do(
     fold = count - 1
     words = [f"protocol.split={kind}", f"protocol.folds={count}", f"protocol.fold={fold}"]
     plan = plan_of(draw(classes), "protocol.selection=validation", *words)
-    said = refusal(plan, in_folds)
-    assert said.startswith(f"protocol.folds: {count} folds of {classes // 2} classes ({kind}): ")
-    assert "has one class ('class" in said and said.endswith(f"Allowed: {allowed}")
+    message = refusal(plan, in_folds)
+    assert message.startswith(f"protocol.folds: {count} folds of {classes // 2} classes ({kind}): ")
+    assert "has one class ('class" in message and message.endswith(f"Allowed: {allowed}")
 
 
 def test_only_the_folds_that_are_held_out_matter(draw: Draw) -> None:
@@ -89,20 +89,20 @@ def test_a_number_of_folds_that_is_left_open_fits_the_classes(
     plan = plan_of(draw(classes), "protocol.selection=validation", "data.batch_size=2")
     fitted = with_folds(plan, preflight(plan))
     assert fitted.protocol.folds == taken
-    said = [text for text in caplog.messages if text.startswith("protocol.folds: taking")]
-    assert len(said) == (taken < 4)
+    message = [text for text in caplog.messages if text.startswith("protocol.folds: using")]
+    assert len(message) == (taken < 4)
 
 
 def test_too_few_classes_for_any_folds_are_refused(draw: Draw) -> None:
-    said = refusal(plan_of(draw(6), "protocol.selection=validation"))
-    assert "Allowed: no number of folds of these classes" in said
+    message = refusal(plan_of(draw(6), "protocol.selection=validation"))
+    assert "Allowed: no number of folds of these classes" in message
     preflight(plan_of(draw(6)))
 
 
 def test_a_resolved_number_of_folds_is_written_and_scored(draw: Draw, tmp_path: Path) -> None:
     plan = plan_of(draw(8), "protocol.selection=validation")
     folder = RunFolder(tmp_path / "run")
-    scores = run_training(plan, folder, lambda _: None, PLACE)
+    scores = run_training(plan, folder, lambda _: None, RUNTIME)
     assert scores.split == "all but fold 0 of 2 kfold folds"
     assert read_experiment(folder.plan("experiment")).experiment.protocol.folds == 2
 
@@ -119,14 +119,14 @@ def test_a_fold_that_fewer_folds_lack_is_refused(draw: Draw) -> None:
     [(2, "the training side has 1 class"), (3, "the test side has one class ('class02')")],
 )
 @pytest.mark.parametrize("in_folds", [True, False])
-def test_a_side_of_one_class_is_refused(
-    draw: Draw, classes: int, problem: str, in_folds: bool
-) -> None:
-    said = refusal(plan_of(draw(classes)), in_folds)
-    assert problem in said and "Allowed: at least 2 classes on each side; the first half" in said
+def test_one_class_is_refused(draw: Draw, classes: int, problem: str, in_folds: bool) -> None:
+    message = refusal(plan_of(draw(classes)), in_folds)
+    assert (
+        problem in message and "Allowed: at least 2 classes on each side; the first half" in message
+    )
 
 
-def test_a_given_side_of_one_class_is_refused(draw: Draw, tmp_path: Path) -> None:
+def test_a_given_split_with_one_class_is_refused(draw: Draw, tmp_path: Path) -> None:
     root = draw(4)
     for side, numbers in (("train", (0, 1, 2)), ("test", (3,))):
         for number in numbers:
@@ -134,41 +134,41 @@ def test_a_given_side_of_one_class_is_refused(draw: Draw, tmp_path: Path) -> Non
             shutil.copytree(
                 root / f"class{number:02d}", tmp_path / "given" / side / f"class{number:02d}"
             )
-    said = refusal(plan_of(tmp_path / "given", "data.split=given"))
-    assert "the test side has one class ('class03')" in said and "half" not in said
+    message = refusal(plan_of(tmp_path / "given", "data.split=given"))
+    assert "the test side has one class ('class03')" in message and "half" not in message
 
 
 def test_a_fold_of_lone_images_is_refused_and_named(draw: Draw) -> None:
     root = draw(16, lone=(0, 1, 2))  # 8 train
-    said = refusal(
+    message = refusal(
         plan_of(root, "protocol.selection=validation", "protocol.folds=4"), in_folds=True
     )
-    assert "fold 0 has one image of each class ('class00', 'class01')" in said
-    assert said.endswith("Allowed: 2 folds")  # 3 folds: 0 to 2, alone as well
+    assert "fold 0 has one image of each class ('class00', 'class01')" in message
+    assert message.endswith("Allowed: 2 folds")  # 3 folds: 0 to 2, alone as well
     fitted = plan_of(root, "protocol.selection=validation")
     assert with_folds(fitted, load_dataset(fitted)).protocol.folds == 2
 
 
-def test_all_that_is_wrong_with_folds_and_batches_is_listed(draw: Draw) -> None:
+def test_all_problems_of_folds_and_batches_are_listed(draw: Draw) -> None:
     words = ["protocol.folds=4", "data.batch_size=64", "data.images_per_class=4"]
-    said = refusal(plan_of(draw(8), *words), in_folds=True)
-    assert said.startswith("experiment: 2 problems\n  protocol.folds: 4 folds of 4 classes")
-    assert "\n  data.batch_size: 64 images, 4 of each class, need 16 classes" in said
+    message = refusal(plan_of(draw(8), *words), in_folds=True)
+    assert message.startswith("experiment: 2 problems\n  protocol.folds: 4 folds of 4 classes")
+    assert "\n  data.batch_size: 64 images, 4 of each class, need 16 classes" in message
 
 
 @pytest.mark.parametrize(
     "method", ["margin", "dcml", "idml method.loss=triplet", "pml", "pml method.loss=NCALoss"]
 )
-def test_lone_classes_are_refused_where_pairs_are_learned_from(draw: Draw, method: str) -> None:
+def test_lone_classes_are_refused_if_the_method_needs_pairs(draw: Draw, method: str) -> None:
     name, *words = method.split()
     plan = plan_of(draw(8, lone=(0, 1, 2, 3)), *words, method=name)
-    said = refusal(plan)
-    assert f"{name} learns from two images of a class in a batch" in said
-    assert "each of the 4 classes to train on has one image" in said
+    message = refusal(plan)
+    assert f"{name} needs two images of a class in a batch" in message
+    assert "each of the 4 classes to train on has one image" in message
 
 
 @pytest.mark.parametrize("method", ["proxy_anchor", "pml method.loss=ProxyNCALoss"])
-def test_lone_classes_are_trained_where_proxies_are_learned(draw: Draw, method: str) -> None:
+def test_lone_classes_are_trained_if_the_method_has_proxies(draw: Draw, method: str) -> None:
     name, *words = method.split()
     preflight(plan_of(draw(8, lone=(0, 1, 2, 3)), *words, method=name))
 
@@ -178,21 +178,21 @@ def test_lone_classes_are_trained_where_proxies_are_learned(draw: Draw, method: 
     [["data.batch_size=1", "backbone.batchnorm=frozen"], ["data.images_per_class=1"]],
 )
 def test_batches_that_never_hold_a_pair_are_refused(draw: Draw, words: list[str]) -> None:
-    said = refusal(plan_of(draw(8), *words, method="margin"))
-    assert "and 1 makes none. Allowed: " in said
+    message = refusal(plan_of(draw(8), *words, method="margin"))
+    assert "but 1 is too few. Allowed: " in message
 
 
-def test_steps_without_pairs_are_counted_and_every_score_says_so(
+def test_steps_without_pairs_are_counted_and_every_score_has_a_remark(
     draw: Draw, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = draw(8, lone=(0, 1, 2))
     plan = plan_of(root, "data.batch_size=2", method="margin")
     preflight(plan)
-    [said] = [text for text in caplog.messages if "have no two images of a class" in text]
-    scores = run_training(plan, RunFolder(tmp_path / "run"), lambda _: None, PLACE)
+    [message] = [text for text in caplog.messages if "have no two images of a class" in text]
+    scores = run_training(plan, RunFolder(tmp_path / "run"), lambda _: None, RUNTIME)
     [line] = metrics_log.read(RunFolder(tmp_path / "run").metrics)
     idle = line["steps_without_pairs"]
-    assert 0 < idle <= 3 and f"{idle} of 3 steps of the first epoch" in said
+    assert 0 < idle <= 3 and f"{idle} of 3 steps of the first epoch" in message
     assert any("steps had no two images of a class" in remark for remark in scores.remarks)
 
 
@@ -202,25 +202,25 @@ def test_steps_that_all_have_pairs_are_not_mentioned(draw: Draw, tmp_path: Path)
         [(["data.images_per_class=2"], "margin"), (["data.batch_size=2"], "proxy_anchor")]
     ):
         folder = RunFolder(tmp_path / str(number))
-        scores = run_training(plan_of(root, *words, method=method), folder, lambda _: None, PLACE)
+        scores = run_training(plan_of(root, *words, method=method), folder, lambda _: None, RUNTIME)
         assert "steps_without_pairs" not in metrics_log.read(folder.metrics)[0]
         assert scores.remarks == []
 
 
 def test_folds_report_the_mean_of_their_steps_without_pairs() -> None:
-    means = run_in_lockstep(
+    means = mean_over_folds(
         [{"map_at_r": 0.5}, {"map_at_r": 0.5, "steps_without_pairs": 3}], "map_at_r"
     )
     assert means["steps_without_pairs"] == 1.5
 
 
-def test_one_image_per_device_is_refused_where_batchnorm_sees_one_value(
+def test_one_image_per_device_is_refused_where_batchnorm_gets_one_value(
     draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = draw(8)
     one = ["backbone.name=resnet18", "data.batch_size=1"]
-    said = refusal(plan_of(root, *one))
-    assert said.startswith("data.batch_size: one image per device is too few for BatchNorm")
+    message = refusal(plan_of(root, *one))
+    assert message.startswith("data.batch_size: one image per device is too few for BatchNorm")
     four = plan_of(root, one[0], "data.batch_size=4", "budget.workers=4")
     preflight(four)  # GPUs of a cluster normalise a batch together, whatever this machine has
     four_processors = Runtime(torch.device("cpu"), group=ProcessGroup(0, 4))
@@ -235,8 +235,8 @@ def test_one_image_per_device_is_refused_where_batchnorm_sees_one_value(
 
 def test_more_workers_than_images_of_the_only_batch_are_refused(draw: Draw) -> None:
     preflight(plan_of(draw(8), "data.batch_size=30", "budget.workers=3"))
-    said = refusal(plan_of(draw(8), "data.batch_size=30", "budget.workers=17"))
-    assert said == (
+    message = refusal(plan_of(draw(8), "data.batch_size=30", "budget.workers=17"))
+    assert message == (
         "budget.workers: 17 are more than the 16 images of the only batch. Allowed: at most 16"
     )
 
@@ -259,9 +259,9 @@ def test_a_library_loss_that_fails_on_the_plans_batches_is_refused(
     draw: Draw, loss: str, words: list[str], sentence: str
 ) -> None:
     """Class 0 has one image, which a batch of two images of each class holds twice."""
-    said = refusal(plan_of(draw(8, lone=(0,)), f"method.loss={loss}", *words, method="pml"))
-    assert said.startswith(f"method.loss: {loss} fails on ") and sentence in said
-    assert "\n" not in said
+    message = refusal(plan_of(draw(8, lone=(0,)), f"method.loss={loss}", *words, method="pml"))
+    assert message.startswith(f"method.loss: {loss} fails on ") and sentence in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -273,5 +273,5 @@ def test_a_library_loss_that_fails_on_the_plans_batches_is_refused(
         ("TupletMarginLoss", ["data.batch_size=4"]),
     ],
 )
-def test_what_the_refusals_advise_is_accepted(draw: Draw, loss: str, words: list[str]) -> None:
+def test_the_advice_of_the_messages_is_accepted(draw: Draw, loss: str, words: list[str]) -> None:
     preflight(plan_of(draw(8, lone=(0,)), f"method.loss={loss}", *words, method="pml"))

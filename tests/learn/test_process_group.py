@@ -1,7 +1,7 @@
-"""Workers that share each batch take the steps that one takes alone, whatever the method.
+"""Workers that share each batch take the same steps as one worker, for every method.
 
-They are five, so that their shares of twelve images are not equal; all but the first one see
-another disk, where the run folder never appears.
+There are five workers, so that their shares of twelve images are not equal; all but the main one
+use another disk without the run folder.
 """
 
 from pathlib import Path
@@ -27,11 +27,11 @@ from tests.toy_data import draw_images, toy_words
 
 pytestmark = pytest.mark.slow
 
-# Plain steps: Adam divides by what it has seen and so makes much of the last bit of a small number.
+# SGD: Adam divides by past gradients, which amplifies rounding of small ones.
 COMMON = [
     "optimizer.name=sgd", "optimizer.lr=1e-3", "budget.epochs=2", "data.batch_size=12",
     "backbone.batchnorm=frozen", "method.head_lr_factor=1", "data.transform.flip=0.5",
-    "budget.head_warmup_steps=0",  # principal directions of 24 images hang on a feature's last bit
+    "budget.head_warmup_steps=0",  # principal directions of 24 images depend on rounding
 ]  # fmt: skip
 WORKERS = 5
 OTHERS = {
@@ -50,7 +50,7 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
-    # A number of unseen images that five do not share evenly either.
+    # A number of test images that five workers do not share evenly either.
     images = draw_images(tmp_path_factory.mktemp("toys") / "images")
     (images / "class11" / "0.png").unlink()
     cases = {name: (name, list[str]()) for name in methods.names()} | OTHERS
@@ -63,14 +63,14 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
 
 
 def _known(method: str) -> list[str]:
-    """Of the common settings those that the method has."""
-    knobs = methods.load(method).Config.model_fields
-    return [w for w in COMMON if not w.startswith("method.") or w[7:].split("=")[0] in knobs]
+    """Return the common settings that the method has."""
+    settings = methods.load(method).Config.model_fields
+    return [w for w in COMMON if not w.startswith("method.") or w[7:].split("=")[0] in settings]
 
 
 @pytest.fixture(scope="module")
 def runs(plans: dict[str, Experiment], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every plan by one process in `alone` and by five in `shared`."""
+    """Run every plan with one process in `alone` and with five in `shared`."""
     root = tmp_path_factory.mktemp("runs")
     (root / "shared").mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -88,7 +88,7 @@ def state(folder: RunFolder) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("case", [*methods.names(), *OTHERS])
-def test_workers_take_the_steps_of_one(runs: Path, case: str) -> None:
+def test_workers_take_the_same_steps_as_one(runs: Path, case: str) -> None:
     alone, shared = (
         state(RunFolder(runs / "alone" / case)),
         state(RunFolder(runs / "shared" / case)),
@@ -99,7 +99,7 @@ def test_workers_take_the_steps_of_one(runs: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", [*methods.names(), *OTHERS])
-def test_workers_give_the_metrics_and_embeddings_of_one(runs: Path, case: str) -> None:
+def test_workers_have_the_same_metrics_and_embeddings_as_one(runs: Path, case: str) -> None:
     alone, shared = RunFolder(runs / "alone" / case), RunFolder(runs / "shared" / case)
     for one, two in zip(
         metrics_log.read(alone.metrics), metrics_log.read(shared.metrics), strict=True
@@ -126,33 +126,33 @@ def test_more_workers_than_images_of_a_batch_are_refused() -> None:
         read_experiment(Path("experiments/proxy_anchor_demo.yaml"), ["budget.workers=65"])
 
 
-def test_a_resumed_run_is_what_the_first_worker_sees(runs: Path) -> None:
-    said = [(runs / "shared" / f"resumed{rank}.txt").read_text() for rank in range(WORKERS)]
-    assert said == WORKERS * ["epochs [1, 2], True"]
+def test_a_resumed_run_depends_on_the_main_workers_files(runs: Path) -> None:
+    messages = [(runs / "shared" / f"resumed{rank}.txt").read_text() for rank in range(WORKERS)]
+    assert messages == WORKERS * ["epochs [1, 2], True"]
 
 
-def test_what_the_first_worker_cannot_read_ends_all_with_its_sentence(runs: Path) -> None:
-    said = [(runs / "shared" / f"damaged{rank}.txt").read_text() for rank in range(WORKERS)]
-    assert len(said) == WORKERS
-    for text in said:
+def test_a_damaged_checkpoint_ends_all_workers_with_one_message(runs: Path) -> None:
+    messages = [(runs / "shared" / f"damaged{rank}.txt").read_text() for rank in range(WORKERS)]
+    assert len(messages) == WORKERS
+    for text in messages:
         kind, _, sentence = text.partition(" ")
         assert kind in ("DamagedCheckpoint", "DataError")
         assert "checkpoints/last.pt: is not a checkpoint of dmlray or is damaged" in sentence
 
 
-def test_workers_that_find_different_images_end_alike(runs: Path) -> None:
-    said = {(runs / "shared" / f"images{rank}.txt").read_text() for rank in range(WORKERS)}
-    assert len(said) == 1
-    assert said.pop().startswith(": the nodes of this training find different images there (")
+def test_workers_that_see_different_images_end_with_one_message(runs: Path) -> None:
+    messages = {(runs / "shared" / f"images{rank}.txt").read_text() for rank in range(WORKERS)}
+    assert len(messages) == 1
+    assert messages.pop().startswith(": the nodes of this training find different images there (")
 
 
-def test_workers_name_one_cause_though_only_one_has_the_image(runs: Path) -> None:
-    said = {(runs / "shared" / f"diverged{rank}.txt").read_text() for rank in range(WORKERS)}
-    assert len(said) == 1
-    assert "from step 2 of 3 on, nor are the network's outputs" in said.pop()
+def test_all_workers_name_the_cause_that_one_of_them_has(runs: Path) -> None:
+    messages = {(runs / "shared" / f"diverged{rank}.txt").read_text() for rank in range(WORKERS)}
+    assert len(messages) == 1
+    assert "from step 2 of 3 on, like the network's outputs" in messages.pop()
 
 
-def test_workers_gather_what_each_of_them_gives(tmp_path: Path) -> None:
+def test_workers_gather_json(tmp_path: Path) -> None:
     spawn(gather, (2, tmp_path), nprocs=2)
     expected = "[[{'loss': 0.30000000000000004, 'recall': nan}], {'failure': 'Größe: \\x1b'}]"
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == [expected, expected]

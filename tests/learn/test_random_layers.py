@@ -1,4 +1,4 @@
-"""Workers whose shares of a batch are unequal draw alike for the whole batch."""
+"""Workers with unequal parts of a batch make equal draws for the whole batch."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from tests.toy_data import toy_words
 
-WORKERS, BATCH = 3, 8  # shares of 2, 3 and 3 images
+WORKERS, BATCH = 3, 8  # parts of 2, 3 and 3 images
 
 
 def plan_of(backbone: str) -> Experiment:
@@ -22,7 +22,7 @@ def plan_of(backbone: str) -> Experiment:
 
 
 def draws(backbone: str, rank: int, size: int = WORKERS) -> list[Tensor]:
-    """Draw after each of two passes of one worker's share of a batch."""
+    """Draw after each of two forwards of one worker's part of a batch."""
     group = ProcessGroup(rank, size)
     runtime = Runtime(torch.device("cpu"), group=group)
     trunk = build_learner(plan_of(backbone), 4, runtime).train().trunk
@@ -49,8 +49,8 @@ def test_a_network_without_random_layers_draws_as_one_worker() -> None:
     )
 
 
-def test_one_worker_draws_as_torch_alone() -> None:
-    """Numbers of a single worker depend on nothing of this."""
+def test_one_worker_draws_as_plain_torch() -> None:
+    """A single worker is not affected."""
     learner = build_learner(plan_of("efficientnet_b0"), 4, Runtime(torch.device("cpu")))
     assert not any(module._forward_pre_hooks for module in learner.modules())
 

@@ -1,4 +1,4 @@
-"""One learner from plan to scores: resumable, honest about its selection, the same each time."""
+"""Run a training from plan to scores: resumable and deterministic."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +14,7 @@ from dmlray.errors import DataError, RunError
 from dmlray.evaluation.clustering import Progress
 from dmlray.learn import metrics_log, run
 from dmlray.learn.class_split import fold_split, full_split, load_dataset
-from dmlray.learn.cross_validation import Clock, lockstep, run_in_lockstep
+from dmlray.learn.cross_validation import Clock, lockstep, mean_over_folds
 from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch
 from dmlray.learn.run import evaluate, run_training
@@ -26,11 +26,11 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, read_scores
 from tests.toy_data import draw_images, toy_words
 
-PLACE = Runtime(torch.device("cpu"))
+RUNTIME = Runtime(torch.device("cpu"))
 
 
 class Killed(Exception):
-    """Stands for a process that ends between two epochs."""
+    """Raised in place of a kill between two epochs."""
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def train(plan: Experiment, folder: RunFolder, killed_after: int | None = None) 
         if epoch.number == killed_after:
             raise Killed
 
-    return run_training(plan, folder, report, PLACE)
+    return run_training(plan, folder, report, RUNTIME)
 
 
-def test_a_killed_job_ends_with_the_numbers_of_one_left_alone(
+def test_a_killed_training_ends_with_the_scores_of_an_uninterrupted_one(
     plan: Experiment, tmp_path: Path
 ) -> None:
     calm, torn = RunFolder(tmp_path / "calm"), RunFolder(tmp_path / "torn")
@@ -65,10 +65,10 @@ def test_a_killed_job_ends_with_the_numbers_of_one_left_alone(
     assert train(plan, torn) == expected
     assert torn.metrics.read_text() == calm.metrics.read_text()
     np.testing.assert_array_equal(np.load(torn.embeddings), np.load(calm.embeddings))
-    assert evaluate(plan, torn, PLACE) == expected
+    assert evaluate(plan, torn, RUNTIME) == expected
 
 
-def test_a_journal_ahead_of_its_checkpoint_is_told_again(plan: Experiment, tmp_path: Path) -> None:
+def test_log_lines_after_the_checkpoint_are_written_again(plan: Experiment, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(Killed):
         train(plan, folder, killed_after=2)
@@ -79,7 +79,7 @@ def test_a_journal_ahead_of_its_checkpoint_is_told_again(plan: Experiment, tmp_p
     assert lines[2]["loss"] != 99.0
 
 
-def test_seeds_decide(plan: Experiment, tmp_path: Path) -> None:
+def test_scores_depend_on_the_seed_only(plan: Experiment, tmp_path: Path) -> None:
     losses = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         folder = RunFolder(tmp_path / name)
@@ -101,32 +101,32 @@ def test_validation_keeps_the_epoch_that_is_best_on_held_out_classes(
     assert scores.selection == "validation"
 
 
-def test_nmi_is_there_when_asked_for_and_says_whose(plan: Experiment, tmp_path: Path) -> None:
+def test_nmi_is_optional_and_names_its_implementation(plan: Experiment, tmp_path: Path) -> None:
     asked = override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1})
     scores = train(asked, RunFolder(tmp_path / "run"))
     assert 0 < scores.metrics["nmi"] <= 1
     assert scores.clustering == "faiss k-means, 20 iterations, seed 1234"
 
 
-def test_whoever_watches_the_folder_hears_the_iterations_of_k_means(
+def test_iterations_of_k_means_are_written_to_the_folder(
     plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, heard, cluster = RunFolder(tmp_path / "run"), [], run.clustering_scores
+    folder, reported, cluster = RunFolder(tmp_path / "run"), [], run.clustering_scores
 
     def scores(*given: Any, progress: Progress) -> dict[str, float]:
         def listen(done: int, total: int) -> None:
             progress(done, total)
-            heard.append(metrics_log.counted(folder.progress_log))
+            reported.append(metrics_log.counted(folder.progress_log))
 
         return cluster(*given, progress=listen)
 
     monkeypatch.setattr(run, "clustering_scores", scores)
     train(override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1}), folder)
-    assert heard == [metrics_log.Count("k-means, iterations", done, 20) for done in range(1, 21)]
+    assert reported == [metrics_log.Count("k-means, iterations", done, 20) for done in range(1, 21)]
     assert not folder.progress_log.exists()
 
 
-def test_no_class_is_on_two_sides(plan: Experiment) -> None:
+def test_training_validation_and_test_classes_are_disjoint(plan: Experiment) -> None:
     dataset = load_dataset(plan)
     tasks = [fold_split(plan, dataset, fold) for fold in range(plan.protocol.folds)]
     for split in tasks:
@@ -137,27 +137,27 @@ def test_no_class_is_on_two_sides(plan: Experiment) -> None:
 
 
 def test_lockstep_is_the_mean_of_folds_trained_one_by_one(plan: Experiment, tmp_path: Path) -> None:
-    side_by_side = list(lockstep(plan, RunFolder(tmp_path / "trial"), PLACE))
+    side_by_side = list(lockstep(plan, RunFolder(tmp_path / "trial"), RUNTIME))
     dataset = load_dataset(plan)
     alone = [
         list(
             Training(
-                plan, fold_split(plan, dataset, fold), RunFolder(tmp_path / f"{fold}"), PLACE
+                plan, fold_split(plan, dataset, fold), RunFolder(tmp_path / f"{fold}"), RUNTIME
             ).epochs()
         )
         for fold in range(2)
     ]
     for epoch, *folds in zip(side_by_side, *alone, strict=True):
         assert epoch.metrics.pop("seconds") > 0
-        assert epoch.metrics == run_in_lockstep([fold.metrics for fold in folds], "map_at_r")
+        assert epoch.metrics == mean_over_folds([fold.metrics for fold in folds], "map_at_r")
         scores = [fold.metrics["map_at_r"] for fold in folds]
         assert epoch.metrics["map_at_r"] == pytest.approx(sum(scores) / 2)
         assert epoch.metrics["map_at_r_std"] == pytest.approx(abs(scores[0] - scores[1]) / 2)
 
 
-def test_head_warm_up_leaves_the_trunk_as_it_was(plan: Experiment, tmp_path: Path) -> None:
+def test_head_warm_up_does_not_change_the_trunk(plan: Experiment, tmp_path: Path) -> None:
     split = full_split(load_dataset(plan))
-    training = Training(plan, split, RunFolder(tmp_path / "run"), PLACE)
+    training = Training(plan, split, RunFolder(tmp_path / "run"), RUNTIME)
     before = {key: value.clone() for key, value in training.learner.state_dict().items()}
     features = training.embed(training.trunk, split.train).clone()
     warm_up_heads(training.learner, features, split.train.labels, plan)
@@ -165,8 +165,8 @@ def test_head_warm_up_leaves_the_trunk_as_it_was(plan: Experiment, tmp_path: Pat
         assert torch.equal(value, before[key]) == key.startswith("trunk."), key
 
 
-def test_frozen_statistics_never_move_while_weights_do(plan: Experiment, tmp_path: Path) -> None:
-    training = Training(plan, full_split(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
+def test_frozen_statistics_do_not_change_while_weights_do(plan: Experiment, tmp_path: Path) -> None:
+    training = Training(plan, full_split(load_dataset(plan)), RunFolder(tmp_path / "run"), RUNTIME)
     before = {key: value.clone() for key, value in training.learner.state_dict().items()}
     next(training.epochs())
     after = training.learner.state_dict()
@@ -176,9 +176,11 @@ def test_frozen_statistics_never_move_while_weights_do(plan: Experiment, tmp_pat
     assert not all(torch.equal(before[key], after[key]) for key in before if ".bn" in key)
 
 
-def test_a_resting_trunk_stays_and_then_learns(plan: Experiment, tmp_path: Path) -> None:
+def test_a_frozen_trunk_is_trained_after_warm_up(plan: Experiment, tmp_path: Path) -> None:
     rested = override(plan, "test", {"budget.warmup_epochs": 1, "budget.epochs": 2})
-    training = Training(rested, full_split(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
+    training = Training(
+        rested, full_split(load_dataset(plan)), RunFolder(tmp_path / "run"), RUNTIME
+    )
     weights = [p.clone() for p in training.trunk.parameters()]
     epochs = training.epochs()
     next(epochs)
@@ -187,15 +189,17 @@ def test_a_resting_trunk_stays_and_then_learns(plan: Experiment, tmp_path: Path)
     assert not all(map(torch.equal, weights, training.trunk.parameters()))
 
 
-def test_a_loss_that_is_not_finite_is_told_with_its_epoch(plan: Experiment, tmp_path: Path) -> None:
-    training = Training(plan, full_split(load_dataset(plan)), RunFolder(tmp_path / "run"), PLACE)
+def test_a_loss_that_is_not_finite_is_reported_with_its_epoch(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    training = Training(plan, full_split(load_dataset(plan)), RunFolder(tmp_path / "run"), RUNTIME)
     with torch.no_grad():
         next(training.trunk.parameters()).fill_(torch.nan)
     with pytest.raises(RunError, match="epoch 1: the loss is not finite"):
         list(training.epochs())
 
 
-def test_seconds_of_an_earlier_session_count_and_its_resting_time_does_not() -> None:
+def test_seconds_of_an_earlier_session_count_without_the_time_between() -> None:
     clock = Clock([{"epoch": 1, "seconds": 100.0}, {"epoch": 2, "seconds": 250.0}])
     assert [clock.at(1), clock.at(2)] == [100.0, 250.0]
     assert 250.0 < clock.at(3) < 260.0
@@ -205,13 +209,13 @@ def test_seconds_of_an_earlier_session_count_and_its_resting_time_does_not() -> 
 def test_folds_whose_metrics_lack_an_epoch_are_not_averaged(
     plan: Experiment, tmp_path: Path, lines: slice
 ) -> None:
-    """Else the mean would be over different epochs."""
+    """The mean would be over different epochs."""
     short, folder = override(plan, "test", {"budget.epochs": 2}), RunFolder(tmp_path / "trial")
-    list(lockstep(short, folder, PLACE))
+    list(lockstep(short, folder, RUNTIME))
     metrics = folder.fold(1).metrics
     metrics.write_bytes(b"".join(metrics.read_bytes().splitlines(keepends=True)[lines]))
     with pytest.raises(DataError, match=r"fold1/metrics\.jsonl: lacks epoch"):
-        list(lockstep(short, folder, PLACE))
+        list(lockstep(short, folder, RUNTIME))
 
 
 def test_a_run_that_is_not_finished_is_not_evaluated(plan: Experiment, tmp_path: Path) -> None:
@@ -219,12 +223,10 @@ def test_a_run_that_is_not_finished_is_not_evaluated(plan: Experiment, tmp_path:
     with pytest.raises(Killed):
         train(plan, folder, killed_after=2)
     with pytest.raises(DataError, match="is of epoch 2, its plan has 4; resume"):
-        evaluate(plan, folder, PLACE)
+        evaluate(plan, folder, RUNTIME)
 
 
-def test_the_hash_of_the_embeddings_stands_beside_the_scores(
-    plan: Experiment, tmp_path: Path
-) -> None:
+def test_the_scores_have_the_hash_of_the_embeddings(plan: Experiment, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     scores = train(override(plan, "test", {"budget.epochs": 1}), folder)
     assert scores.embeddings_sha256 == sha256(folder.embeddings.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a choice of a search would fail for is found before anything is trained."""
+"""Points of a search that would fail are found before anything is trained."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def check(
         ),
     ],
 )
-def test_a_choice_has_the_check_of_the_experiment_s_own_value(
+def test_a_choice_is_checked_like_the_value_of_an_experiment(
     space: str, complaint: str, images: Path, tmp_path: Path
 ) -> None:
     words = [] if "images_per_class" in space else ["data.images_per_class=null"]
@@ -72,14 +72,14 @@ def test_a_choice_has_the_check_of_the_experiment_s_own_value(
         check(images, tmp_path, space, *words)
 
 
-def test_heads_that_do_not_suit_the_network_are_found(images: Path, tmp_path: Path) -> None:
+def test_heads_that_do_not_fit_the_network_are_found(images: Path, tmp_path: Path) -> None:
     space = "  method.branches: {choices: [4, 5]}\n"
     words = ["method.branches=4", "method.dim=20", "method.branch_input=chunk"]
     with pytest.raises(ConfigError, match=r"method\.branches = 5: .*divide"):
         check(images, tmp_path, space, *words, method="drml")
 
 
-def test_a_space_without_faults_passes(images: Path, tmp_path: Path) -> None:
+def test_a_valid_space_passes(images: Path, tmp_path: Path) -> None:
     space = (
         "  backbone.pooling: {choices: [avg, max]}\n  method.dim: {low: 4, high: 128}\n"
         "  data.batch_size: {choices: [4, 8]}\n  optimizer.lr: {low: 1.0e-5, high: 1.0e-2}\n"

@@ -1,4 +1,4 @@
-"""What the plan may change about a step: its precision, and a compiled trunk."""
+"""Settings of a step: its precision, and a compiled trunk."""
 
 import copy
 from functools import partial
@@ -58,7 +58,7 @@ def test_bfloat16_steps_have_float32_losses_near_those_of_float32(name: str) -> 
     assert any(exact[term] != rounded[term] for term in exact)
     for term, value in rounded.items():
         assert value.dtype == torch.float32
-        if "branch" not in term:  # DRML's branches part the batch, and rounding parts it anew
+        if "branch" not in term:  # DRML splits the batch, which depends on rounding
             torch.testing.assert_close(value, exact[term], rtol=0.1, atol=0.1)
 
 
@@ -79,7 +79,7 @@ def test_bfloat16_reaches_the_trunk_and_leaves_parameters_and_outputs_in_float32
 def test_a_compiled_trunk_gives_the_same_numbers_under_the_same_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Traced, but run by torch: to build C++ takes minutes, and is not ours to test."""
+    """Traced, but run by torch: building C++ takes minutes."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     plan, compiled = toy("proxy_anchor", "budget.compile=true")
     _, plain = toy("proxy_anchor")
@@ -107,7 +107,7 @@ def test_where_torch_cannot_compile_a_training_ends_in_one_sentence(
 
 
 def test_the_driver_compiles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU that would keep a CUDA context, in memory that the trainings need."""
+    """Compiling on a GPU would keep a CUDA context, whose memory the trainings need."""
     monkeypatch.setenv("DMLRAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(torch, "compile", None)
     words = toy_words(draw_images(tmp_path / "images"))
@@ -148,7 +148,7 @@ def test_a_compiled_trunk_has_one_fixed_shape_for_training_and_one_for_evaluatio
 def test_fused_optimizers_step_as_the_plain_ones_on_a_network_in_channels_last(
     optimizer: str,
 ) -> None:
-    """Run on the CPU's fused kernels, for those of a GPU are not here."""
+    """Test the CPU's fused kernels in place of a GPU's."""
     plan, _ = toy("proxy_anchor", f"optimizer.name={optimizer}")
     torch.manual_seed(0)
     plain = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)

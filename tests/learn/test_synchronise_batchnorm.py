@@ -1,4 +1,4 @@
-"""BatchNorm over several GPUs computes in evaluation what it computed on one."""
+"""Converting BatchNorm for several GPUs does not change evaluation."""
 
 import pytest
 import torch

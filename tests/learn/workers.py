@@ -1,4 +1,4 @@
-"""Processes that share each batch: the side of `test_team.py` that runs in them."""
+"""Worker processes of `test_process_group.py`, which share each batch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +26,9 @@ RESUMED = "validation"
 
 
 def work(rank: int, size: int, plans: dict[str, Experiment], root: Path) -> None:
-    """Run every plan as one of `size` workers; what all see of the disk is in the first's root."""
+    """Run every plan as one of `size` workers; only the main worker's root has all files."""
     torch.set_num_threads(1)
-    gradient_average.BUCKET = 1 << 12  # several of them, on their way at once
+    gradient_average.BUCKET = 1 << 12  # several buckets, in flight at once
     meeting = f"file://{root / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
     runtime = Runtime(torch.device("cpu"), group=ProcessGroup(rank, size))
@@ -61,7 +61,7 @@ def resume(plan: Experiment, path: Path, runtime: Runtime) -> str:
 
 
 def damage(plan: Experiment, root: Path, runtime: Runtime) -> str:
-    """Meet a damaged checkpoint in a copy of the run; what is raised."""
+    """Resume a copy of the run with a damaged checkpoint; write what is raised."""
     folder = RunFolder(root / "damaged")
     if runtime.group.is_main:
         copytree(root / RESUMED, folder.path)
@@ -75,7 +75,7 @@ def damage(plan: Experiment, root: Path, runtime: Runtime) -> str:
 
 
 def other_images(plan: Experiment, root: Path, runtime: Runtime) -> str:
-    """Start a run of which the last worker does not see one image yet; what is raised."""
+    """Start a run of which the last worker lacks one image; write what is raised."""
     rank = runtime.group.rank
     images = copytree(plan.data.root, root / f"images{rank}")
     if rank == runtime.group.size - 1:
@@ -105,7 +105,7 @@ class InfinitePixels:
 
 
 def diverge(plan: Experiment, runtime: Runtime) -> str:
-    """Take steps whose outputs are not finite on one worker alone; what is raised."""
+    """Take steps with outputs that are not finite on one worker only; write what is raised."""
     learner = build_learner(plan, 4, runtime)
     optimizer = build_optimizer(plan.optimizer, learner.groups())
     try:
@@ -118,7 +118,7 @@ def diverge(plan: Experiment, runtime: Runtime) -> str:
 
 
 def gather(rank: int, size: int, root: Path) -> None:
-    """Give what differs in length and kind; write what came of it."""
+    """Gather JSON values of different lengths and types; write the result."""
     meeting = f"file://{root / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
     given = {"failure": "Größe: \x1b"} if rank else [{"loss": 0.1 + 0.2, "recall": float("nan")}]

@@ -127,7 +127,7 @@ def test_a_home_is_expanded_and_an_unknown_user_is_told(key: str) -> None:
     assert value(key, f"{key}=~/x") == str(Path.home() / "x")
     assert value(key, f"{key}=~{getpass.getuser()}/x") == str(home / "x")
     assert value(key, f"{key}=./~x") == str(Path.cwd() / "~x")
-    with pytest.raises(ConfigError, match="~no-such-user is no user here"):
+    with pytest.raises(ConfigError, match="~no-such-user is not a user here"):
         value(key, f"{key}=~no-such-user/x")
 
 

@@ -148,7 +148,7 @@ def test_damaged_and_unfinished_runs_are_told(runs: Path, tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"embeddings\.npy: cannot be read"):
         members_of(tmp_path / "a")[0].embeddings()
     np.save(tmp_path / "a" / "embeddings.npy", np.zeros((3, 8), np.float32))
-    with pytest.raises(DataError, match=r"holds \(3, 8\) numbers, its scores say \(48, 8\)"):
+    with pytest.raises(DataError, match=r"has shape \(3, 8\), but its scores \(48, 8\)"):
         members_of(tmp_path / "a")[0].embeddings()
     (tmp_path / "a" / "scores.json").unlink()
     with pytest.raises(RunError, match="no scores yet"):

@@ -1,1 +1,1 @@
-"""An ensemble: many members on the actors of a cluster, and the merge of their embeddings."""
+"""Train the members of an ensemble on actors of a cluster, and merge their embeddings."""

@@ -1,7 +1,7 @@
-"""Slots: actors that hold one share of a GPU, or one CPU core, and train member after member.
+"""Pool of actors, each with a share of a GPU or a CPU core, that train members one by one.
 
-The driver hires as many as the living cluster has room for. A slot gets a member only once its
-process is up, so that no member waits for a machine that is lost or was promised and never came.
+The driver starts as many actors as fit on the living nodes. An actor gets a member only once its
+process runs, so that no member waits for a node that is lost or never starts.
 """
 
 import time
@@ -18,26 +18,26 @@ from dmlray.errors import ConfigError, ResourceError, RunError
 _MOST_MEMBERS_PER_GPU = 100
 _GIB = 1 << 30
 _GRAIN = 10_000  # Ray counts resources in ten-thousandths
-USABLE = 0.95  # of a GPU's memory: allocators of neighbours leave gaps
-_STARTS = 3  # in a row that may fail
+USABLE = 0.95  # of a GPU's memory, for fragmentation of several allocators
+_STARTS = 3  # failed starts in a row that end the ensemble
 _NOWHERE = Location("", "")
 
 
 class Memory(NamedTuple):
-    """Bytes that one member needs of a GPU, its CUDA context included, and what the GPU has."""
+    """GPU memory in bytes of one member, with its CUDA context, and of the whole GPU."""
 
     member: int
     device: int
 
     def fits(self) -> int:
-        """How many such members a GPU holds."""
+        """Return how many such members fit on a GPU."""
         return int(USABLE * self.device // max(1, self.member))
 
     def check_fits(self, members: int) -> None:
-        """Check that a GPU holds so many.
+        """Check that `members` fit on a GPU.
 
         Raises:
-            ResourceError: If it does not.
+            ResourceError: If they do not.
         """
         if self.fits() < members:
             raise ResourceError(
@@ -49,37 +49,37 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class Share:
-    """What a slot takes: a part of a GPU, or a CPU core where `members_per_gpu` is 0."""
+    """Resources of an actor: a part of a GPU, or a CPU core if `members_per_gpu` is 0."""
 
     cpus: float
     members_per_gpu: int
 
     @property
     def gpus(self) -> float:
-        """Rounded down, so that all shares of a GPU fit."""
+        """Part of a GPU, rounded down so that all parts fit."""
         return _GRAIN // self.members_per_gpu / _GRAIN if self.members_per_gpu else 0.0
 
     def capacity(self, cluster: Cluster) -> int:
-        """How many slots of this size the living nodes hold at once."""
+        """Return how many actors of this size fit on the living nodes."""
         return cluster.count(self.cpus, self.gpus)
 
     def out_of_memory(self) -> str:
-        """What a member ran out of, and what to give."""
-        members, smaller = self.members_per_gpu, "give a smaller data.batch_size, in a new run"
+        """Return the message for a member without enough memory."""
+        members, smaller = self.members_per_gpu, "use a smaller data.batch_size in a new run"
         if not members:
             return f"out of memory: {smaller}"
         if members == 1:
-            return f"out of memory on a GPU of its own: {smaller}"
+            return f"out of memory with one member per GPU: {smaller}"
         fewer = f"resume the run with `members_per_gpu` {members // 2}"
         return f"out of memory with {members} members per GPU as well: {fewer}"
 
 
 def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
-    """A part of a GPU, with a fair part of its machine's cores, where there are GPUs.
+    """Return the resources of an actor: part of a GPU and of its node's cores, or a CPU core.
 
     Raises:
-        ConfigError: If the number of members is nonsense.
-        ResourceError: If the cluster cannot hold even one slot.
+        ConfigError: If the number of members is not allowed.
+        ResourceError: If not even one actor fits on the cluster.
     """
     if not 1 <= members_per_gpu <= _MOST_MEMBERS_PER_GPU:
         allowed = f"Allowed: 1 to {_MOST_MEMBERS_PER_GPU}"
@@ -92,7 +92,7 @@ def share_of(cluster: Cluster, members_per_gpu: int) -> Share:
 
 @dataclass(eq=False)
 class ActorHandle:
-    """A slot's handle, the share that it holds, and where it is, once it is up."""
+    """An actor, its resources, and its location once its process runs."""
 
     actor: Any
     share: Share
@@ -100,11 +100,11 @@ class ActorHandle:
 
 
 class ActorPool:
-    """The driver's side: slots that start, wait for a member, or train one.
+    """The driver's actors: starting, idle, or busy with a member.
 
     Args:
-        unused: Where no slot gets a member, as it is at each call. One that starts on such a GPU
-            is kept, so that Ray gives the GPU to no other; on such a node none is started.
+        unused: Locations not to use, read at each call. An actor that starts on such a GPU is kept
+            idle, so that Ray gives the GPU to no other actor; on such a node none is started.
     """
 
     def __init__(self, actor: type, unused: Set[Location] = frozenset()) -> None:
@@ -113,42 +113,42 @@ class ActorPool:
         self._idle: list[ActorHandle] = []
         self._busy: dict[Any, ActorHandle] = {}
         self._failed_starts = 0
-        self.unfit: dict[Location, str] = {}  # and why no slot can work there
+        self.unfit: dict[Location, str] = {}  # and why actors cannot work there
 
     @property
     def busy(self) -> int:
         return len(self._busy)
 
-    def scale_to(self, share: Share, room: int, wanted: int) -> None:
-        """Hire for `wanted` waiting members as far as there is room; let go what has no place."""
-        resting = [*self._starting.values(), *self._idle]
-        self._release([actor for actor in resting if actor.share != share])
-        spare = len(self._ready()) + len(self._busy) - room
+    def scale_to(self, share: Share, capacity: int, wanted: int) -> None:
+        """Start or release actors, for `wanted` waiting members and at most `capacity` in total."""
+        free = [*self._starting.values(), *self._idle]
+        self._release([actor for actor in free if actor.share != share])
+        spare = len(self._ready()) + len(self._busy) - capacity
         self._release(self._ready()[: max(0, spare)])
-        lacking = min(wanted, room - len(self._busy)) - len(self._ready())
+        lacking = min(wanted, capacity - len(self._busy)) - len(self._ready())
         for _ in range(lacking):
             self._start(share)
 
     def idle(self, share: Share) -> list[ActorHandle]:
-        """Slots of this size that are up and free."""
+        """Return the idle actors of this size."""
         return [actor for actor in self._usable() if actor.share == share]
 
     def is_elsewhere(self, where: Location) -> bool:
-        """Whether other locations have slots that get members."""
+        """Return whether other locations have usable actors."""
         return any(actor.where != where for actor in [*self._usable(), *self._busy.values()])
 
     def assign(self, actor: ActorHandle, reference: Any) -> None:
-        """A slot that was idle works on what `reference` will be."""
+        """Mark an idle actor as busy with the task `reference`."""
         self._idle.remove(actor)
         self._busy[reference] = actor
 
     def wait(self, seconds: float) -> Iterator[tuple[Any, ActorHandle]]:
-        """Yield (reference, slot) of all work that is over, after at most so many seconds.
+        """Yield (reference, actor) of all finished tasks, after at most `seconds` seconds.
 
-        A slot that trained must be put back with `free` if it lives.
+        The caller returns the actor with `free` if its process is usable.
 
         Raises:
-            RunError: If slots do not start, again and again.
+            RunError: If actors repeatedly fail to start.
         """
         references = [*self._starting, *self._busy]
         if not references:
@@ -163,15 +163,15 @@ class ActorPool:
                 yield reference, self._busy.pop(reference)
 
     def free(self, actor: ActorHandle) -> None:
-        """The slot lives and may train another member."""
+        """Mark an actor as idle."""
         self._idle.append(actor)
 
     def kill(self, actor: ActorHandle) -> None:
-        """The slot's process or node is lost, or out of reach: it must not write any more."""
+        """Kill an actor whose process or node is lost or unreachable, so that it writes no more."""
         ray.kill(actor.actor)
 
     def close(self) -> None:
-        """End all slots, and what they do."""
+        """Kill all actors with their tasks."""
         self._release([*self._starting.values(), *self._idle, *self._busy.values()])
         self._busy.clear()
 
@@ -180,17 +180,17 @@ class ActorPool:
         if nodes := {where.node for where in self._unused if not where.gpus}:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(nodes))})"}
         actor = ActorHandle(self._class.options(**options, max_restarts=0).remote(), share)
-        self._starting[actor.actor.__ray_call__.remote(_look)] = actor
+        self._starting[actor.actor.__ray_call__.remote(_inspect)] = actor
 
     def _started(self, reference: Any) -> None:
         actor = self._starting.pop(reference)
         try:
             actor.where, problem = ray.get(reference)
-        except RayActorError as error:  # its node was lost, or lacks what a slot needs
+        except RayActorError as error:  # its node was lost, or lacks what an actor needs
             self._failed_starts += 1
             if self._failed_starts >= _STARTS:
                 reason = str(error).strip().split("\n")[-1].strip()
-                raise RunError(f"slots do not start, see `dmlray doctor`: {reason}") from error
+                raise RunError(f"actors do not start, see `dmlray doctor`: {reason}") from error
             return
         self._failed_starts = 0
         self._idle.append(actor)
@@ -198,8 +198,8 @@ class ActorPool:
             self.unfit[actor.where] = problem
 
     def _usable(self) -> list[ActorHandle]:
-        out = self._unused | self.unfit.keys()
-        return [actor for actor in self._idle if actor.where not in out]
+        excluded = self._unused | self.unfit.keys()
+        return [actor for actor in self._idle if actor.where not in excluded]
 
     def _ready(self) -> list[ActorHandle]:
         return [*self._starting.values(), *self._usable()]
@@ -207,11 +207,11 @@ class ActorPool:
     def _release(self, actors: list[ActorHandle]) -> None:
         for actor in actors:
             ray.kill(actor.actor)
-        gone = set(actors)
-        self._starting = {r: actor for r, actor in self._starting.items() if actor not in gone}
-        self._idle = [actor for actor in self._idle if actor not in gone]
+        killed = set(actors)
+        self._starting = {r: actor for r, actor in self._starting.items() if actor not in killed}
+        self._idle = [actor for actor in self._idle if actor not in killed]
 
 
-def _look(actor: Any) -> tuple[Location, str]:
-    """Runs in a slot: where it is, and what keeps it from working there."""
+def _inspect(actor: Any) -> tuple[Location, str]:
+    """Run in an actor; return its location and why it cannot work there, or ""."""
     return locate(), getattr(actor, "problem", "")

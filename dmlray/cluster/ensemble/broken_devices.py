@@ -1,16 +1,16 @@
-"""Where slots broke: a GPU or node that breaks one member after another is not used any more."""
+"""GPUs and nodes on which several members in a row failed, and which are not used any more."""
 
 from collections.abc import Callable
 
 from dmlray.cluster.resources import Location
 
-_MEMBERS = 3  # that failed at one location in a row
+_MEMBERS = 3  # failed at one location in a row
 
 
 class BrokenDevices:
-    """Counts the members that broke a slot at each location since one succeeded there.
+    """Counts the members that crashed an actor at each location since the last success there.
 
-    Members and not slots, for a member that fails everywhere is no fault of a location.
+    Counts different members: one that fails everywhere is not the fault of a location.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,11 @@ class BrokenDevices:
     def record_failure(
         self, where: Location, index: int, capacity: Callable[[set[Location]], int]
     ) -> bool:
-        """Member `index` broke its slot: whether the location is not used from now on.
+        """Record that member `index` crashed its actor; return whether to drop the location now.
 
         Args:
-            room: How many slots there can be without some locations. The last one with room is
-                used whatever happens there.
+            capacity: Returns the number of actors that fit without some locations. The last usable
+                location is never dropped.
         """
         self._members.setdefault(where, set()).add(index)
         if where in self.unused or len(self._members[where]) < _MEMBERS:
@@ -35,11 +35,11 @@ class BrokenDevices:
         return True
 
     def record_success(self, where: Location) -> None:
-        """A member succeeded there."""
+        """Record that a member succeeded at a location."""
         self._members.pop(where, None)
         self.unused.discard(where)
 
     def forget(self) -> None:
-        """Use all locations again, for there is nothing else left."""
+        """Use all locations again, when none is left."""
         self._members.clear()
         self.unused.clear()

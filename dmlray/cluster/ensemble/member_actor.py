@@ -1,4 +1,4 @@
-"""The actor that trains members, on one share of a GPU or on a CPU core."""
+"""Actor that trains members on a share of a GPU or on a CPU core."""
 
 from contextlib import closing, suppress
 
@@ -21,11 +21,11 @@ from dmlray.scores import Scores
 
 
 class Worker:
-    """Trains one member after another; holds torch, and nothing of any member.
+    """Trains members one by one; keeps no state of a member.
 
     Attributes:
-        problem: Why torch cannot use the GPU that it got a share of, or empty. Such a slot lives:
-            while it holds the GPU, no other slot gets it.
+        problem: Why torch cannot use the actor's GPU, or empty. Such an actor is kept: while it
+            holds the GPU, no other actor gets it.
     """
 
     def __init__(self) -> None:
@@ -39,23 +39,23 @@ class Worker:
             self.problem = str(error)
 
     def train(self, plan: Experiment, folder: RunFolder, with_zero_shot: bool) -> None:
-        """Train in `folder`, or go on there; the results are files."""
+        """Train in `folder`, or resume there; the results are files."""
         with closing(EpochLogger(plan, folder)) as logger:
             logger.finish(self._job(plan, folder, logger, with_zero_shot))
 
     def probe(self, plan: Experiment, folder: RunFolder, with_zero_shot: bool) -> Memory | None:
-        """Train one epoch in `folder`, which is not lost, and measure its GPU; None without one."""
+        """Train one epoch in `folder`, which is kept, and measure GPU memory; None on a CPU."""
         if self._device.type != "cuda":
             return None
         finished = len(metrics_log.read(folder.metrics))
 
         def report(epoch: Epoch) -> None:
             if epoch.number > finished:
-                raise _Enough
+                raise _ProbeDone
 
-        torch.cuda.empty_cache()  # of another setting that was probed before
+        torch.cuda.empty_cache()  # of an earlier probe of another setting
         torch.cuda.reset_peak_memory_stats()
-        with suppress(_Enough):
+        with suppress(_ProbeDone):
             self._job(plan, folder, report, with_zero_shot)
         return _memory()
 
@@ -69,18 +69,18 @@ class Worker:
             return run_training(plan, folder, report, runtime, with_zero_shot)
 
 
-class _Enough(Exception):
-    """The probe has seen an epoch."""
+class _ProbeDone(Exception):
+    """Ends the training of a probe after one epoch."""
 
 
 def cap_memory(device: torch.device, share: float) -> None:
-    """Keep a member to its share of a GPU: it runs out of memory alone, not its neighbours."""
+    """Limit a member to its share of GPU memory, so that it cannot exhaust that of others."""
     if device.type == "cuda" and 0 < share < 1:
         torch.cuda.set_per_process_memory_fraction(USABLE * share, device)
 
 
 def _memory() -> Memory:
-    """The peak of this process, which has the GPU for itself."""
+    """Return the peak memory of this process, which is the only one on its GPU."""
     free, device = torch.cuda.mem_get_info()
     cached = torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved()
     return Memory(device - free + cached, device)

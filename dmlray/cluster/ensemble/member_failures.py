@@ -1,10 +1,10 @@
-"""What went wrong with the members of an ensemble, and which are not tried again."""
+"""Failures of an ensemble's members, and which of them are not retried."""
 
 from dataclasses import dataclass
 
 from dmlray.cluster.resources import Location
 
-_TRIES = 3  # of one member without an epoch gained, before the ensemble gives up on it
+_TRIES = 3  # of one member without a new epoch, before it is given up
 
 
 @dataclass
@@ -12,32 +12,32 @@ class _Failure:
     tries: int
     epochs: int
     reason: str
-    where: Location | None = None  # the last one
+    where: Location | None = None  # of the last failure
 
 
 class MemberFailures:
-    """Counts each member's failures since it last gained an epoch."""
+    """Counts each member's failures since its last new epoch."""
 
     def __init__(self) -> None:
         self._failures: dict[int, _Failure] = {}
 
     def add(self, index: int, reason: str, epochs: int, where: Location) -> bool:
-        """Member `index` failed there after so many epochs in all: whether to try it again."""
+        """Record a failure of member `index` after `epochs` epochs; return whether to retry it."""
         before = self._failures.get(index, _Failure(0, 0, ""))
         tries = before.tries + 1 if epochs <= before.epochs else 1
         self._failures[index] = _Failure(tries, epochs, reason, where)
         return tries < _TRIES
 
     def give_up(self, index: int, reason: str) -> None:
-        """Member `index` failed in a way that no retry would mend."""
+        """Record a failure of member `index` that a retry cannot fix."""
         self._failures[index] = _Failure(_TRIES, 0, reason)
 
     def last_at(self, index: int, where: Location) -> bool:
-        """Whether member `index` failed there and nowhere since."""
+        """Return whether the last failure of member `index` was there."""
         return index in self._failures and self._failures[index].where == where
 
     def final(self) -> str:
-        """A clause for each member that is not tried again."""
+        """Return a clause for each member that is given up."""
         return "; ".join(
             f"member {index} failed: {failure.reason}"
             for index, failure in self._failures.items()

@@ -1,7 +1,7 @@
-"""Members of an ensemble on slots. The driver keeps the queue.
+"""Queue of an ensemble's members, which the driver assigns to actors.
 
-A member whose slot or node died goes back to the queue and on from its last checkpoint; the
-number of slots follows the living cluster.
+A member whose actor or node died is requeued and resumes from its last checkpoint. The number of
+actors follows the living nodes.
 """
 
 import time
@@ -33,11 +33,11 @@ from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display
 
-_LOOK = 0.5  # seconds between looks at the cluster and the journals
+_POLL = 0.5  # seconds between polls of the cluster and the metrics logs
 
 
 class MemberQueue:
-    """A queue of members and the slots that take them, lowest number first."""
+    """Members and the actors that train them, lowest number first."""
 
     def __init__(
         self,
@@ -55,32 +55,32 @@ class MemberQueue:
         self.active: dict[Any, int] = {}
         self._failures = MemberFailures()
         self.epochs = {i: plan.member(i).budget.epochs for i in self.missing}
-        self._breakage = BrokenDevices()
-        self._actors = ActorPool(actor, self._breakage.unused)
+        self._broken = BrokenDevices()
+        self._actors = ActorPool(actor, self._broken.unused)
         shared = self.share.members_per_gpu > 1 and len(self.todo) > 1
         self._unmeasured = {plan.setting(i) for i in self.todo} if shared else set[int]()
         self._unfit_shown = 0
-        self._patience, self._looked = Patience(PATIENCE), time.monotonic()
+        self._patience, self._polled = Patience(PATIENCE), time.monotonic()
 
     def run(
         self, display: Display, on_finished: Callable[[int], None] = lambda index: None
     ) -> None:
-        """Train all members that are missing; tell `over` the number of each that is done.
+        """Train all missing members; call `on_finished` with the number of each finished one.
 
         Raises:
-            RunError: If a member fails again and again (the others are finished first), or no
-                node is left.
-            ResourceError: If a GPU does not hold the members that were asked for.
+            RunError: If a member fails repeatedly (the others are finished first), or no node is
+                left.
+            ResourceError: If `members_per_gpu` members do not fit on a GPU.
         """
         display.start(f"{len(self.missing)} members, epochs", sum(self.epochs.values()))
         self._scale()
         try:
             while self.todo or self.active:
                 self._assign()
-                for reference, actor in self._actors.wait(_LOOK):
+                for reference, actor in self._actors.wait(_POLL):
                     self._requeue(reference, actor, display, on_finished)
                 self._show_unfit(display)
-                if time.monotonic() - self._looked >= _LOOK:
+                if time.monotonic() - self._polled >= _POLL:
                     self._scale()
                     self._show(display)
         finally:
@@ -91,31 +91,31 @@ class MemberQueue:
 
     @property
     def _to_probe(self) -> set[int]:
-        """Settings that are to be measured before any GPU is shared."""
+        """Settings to measure before any GPU is shared."""
         members = [*self.todo, *self.active.values()] if self._unmeasured else []
         return self._unmeasured & {self.plan.setting(index) for index in members}
 
     @property
     def _wanted(self) -> Share:
-        """The share of the next slot; a probe has a GPU for itself."""
+        """Resources of the next actor; a probe has a whole GPU."""
         return Share(self.share.cpus, 1) if self._to_probe else self.share
 
     def _capacity(self, unused: Set[Location]) -> int:
         return self._wanted.capacity(current_cluster().without(unused | self._actors.unfit.keys()))
 
     def _scale(self) -> None:
-        """Have as many slots as there is room for and work to do."""
-        room = self._capacity(self._breakage.unused)
-        if not room and self._breakage.unused:
-            self._breakage.forget()
-            room = self._capacity(set())
-        if not room and self._actors.unfit:
+        """Adapt the number of actors to the cluster and the waiting members."""
+        capacity = self._capacity(self._broken.unused)
+        if not capacity and self._broken.unused:
+            self._broken.forget()
+            capacity = self._capacity(set())
+        if not capacity and self._actors.unfit:
             raise ResourceError("; ".join(f"{at}: {why}" for at, why in self._actors.unfit.items()))
-        self._looked = time.monotonic()
-        if self._patience.is_over(room):
-            raise UnfinishedRun("no node is left that has room for a member")
+        self._polled = time.monotonic()
+        if self._patience.is_over(capacity):
+            raise UnfinishedRun("no node is left on which a member fits")
         wanted = len(self._to_probe) - len(self.active) if self._to_probe else len(self.todo)
-        self._actors.scale_to(self._wanted, room, max(0, wanted))
+        self._actors.scale_to(self._wanted, capacity, max(0, wanted))
 
     def _show_unfit(self, display: Display) -> None:
         for where in list(self._actors.unfit)[self._unfit_shown :]:
@@ -129,13 +129,15 @@ class MemberQueue:
                 continue
             self.todo.remove(index)
             work = actor.actor.probe if probing else actor.actor.train
-            first = index == 0  # all members start from the trunk whose zero-shot scores it has
+            first = (
+                index == 0
+            )  # all members start from the same trunk, so one has its zero-shot scores
             reference = work.remote(self.plan.member(index), self.folder.member(index), first)
             self.active[reference] = index
             self._actors.assign(actor, reference)
 
     def _next(self, actor: ActorHandle) -> int | None:
-        """The first waiting member for this slot: not where it failed, while there are others."""
+        """Return the first waiting member, if possible not one whose last failure was here."""
         others = self._actors.is_elsewhere(actor.where)
         to_probe = self._to_probe - {self.plan.setting(i) for i in self.active.values()}
         for index in self.todo:
@@ -153,7 +155,7 @@ class MemberQueue:
     ) -> None:
         index = self.active.pop(reference)
         try:
-            found = ray.get(reference)
+            memory = ray.get(reference)
         except RayTaskError as error:
             self._failed_on(actor, index, error.cause, display)
             self._error(index, actor, error.cause, display)
@@ -162,19 +164,19 @@ class MemberQueue:
             self._failed(index, actor, DIED, display)
         else:
             self._actors.free(actor)
-            self._breakage.record_success(actor.where)
-            self._finish(index, found, on_finished)
+            self._broken.record_success(actor.where)
+            self._finish(index, memory, on_finished)
 
     def _failed_on(
         self, actor: ActorHandle, index: int, cause: BaseException, display: Display
     ) -> None:
-        """Keep a slot whose process is in order; a broken CUDA context would fail all others."""
+        """Free an actor with a working process; kill others, whose CUDA context may be broken."""
         if isinstance(cause, DmlrayError) or is_plain_out_of_memory(cause):
             self._actors.free(actor)
             return
         self._actors.kill(actor)
-        if self._breakage.record_failure(actor.where, index, self._capacity):
-            display.log(f"{actor.where} breaks again and again; it is not used any more")
+        if self._broken.record_failure(actor.where, index, self._capacity):
+            display.log(f"{actor.where} crashes repeatedly; it is not used any more")
 
     def _finish(
         self, index: int, memory: Memory | None, on_finished: Callable[[int], None]
@@ -205,7 +207,7 @@ class MemberQueue:
             self._failed(index, actor, f"{type(cause).__name__}: {cause}", display)
 
     def _out_of_memory(self, index: int, actor: ActorHandle, display: Display) -> None:
-        """The share that was asked for is halved, once; whoever failed with it is tried again."""
+        """Halve the requested share, once, and retry the member."""
         share = actor.share
         if not share.members_per_gpu:
             self._failed(index, actor, share.out_of_memory(), display)
@@ -217,7 +219,7 @@ class MemberQueue:
             insort(self.todo, index)
             display.log(
                 f"member {index}: GPU out of memory; from now on {half} members per GPU, "
-                "and it is tried once more, from its last checkpoint"
+                "and it is retried once, from its last checkpoint"
             )
 
     def _failed(
@@ -226,7 +228,7 @@ class MemberQueue:
         actor: ActorHandle,
         reason: str,
         display: Display,
-        then: str = "goes on from its last checkpoint",
+        then: str = "resumes from its last checkpoint",
     ) -> None:
         if self._failures.add(index, reason, self._epochs_of(index), actor.where):
             insort(self.todo, index)
@@ -246,8 +248,8 @@ class MemberQueue:
             for i in self.missing
             if i not in waiting
         )
-        on_finished = len(self.missing) - len(waiting) - len(active)
-        display.update(done, f"{on_finished} members over, {len(active)} at work")
+        ended = len(self.missing) - len(waiting) - len(active)
+        display.update(done, f"{ended} members done, {len(active)} running")
 
 
 def train_members(
@@ -261,7 +263,7 @@ def train_members(
     """Train the members that `folder` lacks.
 
     Raises:
-        ConfigError: If a member that is there was trained by another plan.
+        ConfigError: If an existing member was trained with another plan.
     """
     recover_members(plan, folder, display)
     MemberQueue(plan, folder, cluster, members_per_gpu).run(display, on_finished)

@@ -1,4 +1,4 @@
-"""The actor that merges members while the others still train."""
+"""Actor that merges finished members while the others still train."""
 
 from dataclasses import replace
 from typing import Any
@@ -20,13 +20,13 @@ from dmlray.reporting.run_report import write_ensemble
 from dmlray.results.finished_runs import Member, ensemble_curve, joined, member_of, test_task
 from dmlray.scores import Scores
 
-_TRIES = 3  # of a merger whose node is lost
+_TRIES = 3  # attempts, if nodes are lost
 
 Curve = list[dict[str, float]]
 
 
 class Merger:
-    """Adds the members' embeddings in order and scores the ensemble at every size."""
+    """Adds the members' embeddings in order; scores the ensemble at every size."""
 
     def __init__(
         self, task: RetrievalTask, protocol: ProtocolConfig, threads: int, gpu: bool
@@ -38,7 +38,7 @@ class Merger:
         self._curve: Curve = []
 
     def add(self, members: list[Member]) -> Curve:
-        """Add the members after those that were added; scores of the first 1, 2, ..., L."""
+        """Add the members not added yet; return the scores of the first 1, 2, ..., L."""
         names, done = self._protocol.clustering_metrics, len(self._curve)
         if not self._ensemble:
             metrics = self._protocol.retrieval_metrics(self._task.neighbours)
@@ -50,12 +50,12 @@ class Merger:
         return self._curve
 
     def at_once(self, members: list[Member]) -> Curve:
-        """The same block by block, for more images than `add` has memory for."""
+        """Return the same scores block by block, for more images than fit into memory in `add`."""
         return ensemble_curve(members, self._task, self._protocol, self._device)
 
 
 class EnsembleMerge:
-    """The driver's side: hands finished members to the merger, whichever order they end in."""
+    """The driver's side: sends finished members to the merge actor in order of their numbers."""
 
     def __init__(self, plan: Ensemble, folder: RunFolder) -> None:
         self._plan, self._folder = plan, folder
@@ -64,14 +64,14 @@ class EnsembleMerge:
         self._task: RetrievalTask | None = None
 
     def on_finished(self, index: int) -> None:
-        """Member `index` is finished; all that come next in order are merged meanwhile."""
+        """Merge the members that are next in order, now that member `index` is finished."""
         before = len(self._members)
         self._read()
         if len(self._members) > before and self._streams:
             self._start().add.remote(list(self._members))
 
     def finish(self) -> Scores:
-        """Scores of the whole ensemble and its curve over sizes."""
+        """Write and return the scores of the whole ensemble, with its curve over sizes."""
         self._read()
         lacking = self._plan.size - len(self._members)
         if lacking:
@@ -88,7 +88,7 @@ class EnsembleMerge:
         return self._members[0].scores.test_images <= MOST_IMAGES
 
     def _read(self) -> None:
-        """Take up the members that are finished, as far as none is missing before them."""
+        """Read the finished members up to the first that is missing."""
         while len(self._members) < self._plan.size:
             member = self._folder.member(len(self._members))
             if not (member.scores.exists() and member.embeddings.exists()):
@@ -96,7 +96,7 @@ class EnsembleMerge:
             self._members.append(member_of(self._plan, self._folder, len(self._members)))
 
     def _curve(self) -> Curve:
-        test_task(self._members)  # of one test set all the same, whoever wrote these folders
+        test_task(self._members)  # check that all have the same test set
         for _ in range(_TRIES):
             merger = self._start()
             work = merger.add if self._streams else merger.at_once
@@ -104,10 +104,10 @@ class EnsembleMerge:
                 curve: Curve = ray.get(work.remote(self._members))
                 return curve
             except RayActorError:
-                self._merger = None  # the files are still there
+                self._merger = None  # retry: the files still exist
             except RayTaskError as error:
                 raise as_dmlray_error(error.cause) from None
-        raise RunError("the merging actor died again and again")
+        raise RunError("the merge actor died repeatedly")
 
     def _start(self) -> Any:
         if self._merger is None:
@@ -121,10 +121,10 @@ class EnsembleMerge:
 
 
 def _resources(cluster: Cluster) -> tuple[int, bool]:
-    """CPU cores of a merger that has a node or a GPU for itself, and whether it has a GPU.
+    """Return the CPU cores of a merger with a whole node or GPU, and whether it has a GPU.
 
     Raises:
-        ResourceError: If no node can give it.
+        ResourceError: If it fits on no node.
     """
     gpu = cluster.has_gpus
     cpus = cluster.cpus_each(1, gpu)
@@ -133,5 +133,5 @@ def _resources(cluster: Cluster) -> tuple[int, bool]:
 
 
 def merge_members(plan: Ensemble, folder: RunFolder) -> Scores:
-    """Scores of a finished ensemble, from its members' files."""
+    """Merge and score a finished ensemble from its members' files."""
     return EnsembleMerge(plan, folder).finish()

@@ -1,4 +1,4 @@
-"""What an earlier session left of a member: kept, scored again, or begun anew."""
+"""Recover members of an earlier session: keep, score again, or start again."""
 
 import shutil
 from pathlib import Path
@@ -15,20 +15,21 @@ from dmlray.scores import read_zero_shot
 
 
 def recover_members(plan: Ensemble, folder: RunFolder, display: Display) -> None:
-    """Make every member's folder one that can be kept or gone on with.
+    """Leave in every member's folder only what can be kept or resumed.
 
     Raises:
-        ConfigError: If a member was begun by another plan.
+        ConfigError: If a member was started with another plan.
     """
     for index in range(plan.size):
         member = folder.member(index)
         if member.path.exists() and not member.path.is_dir():
-            raise ConfigError(str(member), ["is no folder. Allowed: delete it and resume the run"])
-        if not any(map(Path.exists, _record(member))):
-            continue  # nothing was begun
+            problem = "is not a folder. Allowed: delete it and resume the run"
+            raise ConfigError(str(member), [problem])
+        if not any(map(Path.exists, _traces(member))):
+            continue  # not started
         try:
             begun = read_experiment(member.plan("experiment")).experiment
-            read_zero_shot(member.zero_shot)  # only a training's start can make it again
+            read_zero_shot(member.zero_shot)  # only written at the start of a training
         except (ConfigError, DataError) as error:
             reset_member(member)
             reason = " ".join(str(error).split())
@@ -39,37 +40,37 @@ def recover_members(plan: Ensemble, folder: RunFolder, display: Display) -> None
 
 
 def reset_member(member: RunFolder) -> None:
-    """Forget all of a member; nothing is there that its training would not make again."""
+    """Delete all files of a member, which its training creates again."""
     _delete(member.path)
 
 
-def _record(member: RunFolder) -> tuple[Path, ...]:
-    """What a begun member has one of, at least."""
+def _traces(member: RunFolder) -> tuple[Path, ...]:
+    """Return files of which a started member has at least one."""
     return member.plan("experiment"), member.last_checkpoint, member.scores
 
 
 def _check_started(member: RunFolder, begun: Experiment, plan: Experiment) -> None:
-    """A member that was begun by another plan must not be mixed with the rest."""
-    strange = differences(begun.document(), plan.document())
-    if strange:
+    """Refuse a member that was started with another plan."""
+    changes = differences(begun.document(), plan.document())
+    if changes:
         allowed = "Allowed: the plan that it was begun with, or a new folder (`out`)"
-        raise ConfigError(str(member), [f"was begun with {', '.join(strange)}. {allowed}"])
+        raise ConfigError(str(member), [f"was begun with {', '.join(changes)}. {allowed}"])
 
 
 def _drop_damaged_results(member: RunFolder, display: Display) -> None:
-    """Results that cannot be read are made again from the checkpoint."""
+    """Delete unreadable results, which are then computed again from the checkpoint."""
     if not member.scores.exists():
         return
     try:
         training_of(member).embeddings()
     except (RunError, DataError):
-        display.log(f"{member.path}: its results are damaged; made again")
+        display.log(f"{member.path}: its results are damaged; computed again")
         _delete(member.scores)
         _delete(member.embeddings)
 
 
 def _delete(path: Path) -> None:
-    """Delete a file, a link, or a folder that stands in the place of either."""
+    """Delete a file, a link, or a folder."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

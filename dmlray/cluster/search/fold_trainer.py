@@ -1,4 +1,4 @@
-"""The folds of one trial on Ray Train: one worker for each fold trained at once."""
+"""Train the folds of one trial on Ray Train workers, in lockstep."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from dmlray.cluster.error_messages import as_dmlray_error
 from dmlray.cluster.torch_backend import TorchBackendConfig
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import metrics_log
-from dmlray.learn.cross_validation import Clock, fold_epochs, run_in_lockstep
+from dmlray.learn.cross_validation import Clock, fold_epochs, mean_over_folds
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch, Report
 from dmlray.learn.process_group import ProcessGroup
@@ -23,24 +23,24 @@ from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
-_GROUP = "placement_group"  # file in a trial's folder: the resources its workers hold
+_GROUP = "placement_group"  # file in a trial's folder with the id of its workers' resources
 
 
 def train_folds(
     plan: Experiment, folder: RunFolder, report: Report, workers: int, cpus: float, gpus: float
 ) -> None:
-    """Train all folds of `plan` on `workers` workers and report each epoch of the journal.
+    """Train all folds of `plan` on `workers` workers; report each epoch of the metrics log.
 
-    Ray's own way from Train to Tune, a queue between actors, loses an epoch now and then on a busy
-    machine, and a trial without its last epoch would count as pruned.
+    Ray's queue from Train to Tune may lose an epoch on a busy machine, and a trial without its last
+    epoch would count as pruned.
 
     Raises:
-        DmlrayError: What a worker met.
+        DmlrayError: Of a worker.
     """
     past, reported = metrics_log.read(folder.metrics), 0
     metrics_log.rewind(folder.metrics, 0)
 
-    def look() -> None:
+    def poll() -> None:
         nonlocal reported
         for line in metrics_log.read(folder.metrics)[reported:]:
             reported += 1
@@ -69,16 +69,16 @@ def train_folds(
             failure_config=FailureConfig(max_failures=0),  # Tune restarts the whole trial
         ),
     )
-    result = run_watched(trainer.fit, poll=look)
+    result = run_watched(trainer.fit, poll=poll)
     if isinstance(result.return_value, DmlrayError):
         raise result.return_value
 
 
 def release(folder: RunFolder) -> None:
-    """Free what the workers of an ended trial still hold.
+    """Free the resources that the workers of an ended trial still hold.
 
-    Tune kills a stopped trial's process, and Ray Train's own cleaner needs the dashboard's
-    answer: without one the workers would keep their GPUs for ever.
+    Tune kills a stopped trial's process, and Ray Train's cleanup needs the dashboard: without it
+    the workers would keep their GPUs for ever.
     """
     note = folder.path / _GROUP
     if note.exists():
@@ -89,18 +89,18 @@ def release(folder: RunFolder) -> None:
 
 
 def _loop(config: dict[str, Any]) -> DmlrayError | None:
-    """Runs on each worker: worker r of W takes folds r, r + W, ..., in step with the others."""
+    """Train on each worker: worker r of W trains folds r, r + W, ... in lockstep with others."""
     plan, folder, clock = config["plan"], config["folder"], Clock(config["past"])
     group = ProcessGroup(get_context().get_world_rank(), get_context().get_world_size())
     if group.is_main:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
     set_threads(config["threads"])
     numbers = range(group.rank, plan.protocol.fold_count, group.size)
-    for own in _steps(plan, folder, numbers, config["gpu"], config["threads"]):
-        gathered = group.gather_json(own)  # a failure too: nobody waits for who has failed
-        if failures := [theirs for theirs in gathered if "failure" in theirs]:
+    for result in _steps(plan, folder, numbers, config["gpu"], config["threads"]):
+        gathered = group.gather_json(result)  # failures too, so that no worker waits for another
+        if failures := [part for part in gathered if "failure" in part]:
             return _failure(**failures[0])
-        epoch = _mean(plan, [theirs["folds"] for theirs in gathered], gathered[0]["epoch"], clock)
+        epoch = _mean(plan, [part["folds"] for part in gathered], gathered[0]["epoch"], clock)
         if group.is_main:
             metrics_log.append(folder.metrics, {"epoch": epoch.number, **epoch.metrics})
     return None
@@ -109,27 +109,27 @@ def _loop(config: dict[str, Any]) -> DmlrayError | None:
 def _steps(
     plan: Experiment, folder: RunFolder, numbers: range, gpu: bool, threads: int
 ) -> Iterator[dict[str, Any]]:
-    """What each epoch of the folds `numbers` measured, or the failure that ends them."""
+    """Yield the metrics of each epoch of the folds `numbers`, or the failure that ends them."""
     try:
         device = device_of(gpu)
         runtime = Runtime(device, loader_threads(device, threads))
         for epochs in fold_epochs(plan, folder, runtime, numbers):
             yield {"epoch": epochs[0].number, "folds": [epoch.metrics for epoch in epochs]}
-    except Exception as error:  # a trial that fails is a row and not the end
+    except Exception as error:  # a failed trial does not end the search
         failure = as_dmlray_error(error)
         yield {"failure": str(failure), "of_storage": isinstance(failure, StorageError)}
 
 
 def _failure(failure: str, of_storage: bool) -> RunError:
-    """A worker's failure; a trial without room on the disk is tried again."""
+    """Convert a worker's failure; a trial that failed for lack of disk space is resumed later."""
     return StorageError(failure) if of_storage else RunError(failure)
 
 
 def _mean(
     plan: Experiment, gathered: list[list[dict[str, float]]], number: int, clock: Clock
 ) -> Epoch:
-    """The mean over the folds of all workers, the same on each."""
+    """Return the mean over the folds of all workers, equal on each of them."""
     workers = len(gathered)
     folds = [gathered[n % workers][n // workers] for n in range(plan.protocol.fold_count)]
-    means = run_in_lockstep(folds, plan.protocol.metric)
+    means = mean_over_folds(folds, plan.protocol.metric)
     return Epoch(number, {**means, "seconds": clock.at(number)})

@@ -1,4 +1,4 @@
-"""From the study to what it has shown."""
+"""Make the report of a search from its study."""
 
 import math
 from typing import Any
@@ -14,13 +14,13 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.reporting.search_report import Row, SearchReport
 
-_ENOUGH = 8  # complete trials: fewer say nothing about importance
-_TREES = 16  # of fANOVA's forest: 64 take four times as long and name the same keys
-_EDGE = 0.01  # of a range, in the scale that it is searched in
+_ENOUGH = 8  # complete trials needed to estimate importance
+_TREES = 16  # of fANOVA's forest; 64 give the same keys in four times the time
+_EDGE = 0.01  # of a range, on its scale (linear or log)
 
 
 def find(plan: Search, folder: RunFolder, study: StudySearcher) -> SearchReport:
-    """All that the trials which ended have shown."""
+    """Collect the results of all ended trials."""
     trials = sorted(study.finished(), key=lambda trial: trial.number)
     rows = {trial.number: _row(plan, folder, trial) for trial in trials}
     trained = [row for row in rows.values() if row.same_as is None]
@@ -44,7 +44,7 @@ def _row(plan: Search, folder: RunFolder, trial: FrozenTrial) -> Row:
     lines = metrics_log.read(folder.trial(trial.number).metrics)
     last: dict[str, Any] = lines[-1] if lines else {}
     metrics = {name: last[name] for name in plan.metrics if name in last}
-    if trial.state == TrialState.COMPLETE:  # the study is the memory
+    if trial.state == TrialState.COMPLETE:  # the study is authoritative
         metrics = dict(zip(plan.metrics, trial.values, strict=True))
     reason = trial.user_attrs.get(REASON)
     return Row(
@@ -60,7 +60,7 @@ def _row(plan: Search, folder: RunFolder, trial: FrozenTrial) -> Row:
 
 
 def _importances(study: OptunaStudy) -> dict[str, float]:
-    """Shares of the first metric's variance, of keys that every trial had; {} if there is none."""
+    """Return each key's share of the first metric's variance, for keys that all trials have."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # 50 MB
 
     try:

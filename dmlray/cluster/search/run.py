@@ -1,4 +1,4 @@
-"""A search on Ray Tune and Optuna: one trial is all folds of one suggestion."""
+"""Run a search on Ray Tune and Optuna; a trial trains all folds of one point."""
 
 import logging
 import shutil
@@ -34,37 +34,37 @@ from dmlray.plans.search import Search
 from dmlray.reporting.progress import Display
 from dmlray.reporting.search_report import SearchReport
 
-# Yields epochs and writes each into the folder's journal before; only on CPUs, one trial a process.
+# Logs each epoch in the folder's metrics log and then yields it; for trials in one process.
 Job = Callable[[Experiment, RunFolder, Runtime], Iterator[Epoch]]
-_MAX_RESTARTS = 2  # of a trial whose process died
+_MAX_RESTARTS = 2  # of a trial whose process dies
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes."""
+    """Resources of one trial, and the number of trials at once."""
 
     cpus: float  # of each process
     gpus: float  # of each fold's worker
-    workers: int  # that train folds side by side
-    at_once: int  # trials
+    workers: int  # processes that train folds in parallel
+    at_once: int  # trials in parallel
 
     @property
     def spread(self) -> bool:
-        """Whether folds have Ray Train's workers; else the trial's own process does them all."""
+        """Whether folds run on Ray Train workers; else in the process of the trial."""
         return self.workers > 1 or self.gpus > 0
 
 
 def search(
     plan: Search, folder: RunFolder, resources: Resources, display: Display, job: Job = lockstep
 ) -> SearchReport:
-    """Run the trials that `folder` lacks, each by `job`, and tell what all have shown.
+    """Run the missing trials of `folder` with `job` and report on all trials.
 
     Raises:
         RunError: If no trial succeeded, or too many failed in a row.
     """
     study = StudySearcher(plan, folder)
     if plan.settings.scheduler != "none" and len(plan.metrics) > 1:
-        display.log("no trial is stopped early: several metrics have no one order")
+        display.log("no trial is stopped early, because there are several metrics")
     if study.missing:
         _run(plan, folder, resources, study, display, job)
     report = find(plan, folder, study)
@@ -73,12 +73,12 @@ def search(
         raise UnfinishedRun(study.stopped_by)
     if report.best is None:
         reasons = sorted({row.reason for row in report.rows if row.reason})
-        raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was begun in time'}")
+        raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was started in time'}")
     if study.out_of_time and study.missing:
-        display.log(f"the time budget is used up; {study.missing} trials were not begun")
+        display.log(f"the time budget is used up; {study.missing} trials were not started")
     elif study.missing or plan.trials < plan.settings.trials:
         points = len(report.trained)
-        display.log(f"the space is used up: each of its {points} points was trained once")
+        display.log(f"the space is exhausted: each of its {points} points was trained once")
     return report
 
 
@@ -114,7 +114,7 @@ def _run(
             verbose=0,
         ),
     )
-    # Of files that only Tune needs; the study says that the disk is full.
+    # Suppress errors of files that only Tune needs; the study reports a full disk.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     with explained(folder):
         run_watched(tuner.fit, poll=_CapacityCheck(resources), stop=callback.stop)
@@ -126,10 +126,10 @@ def _run(
 
 @contextmanager
 def explained(folder: RunFolder) -> Iterator[None]:
-    """One sentence for what the study or a disk refuses, which Tune may wrap in a traceback.
+    """Convert storage errors of the study, which Tune may wrap in a traceback.
 
     Raises:
-        StorageError: What was begun can go on in the next session.
+        StorageError: Running trials are resumed in the next session.
     """
     try:
         yield
@@ -141,26 +141,26 @@ def explained(folder: RunFolder) -> Iterator[None]:
 
 
 def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) -> Any:
-    """The function that Tune calls with {number, values}; it reports metrics per epoch."""
+    """Return the function that Tune calls with {number, values}; it reports each epoch."""
 
-    def train(experiment: Experiment, place: RunFolder, report: Report) -> None:
+    def train(experiment: Experiment, target: RunFolder, report: Report) -> None:
         if resources.spread:
             workers = (resources.workers, resources.cpus, resources.gpus)
-            train_folds(experiment, place, report, *workers)
+            train_folds(experiment, target, report, *workers)
             return
-        set_threads(max(1, int(resources.cpus)))  # a trial with a GPU is `spread`
+        set_threads(max(1, int(resources.cpus)))  # trials with a GPU are `spread`
         try:
-            for epoch in job(experiment, place, Runtime(device_of(resources.gpus > 0))):
+            for epoch in job(experiment, target, Runtime(device_of(resources.gpus > 0))):
                 report(epoch)
-        except Exception as error:  # a trial that fails is a row and not the end
+        except Exception as error:  # a failed trial does not end the search
             raise as_dmlray_error(error) from None
 
     def trial(config: dict[str, Any]) -> None:
-        values, place = config["values"], folder.trial(config["number"])
+        values, target = config["values"], folder.trial(config["number"])
         try:
             experiment = plan.point(values)
-            with closing(EpochLogger(experiment, place, values)) as logger:
-                train(experiment, place, ToTune(logger))
+            with closing(EpochLogger(experiment, target, values)) as logger:
+                train(experiment, target, ToTune(logger))
         except (DmlrayError, OSError) as error:
             failure = as_dmlray_error(error)
             kind = "unfinished" if isinstance(failure, StorageError) else "error"
@@ -170,10 +170,10 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
 
 
 def resources_of(plan: Search, cluster: Cluster) -> Resources:
-    """What each trial gets, and how many run at once.
+    """Return the resources of each trial, and how many run at once.
 
     Raises:
-        ResourceError: If the cluster can never give what one trial asks for.
+        ResourceError: If not even one trial fits on the cluster.
     """
     settings, folds = plan.settings, plan.experiment.protocol.fold_count
     gpus = settings.gpus if settings.gpus is not None else float(cluster.has_gpus)
@@ -186,10 +186,10 @@ def resources_of(plan: Search, cluster: Cluster) -> Resources:
 
 
 class _CapacityCheck:
-    """Ends a search if the living nodes cannot hold a trial for a while: Ray would wait for ever.
+    """Ends a search if no trial fits on the living nodes for a while; Ray would wait for ever.
 
     Raises:
-        RunError: On such a call.
+        RunError: In that case, when called.
     """
 
     def __init__(self, resources: Resources) -> None:
@@ -204,5 +204,5 @@ class _CapacityCheck:
 
 
 def _request(resources: Resources) -> dict[str, float]:
-    """A driver of Train workers must not hold what its workers need: one byte is its token."""
+    """Return the resources of a trial's process: one byte if Ray Train workers need the others."""
     return {"memory": 1} if resources.spread else {"cpu": resources.cpus}

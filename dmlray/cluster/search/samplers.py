@@ -1,4 +1,4 @@
-"""Who suggests the next point: Optuna's samplers, each told its seed and defaults."""
+"""Optuna's samplers with explicit seeds and settings."""
 
 from optuna.distributions import (
     BaseDistribution,
@@ -22,34 +22,34 @@ from dmlray.plans.search_settings import SearchSettings
 
 
 class Grid(BruteForceSampler):
-    """Each combination once, in an order drawn from the seed; understands conditions."""
+    """Suggests each combination once, in random order; supports conditions."""
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: object
     ) -> None:
-        """Nothing: Optuna would stop a loop that is Tune's, and a search counts its points."""
+        """Do nothing: Optuna would stop the study, but the search decides when to end."""
 
 
 def sampler(settings: SearchSettings, asked: int) -> BaseSampler:
-    """An explicit sampler; a resumed one, `asked` before, draws anew and not the same again."""
+    """Build the plan's sampler; `asked` earlier suggestions change the seed of a resumed one."""
     seed, startup = settings.seed + asked, settings.startup_trials
     match settings.sampler:
         case "random":
             return RandomSampler(seed=seed)
         case "grid":
             return Grid(seed=seed)
-        case "cmaes":  # what it cannot move, such as choices, is drawn at random
+        case "cmaes":  # settings that it does not support, such as choices, are random
             return CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "gp":
             return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
-        case "tpe":  # constant_liar: trials run side by side
+        case "tpe":  # constant_liar: trials run in parallel
             return TPESampler(
                 seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True
             )
 
 
 def optuna_range(distribution: Distribution) -> BaseDistribution:
-    """The range in Optuna's form, as a study keeps it."""
+    """Convert a distribution to Optuna's form, which a study stores."""
     match distribution:
         case Float(low, high, log, step):
             return FloatDistribution(low, high, log=log, step=step)
@@ -60,7 +60,7 @@ def optuna_range(distribution: Distribution) -> BaseDistribution:
 
 
 def ask(trial: Trial, key: str, distribution: Distribution) -> Value:
-    """The trial's value of one key."""
+    """Return the trial's value of one key."""
     value: Value
     match distribution:
         case Float(low, high, log, step):

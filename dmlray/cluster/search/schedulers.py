@@ -1,4 +1,4 @@
-"""Who stops a trial early; never the published point, and never two metrics at odds."""
+"""Rules that stop trials early; never the published point, and only for one metric."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,7 +13,7 @@ from ray.tune.schedulers import (
 
 from dmlray.plans.search import Search
 
-Spared = Callable[[str], bool]  # of a Tune trial's id
+Spared = Callable[[str], bool]  # whether the trial with this Tune id is never stopped
 Past = Iterable[tuple[int, list[dict[str, Any]]]]  # a trial's number and its epochs' metrics
 _PAST = "past"
 
@@ -40,16 +40,16 @@ class Median(MedianStoppingRule):  # type: ignore[misc]  # Ray has no types
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         decision = super().on_trial_result(controller, trial, result)
         if self.spared(trial.trial_id):
-            self._stopped_trials.discard(trial)  # else Ray takes its next epoch for an error
+            self._stopped_trials.discard(trial)  # else its next epoch is an error
             return str(TrialScheduler.CONTINUE)
         return str(decision)
 
     def _on_insufficient_samples(self, controller: Any, trial: Trial, time: float) -> str:
-        return str(TrialScheduler.CONTINUE)  # Ray would pause the trial and begin it anew later
+        return str(TrialScheduler.CONTINUE)  # Ray would pause the trial and restart it later
 
 
 def scheduler(plan: Search, published: Spared, past: Past) -> TrialScheduler:
-    """The scheduler of a plan, told what the trials of an earlier session did."""
+    """Build the scheduler of a plan and replay the trials of earlier sessions."""
     if plan.settings.scheduler == "none" or len(plan.metrics) > 1:
         return FIFOScheduler()
     rule = _rule(plan, lambda trial: trial.startswith(_PAST) or published(trial))

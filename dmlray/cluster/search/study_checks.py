@@ -1,4 +1,4 @@
-"""The one reader of a study: what it gives is whole, and what the plan and the journals say."""
+"""Read a study, checking it and its agreement with the plan and the metrics logs."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -30,15 +30,16 @@ from dmlray.plans.search import Search
 from dmlray.plans.search_settings import COSTS
 
 _ROUNDING = 1e-6  # of a mean of fractions
-_MOST = 5  # problems of trials that are listed
+_MAX_PROBLEMS = 5  # of trials, listed
 _REMEDY = "Restore it from a copy, or begin a new run (`out`)"
 
 
 def read_study(plan: Search, folder: RunFolder) -> list[FrozenTrial]:
-    """All trials of the study in `folder`, in order; none where none was begun. Writes nothing.
+    """Read all trials of the study in `folder`, in order; [] without a study. Writes nothing.
 
     Raises:
-        ConfigError: If the study is missing or damaged, in use, or not one of this plan.
+        ConfigError: If the study is missing although trials exist, damaged, in use, or of another
+            plan.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if not folder.study.exists() and not folder.study.is_symlink():
@@ -56,21 +57,25 @@ def read_study(plan: Search, folder: RunFolder) -> list[FrozenTrial]:
     except Exception as error:  # damaged rows raise nearly anything in SQLAlchemy and Optuna
         raise _refused(folder, _unreadable(error)) from None
     if problems:
-        more = [f"{len(problems) - _MOST} more trials like these"] if problems[_MOST:] else []
-        *listed, last = [*problems[:_MOST], *more]
+        more = (
+            [f"{len(problems) - _MAX_PROBLEMS} more trials like these"]
+            if problems[_MAX_PROBLEMS:]
+            else []
+        )
+        *listed, last = [*problems[:_MAX_PROBLEMS], *more]
         raise _refused(folder, *listed, f"{last}. {_REMEDY}")
     return rows
 
 
-def check_agreement(plan: Search, folder: RunFolder, theirs: dict[str, Any]) -> None:
-    """The plan, which a person may have edited, must be the one of the study."""
-    ours = plan.identity()
-    if changed := sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)):
+def check_agreement(plan: Search, folder: RunFolder, recorded: dict[str, Any]) -> None:
+    """Check that the plan, which a user may have edited, is that of the study."""
+    current = plan.identity()
+    if changed := sorted(k for k in {*current, *recorded} if current.get(k) != recorded.get(k)):
         raise ConfigError(
             f"{folder}/{folder.plan('search').name}",
             [
-                f"{key}: {ours.get(key, 'nothing')} contradicts the study, which was begun "
-                f"with {theirs.get(key, 'nothing')}. Allowed: that, or a new run"
+                f"{key}: {current.get(key, 'nothing')} contradicts the study, which was begun "
+                f"with {recorded.get(key, 'nothing')}. Allowed: that, or a new run"
                 for key in changed
             ],
         )
@@ -92,29 +97,29 @@ def _first_line(error: Exception) -> str:
 
 
 def _results(folder: RunFolder) -> Iterator[str]:
-    """What only a study can have led to: trials with epochs, and what was made of them."""
+    """Yield files that prove that a study existed: trials with epochs, and reports."""
     yield from (f"{trial.parent.name}/{trial.name}" for trial in _trained(folder))
-    made = (folder.trials, folder.pareto, folder.best)
-    yield from (path.name for path in made if path.exists())
+    reports = (folder.trials, folder.pareto, folder.best)
+    yield from (path.name for path in reports if path.exists())
 
 
 def _trained(folder: RunFolder, first: int = 0) -> Iterator[Path]:
-    """Folders of trials from number `first` on that have epochs, of the whole or of a fold."""
+    """Return folders of trials from number `first` on that have a metrics log."""
     trials = folder.trial(0).path.parent
-    places = sorted(trials.iterdir()) if trials.is_dir() else []
-    numbered = (place for place in places if place.name.isdecimal() and int(place.name) >= first)
-    return (place for place in numbered if next(place.rglob(folder.metrics.name), None))
+    paths = sorted(trials.iterdir()) if trials.is_dir() else []
+    numbered = (path for path in paths if path.name.isdecimal() and int(path.name) >= first)
+    return (path for path in numbered if next(path.rglob(folder.metrics.name), None))
 
 
 def _whole(folder: RunFolder) -> None:
-    """A sound SQLite file that nobody else writes to."""
+    """Check that the study is a valid SQLite file that no other process writes to."""
     if not folder.study.is_file():
-        raise _refused(folder, f"is no file. {_REMEDY}")
+        raise _refused(folder, f"is not a file. {_REMEDY}")
     if not folder.study.stat().st_size:
         raise _refused(folder, f"is empty. {_REMEDY}")
     try:
         with closing(sqlite3.connect(folder.study, timeout=PATIENCE)) as file:
-            found = [row[0] for row in file.execute("PRAGMA integrity_check(1)")]
+            result = [row[0] for row in file.execute("PRAGMA integrity_check(1)")]
             file.execute("BEGIN IMMEDIATE")
     except (sqlite3.Error, UnicodeError) as error:
         if "locked" in str(error):
@@ -124,14 +129,14 @@ def _whole(folder: RunFolder) -> None:
         else:
             problem = f"is damaged ({error}). {_REMEDY}"
         raise _refused(folder, problem) from None
-    if found != ["ok"]:
-        raise _refused(folder, f"is damaged ({found[0].splitlines()[-1]}). {_REMEDY}")
+    if result != ["ok"]:
+        raise _refused(folder, f"is damaged ({result[0].splitlines()[-1]}). {_REMEDY}")
 
 
 def _rows(
     folder: RunFolder,
 ) -> tuple[dict[str, Any], list[StudyDirection], list[FrozenTrial]]:
-    """The note of the plan, the directions and the trials."""
+    """Read the recorded plan, the directions and the trials."""
     opened = storage(folder.study, checking=True)
     try:
         studies = {study.study_name: study for study in opened.get_all_studies()}
@@ -142,15 +147,15 @@ def _rows(
         rows = opened.get_all_trials(study._study_id, deepcopy=False)
         note = study.user_attrs.get(PLAN)
         if not isinstance(note, dict):
-            raise _refused(folder, f"does not say what it searches. {_REMEDY}")
+            raise _refused(folder, f"does not have the plan of its search. {_REMEDY}")
         return note, study.directions, rows
     finally:
         opened.remove_session()
         opened.engine.dispose()
 
 
-def _header(plan: Search, found: list[StudyDirection]) -> Iterator[str]:
-    if found != directions(plan.modes):
+def _header(plan: Search, recorded: list[StudyDirection]) -> Iterator[str]:
+    if recorded != directions(plan.modes):
         yield f"its directions are not those of {', '.join(plan.metrics)}"
 
 
@@ -162,7 +167,7 @@ def _numbers(folder: RunFolder, rows: list[FrozenTrial]) -> Iterator[str]:
 
 
 def _trials(plan: Search, folder: RunFolder, rows: list[FrozenTrial]) -> Iterator[str]:
-    """The first problem of each trial; a later check relies on those before it."""
+    """Yield the first problem of each trial; later checks rely on earlier ones."""
     base = plan.base()
     for row in rows:
         checks = (
@@ -176,7 +181,7 @@ def _trials(plan: Search, folder: RunFolder, rows: list[FrozenTrial]) -> Iterato
 
 
 def _point(plan: Search, base: dict[str, Any], row: FrozenTrial) -> Iterator[str]:
-    """The values are a point of the space, and those that were suggested."""
+    """Check that the values are a point of the space, and were suggested."""
     space = plan.ranges.space
     try:
         row._validate()
@@ -188,7 +193,7 @@ def _point(plan: Search, base: dict[str, Any], row: FrozenTrial) -> Iterator[str
         row.distributions[key] != optuna_range(space[key]) or not space[key].contains(value)
         for key, value in row.params.items()
     ):
-        yield "its values are no point of the space"
+        yield "its values are not a point of the space"
     elif row.number == 0 and row.params != plan.base_point():
         yield "its values are not the experiment's own"
     elif row.user_attrs.get(POINT, row.params) != row.params:
@@ -196,11 +201,11 @@ def _point(plan: Search, base: dict[str, Any], row: FrozenTrial) -> Iterator[str
 
 
 def _state(plan: Search, row: FrozenTrial) -> Iterator[str]:
-    """State, values and epochs agree, and numbers are possible ones."""
+    """Check that state, values and epochs agree, and that numbers are in range."""
     epochs, several = plan.epochs(row.params), len(plan.metrics) > 1
     last = max(row.intermediate_values, default=None)
     if row.state == TrialState.WAITING:
-        yield "it is WAITING, as no trial of a search is"
+        yield "it is WAITING, which trials of a search never are"
     if row.state == TrialState.COMPLETE and len(row.values) != len(plan.metrics):
         yield f"it has {len(row.values)} values for {len(plan.metrics)} metrics"
     if not all(map(isfinite, [*(row.values or ()), *row.intermediate_values.values()])):
@@ -212,7 +217,7 @@ def _state(plan: Search, row: FrozenTrial) -> Iterator[str]:
         if name not in COSTS
     ]
     if not all(0 <= score <= 1 + _ROUNDING for score in scores):
-        yield "its scores are no fractions in [0, 1]"
+        yield "its scores are not fractions in [0, 1]"
     if last is not None and (several or not 1 <= min(row.intermediate_values) <= last <= epochs):
         yield f"its epochs are not among 1 to {epochs}"
     if last is not None and (
@@ -223,27 +228,27 @@ def _state(plan: Search, row: FrozenTrial) -> Iterator[str]:
     if last is not None and row.values and row.values[0] != row.intermediate_values[last]:
         yield "its value is not that of its last epoch"
     if not isinstance(row.user_attrs.get(REASON, ""), str):
-        yield "its reason is no text"
+        yield "its reason is not text"
 
 
 def _same(plan: Search, row: FrozenTrial, rows: list[FrozenTrial]) -> Iterator[str]:
-    """A repeated point is that of an earlier trial, and ended as that did."""
+    """Check that a repeated point has the point and the result of an earlier trial."""
     if SAME_AS not in row.user_attrs:
         return
     number = row.user_attrs[SAME_AS]
     if not isinstance(number, int) or not 0 <= number < row.number:
-        yield f"it repeats trial {number}, which does not come before it"
+        yield f"it repeats trial {number}, which is not an earlier one"
         return
     first = rows[number]
-    begun = TrialState.RUNNING in (row.state, first.state)  # a kill may lose the end of one
+    begun = TrialState.RUNNING in (row.state, first.state)  # a kill may lose the end of one of them
     alike = begun or (row.state, row.values) == (first.state, first.values)
     points = [plan.ranges.fingerprint(trial.params) for trial in (row, first)]
     if SAME_AS in first.user_attrs or points[0] != points[1] or not alike:
-        yield f"it is not what trial {number} is, which it repeats"
+        yield f"it differs from trial {number}, which it repeats"
 
 
 def _recorded_otherwise(plan: Search, folder: RunFolder, row: FrozenTrial) -> Iterator[str]:
-    """The trial's own journal, where there is one, has the same numbers."""
+    """Compare the trial with its metrics log, if there is one."""
     first, epochs = plan.metrics[0], plan.epochs(row.params)
     for line in metrics_log.read(folder.trial(row.number).metrics):
         kept = [(first, v) for n, v in row.intermediate_values.items() if n == line["epoch"]]

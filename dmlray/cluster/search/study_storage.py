@@ -1,11 +1,11 @@
-"""What a search leaves in study.db, which Optuna and its dashboard can read.
+"""Storage of a search in study.db, which Optuna and its dashboard can read.
 
-The file appears with its study and plan in it or not at all, and is opened by its path and not by
-a URL made from it: a name may hold any character.
+The file is created atomically with its study and plan. It is opened by its path, not by a URL,
+because its name may have any character.
 
-Suggestions are drawn in memory, for Optuna makes about ten transactions of a trial in a file. Here
-it is one when a trial begins, which Tune waits for, and later one an epoch and one when it ends:
-a trial whose end is lost in a crash tells it again from its journal.
+Suggestions are drawn in memory, because Optuna needs about ten transactions per trial in a file.
+Here there is one when a trial starts, which Tune waits for, then one per epoch and one at the end,
+in the background. A trial whose end is lost in a crash reports it again from its metrics log.
 """
 
 import sqlite3
@@ -27,17 +27,17 @@ from dmlray.atomic_files import whole_file
 from dmlray.errors import DiskFull, StorageError
 
 NAME = "dmlray"
-PLAN = "plan"  # the study's own note of what it searches
-REASON = "reason"  # note of a trial: why it failed
-POINT = "point"  # note of a trial: its values, once more
-SAME_AS = "same_as"  # note of a trial: the number of the one that had its point before
-PATIENCE = 5.0  # seconds that another process may hold the file
+PLAN = "plan"  # attribute of the study: identity of the plan
+REASON = "reason"  # attribute of a trial: why it failed
+POINT = "point"  # attribute of a trial: a copy of its values
+SAME_AS = "same_as"  # attribute of a trial: number of an earlier trial with its point
+PATIENCE = 5.0  # seconds to wait for another process's lock of the file
 
 
 def storage(path: Path, new: bool = False, checking: bool = False) -> RDBStorage:
-    """Optuna's storage in the file `path`: with its tables where it is `new`.
+    """Open Optuna's storage in the file `path`; create its tables if it is `new`.
 
-    Where `checking`, SQLite undoes what a killed process left half done, and writes nothing else.
+    If `checking`, SQLite rolls back transactions of killed processes, and writes nothing else.
     """
 
     def connect() -> sqlite3.Connection:
@@ -46,22 +46,22 @@ def storage(path: Path, new: bool = False, checking: bool = False) -> RDBStorage
             connection.execute("PRAGMA query_only = ON")
         return connection
 
-    named = "sqlite:///study.db"  # only says which database it is
+    named = "sqlite:///study.db"  # only names the type of database
     return RDBStorage(named, {"creator": connect}, skip_table_creation=not new)
 
 
 def create(path: Path, modes: list[str], plan: dict[str, str]) -> None:
-    """Make a study without trials, whole or not at all.
+    """Create a study without trials, atomically.
 
     Raises:
         StorageError: If SQLite cannot write it.
     """
     with whole_file(path) as temporary, _explained(path):
-        made = storage(temporary, new=True)
-        study = create_study(storage=made, study_name=NAME, directions=directions(modes))
+        created = storage(temporary, new=True)
+        study = create_study(storage=created, study_name=NAME, directions=directions(modes))
         study.set_user_attr(PLAN, plan)
-        made.remove_session()
-        made.engine.dispose()
+        created.remove_session()
+        created.engine.dispose()
 
 
 @contextmanager
@@ -73,56 +73,56 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def refused(path: Path, error: Exception) -> StorageError:
-    """The sentence for a study that SQLite can no longer write or read."""
+    """Convert an error of SQLite to a StorageError."""
     reason = str(error.__cause__ or error).split("\n")[0]
     if "disk is full" in reason:
-        return DiskFull(f"{path}: the disk is full: make room")
+        return DiskFull(f"{path}: the disk is full: free some space")
     return StorageError(f"{path}: cannot be written or read ({reason})")
 
 
 def directions(modes: list[str]) -> list[StudyDirection]:
-    """Optuna's words for `min` and `max`."""
+    """Convert `min` and `max` to Optuna's directions."""
     return [StudyDirection.MINIMIZE if m == "min" else StudyDirection.MAXIMIZE for m in modes]
 
 
 class StudyStorage:
-    """A study in a file; trials have the same numbers there as in memory.
+    """A study in a file, whose trials have the same numbers as in memory.
 
-    Every method may raise Optuna's StorageInternalError, also for what was told before.
+    Every method may raise Optuna's StorageInternalError, also for earlier background writes.
     """
 
     def __init__(self, path: Path) -> None:
         self._storage = storage(path)
         self._study_id = self._storage.get_study_id_from_name(NAME)
         self._ids = {trial.number: trial._trial_id for trial in self.trials()}
-        self._writer, self._turn = ThreadPoolExecutor(1, "study"), Lock()
+        self._writer, self._lock = ThreadPoolExecutor(1, "study"), Lock()
         self._pending: deque[Future[None]] = deque()
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, in order."""
+        """Return all trials, in order."""
         return self._storage.get_all_trials(self._study_id, deepcopy=False)
 
     def add_trial(self, trial: FrozenTrial) -> None:
-        """Keep a trial with all that was suggested to it, unless it is there; others' ends wait."""
+        """Write a trial with its suggested values, before pending writes; nothing if it exists."""
         if trial.number not in self._ids:
-            with self._turn:
+            with self._lock:
                 row = self._storage.create_new_trial(self._study_id, trial)
             self._ids[trial.number] = row
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """Keep what a trial reached after an epoch."""
+        """Write the value of a trial after an epoch, in the background."""
         row = self._ids[number]
         self.submit(self._storage.set_trial_intermediate_value, row, epoch, value)
 
     def end(self, trial: FrozenTrial, reason: str | None) -> None:
-        """Keep how a trial ended, and why it failed."""
+        """Write a trial's final state, and why it failed, in the background."""
         row = self._ids[trial.number]
         if reason is not None:
             self.submit(self._storage.set_trial_user_attr, row, REASON, reason)
         self.submit(self._storage.set_trial_state_values, row, trial.state, trial.values)
 
     def repeat(self, trial: FrozenTrial) -> None:
-        """Keep a trial that ended as an earlier one did; what the file has of it stays."""
+        """Write a trial that ended like an earlier one; complete it if the file has it."""
         if trial.number not in self._ids:
             self.add_trial(trial)
             return
@@ -131,16 +131,16 @@ class StudyStorage:
         self.end(trial, trial.user_attrs.get(REASON))
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
-        """Do `work` once all that was told before is in the file."""
+        """Run `work` in the background, after all earlier writes."""
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
-        self._pending.append(self._writer.submit(self._in_turn, work, *arguments))
+        self._pending.append(self._writer.submit(self._locked, work, *arguments))
 
     def flush(self) -> None:
-        """Wait until all is in the file."""
+        """Wait until all writes are done."""
         while self._pending:
             self._pending.popleft().result()
 
-    def _in_turn(self, work: Callable[..., Any], *arguments: Any) -> None:
-        with self._turn:
+    def _locked(self, work: Callable[..., Any], *arguments: Any) -> None:
+        with self._lock:
             work(*arguments)

@@ -1,4 +1,4 @@
-"""What the driver does at each step of a search: the display, and what ended trials held."""
+"""Tune callback that updates the display and frees resources of ended trials."""
 
 import time
 from typing import Any
@@ -13,18 +13,18 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 from dmlray.reporting.progress import Display
 
-_RELEASE_AFTER = 2.0  # seconds: by then Tune has killed an ended trial's process
+_RELEASE_AFTER = 2.0  # seconds, after which Tune has killed an ended trial's process
 
 
 class StopSignal(BaseException):
-    """Ends Tune's loop from within; nobody else can.
+    """Ends Tune's loop from a callback, which is the only way.
 
-    Not an `Exception`: after one Tune waits seconds for trials to end that Ray is about to end.
+    Not an `Exception`: after one, Tune waits for trials that Ray is about to end anyway.
     """
 
 
 class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """Moves the display and frees what ended trials held."""
+    """Updates the display and frees the resources of ended trials."""
 
     def __init__(
         self, plan: Search, folder: RunFolder, study: StudySearcher, display: Display
@@ -57,13 +57,13 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         number = self._study.number(trial.trial_id)
-        self._display.log(f"trial {number}: {DIED}; goes on from its last checkpoints")
+        self._display.log(f"trial {number}: {DIED}; resumes from its last checkpoints")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._end(trial, DIED)
 
     def stop(self) -> None:
-        """End the search at its next step."""
+        """End the search at the next step of Tune."""
         self._stopped = True
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
@@ -77,7 +77,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
                 del self._ended[number]
 
     def release_all(self) -> None:
-        """Wait until the last trial's process is gone and free what its workers held."""
+        """Wait until the last trial's process has ended and free its workers' resources."""
         while self._ended:
             time.sleep(0.1)
             self.on_step_end(0, [])
@@ -91,5 +91,5 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
             self._display.log(f"trial {number} failed: {failure}")
 
     def _show(self) -> None:
-        note = f"{self._over} trials over, best {self._plan.metrics[0]} {self._best:.3f}"
+        note = f"{self._over} trials done, best {self._plan.metrics[0]} {self._best:.3f}"
         self._display.update(sum(self._epochs.values()), note)

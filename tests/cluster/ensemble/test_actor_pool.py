@@ -1,4 +1,4 @@
-"""How many slots there are, and what becomes of members whose slot runs out of memory."""
+"""Number of actors, and members whose actor is out of memory."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ def cluster(*nodes: tuple[float, float]) -> Cluster:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "members_per_gpu", "cpus", "room"),
+    ("nodes", "members_per_gpu", "cpus", "capacity"),
     [
         ([(2, 0)], 1, 1, 2),  # no GPU: one member per core
         ([(3.5, 0), (1, 0)], 4, 1, 4),  # cores of two nodes are not added up
@@ -38,17 +38,17 @@ def cluster(*nodes: tuple[float, float]) -> Cluster:
         ([(0, 2)], 2, 0, 4),
     ],
 )
-def test_slots_are_counted_node_by_node(
-    nodes: list[tuple[float, float]], members_per_gpu: int, cpus: float, room: int
+def test_actors_are_counted_node_by_node(
+    nodes: list[tuple[float, float]], members_per_gpu: int, cpus: float, capacity: int
 ) -> None:
     share = share_of(cluster(*nodes), members_per_gpu)
     assert share.cpus == pytest.approx(cpus)
-    assert share.capacity(cluster(*nodes)) == room
+    assert share.capacity(cluster(*nodes)) == capacity
     assert share.capacity(cluster()) == 0
 
 
 @pytest.mark.parametrize("members", [0, -1, 101])
-def test_a_nonsense_number_of_members_per_gpu_is_told(members: int) -> None:
+def test_an_invalid_number_of_members_per_gpu_is_refused(members: int) -> None:
     with pytest.raises(ConfigError, match=f"{members} is not allowed. Allowed: 1 to 100"):
         share_of(cluster((4, 1)), members)
 
@@ -73,7 +73,7 @@ def trained(
     size: int = 3,
     display: Display | None = None,
 ) -> list[str]:
-    """The log of each member."""
+    """Train members with `actor` and return the log of each."""
     ray.cloudpickle.register_pickle_by_value(fake_actors)
     folder = RunFolder(tmp_path / "run")
     MemberQueue(fake_actors.Plan(size), folder, current_cluster(), members_per_gpu, actor).run(
@@ -83,10 +83,10 @@ def trained(
 
 
 @pytest.mark.slow
-def test_shares_are_used_once_one_member_alone_was_measured(
+def test_shares_are_used_after_one_member_was_measured_alone(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    first, *others = trained(tmp_path, fake_actors.Slot, members_per_gpu=4)
+    first, *others = trained(tmp_path, fake_actors.FakeActor, members_per_gpu=4)
     assert first.startswith("probe 1.00 on ")
     assert "train 0.25 on " in first
     assert all(log.startswith("train 0.25 on ") and log.count("\n") == 1 for log in others)
@@ -97,29 +97,33 @@ def test_shares_are_used_once_one_member_alone_was_measured(
 def test_members_that_do_not_fit_are_refused_with_the_number_that_does(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    said = r"4 members of 30\.0 GiB do not fit a GPU of 80\.0 GiB. Allowed: at most 2"
-    with pytest.raises(ResourceError, match=said):
+    message = r"4 members of 30\.0 GiB do not fit a GPU of 80\.0 GiB. Allowed: at most 2"
+    with pytest.raises(ResourceError, match=message):
         trained(tmp_path, fake_actors.TooLarge, members_per_gpu=4)
 
 
 @pytest.mark.slow
-def test_running_out_of_memory_halves_the_share_and_tries_each_member_once_more(
+def test_out_of_memory_halves_the_share_and_retries_each_member_once(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    with (console := Console(width=1000)).capture() as said:
+    with (console := Console(width=1000)).capture() as output:
         logs = trained(tmp_path, fake_actors.Grows, 4, size=2, display=Display(console))
     trainings = [re.findall(r"^train (\S+)", log, re.MULTILINE) for log in logs]
     assert {("0.25", "0.50")} <= {*map(tuple, trainings)} <= {("0.25", "0.50"), ("0.50",)}
-    told = re.findall(r"member (\d): GPU out of memory; from now on 2 members per GPU", said.get())
-    assert sorted(map(int, told)) == [i for i, shares in enumerate(trainings) if len(shares) == 2]
+    retried = re.findall(
+        r"member (\d): GPU out of memory; from now on 2 members per GPU", output.get()
+    )
+    assert sorted(map(int, retried)) == [
+        i for i, shares in enumerate(trainings) if len(shares) == 2
+    ]
 
 
 @pytest.mark.slow
-def test_a_member_that_runs_out_of_memory_twice_fails_and_says_what_to_give(
+def test_a_member_that_is_out_of_memory_twice_fails_with_the_remedy(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    said = r"member 0 failed: out of memory with 2 members per GPU as well: resume the run with "
-    with pytest.raises(RunError, match=said + "`members_per_gpu` 1"):
+    message = r"member 0 failed: out of memory with 2 members per GPU as well: resume the run with "
+    with pytest.raises(RunError, match=message + "`members_per_gpu` 1"):
         trained(tmp_path, fake_actors.GrowsTooMuch, members_per_gpu=4, size=1)
     log = (tmp_path / "run/members/000/log").read_text()
     assert re.findall(r"^train (\S+)", log, re.MULTILINE) == ["0.25", "0.50"]
@@ -129,8 +133,10 @@ def test_a_member_that_runs_out_of_memory_twice_fails_and_says_what_to_give(
 def test_a_member_too_large_for_a_whole_gpu_fails_with_the_reason(
     tmp_path: Path, fake_gpus: None
 ) -> None:
-    with pytest.raises(RunError, match="member 0 failed: out of memory on a GPU of its own: give"):
-        trained(tmp_path, fake_actors.Hopeless, members_per_gpu=1, size=1)
+    with pytest.raises(
+        RunError, match="member 0 failed: out of memory with one member per GPU: use"
+    ):
+        trained(tmp_path, fake_actors.NeverFits, members_per_gpu=1, size=1)
 
 
 @pytest.mark.slow
@@ -140,7 +146,7 @@ def test_a_pool_does_not_wait_for_ever_for_a_node(
     monkeypatch.setattr(module, "PATIENCE", 1.0)
     monkeypatch.setattr(module, "current_cluster", lambda: cluster((4, 0)))
     pool = MemberQueue(
-        fake_actors.Plan(2), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, fake_actors.Slot
+        fake_actors.Plan(2), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, fake_actors.FakeActor
     )
     with pytest.raises(RunError, match=r"no node is left"):
         pool.run(SilentDisplay())

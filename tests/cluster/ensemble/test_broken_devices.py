@@ -1,4 +1,4 @@
-"""A slot that broke is replaced, a GPU or node that breaks slots is left, and no member is lost."""
+"""Crashed actors are replaced, GPUs and nodes with repeated crashes dropped, no member is lost."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from dmlray.errors import DataError, ResourceError, RunError
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display
 from tests.cluster import fake_actors
-from tests.cluster.paper_ray import Actor, PaperRay, Work
+from tests.cluster.in_process_ray import Actor, InProcessRay, Work
 
 ASSERT = "CUDA error: device-side assert triggered"
 GIB = 1 << 30
-Result = tuple[PaperRay, str, str]  # what it did, what it displayed, how it failed
+Result = tuple[InProcessRay, str, str]  # the fake, the displayed text, the error
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         settings: int = 1,
         unusable: Any = (),
     ) -> Result:
-        ray = PaperRay(nodes, work)
+        ray = InProcessRay(nodes, work)
         ray.unusable = {gpu: "torch cannot use this GPU" for gpu in unusable}
         for module in (member_queue, actor_pool):
             monkeypatch.setattr(module, "ray", ray)
         monkeypatch.setattr(member_queue, "current_cluster", ray.current_cluster)
-        monkeypatch.setattr(member_queue, "_LOOK", 0.0)
+        monkeypatch.setattr(member_queue, "_POLL", 0.0)
         failure = ""
         with (console := Console(width=1000)).capture() as shown:
             plan: Any = fake_actors.Plan(size, settings)
@@ -54,13 +54,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def trained(ray: PaperRay) -> list[int]:
-    """The members in the order in which they were given out, retries too."""
+def trained(ray: InProcessRay) -> list[int]:
+    """Return the members in the order of their assignment, with retries."""
     return [member for what, member, _ in ray.log if what == "train"]
 
 
 def poisoned_once(actor: Actor, what: str, member: int) -> None:
-    """Member 3 breaks the context of its process, once; the process fails from then on."""
+    """Member 3 breaks the CUDA context once; the process then always fails."""
     if member == 3 and not any("poison" in other.memory for other in actor.ray.actors):
         actor.memory["poison"] = True
     if "poison" in actor.memory:
@@ -85,7 +85,7 @@ def test_a_broken_context_costs_one_try_of_one_member(run: Any) -> None:
         ([(2, 0), (2, 0)], ("node0",), 1),
     ],
 )
-def test_a_location_that_breaks_every_slot_is_not_used_any_more(
+def test_a_location_that_crashes_every_actor_is_not_used_any_more(
     run: Any, nodes: Any, broken: tuple[str, ...], members_per_gpu: int, error: Exception
 ) -> None:
     def work(actor: Actor, what: str, member: int) -> Memory | None:
@@ -109,7 +109,7 @@ def test_a_location_that_breaks_every_slot_is_not_used_any_more(
         ([(8, 1), (8, 1)], [("node0", "0")], 3),
     ],
 )
-def test_a_gpu_that_torch_cannot_use_is_left_and_costs_no_member(
+def test_a_gpu_that_torch_cannot_use_is_dropped_and_costs_no_member(
     run: Any, nodes: Any, unusable: list[tuple[str, str]], members_per_gpu: int
 ) -> None:
     def work(actor: Actor, what: str, member: int) -> Memory | None:
@@ -138,8 +138,8 @@ def test_a_member_that_fails_everywhere_fails_alone_after_three_tries(run: Any) 
     assert failure == "member 5 failed: ValueError: member 5 alone"
     assert sorted(trained(ray)) == sorted([*range(24), 5, 5])
     assert "not used any more" not in shown
-    places = [where for what, member, where in ray.log if member == 5]
-    assert places[0] != places[1] != places[2]
+    locations = [where for what, member, where in ray.log if member == 5]
+    assert locations[0] != locations[1] != locations[2]
 
 
 @pytest.mark.parametrize("nodes", [[(8, 2)], [(2, 0)], [(8, 1)]])
@@ -155,7 +155,9 @@ def test_where_all_members_fail_all_of_them_end_after_three_tries(run: Any, node
 @pytest.mark.parametrize(
     "error", [DataError("7.png: damaged"), torch.OutOfMemoryError(), MemoryError()]
 )
-def test_a_mistake_or_a_plain_out_of_memory_keeps_the_process(run: Any, error: Exception) -> None:
+def test_a_user_error_or_a_plain_out_of_memory_keeps_the_process(
+    run: Any, error: Exception
+) -> None:
     def work(actor: Actor, what: str, member: int) -> None:
         if member % 2:
             raise error
@@ -163,7 +165,7 @@ def test_a_mistake_or_a_plain_out_of_memory_keeps_the_process(run: Any, error: E
     ray, _, failure = run([(8, 2)], work, size=8)
     assert failure.count("failed") == 4
     assert len(ray.actors) == 2
-    assert sorted(trained(ray)) == list(range(8))  # no retry would mend it
+    assert sorted(trained(ray)) == list(range(8))  # a retry would not help
 
 
 WORDS = [
@@ -175,7 +177,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("error", WORDS, ids=str)
-def test_out_of_memory_halves_the_share_in_whichever_words(run: Any, error: Exception) -> None:
+def test_out_of_memory_halves_the_share_in_every_wording(run: Any, error: Exception) -> None:
     def work(actor: Actor, what: str, member: int) -> Memory | None:
         if actor.size[1] < 0.4:
             raise error
@@ -187,14 +189,12 @@ def test_out_of_memory_halves_the_share_in_whichever_words(run: Any, error: Exce
     assert set(trained(ray)) == set(range(8))
 
 
-def test_out_of_memory_on_a_cpu_says_what_to_give(run: Any) -> None:
+def test_out_of_memory_on_a_cpu_names_the_remedy(run: Any) -> None:
     def work(actor: Actor, what: str, member: int) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     _, _, failure = run([(2, 0)], work, size=1)
-    assert failure == (
-        "member 0 failed: out of memory: give a smaller data.batch_size, in a new run"
-    )
+    assert failure == ("member 0 failed: out of memory: use a smaller data.batch_size in a new run")
 
 
 @pytest.mark.parametrize(("nodes", "settings"), [([(8, 1)], 3), ([(8, 2)], 3), ([(8, 8)], 2)])

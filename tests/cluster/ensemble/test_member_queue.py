@@ -1,4 +1,4 @@
-"""Members are the same however many slots train them, and only missing ones are trained."""
+"""Members do not depend on the number of actors, and only missing ones are trained."""
 
 import signal
 from pathlib import Path
@@ -27,13 +27,13 @@ def test_a_run_has_one_writer_and_ends_when_it_is_moved_away(
     first = Command([*words, "--out", "run"], tmp_path, environment)
     first.until(lambda: (run / "members/000/metrics.jsonl").exists())
     for second in (["ensemble", "--resume", "run"], ["train", "--resume", "run/members/000"]):
-        status, said = Command(second, tmp_path, environment).finish()
-        assert (status, "Traceback" in said) == (2, False), said
-        assert f"run: is being trained by process {first.process.pid} on" in said
+        status, output = Command(second, tmp_path, environment).finish()
+        assert (status, "Traceback" in output) == (2, False), output
+        assert f"run: is being trained by process {first.process.pid} on" in output
     run.rename(tmp_path / "moved")
-    status, said = first.finish(seconds=60)
-    assert (status, "Traceback" in said) == (1, False), said
-    assert "run: the run folder is gone" in said.splitlines()[-1]
+    status, output = first.finish(seconds=60)
+    assert (status, "Traceback" in output) == (1, False), output
+    assert "run: the run folder is gone" in output.splitlines()[-1]
     assert not run.exists() and (tmp_path / "moved" / "ensemble.yaml").exists()
 
 
@@ -41,7 +41,7 @@ def embeddings(run: Path, index: int) -> np.ndarray:
     return np.load(run / "members" / f"{index:03d}" / "embeddings.npy")
 
 
-def test_members_survive_a_kill_and_do_not_depend_on_slots(
+def test_members_survive_a_kill_and_do_not_depend_on_actors(
     tmp_path: Path,
     toy_images: Path,
     environment: dict[str, str],
@@ -56,8 +56,8 @@ def test_members_survive_a_kill_and_do_not_depend_on_slots(
     torn.finish()
     finished = {path: path.stat().st_mtime_ns for path in run.glob("members/*/scores.json")}
 
-    status, said = Command(["ensemble", "--resume", "torn"], tmp_path, environment).finish()
-    assert status == 0, said
+    status, output = Command(["ensemble", "--resume", "torn"], tmp_path, environment).finish()
+    assert status == 0, output
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     scores = read_scores(run / "scores.json")
     assert len(scores.curve) == SIZE
@@ -75,11 +75,11 @@ def test_members_survive_a_kill_and_do_not_depend_on_slots(
     (run / "members/003/scores.json").unlink()
     last = run / "members/003/checkpoints/last.pt"
     last.write_bytes(last.read_bytes()[:-100])
-    status, said = Command(["ensemble", "--resume", "torn"], tmp_path, environment).finish()
-    assert status == 0, said
-    assert "members/002: its results are damaged; made again" in said
-    assert "member 3: its checkpoint cannot be read; trained again from its start" in said
+    status, output = Command(["ensemble", "--resume", "torn"], tmp_path, environment).finish()
+    assert status == 0, output
+    assert "members/002: its results are damaged; computed again" in output
+    assert "member 3: its checkpoint cannot be read; trained again from its start" in output
     assert read_scores(run / "scores.json") == scores
 
-    status, said = Command(["evaluate", "torn"], tmp_path, environment).finish()
-    assert status == 0, said
+    status, output = Command(["evaluate", "torn"], tmp_path, environment).finish()
+    assert status == 0, output

@@ -1,4 +1,4 @@
-"""A search that is killed loses nothing, and GPU trials are what CPU trials are."""
+"""A killed search loses nothing, and GPU trials equal CPU trials."""
 
 import json
 import signal
@@ -32,7 +32,7 @@ from tests.toy_data import toy_words
 pytestmark = pytest.mark.slow
 SEARCH = "searches/proxy_anchor_demo.yaml"
 EPOCHS = 3
-PRUNED = ["trials=3", "grace_epochs=1", "reduction_factor=2"]  # some trial is
+PRUNED = ["trials=3", "grace_epochs=1", "reduction_factor=2"]  # some trial is pruned
 
 
 def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -40,8 +40,8 @@ def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return study.trials
 
 
-def epochs_said(folder: Path) -> dict[int, list[int]]:
-    """Epochs in the journal of each trial."""
+def logged_epochs(folder: Path) -> dict[int, list[int]]:
+    """Return the epochs in the metrics log of each trial."""
     return {
         int(path.parent.name): [json.loads(line)["epoch"] for line in path.open()]
         for path in sorted(folder.glob("trials/*/metrics.jsonl"))
@@ -49,7 +49,7 @@ def epochs_said(folder: Path) -> dict[int, list[int]]:
 
 
 def in_tensorboard(folder: Path) -> dict[int, list[int]]:
-    """Epochs in the one event file of each trial, whose HParams row holds what was suggested."""
+    """Return the epochs in each trial's event file; check its HParams against the suggestions."""
     told = {}
     for row in trials(folder):
         (file,) = (folder / f"trials/{row.number:04d}").glob("events.out.tfevents.*")
@@ -60,7 +60,7 @@ def in_tensorboard(folder: Path) -> dict[int, list[int]]:
     return told
 
 
-def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
+def test_a_search_killed_twice_ends_with_the_requested_trials_and_none_twice(
     tmp_path: Path, toy_images: Path, environment: dict[str, str]
 ) -> None:
     run = tmp_path / "run"
@@ -72,25 +72,25 @@ def test_a_search_killed_twice_ends_with_the_asked_trials_and_none_twice(
     first.finish()
     values = {row.number: row.params for row in trials(run)}
 
-    before = epochs_said(run)
+    before = logged_epochs(run)
     second = Command(["tune", "--resume", "run"], tmp_path, environment)
-    second.until(lambda: len(epochs_said(run)) >= 3 and epochs_said(run) != before)
+    second.until(lambda: len(logged_epochs(run)) >= 3 and logged_epochs(run) != before)
     second.kill(signal.SIGINT)
-    status, said = second.finish(seconds=60)
-    assert (status, "Traceback" in said) == (130, False), said
-    assert said.endswith("Go on with: dmlray tune --resume run\n"), said
+    status, output = second.finish(seconds=60)
+    assert (status, "Traceback" in output) == (130, False), output
+    assert output.endswith("Resume with: dmlray tune --resume run\n"), output
 
-    status, said = Command(["tune", "--resume", "run"], tmp_path, environment).finish()
-    assert status == 0, said
+    status, output = Command(["tune", "--resume", "run"], tmp_path, environment).finish()
+    assert status == 0, output
     rows = trials(run)
     assert Counter(row.state.name for row in rows) == {"COMPLETE": 6}
     assert {row.number: row.params for row in rows if row.number in values} == values
-    assert epochs_said(run) == {number: [1, 2, 3] for number in range(6)}
-    assert in_tensorboard(run) == epochs_said(run)
+    assert logged_epochs(run) == {number: [1, 2, 3] for number in range(6)}
+    assert in_tensorboard(run) == logged_epochs(run)
     assert not list(run.glob("trials/*/fold*/checkpoints"))
     assert (run / "best.yaml").is_file()
 
-    status, said = Command(["tune", "--resume", "run"], tmp_path, environment).finish()
+    status, output = Command(["tune", "--resume", "run"], tmp_path, environment).finish()
     assert status == 0
     assert len(trials(run)) == 6
 
@@ -105,7 +105,7 @@ def on_cpus(tmp_path_factory: pytest.TempPathFactory, toy_images: Path) -> Path:
 
 
 @pytest.mark.parametrize("fake_gpus", [True], ids=["dashboard"], indirect=True)
-def test_gpu_trials_score_as_cpu_trials_and_free_what_they_held(
+def test_gpu_trials_equal_cpu_trials_and_free_their_resources(
     tmp_path: Path, toy_images: Path, fake_gpus: None, on_cpus: Path
 ) -> None:
     import ray
@@ -116,23 +116,23 @@ def test_gpu_trials_score_as_cpu_trials_and_free_what_they_held(
     while ray.available_resources().get("GPU") != 2:
         assert time.monotonic() < end, "an ended trial still holds GPUs"
         time.sleep(0.2)
-    for ours, theirs in zip(trials(on_cpus), trials(run), strict=True):
-        assert ours.params == theirs.params
-        assert ours.state == theirs.state
-        assert ours.intermediate_values == pytest.approx(theirs.intermediate_values, abs=1e-6)
+    for cpu, gpu in zip(trials(on_cpus), trials(run), strict=True):
+        assert cpu.params == gpu.params
+        assert cpu.state == gpu.state
+        assert cpu.intermediate_values == pytest.approx(gpu.intermediate_values, abs=1e-6)
     assert "COMPLETE" in {row.state.name for row in trials(run)}
     for folder in (on_cpus, run):
-        assert in_tensorboard(folder) == epochs_said(folder)
+        assert in_tensorboard(folder) == logged_epochs(folder)
 
 
-def test_folds_side_by_side_score_as_in_turn_and_a_failing_one_is_a_row(
+def test_parallel_folds_equal_sequential_ones_and_a_failed_trial_does_not_end_the_search(
     tmp_path: Path, toy_images: Path, fake_gpus: None
 ) -> None:
     words = [*toy_words(toy_images, 2), "trials=2", "scheduler=none", "gpus=0"]
     plan = read_search(Path(SEARCH), [*words, "folds_at_once=2", "trials_at_once=1"])
     preflight(plan.experiment, folds=True)
     folder = RunFolder(tmp_path / "side")
-    broken = folder.trial(1).fold(1)  # a worker trains this fold; the other one's is well
+    broken = folder.trial(1).fold(1)  # one worker trains this fold; the fold of the other one works
     broken.last_checkpoint.parent.mkdir(parents=True)
     broken.last_checkpoint.write_text("no checkpoint")
     resources = resources_of(plan, Cluster(4, 0, 1))
@@ -145,7 +145,7 @@ def test_folds_side_by_side_score_as_in_turn_and_a_failing_one_is_a_row(
     assert found.rows[0].metrics["map_at_r"] == pytest.approx(last.metrics["map_at_r"], abs=1e-6)
 
 
-def test_failures_in_a_row_end_a_search_and_a_resumed_one_goes_on(
+def test_failures_in_a_row_end_a_search_and_it_can_be_resumed(
     tmp_path: Path, fake_gpus: None
 ) -> None:
     def full(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Iterator[Epoch]:

@@ -1,4 +1,4 @@
-"""Bad trials are stopped, the published one never, and past ones are learned from."""
+"""Bad trials are stopped, the published one never, and past ones are replayed."""
 
 from pathlib import Path
 
@@ -21,16 +21,16 @@ def plan(rule: str, *words: str) -> Search:
 
 
 def decisions(rule: str, name: str) -> list[str]:
-    """What a bad trial is told after each epoch, among the past ones."""
+    """Return the decisions on a bad trial after each epoch, given past trials."""
     judge = scheduler(plan(rule), lambda trial: trial == "published", [*GOOD, *BAD])
     trial = Trial("x", trial_id=name, stub=True)
     judge.on_trial_add(None, trial)
-    said = []
+    decisions = []
     for epoch in range(1, EPOCHS):
-        said.append(judge.on_trial_result(None, trial, {"epoch": epoch, "map_at_r": 0.2}))
-        if said[-1] == "STOP":
+        decisions.append(judge.on_trial_result(None, trial, {"epoch": epoch, "map_at_r": 0.2}))
+        if decisions[-1] == "STOP":
             break
-    return said
+    return decisions
 
 
 @pytest.mark.parametrize("rule", ["asha", "median"])

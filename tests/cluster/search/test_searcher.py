@@ -1,4 +1,4 @@
-"""A study without Ray: who is asked what, what is kept, when it ends and what it has shown."""
+"""A study without Ray: suggestions, storage, end and report of a search."""
 
 import errno
 import sqlite3
@@ -161,10 +161,10 @@ def test_a_plan_that_contradicts_its_study_is_refused(tmp_path: Path) -> None:
     opened(tmp_path, "trials=99", "trials_at_once=1", "data.root=elsewhere")  # no contradiction
     with pytest.raises(ConfigError) as refusal:
         opened(tmp_path, "space.method.margin.high=0.3", "optimizer.lr=0.01", "folds=3")
-    said = str(refusal.value)
-    assert "3 problems" in said
-    assert "optimizer.lr: 0.01 contradicts the study, which was begun with" in said
-    assert '"high": 0.3' in said
+    message = str(refusal.value)
+    assert "3 problems" in message
+    assert "optimizer.lr: 0.01 contradicts the study, which was begun with" in message
+    assert '"high": 0.3' in message
 
 
 def test_several_metrics_give_a_front_and_its_best_by_the_first(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_full_disk_ends_the_session_and_leaves_the_trial_for_the_next(tmp_path
     error = error_messages.as_dmlray_error(OSError(errno.ENOSPC, "No space left on device"))
     assert isinstance(error, DiskFull)
     first.on_trial_complete("a", {"unfinished": str(error), "epoch": 0})
-    assert first.stopped_by == "the disk is full: make room"
+    assert first.stopped_by == "the disk is full: free some space"
     assert first.suggest("b") == "FINISHED"
     second = opened(tmp_path)
     assert second.stopped_by is None and not second.finished()

@@ -1,4 +1,4 @@
-"""A study that is missing, damaged or in use ends in one sentence, or in right scores."""
+"""A study that is missing, damaged or in use gives one sentence or the right scores."""
 
 import shutil
 import sqlite3
@@ -26,7 +26,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A search's folder: complete, pruned, failed and begun trials, and repeated points."""
+    """Folder of a search with complete, pruned, failed, running and repeated trials."""
     folder = tmp_path_factory.mktemp("whole")
     study = opened(folder, *WORDS)
     for number in range(7):
@@ -51,7 +51,7 @@ def copy(whole: Path, tmp_path: Path) -> tuple[Search, RunFolder]:
 
 
 def scores(plan: Search, folder: RunFolder) -> list[tuple[object, ...]]:
-    """What a search shows of each trial, except the words of a failure."""
+    """Return the results of each trial, except the text of failures."""
     rows = report(StudySearcher(plan, folder)).rows
     return [(r.number, r.state, r.metrics, r.values, r.epochs, r.same_as) for r in rows]
 
@@ -61,7 +61,7 @@ def content(folder: RunFolder) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_mutated_study_is_refused_in_a_sentence_or_gives_the_same_scores(
+def test_a_mutated_study_is_refused_in_one_sentence_or_gives_the_same_scores(
     name: str, whole: Path, right: list[tuple[object, ...]], tmp_path: Path
 ) -> None:
     plan, folder = copy(whole, tmp_path)
@@ -73,9 +73,9 @@ def test_a_mutated_study_is_refused_in_a_sentence_or_gives_the_same_scores(
         return
     with pytest.raises(ConfigError) as refusal:
         StudySearcher(plan, folder)
-    said = str(refusal.value)
-    assert said.startswith(f"{folder}/s") and complaint in said
-    assert "contradicts" in said or "Restore it" in said or "Allowed" in said
+    message = str(refusal.value)
+    assert message.startswith(f"{folder}/s") and complaint in message
+    assert "contradicts" in message or "Restore it" in message or "Allowed" in message
     assert refusal.value.exit_status == 2
     assert content(folder) == before
 
@@ -93,7 +93,7 @@ def test_flipped_bytes_of_a_study_change_no_score(
     assert found == right
 
 
-def test_a_study_in_use_is_waited_for_and_then_refused(
+def test_a_study_in_use_is_refused_after_a_timeout(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dmlray.cluster.search.study_checks.PATIENCE", 0.1)
@@ -105,10 +105,10 @@ def test_a_study_in_use_is_waited_for_and_then_refused(
     assert read_study(plan, folder)
 
 
-def test_a_transaction_that_a_kill_cut_short_is_undone(
+def test_a_transaction_of_a_killed_process_is_rolled_back(
     whole: Path, right: list[tuple[object, ...]], tmp_path: Path
 ) -> None:
-    """SQLite leaves its journal beside the file: a reader that writes nothing could not undo it."""
+    """A read-only reader could not roll back SQLite's journal."""
     plan, folder = copy(whole, tmp_path)
     with closing(sqlite3.connect(folder.study, isolation_level=None)) as file:
         file.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the end
@@ -136,7 +136,7 @@ def test_the_command_refuses_before_anything_is_trained_or_written(
     assert content(folder) == before
 
 
-def test_a_folder_whose_study_was_not_begun_gets_one(tmp_path: Path) -> None:
+def test_a_folder_without_a_study_gets_one(tmp_path: Path) -> None:
     assert read_study(plan(tmp_path), RunFolder(tmp_path)) == []
     assert not (tmp_path / "study.db").exists()
     study = opened(tmp_path)
@@ -146,7 +146,7 @@ def test_a_folder_whose_study_was_not_begun_gets_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_study_lies_in_its_own_folder_whatever_its_name(name: str, tmp_path: Path) -> None:
+def test_a_study_is_in_its_folder_whatever_its_name(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     study = opened(tmp_path / name)
     told(study, "t0")

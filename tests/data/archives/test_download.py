@@ -30,7 +30,7 @@ def test_a_failure_names_the_reason_and_the_command(
         fetch(SOURCE, folder)
     assert str(caught.value) == (
         f"{SOURCE.url}: cannot be fetched (HTTP status 404). Put birds.tgz from there or "
-        f"elsewhere into {folder}. Go on with: dmlray.prepare_data(name='cub', "
+        f"elsewhere into {folder}. Resume with: dmlray.prepare_data(name='cub', "
         f"sources='{folder}/birds.tgz')"
     )
 

@@ -1,4 +1,4 @@
-"""Ray's actors in this process, on nodes that are only numbers: what a pool of slots calls."""
+"""Fake of Ray for an actor pool: actors in this process, on nodes that are only numbers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ Work = Callable[["Actor", str, int], Any]  # (actor, "train" or "probe", member)
 
 @dataclass(eq=False)
 class Actor:
-    """Runs whatever it is given at once; `memory` is what its process remembers."""
+    """Runs each task immediately; `memory` is the state of its process."""
 
-    ray: "PaperRay"
+    ray: "InProcessRay"
     where: Location
     size: tuple[float, float]
     memory: dict[str, Any] = field(default_factory=dict)
@@ -41,12 +41,12 @@ class Reference:
             self.result, self.error = None, error
 
 
-class PaperRay:
-    """Gives out cores and GPUs, the first that are free, and logs who worked where."""
+class InProcessRay:
+    """Assigns the first free cores and GPUs, and logs each task with its location."""
 
     def __init__(self, nodes: list[tuple[float, float]], work: Work) -> None:
         self.nodes = [Node(*node, f"node{n}") for n, node in enumerate(nodes)]
-        self.unusable: dict[tuple[str, ...], str] = {}  # GPUs, and what torch says of them
+        self.unusable: dict[tuple[str, ...], str] = {}  # GPUs, and why torch cannot use them
         self.work, self.log, self.actors = work, list[tuple[str, int, Location]](), list[Actor]()
 
     def current_cluster(self) -> Cluster:
@@ -87,4 +87,4 @@ class PaperRay:
                     where = Location(node.id, node.id, (gpu,) if gpu else ())
                     self.actors.append(Actor(self, where, (num_cpus, num_gpus)))
                     return self.actors[-1]
-        raise AssertionError("more was asked for than there is")
+        raise AssertionError("more was requested than there is")
