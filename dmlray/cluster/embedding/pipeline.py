@@ -93,8 +93,9 @@ def _written(
     cpus = cluster.fair_cpus(gpus)
     most = min(cluster.fit(cpus, gpus), len(missing))
     _quiet()
-    starts = ray.data.from_items([{"start": start} for start, _ in missing])
-    written = starts.repartition(len(missing)).map_batches(
+    # One block each from the start: a repartition is tasks, for whose CPU the actors leave nothing.
+    items = [{"start": start} for start, _ in missing]
+    written = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ShardActor,
         fn_constructor_args=(str(model.absolute()), str(folder.absolute()), about, strict),
         batch_size=1,
@@ -118,4 +119,5 @@ def _quiet() -> None:
     """Keep Ray Data's own bars and logs away: dmlray shows its own."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Also of errors, which are raised: it prints the whole trace of a lost node.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
