@@ -1,3 +1,5 @@
+"""The packages, and plans that travel inside of one; everything else is in pyproject.toml."""
+
 from setuptools import find_packages, setup
 
 # experiments/ and searches/ stand at the top for people and travel inside the package.

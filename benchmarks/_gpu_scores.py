@@ -36,7 +36,7 @@ def _evaluation(device: torch.device, images: int, rounds: int) -> tuple[float, 
     labels, rows = labels.to(device), rows.to(device)
 
     def multiply() -> None:
-        for _ in tiles(rows, rows, exclude_self=False):
+        for _ in tiles(rows, rows, hide=None):
             pass
 
     products = timed(multiply, device, rounds)
@@ -88,7 +88,8 @@ def _different(device: torch.device, images: int, count: int) -> list[str]:
 
 def _joined(members: list[Tensor]) -> Tensor:
     """Unit rows of all members side by side."""
-    return torch.cat(members, 1) / len(members) ** 0.5
+    joined: Tensor = torch.cat(members, 1) / len(members) ** 0.5
+    return joined
 
 
 def _draw(count: int, widths: list[int], noise: float) -> tuple[Tensor, list[Tensor]]:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -92,9 +92,10 @@ def plan(name: str, size: Size, *words: str) -> Experiment:
 
 def loader(of: Experiment, learner: Learner, dataset: Dataset, device: torch.device) -> BatchLoader:
     """The training images of `dataset` as batches on the device."""
+    statistics: Any = learner.trunk.statistics
     return BatchLoader(
         open_cache(dataset, of.data.transform.resize), train_subset(dataset),
-        of.data.transform, Sampling(of.data.batch_size), learner.trunk.statistics,
+        of.data.transform, Sampling(of.data.batch_size), statistics,
         Delivery(device, threads()),
     )  # fmt: skip
 

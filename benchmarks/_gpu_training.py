@@ -155,8 +155,10 @@ def _epochs(bench: Bench, validation: int = 0, delay: float = 0.0, name: str = "
     """Train the first network, or another, for `size.epochs` epochs that write checkpoints.
 
     Args:
+        bench: What is trained, on which device.
         validation: Images that each epoch is scored on.
         delay: Seconds that the disk is busy with each checkpoint beyond what it takes.
+        name: Backbone; empty means the first of the size's.
     """
     name = name or bench.size.networks[0]
     of = plan(name, bench.size, f"budget.epochs={bench.size.epochs}")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -79,7 +80,7 @@ def _embedding(model: Model, images: Path, folder: Path, wrong: list[str]) -> Ra
 
     times = race({"dmlray embed": ours, "plain loop": partial(_plain, model, files)})
     table(times)
-    rows = np.concatenate([rows for rows in _plain(model, files)])
+    rows = np.concatenate(list(_plain(model, files)))
     close = np.einsum("nd,nd->n", rows, model.embed(files, device="cpu"))
     if close.min() < 0.99:  # Pillow's and torch's resizing differ by a level
         wrong.append(f"embed: a vector has a cosine of {close.min():.3f} with the plain loop's")
@@ -97,7 +98,7 @@ def _plain(model: Model, files: list[str]) -> list[np.ndarray]:
             transforms.Normalize(branch.mean, branch.std),
         ]
     )
-    trunk = model.network.branches[0].trunk
+    trunk: Any = model.network.branches[0].trunk
     found = []
     with torch.inference_mode():
         for start in range(0, len(files), BATCH):

@@ -57,7 +57,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.contestant:
         return _compete(options.contestant[0], Scale(*json.loads(options.contestant[1])))
-    ratios, wrong = {}, []
+    ratios, wrong = dict[str, float](), list[str]()
     for scale in _scales(options.sop_images):
         found, different = _duel(scale, options.rounds)
         ratios |= found

@@ -54,7 +54,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
-class Wrong(Exception):
+class WrongResultError(Exception):
     """A run ended otherwise than it should."""
 
 
@@ -82,7 +82,7 @@ def main() -> int:
             kind = dice.choice(list(COMMANDS))
             try:
                 disturbed(kind, dice, tally, disk, expected[kind])
-            except Wrong as problem:
+            except WrongResultError as problem:
                 print(f"{kind}, run {tally.runs}: {problem}")
                 return 1
             print(f"{time.monotonic() - started:6.0f} s  {kind:8} as undisturbed", flush=True)
@@ -161,7 +161,7 @@ def disturbed(
     until_done(command)
     found = results(kind, run)
     if found != expected:
-        raise Wrong(f"results differ: {found} instead of {expected}")
+        raise WrongResultError(f"results differ: {found} instead of {expected}")
     shutil.rmtree(run)
 
 
@@ -187,9 +187,9 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
         text, _ = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
         process.kill()
-        raise Wrong(f"no end after {LIMIT:.0f} s: {process.args}") from None
+        raise WrongResultError(f"no end after {LIMIT:.0f} s: {process.args!r}") from None
     if "Traceback" in text:
-        raise Wrong(f"a traceback of {process.args}:\n{text[-3000:]}")
+        raise WrongResultError(f"a traceback of {process.args!r}:\n{text[-3000:]}")
     return process.returncode, text
 
 
@@ -201,21 +201,21 @@ def stop(process: "subprocess.Popen[str]", dice: random.Random) -> None:
     if "run folder:" in text:  # all is done, and Python at its end handles no signal any more
         allowed.add(-number)
     if status not in allowed:
-        raise Wrong(f"status {status} after {number.name}: {text[-2000:]}")
+        raise WrongResultError(f"status {status} after {number.name}: {text[-2000:]}")
 
 
 def check_end(process: "subprocess.Popen[str]", event: str) -> None:
     """A command that ended by itself succeeded, or says in a sentence what is wrong."""
     status, text = finish(process)
     if status not in (0, 1, 2) or (status and not text.strip()):
-        raise Wrong(f"status {status} ({event}): {text[-2000:]}")
+        raise WrongResultError(f"status {status} ({event}): {text[-2000:]}")
 
 
 def second(kind: str, run: Path) -> None:
     """Another process on the same run folder is refused."""
     status, text = finish(start([kind, "--resume", str(run)]))
     if status not in (0, 2):  # 0: the first one has ended meanwhile
-        raise Wrong(f"a second process ended with status {status}: {text[-2000:]}")
+        raise WrongResultError(f"a second process ended with status {status}: {text[-2000:]}")
 
 
 def fill_disk(process: "subprocess.Popen[str]", disk: Path, dice: random.Random) -> None:
@@ -247,7 +247,7 @@ def damage(kind: str, run: Path, dice: random.Random) -> None:
     path.write_bytes(torn)
     status, text = finish(start([kind, "--resume", str(run)]))
     if status not in (0, 1, 2):
-        raise Wrong(f"status {status} with {path.name} damaged: {text[-2000:]}")
+        raise WrongResultError(f"status {status} with {path.name} damaged: {text[-2000:]}")
     if status and path.exists() and path.read_bytes() == torn:
         path.write_bytes(content)
 
@@ -255,7 +255,7 @@ def damage(kind: str, run: Path, dice: random.Random) -> None:
 def until_done(command: list[str]) -> None:
     status, text = finish(start(command))
     if status:
-        raise Wrong(f"{command} ended with status {status}: {text[-2000:]}")
+        raise WrongResultError(f"{command} ended with status {status}: {text[-2000:]}")
 
 
 def results(kind: str, run: Path) -> Any:
@@ -277,7 +277,7 @@ def check_epochs(folder: Path) -> None:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["epoch"] for line in lines]
     if epochs != sorted(set(epochs)):
-        raise Wrong(f"{folder}: epochs {epochs}")
+        raise WrongResultError(f"{folder}: epochs {epochs}")
 
 
 if __name__ == "__main__":

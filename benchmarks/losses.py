@@ -30,7 +30,7 @@ Losses = Callable[[], Tensor]
 def main() -> int:
     """Print a table and the ratios; 1 if anything differs."""
     torch.set_num_threads(1)
-    ratios, wrong = {}, []
+    ratios, wrong = dict[str, float](), list[str]()
     for compare in (_margin, _relationship):
         found, different = compare()
         ratios |= found
@@ -116,8 +116,8 @@ def _different_margin(units: Tensor, labels: Tensor) -> list[str]:
             "ours": by_distance(units.detach(), labels, NEAREST),
             "theirs": draw_for_each(units.detach(), labels),
         }
-        for name, found in drawn.items():
-            far[name].append(distances[found.anchors, found.negatives].mean().item())
+        for name, drawing in drawn.items():
+            far[name].append(distances[drawing.anchors, drawing.negatives].mean().item())
     gap = abs(np.mean(far["ours"]) - np.mean(far["theirs"]))
     return wrong + ([f"drawn negatives: mean distance differs by {gap}"] if gap > 2e-3 else [])
 

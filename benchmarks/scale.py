@@ -21,8 +21,8 @@ import numpy as np
 import ray
 from _race import conclude
 
-from dmlray.cluster import session
 from dmlray.cluster.ensemble.member_queue import MemberQueue
+from dmlray.cluster.resources import Cluster, current_cluster
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -32,9 +32,9 @@ FAR = 10_000  # members
 
 
 class Nothing:
-    """A slot that trains nothing for a second; without torch, so that many fit on one machine."""
+    """An actor that trains nothing for a second; without torch, so that many fit on one machine."""
 
-    def train(self, plan: Any, folder: Any) -> None:
+    def train(self, plan: Any, folder: Any, with_zero_shot: bool) -> None:
         time.sleep(1)
 
 
@@ -76,11 +76,11 @@ def main() -> int:
         logging_level="ERROR",
         object_store_memory=200 << 20,
     )
-    run(4, session.living())  # starts what starts once
+    run(4, current_cluster())  # starts what starts once
     before, costs, growths = memory(), [], []
     for members in arguments.members:
         start = time.monotonic()
-        spent, at_once = run(members, session.living())
+        spent, at_once = run(members, current_cluster())
         costs.append(spent)
         growths.append(memory() - before)
         print(
@@ -111,17 +111,18 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(members: int, cluster: session.Cluster) -> tuple[float, int]:
+def run(members: int, cluster: Cluster) -> tuple[float, int]:
     """CPU seconds of the driver for one ensemble with its display; members at work at once."""
     experiment = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
-    with tempfile.TemporaryDirectory() as folder, Watched() as display:
+    display = Watched()
+    with tempfile.TemporaryDirectory() as folder, display:
         start = time.process_time()
         pool = MemberQueue(
             Plans(Ensemble(experiment, members, "meta_classes")),  # type: ignore[arg-type]
             RunFolder(Path(folder)),
             cluster,
             members_per_gpu=1,
-            slot=Nothing,
+            actor=Nothing,
         )
         pool.run(display)
         spent = time.process_time() - start

@@ -68,7 +68,8 @@ def ours(folder: Path, trials: int = TRIALS) -> float:
     seconds = time.perf_counter() - begun
     assert len(report.rows) == trials, f"{len(report.rows)} trials instead of {trials}"
     margins = [row.values["method.margin"] for row in report.rows]
-    assert report.best is not None and report.best.values["method.margin"] == max(margins)
+    assert report.best is not None
+    assert report.best.values["method.margin"] == max(margins)
     assert len(json.loads((folder / "trials.json").read_text())["trials"]) == trials
     return seconds
 
@@ -126,7 +127,8 @@ def tuned(
             name=name, storage_path=str(folder), verbose=0, callbacks=list(callbacks)
         ),
     ).fit()
-    assert len(results) == trials and not results.errors
+    assert len(results) == trials
+    assert not results.errors
     return time.perf_counter() - begun
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dmlray.learn.optimizer import build_optimizer, clip
 from dmlray.learn.runtime import Runtime
-from dmlray.learn.step import call, step
+from dmlray.learn.step import step
 from dmlray.learn.trainer import build_learner
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
@@ -32,7 +32,7 @@ from dmlray.plans.resolve import read_experiment
 ROOT = Path(__file__).parents[1]
 CPU = Runtime(torch.device("cpu"))
 CLASSES, BATCH = 100, 16  # below 16 images torch has slower kernels for one thread
-EXPERIMENTS = ("proxy_anchor_cub", "drml_cub", "rcdml_cub", "idml_cub", "dcml_cub")
+EXPERIMENTS: tuple[str, ...] = ("proxy_anchor_cub", "drml_cub", "rcdml_cub", "idml_cub", "dcml_cub")
 EXPERIMENTS += ("dcml_diva_cub", "dreml_cub", "margin_demo", "pml_demo")
 
 
@@ -85,7 +85,8 @@ def stepper(
 ) -> Callable[[], Any]:
     """Takes one step on the same batch whenever it is called."""
     optimizer = build_optimizer(plan.optimizer, learner.groups())
-    call(learner.train(), "start_epoch", 0)
+    learner.train()
+    learner.start_epoch(0)
     return lambda: step(learner, images, labels, optimizer, plan)
 
 

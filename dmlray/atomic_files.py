@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dmlray.errors import DiskFull, StorageError
+from dmlray.errors import DiskFullError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -64,5 +64,5 @@ def storage_error(error: BaseException) -> StorageError | None:
     file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     where = f"{file}: " if file else ""
     if error.errno in _FULL:
-        return DiskFull(f"{where}the disk is full: free some space")
+        return DiskFullError(f"{where}the disk is full: free some space")
     return StorageError(f"{where}{error.strerror}") if file and error.strerror else None

@@ -19,6 +19,7 @@ class Float:
         _check_range(self.low, self.high, self.log, self.step)
 
     def contains(self, value: Value) -> bool:
+        """Whether a value is in the range and on its step."""
         inside = isinstance(value, int | float) and self.low <= value <= self.high
         return inside and _on_step(value, self.low, self.step)
 
@@ -41,6 +42,7 @@ class Int:
         _check_range(self.low, self.high, self.log, None if self.step == 1 else self.step)
 
     def contains(self, value: Value) -> bool:
+        """Whether a value is an integer in the range and on its step."""
         inside = isinstance(value, int) and self.low <= value <= self.high
         return inside and _on_step(value, self.low, self.step)
 
@@ -63,6 +65,7 @@ class Choice:
             raise ValueError("choices repeat a value")
 
     def contains(self, value: Value) -> bool:
+        """Whether a value is one of the choices."""
         return value in self.values
 
     @property

@@ -118,7 +118,7 @@ def _size(remote: Remote, answer: HTTPResponse, done: int) -> int | None:
     length = answer.headers.get("Content-Length")
     if length is None or not length.isdigit():
         if remote.size is None and remote.checksum is None:
-            raise DownloadError("nothing says how long the file is")
+            raise DownloadError("the length of the file is unknown")
         return remote.size
     if remote.size is not None and done + int(length) != remote.size:
         raise DownloadError(f"it offers {length} bytes where {remote.size - done} are due")
@@ -159,4 +159,4 @@ def _check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         due = f"{size / 1e9:.2f} GB are due and the disk has {free / 1e9:.2f} GB free"
-        raise DownloadError(f"{due}: make room, or name a folder on a larger disk")
+        raise DownloadError(f"{due}: free some space, or use a folder on a larger disk")

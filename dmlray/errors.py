@@ -69,7 +69,7 @@ class DataError(DmlrayError):
     """Images, labels or weights are missing, damaged or contradict each other."""
 
 
-class DamagedCheckpoint(DataError):
+class DamagedCheckpointError(DataError):
     """A training cannot resume from its checkpoint; it could start again without it."""
 
 
@@ -83,15 +83,15 @@ class RunError(DmlrayError):
     exit_status = 1
 
 
-class UnfinishedRun(RunError):
+class UnfinishedRunError(RunError):
     """A run ended early, but not because of its plan; it can be resumed once the cause is fixed."""
 
 
-class StorageError(UnfinishedRun):
+class StorageError(UnfinishedRunError):
     """A file cannot be read or written."""
 
 
-class DiskFull(StorageError):
+class DiskFullError(StorageError):
     """The disk or the user's quota is full, so every other write will fail, too."""
 
 

@@ -8,6 +8,7 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
     """Return a suggestion of the nearest known names, to end a message; empty if none is near.
 
     Args:
+        word: The unknown name.
         known: Among equally near names, earlier ones come first.
         most: Maximal number of suggested names.
     """

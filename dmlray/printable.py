@@ -16,7 +16,7 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 
 
 def printable(text: str) -> str:
-    """Escape control characters, as `\\x1b`; the result is one line."""
+    r"""Escape control characters, as `\x1b`; the result is one line."""
     return _CONTROL.sub(_escaped, text)
 
 

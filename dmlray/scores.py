@@ -104,6 +104,7 @@ class Scores:
     computed_on: Text = ""
 
     def write(self, path: Path) -> None:
+        """Write all fields as JSON, whole or not at all."""
         write_json(path, asdict(self))
 
 

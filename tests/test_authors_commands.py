@@ -38,7 +38,7 @@ PUBLISHED = {  # R@1 in percent, retyped from the READMEs
 }
 
 
-class Understood(Exception):
+class Understood(Exception):  # noqa: N818  # control flow, no error
     """The command has read its words and its plan, and would begin."""
 
 
@@ -60,7 +60,8 @@ def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_of_our_commands_is_understood(command: str) -> None:
     program, *words = shlex.split(command)
     result = CliRunner().invoke(main, words)
-    assert program == "dmlray" and isinstance(result.exception, Understood), result.output
+    assert program == "dmlray"
+    assert isinstance(result.exception, Understood), result.output
 
 
 def test_every_experiment_of_the_authors_has_its_command_and_a_search() -> None:
@@ -75,7 +76,8 @@ def test_every_experiment_of_the_authors_has_its_command_and_a_search() -> None:
 def test_published_scores_are_those_of_the_page(name: str) -> None:
     resolved = read_experiment(Path(name))
     published = resolved.published()
-    assert published and resolved.departures() == []
+    assert published
+    assert resolved.departures() == []
     if name not in PUBLISHED:
         assert not published.scores
         return

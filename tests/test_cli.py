@@ -115,7 +115,8 @@ def test_an_ensemble_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None
     assert "0 is not allowed" in refused(*go_on, "--ensemble-size", "0")
     assert "vary seed, not meta_classes" in refused(*go_on, "--vary", "meta_classes")
     other = refused(*go_on, "--experiment", "experiments/proxy_anchor_demo.yaml")
-    assert "method.alpha None, not 32.0" in other and "more. Allowed: the settings" in other
+    assert "method.alpha None, not 32.0" in other
+    assert "more. Allowed: the settings" in other
 
 
 def test_a_mistake_of_a_merge_is_told() -> None:
@@ -188,7 +189,8 @@ def test_repeats_without_test_classes_are_refused_before_anything_runs(images: P
 
 def test_a_plan_tells_every_mistake_of_a_search_at_once(images: Path) -> None:
     said = refused("plan", *SEARCH, *toy_words(images), "trials=0", "repeats=-1")
-    assert "trials: 0 is not allowed" in said and "repeats: -1 is not allowed" in said
+    assert "trials: 0 is not allowed" in said
+    assert "repeats: -1 is not allowed" in said
 
 
 def test_a_run_of_another_kind_cannot_be_resumed(tmp_path: Path) -> None:
@@ -241,7 +243,8 @@ def test_data_are_unpacked_found_and_verified(images: Path, tmp_path: Path) -> N
     assert run("data", "prepare", "folder", "--root", "unpacked/images").exit_code == 0
     result = run("data", "verify", "folder", "--root", "unpacked/images")
     assert result.exit_code == 0
-    assert "classes      train 6 / test 6" in result.output and "\nwell" in result.output
+    assert "classes      train 6 / test 6" in result.output
+    assert "\nwell" in result.output
     (Path("unpacked/images") / "class03" / "1.png").write_bytes(b"not an image")
     result = run("data", "verify", "folder", "--root", "unpacked/images")
     assert result.exit_code == 1
@@ -267,9 +270,11 @@ def test_a_given_split_is_checked_and_remarks_are_notes(images: Path, command: s
     for name, root in (("csv", "images.csv"), ("folder", "sides")):
         result = run("data", command, name, "--root", root, "--split=given")
         assert result.exit_code == 0, result.output
-        assert "\nnote: " in result.output and "problem:" not in result.output
+        assert "\nnote: " in result.output
+        assert "problem:" not in result.output
     result = run("data", command, "csv", "--root", "images.csv")
-    assert result.exit_code == 0 and "data.split=given" in result.output
+    assert result.exit_code == 0
+    assert "data.split=given" in result.output
     assert "--split" in refused("data", command, "folder", "--root", "sides")
     assert "given is not for demo" in refused("data", command, "demo", "--split", "given")
 
@@ -302,16 +307,16 @@ def test_a_score_of_known_classes_says_so(images: Path, tmp_path: Path) -> None:
         plan, RunFolder(tmp_path / "run"), lambda epoch: None, Runtime(torch.device("cpu"))
     )
     assert "NOTE: closed set: 6 of 6 test classes also train" in protocol_line(scores)
-    assert "recall_at_1000" not in scores.metrics and scores.test_classes == 6
+    assert "recall_at_1000" not in scores.metrics
+    assert scores.test_classes == 6
 
 
 def test_caches_are_listed_and_cleared(images: Path, tmp_path: Path) -> None:
     plan = read_experiment(Path(__file__).parent.parent / TRAIN[1], toy_words(images)).experiment
     preflight(plan)
     listed = run("data", "cache", "list")
-    assert (
-        "96 images" in listed.output and "2 caches" in listed.output
-    )  # to train from, and to evaluate
+    assert "96 images" in listed.output
+    assert "2 caches" in listed.output
     assert "names no cache" in refused("data", "cache", "clear")
     assert "no cache 'cub'" in refused("data", "cache", "clear", "cub")
     assert "removed 0 caches" in run("data", "cache", "clear", "--unused-days", "1").output

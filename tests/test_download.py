@@ -111,7 +111,8 @@ def test_a_damaged_file_is_fetched_anew(server: Server, target: Path) -> None:
 def test_of_several_processes_one_fetches(server: Server, target: Path) -> None:
     with ThreadPoolExecutor(4) as pool:  # FileLock objects of threads exclude each other too
         list(pool.map(lambda _: fetch(server.remote, target), range(4)))
-    assert server.ranges == [None] and target.read_bytes() == CONTENT
+    assert server.ranges == [None]
+    assert target.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
@@ -128,7 +129,8 @@ def test_resumes_where_a_killed_process_stopped(
 def test_without_a_checksum_nothing_is_resumed(server: Server, target: Path) -> None:
     partial(target).write_bytes(b"of an older version")
     fetch(Remote(server.remote.url), target)
-    assert target.read_bytes() == CONTENT and server.ranges == [None]
+    assert target.read_bytes() == CONTENT
+    assert server.ranges == [None]
 
 
 def test_server_that_cannot_resume_begins_again(server: Server, target: Path) -> None:
@@ -183,7 +185,7 @@ def test_a_server_that_names_no_length(server: Server, target: Path, checksum: b
         fetch(remote, target)
         assert target.read_bytes() == CONTENT
         return
-    with pytest.raises(DownloadError, match=r"^nothing says how long the file is$"):
+    with pytest.raises(DownloadError, match=r"^the length of the file is unknown$"):
         fetch(Remote(remote.url), target)
     assert visible(target.parent) == []
 
@@ -264,7 +266,7 @@ def test_small_disk_is_seen_before(
     server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: Disk(10**6, 0, 10**5))
-    with pytest.raises(DownloadError, match=r"are due and the disk has .* make room"):
+    with pytest.raises(DownloadError, match=r"are due and the disk has .* free some space"):
         fetch(server.remote, target)
     assert visible(target.parent) == []
 

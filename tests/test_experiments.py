@@ -73,7 +73,8 @@ def test_it_trains_and_scores(
     folder = RunFolder(tmp_path / "run")
     run_training(plan, folder, lambda epoch: None, Runtime(torch.device("cpu")))
     losses = [epoch["loss"] for epoch in metrics_log.read(folder.metrics)]
-    assert len(losses) == 2 and losses[0] != losses[1]
+    assert len(losses) == 2
+    assert losses[0] != losses[1]
     scores = read_scores(folder.scores)
     assert scores.test_images == 3 * EACH
     assert scores.remarks[0].startswith("incomplete: 6 of ")

@@ -39,18 +39,22 @@ def test_it_holds_every_experiment_search_and_licence(site: Path) -> None:
     for folder in ("experiments", "searches"):
         ours, theirs = ROOT / folder, site / "dmlray" / folder
         names = {path.name for path in ours.glob("*.yaml")}
-        assert names and names == {path.name for path in theirs.iterdir()}
+        assert names
+        assert names == {path.name for path in theirs.iterdir()}
     licences = {path.name for path in site.glob("dmlray-*.dist-info/licenses/*")}
-    assert licences == {"LICENSE", "NOTICE"} and (site / "dmlray" / "py.typed").exists()
+    assert licences == {"LICENSE", "NOTICE"}
+    assert (site / "dmlray" / "py.typed").exists()
 
 
 def test_plans_are_found_by_name_from_an_empty_folder(site: Path, tmp_path: Path) -> None:
     package = python(site, tmp_path, "-c", "import dmlray; print(dmlray.__file__)")
     assert Path(package.stdout.strip()).is_relative_to(site)
     shown = python(site, tmp_path, "-m", "dmlray", "show", "proxy_anchor_demo")
-    assert shown.returncode == 0 and "efficientnet_lite0" in shown.stdout, shown.stderr
+    assert shown.returncode == 0, shown.stderr
+    assert "efficientnet_lite0" in shown.stdout
     for command, kind in (("train", "experiment"), ("tune", "search")):
         refused = python(site, tmp_path, "-m", "dmlray", command, "proxy_ancor_demo")
-        assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+        assert refused.returncode == 2, refused.stderr
+        assert refused.stderr.count("\n") == 1, refused.stderr
         assert f"no such file or {kind} of dmlray. Did you mean proxy_anchor_demo" in refused.stderr
     assert not list(tmp_path.iterdir())

@@ -2,9 +2,10 @@
 
 from dmlray.api.averages import cross_validate, repeat
 from dmlray.api.datasets import prepare_data, verify_data
+from dmlray.api.demo_stages import Demo, demo
 from dmlray.api.ensembles import ensemble, merge
 from dmlray.api.run_results import RunResult, SearchResult
-from dmlray.api.runs import Demo, demo, doctor, evaluate, plan, train, tune
+from dmlray.api.runs import doctor, evaluate, plan, train, tune
 from dmlray.api.settings import read_experiment, show
 from dmlray.api.starting import Started, init
 from dmlray.plans.search import read_search

@@ -72,7 +72,7 @@ def repeat(
 ) -> RunResult:
     """Train one experiment `size` times with new seeds and average the scores on the test classes.
 
-    A search's `best.yaml` says `selection: last` and the search's own `budget.epochs`: its trials
+    A search's `best.yaml` has `selection: last` and the search's own `budget.epochs`: its trials
     were compared by their scores after just these, so nothing is chosen anew.
 
     Args:
@@ -107,7 +107,7 @@ def _averaged(
     run: Run[Ensemble], plan: Ensemble, dataset: Dataset, members_per_gpu: int, address: str | None
 ) -> Scores:
     """Train the members that are missing and average all; a new run keeps its plan."""
-    with session(address) as cluster:
+    with session(address, run.display.log) as cluster:
         share = share_of(cluster, members_per_gpu)
         fill_caches(plan.experiment, run.display, share.cpus, share.gpus)
         run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)

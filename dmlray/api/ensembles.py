@@ -29,7 +29,7 @@ _ENSEMBLE = Command("ensemble", "ensemble", read_ensemble)
 _MERGE = Command("merge", "merge", read_merge)
 
 
-def ensemble(
+def ensemble(  # noqa: PLR0913  # keywords of the public API, one for each option
     experiments: ExperimentSource | Sequence[ExperimentSource] = (),
     overrides: Overrides = (),
     *,
@@ -78,7 +78,7 @@ def ensemble(
         ]
         (first, dataset), *others = settings  # all of one data set
         plan = replace(run.plan, experiment=first, others=tuple(other for other, _ in others))
-        with session(address) as cluster:
+        with session(address, run.display.log) as cluster:
             share = share_of(cluster, members_per_gpu)
             for setting, _ in settings:
                 fill_caches(setting, run.display, share.cpus, share.gpus)
@@ -191,8 +191,8 @@ def _must_agree(
     if files:
         asked = _ensemble_of(files, overrides, size, vary)
     else:
-        said = read_ensemble(run.plan_file, [read_overrides(overrides)])
-        asked = replace(said, size=size, vary=vary)
+        given = read_ensemble(run.plan_file, [read_overrides(overrides)])
+        asked = replace(given, size=size, vary=vary)
     strange = plan.differences(asked)
     if strange:
         allowed = "Allowed: the settings that it was begun with, or a new folder (`out`)"

@@ -41,6 +41,7 @@ class LockOwner:
 
     @property
     def is_this_process(self) -> bool:
+        """Whether it is this process, not an earlier one of the same number."""
         return (self.machine, self.process) == (_machine(), os.getpid()) and not self.is_dead
 
     @classmethod

@@ -29,11 +29,13 @@ class RunResult(_Run, Tabular):
         return self.scores.metrics
 
     def records(self) -> list[dict[str, Any]]:
+        """Return one row per stage or member, its scores as columns."""
         rows = score_rows(self.scores)
         names = dict.fromkeys(name for _, metrics in rows for name in metrics)
         return [{"": row, **{name: metrics.get(name) for name in names}} for row, metrics in rows]
 
     def remarks(self) -> list[str]:
+        """Return the protocol of the scores and the run folder."""
         return [protocol_line(self.scores), f"run folder: {self.folder}"]
 
 
@@ -56,6 +58,7 @@ class SearchResult(_Search, Tabular):
         return self.folder.best
 
     def records(self) -> list[dict[str, Any]]:
+        """Return one row per trained trial: its metrics and its values."""
         trials = self.report.trained
         names = dict.fromkeys(name for trial in trials for name in trial.metrics)
         keys = dict.fromkeys(key for trial in trials for key in trial.values)
@@ -67,4 +70,5 @@ class SearchResult(_Search, Tabular):
         ]
 
     def remarks(self) -> list[str]:
+        """Return the warnings of the search and the file of its winner."""
         return [*self.report.warnings, f"winner: {self.best}"]

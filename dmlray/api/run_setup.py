@@ -12,7 +12,7 @@ from dmlray.api.run_lock import RunLock
 from dmlray.atomic_files import storage_error
 from dmlray.data.cache.image_cache import images_folder
 from dmlray.data.dataset import Dataset
-from dmlray.errors import Call, ConfigError, Interrupted, StorageError, UnfinishedRun
+from dmlray.errors import Call, ConfigError, Interrupted, StorageError, UnfinishedRunError
 from dmlray.learn.class_split import listed_once, with_folds
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
@@ -47,9 +47,12 @@ def open_run(
     """Open a new run folder, or the one that is resumed with its own plan.
 
     Args:
+        command: The command that opens the run.
         new: Makes the plan of a new run, and the name of its folder below `runs`.
         given: Arguments that describe a new run, by name; none of them goes with `resume`.
             `out` is among them, the folder of a new run.
+        resume: Run folder to go on with; None opens a new one.
+        display: Where progress is shown.
 
     Raises:
         ConfigError: If the plan or the folder cannot be used, or there is no such run to resume.
@@ -122,7 +125,7 @@ def prepare(plan: Experiment, display: Display, folds: bool = False) -> tuple[Ex
 
 @dataclass(frozen=True)
 class Run(Generic[Plan]):
-    """A run folder that this process alone writes: from `begin` on or, when resumed, at once."""
+    """A run folder that this process alone writes: from `start` on or, when resumed, at once."""
 
     folder: RunFolder
     lock: RunLock
@@ -146,6 +149,7 @@ class Run(Generic[Plan]):
         Args:
             write_plan: Writes the plan into a new folder.
             dataset: What a resumed run must have begun with; None if the plan itself names it.
+            seed: Seed of the run, for the record of its environment.
 
         Raises:
             DataError: If the images have changed.
@@ -192,18 +196,19 @@ class Run(Generic[Plan]):
         failure = storage_error(error) or error
         if isinstance(failure, KeyboardInterrupt):
             failure = Interrupted(signal.SIGINT)
-        if self.lock.held and isinstance(failure, Interrupted | UnfinishedRun):
+        if self.lock.held and isinstance(failure, Interrupted | UnfinishedRunError):
             failure.resume = resume
         return failure
 
 
 @contextmanager
 def claim(folder: RunFolder, resume: Call, *, resumed: bool) -> Iterator[Run[None]]:
-    """Check a run's folder before anything slow, and lock it: at once if it is `resumed`, else in
-    `Run.begin`.
+    """Check a run's folder before anything slow, and lock it: a new one in `Run.start`.
 
     Args:
+        folder: Of the run, which need not exist yet.
         resume: Goes on with the run; that of the outermost one is shown.
+        resumed: Whether the run has begun, so that its folder is locked at once.
 
     Raises:
         ConfigError: If the folder cannot be used, or another process writes it.

@@ -1,11 +1,11 @@
 """Search, train, forecast, evaluate: the functions behind most commands."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from dmlray.api.averages import repeat
-from dmlray.api.ensembles import ensemble, merge
+from dmlray.api.ensembles import merge
 from dmlray.api.run_results import RunResult, SearchResult
 from dmlray.api.run_setup import (
     RUNS,
@@ -80,7 +80,7 @@ def train(
     given = {"experiment": experiment, "overrides": overrides, "out": out}
     with open_run(_TRAIN, new, given, resume, display) as run:
         plan, dataset = prepare(run.plan, run.display)
-        with session(address) as cluster:
+        with session(address, run.display.log) as cluster:
             cpus, gpu = cluster_train.resources_of(plan, cluster)  # before anything is decoded
             fill_caches(plan, run.display, cpus, gpu)
             run.start(lambda: write_experiment(run.plan_file, plan), dataset, plan.seed)
@@ -100,7 +100,7 @@ def tune(
     """Search hyperparameters; write the winner as `best.yaml`, a legal experiment, and repeat it.
 
     Only the repeats, where the search asks for some, open the test classes: after the search, and
-    not where `SearchReport.failure` says that most of its trials failed.
+    not where most of its trials failed, see `SearchReport.failure`.
 
     Args:
         search: A file, its content, or a `Search`.
@@ -131,13 +131,13 @@ def _search(run: Run[Search], address: str | None) -> SearchReport:
     experiment, dataset = prepare(run.plan.experiment, display, folds=True)
     plan = replace(run.plan, experiment=experiment)
     preflight_space(plan, dataset)
-    with session(address) as cluster:
+    with session(address, run.display.log) as cluster:
         resources = searching.resources_of(plan, cluster)
         fill_caches(plan.experiment, display, resources.cpus, resources.gpus)
         run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
         report = searching.search(plan, folder, resources, display)
         best = report.best
-        assert best is not None  # else the search has said so
+        assert best is not None  # else the search has raised
         score, trials = best.metrics[plan.metrics[0]], len(report.trained)
         plan.write_winner(folder.best, best.number, best.values, score, trials)
         if plan.settings.repeats and not report.failure:
@@ -169,7 +169,7 @@ def plan(
         if isinstance(read, Search):
             return _plan_search(read, address, entered)
         experiment, dataset = prepare(read.experiment, entered)
-        with session(address) as cluster:
+        with session(address, entered.log) as cluster:
             entered.log(_PROBING)
             return forecasting.of_experiment(experiment, dataset, cluster)
 
@@ -178,7 +178,7 @@ def _plan_search(search: Search, address: str | None, display: Display) -> Forec
     experiment, dataset = prepare(search.experiment, display, folds=True)
     search = replace(search, experiment=experiment)
     preflight_space(search, dataset)
-    with session(address) as cluster:
+    with session(address, display.log) as cluster:
         display.log(_PROBING)
         return forecasting.of_search(search, dataset, cluster)
 
@@ -222,50 +222,6 @@ def _score(plan: Ensemble, kind: str, folder: RunFolder) -> Scores:
         return score_members(plan, folder)
     with session():
         return merge_members(plan, folder)
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What `dmlray demo` found, stage by stage."""
-
-    trained: Scores
-    merged: Scores
-    folder: RunFolder
-
-
-def demo(*, out: str | Path | None = None, display: Shown = "auto") -> Demo:
-    """Search, train the winner and merge an ensemble on the demo set; goes on where it was.
-
-    Args:
-        out: Run folder; default runs/demo.
-        display: "auto" shows progress on standard error; None shows none.
-
-    Raises:
-        DmlrayError: If the folder cannot be used, or a stage failed.
-    """
-    folder = RunFolder(path_of("out", out or RUNS / "demo"))
-    begun, call = folder.is_started(), Call("demo", {"out": str(folder)})
-    with shown(display) as entered, claim(folder, call, resumed=begun) as run, session():
-        run.start()
-        return _demo(run.folder, entered)
-
-
-def _demo(folder: RunFolder, display: Display) -> Demo:
-    search, winner, dreml = (folder.path / name for name in ("search", "winner", "dreml"))
-    display.log("1/3  search: proxy_anchor, class-disjoint folds, Optuna and ASHA on Ray Tune")
-    found = tune(
-        **resume_or_start(search, search="searches/proxy_anchor_demo.yaml"), display=display
-    )
-    display.log("2/3  train: the winner, on all training classes, on Ray Train")
-    trained = train(**resume_or_start(winner, experiment=found.best), display=display)
-    display.log("3/3  ensemble: DREML, one actor per core, merged")
-    new = {
-        "experiments": "experiments/dreml_demo.yaml",
-        "overrides": {"budget.epochs": 2},
-        "size": 8,
-    }
-    merged = ensemble(**resume_or_start(dreml, **new), display=display)
-    return Demo(trained.scores, merged.scores, folder)
 
 
 def doctor(

@@ -34,6 +34,7 @@ class Block(NamedTuple):
 
     @property
     def stride(self) -> int:
+        """2 for a block that halves the map, else 1."""
         return 1 if self.plain else 2
 
 
@@ -80,6 +81,7 @@ class BNInception(nn.Module):
             self.width = self._add_block(block, self.width)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) to features (B, 1024, H / 32, W / 32)."""
         maps = _halved(self._chain(images, "conv1_7x7_s2"))
         maps = _halved(self._chain(maps, "conv2_3x3_reduce", "conv2_3x3"))
         for block in BLOCKS:

@@ -26,7 +26,10 @@ def build(
     """Build the backbone `name`; torchvision takes precedence, `timm/NAME` selects timm's.
 
     Args:
+        name: Name of the network.
         weights: `pretrained`, `none` (random), or the path of a file of tensors.
+        pooling: How a feature map becomes a vector.
+        batchnorm: Whether BatchNorm trains, keeps its statistics, or its weights too.
 
     Raises:
         ConfigError: If there is no such backbone, or it has no such pooling.

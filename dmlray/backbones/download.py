@@ -7,9 +7,6 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from dmlray import download
 from dmlray.download import DownloadError, Progress, Remote
@@ -54,8 +51,17 @@ def _checksum_in(file: str) -> str | None:
 @contextmanager
 def _bar(file: str) -> Iterator[Progress]:
     """Show a bar in a terminal, nothing in a log."""
+    from rich import progress  # not needed where weights are there already
+    from rich.console import Console
+
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+    )
+    with progress.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(file, total=None)
         yield lambda done, size: bar.update(task, completed=done, total=size)

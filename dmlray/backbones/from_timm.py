@@ -33,6 +33,7 @@ class FeatureMap(nn.Module):
         self.channels_last = getattr(model, "output_fmt", "") == "NHWC"
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) to the feature map that precedes the model's pooling."""
         maps: Tensor = self.model.forward_features(images)  # type: ignore[operator]
         if not isinstance(maps, Tensor):
             problem = f"{type(self.model).__name__} has no single feature map. Choose another"
@@ -51,6 +52,7 @@ class Pooled(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) to features (B, F), pooled as the model itself does."""
         features: Tensor = self.model.forward_head(  # type: ignore[operator]
             self.model.forward_features(images),  # type: ignore[operator]
             pre_logits=True,

@@ -96,6 +96,7 @@ class Trunk(nn.Module):
             raise ConfigError("data.transform.size", [text])
 
     def train(self, mode: bool = True) -> "Trunk":
+        """Set the training mode, BatchNorm by `batchnorm`."""
         super().train(mode)
         if self.batchnorm != "train":
             for norm in self._norms():

@@ -67,6 +67,8 @@ def load_file(
     wrapping modules removed; the choice is logged unless the file is a plain state dict.
 
     Args:
+        module: Network that takes the weights.
+        path: File in any usual wrapping.
         spare: Prefixes of names that the file may have in addition, such as a classifier's.
         renames: Translations to the names and shapes of `module`, tried in turn; they may raise.
         absent: Prefixes of names in `module` that the file may lack, as they are not used.

@@ -23,7 +23,7 @@ SPLIT = click.option(
     type=click.Choice(["classes", "given"]),
     default="classes",
     show_default=True,
-    help="Which classes train, as data.split does: the first half, or what folder or csv says.",
+    help="Which classes train, as data.split does: the first half, or as given by folder or csv.",
 )
 
 

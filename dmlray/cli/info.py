@@ -1,4 +1,4 @@
-"""The commands that look and tell; nothing is trained and nothing is kept."""
+"""Commands that print information; nothing is trained and nothing is kept."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def show(file: Path, overrides: Sequence[str], describe: bool) -> None:
 @OVERRIDES
 @click.option("--address", help="Ray cluster to plan for; default RAY_ADDRESS or a new one.")
 def plan(file: Path, overrides: Sequence[str], address: str | None) -> None:
-    """Check the search or experiment FILE and tell what it will take here, from a short probe."""
+    """Check the search or experiment FILE and estimate time and memory here, from a short probe."""
     from dmlray import api
     from dmlray.reporting.progress import Display
 
@@ -54,10 +54,10 @@ def plan(file: Path, overrides: Sequence[str], address: str | None) -> None:
 @click.command()
 def methods() -> None:
     """List the methods and what each one is."""
-    from dmlray import methods as room
+    from dmlray import methods as known
 
-    for name in room.names():
-        echo_wrapped(f"{name:<16} {(room.load(name).__doc__ or '').strip().splitlines()[0]}")
+    for name in known.names():
+        echo_wrapped(f"{name:<16} {(known.load(name).__doc__ or '').strip().splitlines()[0]}")
 
 
 @click.command()

@@ -18,6 +18,7 @@ class LocalPath(click.ParamType):  # type: ignore[type-arg]  # no older click ha
     def convert(
         self, value: str | Path, param: click.Parameter | None, context: click.Context | None
     ) -> Path:
+        """Read the path as users write it."""
         option = param.opts[0] if isinstance(param, click.Option) else "command line"
         return read_path(option, value)
 

@@ -51,7 +51,7 @@ def exit_interrupted(error: Interrupted, write: Callable[[Call], str]) -> NoRetu
 def guarded_output() -> Iterator[None]:
     """Escape what is logged; end with status 1 where standard output or error takes no more.
 
-    Nothing is printed for a closed pipe: whoever read from it has read enough.
+    Nothing is printed for a closed pipe: its reader has read enough.
     """
     logging.lastResort = _EscapedLines(logging.WARNING)
     streams = (sys.stdout, sys.stderr)
@@ -61,7 +61,7 @@ def guarded_output() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A write to a stream names no file, and flushing says nothing of an unbuffered one.
+        # A write to a stream names no file, and flushing an unbuffered one raises nothing.
         if error.filename is None and _is_broken(*streams, probe="\n"):
             sys.exit(1)
         raise
@@ -80,6 +80,8 @@ def _is_broken(output: TextIO | None, error: TextIO | None, probe: str = "") -> 
     """Whether a stream does not take what is written to it; say so, and write no more to it.
 
     Args:
+        output: Standard output.
+        error: Standard error, where the sentence goes.
         probe: Written to standard output; standard error is where the sentence goes.
     """
     broken = False
@@ -107,7 +109,7 @@ def _discard(stream: TextIO) -> None:
 
 
 def _width() -> int | None:
-    """Columns of the terminal; None where there is none and nobody gave a number."""
+    """Columns of the terminal; None without a terminal and without COLUMNS."""
     if os.environ.get("COLUMNS", "").isdigit() or (sys.stdout and sys.stdout.isatty()):
         return max(1, shutil.get_terminal_size().columns)
     return None

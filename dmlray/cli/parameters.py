@@ -19,6 +19,8 @@ def with_options(text: str, commands: click.Group, name: str | None = None) -> s
     """Put options in the place of the parameters that stand between backticks.
 
     Args:
+        text: Message that names parameters.
+        commands: Group whose options replace them.
         name: The command that was typed, whose options go before those of others.
     """
     command = commands.commands.get(name or "")

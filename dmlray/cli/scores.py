@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def stage_rows(scores: Scores, name: str) -> list[tuple[str, dict[str, float]]]:
+    """Return the rows of a run's scores by name; the first is zero-shot, if it was measured."""
     zero = [("zero-shot (no training)", scores.zero_shot)] if scores.zero_shot else []
     return [*zero, (name, scores.metrics)]
 
@@ -26,6 +27,7 @@ def curve_rows(scores: Scores) -> list[tuple[str, dict[str, float]]]:
 
 
 def print_averages(scores: Scores) -> None:
+    """Print averages over several runs, and the scores of held-out classes."""
     from dmlray.reporting.tables import average_rows, held_out_lines
 
     print_scores(average_rows(scores), scores)
@@ -34,11 +36,13 @@ def print_averages(scores: Scores) -> None:
 
 
 def print_scores(rows: list[tuple[str, dict[str, float]]], scores: Scores) -> None:
+    """Print rows of scores as a table, then their protocol and remarks."""
     from dmlray.reporting.tables import print_table
 
     print_table(rows, scores)
 
 
 def print_folder(folder: RunFolder) -> None:
+    """Print where a run is, and the command that shows it in TensorBoard."""
     echo(f"run folder:   {folder}")
     echo(f"TensorBoard:  tensorboard --logdir {typed(str(folder))}")

@@ -1,1 +1,1 @@
-"""Where and when jobs run: the only room that imports Ray and Optuna."""
+"""Where and when jobs run: the only package that imports Ray and Optuna."""

@@ -26,10 +26,12 @@ class Address:
 
     @property
     def host(self) -> str:
+        """The host, without the brackets of IPv6."""
         return self.text.rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
+        """The port."""
         return int(self.text.rpartition(":")[2])
 
 

@@ -32,6 +32,7 @@ def examine(address: str | None, root: Path | None, out: Path) -> Iterator[Check
     """Yield the checks one by one; a failure does not prevent the next ones.
 
     Args:
+        address: Ray cluster to join; None: RAY_ADDRESS or a new one.
         root: Image folder that every node must see, if any.
         out: Folder of run folders, which every node must write to.
     """

@@ -67,6 +67,7 @@ class ToTune:
         self._logger = logger
 
     def __call__(self, epoch: Epoch) -> None:
+        """Log an epoch and report it to Tune."""
         self._logger(epoch)
         tune.report({"epoch": epoch.number, **epoch.metrics})
 

@@ -33,6 +33,7 @@ class Node(NamedTuple):
     cpus: float
     gpus: float
     id: str = ""
+    accelerator: str = ""  # Ray's name of its GPUs, such as H100
 
     def gpu_shares(self, gpus: float) -> int:
         """Return how many processes fit on its GPUs, each on a part of a GPU or on whole ones."""
@@ -59,6 +60,15 @@ class Cluster:
         each = tuple(nodes)
         return cls(sum(n.cpus for n in each), sum(n.gpus for n in each), len(each), each)
 
+    def __str__(self) -> str:
+        """Describe it in a few words, such as "4 GPUs (H100), 64 CPU cores on 2 nodes"."""
+        names = sorted({node.accelerator for node in self.each if node.accelerator})
+        named = f" ({', '.join(names)})" if names else ""
+        gpus = f"{self.gpus:g} GPU{'s' * (self.gpus != 1)}{named}, " if self.gpus else ""
+        cores = f"{self.cpus:g} CPU core{'s' * (self.cpus != 1)}"
+        nodes = f" on {self.nodes} nodes" if self.nodes > 1 else ""
+        return f"{gpus}{cores}{nodes}{'' if gpus else ', no GPU'}"
+
     @property
     def machines(self) -> tuple[Node, ...]:
         """Every living node; one with the total if the nodes are not known."""
@@ -66,6 +76,7 @@ class Cluster:
 
     @property
     def has_gpus(self) -> bool:
+        """Whether any node has a whole GPU."""
         return any(node.gpus >= 1 for node in self.machines)
 
     def count(self, cpus: float, gpus: float) -> int:
@@ -163,7 +174,9 @@ def current_cluster() -> Cluster:
 def node_of(entry: dict[str, Any]) -> Node:
     """Convert an entry of `ray.nodes()`."""
     has = entry["Resources"]
-    return Node(has.get("CPU", 0.0), has.get("GPU", 0.0), entry.get("NodeID", ""))
+    kinds = (name.partition(":")[2] for name in has if name.startswith("accelerator_type:"))
+    cpus, gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
+    return Node(cpus, gpus, entry.get("NodeID", ""), ", ".join(kinds))
 
 
 def locate() -> Location:

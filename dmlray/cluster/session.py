@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import ray
@@ -18,10 +18,13 @@ from dmlray.interrupts import Interrupts, interruptible
 
 
 @contextmanager
-def session(address: str | None = None) -> Iterator[Cluster]:
+def session(
+    address: str | None = None, log: Callable[[str], None] = lambda text: None
+) -> Iterator[Cluster]:
     """Join the cluster at `address` or RAY_ADDRESS, or start Ray here; yield its resources.
 
-    If this process is connected to Ray already, use that connection and keep it.
+    If this process is connected to Ray already, use that connection and keep it; else `log` is
+    called with what Ray offers.
 
     Raises:
         ConfigError: If the address is invalid, or its token is missing or unusable.
@@ -32,8 +35,12 @@ def session(address: str | None = None) -> Iterator[Cluster]:
         os.environ.setdefault(name, value)
     with interruptible() as signals:
         try:
+            connected = ray.is_initialized()
             with signals.in_ray(), _ray(address, signals):
-                yield current_cluster()
+                cluster = current_cluster()
+                if not connected:
+                    log(f"running on {cluster}")
+                yield cluster
         except KeyboardInterrupt:
             raise Interrupted(signals.received or signal.SIGINT) from None
 

@@ -37,6 +37,7 @@ class TorchBackendConfig(TorchConfig):  # type: ignore[misc]
 
     @property
     def backend_cls(self) -> type[Any]:
+        """The backend that this configures."""
         return _Backend
 
 

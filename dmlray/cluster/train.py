@@ -15,7 +15,7 @@ from dmlray.cluster.reporters import EpochLogger, to_train
 from dmlray.cluster.resources import Cluster
 from dmlray.cluster.torch_backend import TorchBackendConfig
 from dmlray.cluster.train_callbacks import FailOnUserError, FailWithoutResources
-from dmlray.errors import DmlrayError, ResourceError, RunError, UnfinishedRun
+from dmlray.errors import DmlrayError, ResourceError, RunError, UnfinishedRunError
 from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch
@@ -61,7 +61,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     try:
         run_watched(lambda: fit(trainer), EpochDisplay(plan, folder, display))
     except ResourceError as error:
-        raise UnfinishedRun(str(error)) from error
+        raise UnfinishedRunError(str(error)) from error
     return read_scores(folder.scores)
 
 
@@ -134,6 +134,7 @@ class EpochDisplay:
         self._count: Callable[[int, int], None] | None = None
 
     def __call__(self) -> None:
+        """Show the epochs that were logged since the last call."""
         progress = metrics_log.counted(self._folder.progress_log)
         if not self._count:
             self._epochs()  # the last one too, before the count replaces it

@@ -16,6 +16,7 @@ class FailOnUserError(UserCallback):  # type: ignore[misc]  # Ray has no types
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raise a worker's DmlrayError instead of restarting."""
         for error in worker_exceptions.values():
             if isinstance(error, DmlrayError):
                 raise error
@@ -32,6 +33,7 @@ class FailWithoutResources(ControllerCallback):  # type: ignore[misc]
         self._patience = Patience()
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
+        """Raise an error if the cluster has been too small for too long."""
         cluster = current_cluster()
         capacity = cluster.count(self._cpus, self._gpus) // self._workers
         if self._patience.is_over(capacity):

@@ -17,7 +17,10 @@ def fill_caches(plan: Experiment, display: Display, cpus: float, gpus: float) ->
     """Check the plan's data on the other nodes and decode them there, as was done here.
 
     Args:
-        cpus, gpus: Of one process; a node on which it does not fit is not used.
+        plan: Experiment whose data are needed.
+        display: Where progress is shown.
+        cpus: CPUs of one process; a node on which it does not fit is not used.
+        gpus: GPUs of one process, likewise.
 
     Raises:
         DataError: If a node cannot find, read or cache the images; names the node.

@@ -49,7 +49,9 @@ def split(dataset: Dataset, kind: Kind, folds: int, seed: int = 0) -> list[tuple
     """Split the training classes into (train, validation) subsets, one pair per fold.
 
     Args:
+        dataset: Images with their classes; those of the test side are left out.
         kind: `kfold`, `mlrc` or `seeded`: the functions below.
+        folds: Number of folds.
         seed: Seed of `seeded`, in [0, 2**32); the other kinds ignore it.
 
     Raises:
@@ -74,6 +76,10 @@ def check(
     """Reject folds whose scores would be meaningless.
 
     Args:
+        dataset: Images with their classes.
+        kind: As in `split`.
+        folds: Number of folds.
+        seed: Seed of `seeded`.
         used: Indices of the folds that will be held out; None: all.
 
     Raises:
@@ -104,6 +110,7 @@ def check_sides(dataset: Dataset, *, halved: bool) -> None:
     """Check that the training and the test classes suffice for meaningful scores.
 
     Args:
+        dataset: Images with their classes.
         halved: The first half of the classes trains; only for the message.
 
     Raises:

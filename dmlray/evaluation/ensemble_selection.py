@@ -25,7 +25,10 @@ def greedy(
 
     Args:
         members: Unit rows (N, D) each, of images that neither trained nor test.
+        task: Queries, gallery and labels of these images.
         metric: Name of the score to raise.
+        weights: Factor of each member's cosines; None means 1.
+        progress: Called with (members taken, all members).
     """
     weights = [1.0] * len(members) if weights is None else list(weights)
     ensemble, chosen, left = Growing(task, [metric]), list[int](), list(range(len(members)))

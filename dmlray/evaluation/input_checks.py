@@ -1,4 +1,4 @@
-"""What embeddings, labels and K must be like, said in one sentence."""
+"""Checks of embeddings, labels and K; one sentence per error."""
 
 from collections.abc import Sequence
 

@@ -52,7 +52,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Metric:
-    """A finite score of `lowest` to 1; `direction` says whether more of it is better.
+    """A finite score of `lowest` to 1; `direction` is whether more of it is better.
 
     `name` and `label` end in K where a number of neighbours stands. `tabled` are the K that tables
     show; None: all.
@@ -69,7 +69,7 @@ class Metric:
 class RetrievalMetric(Metric):
     """A mean over queries. `compute(ranked, K)` gives each query's value or terms of it: (B, ...).
 
-    `needs` says what must be known of each query: the rank of its `first` hit, if that is below K
+    `needs` is what must be known of each query: the rank of its `first` hit, if that is below K
     (without K: in any case); the hits among its K `nearest`; or those among the R nearest
     (`class`).
     """

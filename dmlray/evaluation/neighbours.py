@@ -80,7 +80,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def hide_self(similarities: Tensor, numbers: Tensor) -> None:
-    """Put each query itself behind everything: by its index, for a twin may be as near."""
+    """Set self-similarity to -inf in place, by index since duplicates may tie."""
     similarities[torch.arange(len(numbers), device=numbers.device), numbers] = -torch.inf
 
 

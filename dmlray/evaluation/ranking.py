@@ -22,7 +22,7 @@ MANY = 400_000  # of these, in whose place one product of matrices is quicker
 
 
 class Windows(NamedTuple):
-    """Runs of items whose computed similarities are too near to tell their order, (W,) each.
+    """Runs of items whose computed similarities are too close to order, (W,) each.
 
     Items of row `rows` between `low` and `high` take its places from `begin` on.
     """
@@ -75,7 +75,11 @@ def in_order(
     """Put the items of each window in the order of their exact similarities.
 
     Args:
+        windows: Items whose order is to be decided.
         block: Similarities (B, G) as they were computed, of queries numbers (B,).
+        classes: Classes of queries and gallery.
+        numbers: Numbers (B,) of the queries.
+        similarity: Computes exact similarities.
 
     Returns:
         (C,) each: the window, whether the item is of the query's class, and its place in its
@@ -159,6 +163,7 @@ class Ranking:
 
         Args:
             similarities: (B, G), as they were computed, after `hide`.
+            numbers: Numbers (B,) of the queries.
             similarity: What they are, which decides where they are too near.
         """
         hits, first = self._ranked(similarities, numbers, similarity)

@@ -24,7 +24,7 @@ class Classes(NamedTuple):
     def columns(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Gallery indices (B, largest class) of the classes of queries numbers (B,).
 
-        The second tensor says where a class is smaller, so that an index means nothing.
+        The second tensor marks where a class is smaller and an index is padding.
         """
         size = self.size[numbers, None]
         within = torch.arange(int(size.max()), device=self.members.device)

@@ -37,6 +37,7 @@ def embed(
     Args:
         model: A model, or the folder of one or of a finished run.
         images: A folder, a table of paths, or files, see `list_images`; or such a list itself.
+        out: Folder of the vectors; one that was begun goes on.
         number: Of vectors in the files.
         shard: Images of each file, which is what a kill costs; default: 1,024 to 16,384.
         strict: End at the first image that cannot be read, instead of listing it in `failed.csv`.

@@ -47,6 +47,8 @@ def export(
     """Write the model of a finished run into the new folder `out`, whole or not at all.
 
     Args:
+        run: Folder of a finished training, ensemble or merge.
+        out: New folder.
         onnx: Also write `embed.onnx`, checked against torch on real images.
         half: Keep weights in float16.
         images: Folder or table of images to check with; default: test images of the run.

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from dmlray.data.batches.augment import centre_crops
-from dmlray.data.cache.decode import UnreadableImage, decoded, to_short_side, upright
+from dmlray.data.cache.decode import UnreadableImageError, decoded, to_short_side, upright
 from dmlray.errors import DataError
 from dmlray.inference.config import Crop
 from dmlray.local_paths import local_path
@@ -32,7 +32,7 @@ def read_image(image: ImageLike, max_pixels: int) -> Image.Image:
     """Decode an image, turned upright, as 8-bit RGB.
 
     Raises:
-        UnreadableImage: If a file is no image, is damaged or has too many pixels.
+        UnreadableImageError: If a file is no image, is damaged or has too many pixels.
         DataError: If an array or an opened image is no image of RGB.
     """
     if isinstance(image, str | Path):
@@ -67,4 +67,4 @@ def _upright(image: Image.Image) -> Image.Image:
         return upright(image).image
     except Exception as error:  # Pillow decodes a lazily opened file only now
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImage(f"image cannot be read: {reason}.", reason, True) from error
+        raise UnreadableImageError(f"image cannot be read: {reason}.", reason, True) from error

@@ -136,7 +136,9 @@ def bare_backbone(
     """A backbone as it is, without any training; its pooled features are the vectors.
 
     Args:
+        name: Of the backbone.
         weights: `pretrained`, `none` (drawn at random), or the path of a file of tensors.
+        pooling: As `backbone.pooling`.
         transform: How images are cut; default: 256 pixels, and 224 of their centre.
 
     Raises:

@@ -29,6 +29,8 @@ def write_model(model: Model, folder: Path, half: bool = False) -> None:
     """Write tensors and description into a folder that exists; each file whole or not at all.
 
     Args:
+        model: What is written.
+        folder: Where, beside what is there.
         half: Keep float32 tensors in float16, but for those with numbers beyond its range.
     """
     plain = torch.contiguous_format  # copies, for tensors of a network may share memory

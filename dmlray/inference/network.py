@@ -32,6 +32,7 @@ class BranchNetwork(nn.Module):
             self.register_buffer(name, row, persistent=False)
 
     def forward(self, crops: Tensor) -> Tensor:
+        """Embed crops (B, 3, S, S) uint8 RGB as unit rows (B, D)."""
         images = normalise_rows(crops, self.centre, self.spread, self.statistics)
         embeddings: Tensor = self.head(self.trunk(images))
         return embeddings
@@ -49,6 +50,7 @@ class ProjectionLayer(nn.Module):
         self.register_buffer("directions", torch.zeros(inputs, outputs, dtype=torch.float64))
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Project rows (B, S) to unit rows (B, P) float32."""
         return F.normalize((rows.double() - self.mean) @ self.directions).float()
 
 

@@ -32,10 +32,12 @@ class Hit:
 
     @property
     def path(self) -> str:
+        """Return where the image lies."""
         return str(self.columns["path"])
 
     @property
     def label(self) -> str | None:
+        """Return its class, where the table of images has one."""
         label = self.columns.get("label")
         return None if label is None else str(label)
 
@@ -55,6 +57,7 @@ def query(
         model: That of the vectors, or the folder of it.
         vectors: What `embed` wrote.
         images: As `Model.embed` takes them.
+        k: Neighbours of each.
         device: Of the model; the search itself runs on the CPU.
         index: Search by the folder's index, see `inference.index`.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dmlray.data.batches.loader import ahead
-from dmlray.data.cache.decode import UnreadableImage
+from dmlray.data.cache.decode import UnreadableImageError
 from dmlray.errors import DataError
 from dmlray.file_reading import sha256
 from dmlray.inference import vector_files
@@ -51,6 +51,7 @@ class ShardWriter:
         """Write the shard that begins with the listed image `start`; the images that it is of.
 
         Args:
+            start: Number of the first image.
             tell: Called with the images done.
 
         Raises:
@@ -86,7 +87,7 @@ class ShardWriter:
         try:
             image = read_image(path, config.max_pixels)
             digest = sha256(Path(path))
-        except UnreadableImage as error:
+        except UnreadableImageError as error:
             if self.strict:
                 raise
             return Failure(path, error.reason)

@@ -116,6 +116,7 @@ def read_part(folder: Path, about: About, start: int) -> pa.Table:
 
 
 def write_about(folder: Path, about: About) -> None:
+    """Write the description, whole or not at all."""
     write_json(folder / ABOUT, asdict(about))
 
 

@@ -72,6 +72,9 @@ def check_batchnorm(
     """Refuse one image per device where BatchNorm would get one value per channel.
 
     Args:
+        plan: Experiment with its batch size.
+        parts: Training images of each fold.
+        trunk: Network that may contain BatchNorm.
         devices: Number of devices that normalise their parts of a batch separately.
 
     Raises:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from dmlray.atomic_files import whole_file
-from dmlray.errors import DamagedCheckpoint, DataError
+from dmlray.errors import DamagedCheckpointError, DataError
 from dmlray.file_reading import read_bytes, reason
 from dmlray.json_schema import checked
 from dmlray.learn.optimizer_state import load_state, state_problem
@@ -50,7 +50,7 @@ def load(path: Path, state: TrainState[Any], group: ProcessGroup = SINGLE_PROCES
     The main process of `group` reads the file and broadcasts it.
 
     Raises:
-        DamagedCheckpoint: If the file is missing or damaged.
+        DamagedCheckpointError: If the file is missing or damaged.
         DataError: If it belongs to another model or training, or its weights are not finite.
     """
     learner, optimizer, training = state.learner, state.optimizer, state.identity
@@ -75,7 +75,7 @@ def read_progress(path: Path) -> TrainProgress:
     """Read the progress of the training that wrote the checkpoint `path`.
 
     Raises:
-        DamagedCheckpoint: If the file is missing or damaged.
+        DamagedCheckpointError: If the file is missing or damaged.
     """
     return _read(path).progress
 
@@ -108,15 +108,15 @@ def _packed(path: Path) -> bytes:
         return read_bytes(path)
     except FileNotFoundError:
         problem = "no such checkpoint: the run has not finished an epoch, or it was deleted"
-        raise DamagedCheckpoint(f"{path}: {problem}; {_remedy(path)}") from None
+        raise DamagedCheckpointError(f"{path}: {problem}; {_remedy(path)}") from None
     except OSError as error:  # it may become readable again
         remedy = f"Make it readable, or {_remedy(path)}"
         raise DataError(f"{path}: {reason(error)}. {remedy}") from None
 
 
-def _damaged(path: Path, why: str) -> DamagedCheckpoint:
+def _damaged(path: Path, why: str) -> DamagedCheckpointError:
     problem = f"is not a checkpoint of dmlray or is damaged ({why})"
-    return DamagedCheckpoint(f"{path}: {problem}; {_remedy(path)}")
+    return DamagedCheckpointError(f"{path}: {problem}; {_remedy(path)}")
 
 
 def _remedy(path: Path) -> str:

@@ -32,6 +32,8 @@ class CheckpointWriter:
         """Start writing an epoch to `best`, without its optimizer, and then to `last`.
 
         Args:
+            last: File of every epoch.
+            best: File of the best epoch; None if this is not the best.
             content: From `TrainState.state_dict`; it may change as soon as this returns.
         """
         self.flush()

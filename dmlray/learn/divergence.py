@@ -30,6 +30,7 @@ class Step(NamedTuple):
 
     @property
     def finite(self) -> bool:
+        """Whether all norms of the step are finite."""
         return all(map(math.isfinite, self))
 
 
@@ -88,6 +89,8 @@ def check_epoch(norms: StepNorms, learner: nn.Module, epoch: int) -> None:
     A gradient alone is not a failure: an optimizer may recover from one too large to square.
 
     Args:
+        norms: Norms of each step of the epoch.
+        learner: Its weights after the last step are checked too.
         epoch: Counts from 1; no weight has changed before the first step of epoch 1.
 
     Raises:

@@ -40,6 +40,7 @@ def read_embeddings(path: Path, shape: tuple[int, int], expected: str | None) ->
     A row of zeros is allowed: normalising does not change it.
 
     Args:
+        path: File to map.
         shape: (N, D) of the scores that belong to the embeddings.
         expected: SHA-256 of the file; None for older runs, which did not record it.
 

@@ -17,7 +17,10 @@ def warm_up_heads(learner: Learner, features: Tensor, labels: np.ndarray, plan: 
     process of a group takes the steps alone: they cost next to nothing.
 
     Args:
+        learner: Learner whose trunk stays as it is.
         features: Of all training images (N, F), with their labels (N,).
+        labels: Labels (N,) of the images.
+        plan: Experiment with batch size, optimizer and budget.
     """
     torch.manual_seed(plan.seed)  # other trainings may share this process
     steps = plan.budget.head_warmup_steps

@@ -33,12 +33,15 @@ class Batches(Protocol):
     """Source of training batches: a `BatchLoader`, or a few batches of one."""
 
     @property
-    def batches_per_epoch(self) -> int: ...
+    def batches_per_epoch(self) -> int:
+        """The number of batches, equal in all epochs."""
 
     @property
-    def images_per_batch(self) -> int: ...
+    def images_per_batch(self) -> int:
+        """The number of images of a batch over all devices."""
 
-    def epoch(self, number: int) -> Iterator[Pair]: ...
+    def epoch(self, number: int) -> Iterator[Pair]:
+        """Yield the batches of an epoch, a function of the seed and its number."""
 
 
 def fit(

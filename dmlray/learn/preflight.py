@@ -29,6 +29,7 @@ def preflight(
     """Check data, folds, batches, neighbours and weights; decode the images into the cache.
 
     Args:
+        plan: Experiment to check.
         folds: Whether the plan will be trained on its folds, whatever its selection rule.
         progress: Called with (images decoded, images in total).
         announce: Called with the size of the decoded images in bytes, before the first of them.

@@ -42,6 +42,7 @@ class ProcessGroup:
         worker uses alike (proxies) and for those applied to its rows only (trunk, heads).
 
         Args:
+            rows: Rows (n, ...) of this worker.
             total: Rows of all workers together; None: equally many on each.
         """
         if self.size == 1:

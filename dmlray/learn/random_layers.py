@@ -14,6 +14,7 @@ def keep_generators_equal(learner: nn.Module, device: torch.device) -> None:
     without random layers does not change the generators.
 
     Args:
+        learner: Module whose forward is followed.
         device: Of the learner; its generator is aligned as well as that of the CPU.
     """
     for module in learner.modules():

@@ -18,7 +18,10 @@ def images_per_second(
     """Time forward and backward passes on this process's device; weights are random.
 
     Args:
+        backbone: Network to time.
         size: Side of the images, pixels.
+        batch_size: Images of a batch.
+        budget: Names the precision.
 
     Raises:
         ResourceError: If torch cannot use the GPU.

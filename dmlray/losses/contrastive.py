@@ -14,6 +14,8 @@ def contrastive(distances: Tensor, labels: Tensor, margin: float = 1.0) -> Tenso
     non-zero loss, as in pytorch-metric-learning.
 
     Args:
+        distances: Distances (B, B) between the images.
+        labels: Labels (B,).
         margin: Distance beyond which images of two classes have zero loss.
     """
     same = labels[:, None] == labels

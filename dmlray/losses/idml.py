@@ -55,6 +55,9 @@ def introspective_similarities(
     Departs: a squared distance is at least 1e-6; the code returns NaN for a distance of 0.
 
     Args:
+        semantic: Semantic embeddings m (B, D).
+        uncertainty: Uncertainty embeddings v (B, D).
+        proxies: Proxies p (C, D).
         tau: Scale of the uncertainty, unitless; the code's constant 5.
         offset: Squared uncertainty added to each pair; the code's constant 4.
     """
@@ -65,7 +68,7 @@ def introspective_similarities(
 
 
 def introspective_distances(semantic: Tensor, uncertainty: Tensor, tau: float = 5.0) -> Tensor:
-    """a exp(-b / (tau a)) with a = |m_i - m_j|, b = |v_i + v_j|, of m and v (B, D): (B, B).
+    """Compute a exp(-b / (tau a)) with a = |m_i - m_j|, b = |v_i + v_j|, of m and v (B, D): (B, B).
 
     Source: reconstruction, see the module docstring. Distances a are at least 1e-6.
     """

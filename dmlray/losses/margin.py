@@ -19,6 +19,8 @@ def margin_loss(
     Departs: 0 if no triplet has a loss.
 
     Args:
+        near: Distances (T,) between anchors and positives.
+        far: Distances (T,) between anchors and negatives.
         boundaries: Boundary distance (T,) between positives and negatives of each anchor's class.
         usable: Which of the triplets (T,) exist.
         margin: Slack on either side of the boundary.

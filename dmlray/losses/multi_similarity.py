@@ -23,7 +23,9 @@ def multi_similarity(
     those without informative pairs.
 
     Args:
+        similarities: Similarities (B, B) between the images.
         mined_on: Similarities (B, B) for mining pairs; no gradient flows through them.
+        labels: Labels (B,).
         alpha: Weight of dissimilar images of a class, unitless.
         beta: Weight of similar images of two classes, unitless.
         threshold: Similarity between those of positives and negatives.

@@ -35,6 +35,8 @@ def proxy_anchor(cosines: Tensor, labels: Tensor, margin: float, alpha: float) -
     Departs: no overflow where alpha (1 + margin) > 88 in float32; 0 for an empty batch.
 
     Args:
+        cosines: Cosines (B, C) of images and proxies.
+        labels: Labels (B,) in [0, C).
         margin: Slack on the cosine, unitless.
         alpha: Inverse temperature, unitless; larger emphasises harder images.
     """

@@ -35,6 +35,9 @@ def corrected_proxies(
     Source: code/losses.py, lines 58-70; nothing is detached or normalised.
 
     Args:
+        embeddings: Embeddings (B, D) of the batch.
+        labels: Labels (B,) in [0, C).
+        proxies: Proxies (C, D) of all classes.
         mix: Share of the embeddings in a corrected proxy, unitless.
         absent: Classes without an image are left out (zero) or keep their proxies (raw).
     """

@@ -16,7 +16,9 @@ def semihard_triplet(
     pairs of a class that have a negative.
 
     Args:
+        distances: Distances (B, B) between the images.
         mined_on: Distances (B, B) for mining negatives; no gradient flows through them.
+        labels: Labels (B,).
         margin: Margin between the squared distances.
     """
     same = labels[:, None] == labels

@@ -13,6 +13,8 @@ def triplet_loss(near: Tensor, far: Tensor, usable: Tensor, margin: float) -> Te
     the triplets with non-zero loss, as in zbr17/GeDML; 0 if there are none.
 
     Args:
+        near: Distances (T,) between anchors and positives.
+        far: Distances (T,) between anchors and negatives.
         usable: Which of the triplets (T,) exist.
         margin: Margin between the distances.
     """

@@ -21,8 +21,11 @@ def weighted_margin(
     pair of a class, and the mean is over the triplets with non-zero loss.
 
     Args:
+        distances: Distances (B, B) between the images.
         mined_on: Distances (B, B) of unit vectors in D = `dim` dimensions for drawing negatives;
             no gradient flows through them.
+        dim: Dimensions D of the embedding.
+        labels: Labels (B,).
         boundaries: Boundary distance (B,) between positives and negatives of each image's class.
         margin: Slack on either side of the boundary.
     """

@@ -42,11 +42,13 @@ class Method(Protocol):
     SPACE: Space
     PUBLISHED: dict[str, Published]
 
-    def Learner(
+    def Learner(  # noqa: N802  # a class of the module
         self, config: ConfigModel, trunk: nn.Module, width: int, classes: int
-    ) -> Learner: ...
+    ) -> Learner:
+        """Build the learner of `classes` classes on a trunk of `width` features."""
 
-    def embedding_head(self, config: ConfigModel, size: int) -> EmbeddingHead: ...
+    def embedding_head(self, config: ConfigModel, size: int) -> EmbeddingHead:
+        """Describe the head of embeddings (B, size), for inference."""
 
 
 def names() -> list[str]:

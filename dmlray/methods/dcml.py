@@ -88,10 +88,12 @@ class Learner(_base.Learner):
         return terms
 
     def embed(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) as unit vectors: parts or composites, concatenated."""
         composition = self.compositor(self.trunk(images))
         return composed(composition, self.config.mode, self.config.discriminative_weight)
 
     def groups(self) -> list[ParameterGroup]:
+        """Return the parameters of trunk, compositor, boundaries and heads."""
         groups = [
             ParameterGroup("trunk", trainable(self.trunk)),
             ParameterGroup("head", trainable(self.compositor), self.config.head_lr_factor),

@@ -191,17 +191,20 @@ class Learner(_base.Learner):
         return {"logits": self.head(self.trunk(batch.images))}
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Return the cross-entropy of the meta-classes."""
         logits = at_least_float32(outputs["logits"])
         if self.config.normalise_logits or self.config.recipe == "authors2018":
             logits = self.config.logit_scale * unit_rows(logits)
         return {"cross_entropy": F.cross_entropy(logits, self.meta_class_of[labels])}
 
     def embed(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) as unit logits or features, see `embedding`."""
         features = self.trunk(images)
         chosen = self.head(features) if self.config.embedding == "logits" else features
         return unit_rows(chosen)  # (B, D) or (B, F)
 
     def groups(self) -> list[ParameterGroup]:
+        """Return the parameters of trunk and head."""
         return [
             ParameterGroup("trunk", trainable(self.trunk)),
             ParameterGroup("head", trainable(self.head)),

@@ -127,6 +127,7 @@ class Learner(_base.Learner):
         self.head.initialise(features)
 
     def start_epoch(self, epoch: int) -> None:
+        """Count the chosen branches anew."""
         self.chosen.zero_()
 
     def forward(self, batch: Batch) -> Outputs:
@@ -135,6 +136,7 @@ class Learner(_base.Learner):
         return outputs._asdict()
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss terms by name; the branch of the least error is trained."""
         config, errors = self.config, outputs["errors"]
         branches = torch.arange(config.branches, device=errors.device)
         selected = errors.argmin(1)[:, None] == branches  # (B, K)
@@ -160,9 +162,11 @@ class Learner(_base.Learner):
         return proxy_anchor(cosines, labels, self.config.margin, self.config.alpha)
 
     def embed(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) as unit vectors (B, D)."""
         return unit_rows(self.head.embed(self.trunk(images)))  # (B, D)
 
     def groups(self) -> list[ParameterGroup]:
+        """Return the parameters of trunk, head and proxies."""
         proxy_lr_factor = self.config.proxy_lr_factor
         return [
             ParameterGroup("trunk", trainable(self.trunk)),

@@ -69,6 +69,7 @@ class Config(ConfigModel):
 
     @property
     def needs_pairs(self) -> bool:
+        """Whether the loss compares images with images."""
         return self.loss != "proxy_anchor"
 
 
@@ -221,6 +222,7 @@ class Learner(_base.Learner):
         return terms
 
     def embed(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) by their semantic part, unit vectors (B, D)."""
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
     def groups(self) -> list[ParameterGroup]:

@@ -91,15 +91,18 @@ class Learner(_base.Learner):
         return {"embeddings": self.head(self.trunk(batch.images))}
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss of the triplets drawn from the batch."""
         units = unit_rows(outputs["embeddings"])
         triplets = draw_triplets(self.config, units.detach(), labels)
         boundaries = None if self.beta is None else self.beta[labels[triplets.anchors]]
         return {self.config.loss: triplets_loss(self.config, units, triplets, boundaries)}
 
     def embed(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) as unit vectors (B, D)."""
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
     def groups(self) -> list[ParameterGroup]:
+        """Return the parameters of trunk, head and boundaries."""
         groups = [
             ParameterGroup("trunk", trainable(self.trunk)),
             ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
@@ -128,6 +131,9 @@ def triplets_loss(
     """Compute the loss of triplets of units (B, D): a scalar, in units of distance.
 
     Args:
+        config: Which loss, and its margins.
+        units: Unit vectors (B, D).
+        triplets: Indices of the images of T triplets.
         boundaries: Boundary of each triplet's class (T,); None for `loss: triplet`.
     """
     anchors, smoothing = units[triplets.anchors], _SMOOTHING[config.sampling]

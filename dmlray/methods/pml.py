@@ -97,6 +97,7 @@ class Config(ConfigModel):
 
     @property
     def names(self) -> str:
+        """The names of loss and miner, for messages."""
         return " with ".join(filter(None, (self.loss, self.miner)))
 
     @property
@@ -181,6 +182,7 @@ class Learner(_base.Learner):
         return {"embeddings": self.head(self.trunk(batch.images))}
 
     def loss(self, outputs: Outputs, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss of pytorch-metric-learning on the pairs that its miner selects."""
         embeddings = at_least_float32(outputs["embeddings"])
         with torch.autocast(labels.device.type, enabled=False):
             try:
@@ -194,9 +196,11 @@ class Learner(_base.Learner):
         return {self.config.loss: loss.sum()}  # MarginLoss with learn_beta returns (1,)
 
     def embed(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) as unit vectors (B, D)."""
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
     def groups(self) -> list[ParameterGroup]:
+        """Return the parameters of trunk, head and, if it has any, the loss."""
         groups = [
             ParameterGroup("trunk", trainable(self.trunk)),
             ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),

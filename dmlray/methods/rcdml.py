@@ -158,9 +158,11 @@ class Learner(_base.Learner):
         return terms
 
     def embed(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, H, W) as unit vectors (B, D)."""
         return unit_rows(self.head(self.trunk(images)))  # (B, D)
 
     def groups(self) -> list[ParameterGroup]:
+        """Return the parameters of trunk, head and proxies."""
         return [
             ParameterGroup("trunk", trainable(self.trunk)),
             ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),

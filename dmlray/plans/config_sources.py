@@ -1,4 +1,4 @@
-"""Who says what: YAML files, published settings and the command line, as dotted keys."""
+"""Configuration sources (file, published settings, command line) as dotted keys with locations."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,7 @@ class ConfigSource:
     texts: dict[str, str] = field(default_factory=dict)
 
     def location(self, key: str) -> str:
+        """Return where a key was set: the line of its file, or the name of the source."""
         return self.locations.get(key, self.name)
 
     def below(self, prefix: str) -> "ConfigSource":
@@ -54,6 +55,7 @@ def read_source(source: Source | None, name: str, folders: Sequence[str] = FOLDE
     """Read a YAML file, or take what one would hold.
 
     Args:
+        source: Path, bare name, mapping or plan.
         name: The parameter that `source` was given as.
         folders: Where a bare name is looked for, see `plan_files.find`.
 
@@ -93,6 +95,7 @@ def read_file(path: Path, folders: Sequence[str] = FOLDERS) -> ConfigSource:
     """Read a YAML mapping into dotted keys that remember their lines.
 
     Args:
+        path: Path or bare name.
         folders: Where a bare name is looked for, see `plan_files.find`.
 
     Raises:
@@ -187,7 +190,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(node: yaml.MappingNode, prefix: str, source_config: ConfigSource) -> Iterator[str]:
-    """Put what stands in `node` into `voice`; yield what is wrong with it."""
+    """Read `node` into `source_config`; yield its problems."""
     lines: dict[str, int] = {}  # of the keys of this mapping
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -195,7 +198,7 @@ def _read(node: yaml.MappingNode, prefix: str, source_config: ConfigSource) -> I
             key = prefix + key_of(key_node)
             if key in lines or key in source_config.values:
                 first = source_config.locations.get(key) or f"line {lines[key]}"
-                yield f"line {line}  {key}: said twice, first on {first}"
+                yield f"line {line}  {key}: duplicate key, first on {first}"
             elif isinstance(value_node, yaml.MappingNode) and value_node.value:
                 yield from _read(value_node, f"{key}.", source_config)
             else:

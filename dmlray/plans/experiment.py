@@ -27,7 +27,7 @@ FOLDS = 4  # where the plan leaves their number open and the data set has classe
 
 
 class MethodConfig(ConfigModel):
-    """Which method, and its own knobs; in a file both stand side by side below `method`."""
+    """Method and its own settings; in a file both are below `method`."""
 
     name: str
     config: SerializeAsAny[ConfigModel]

@@ -28,6 +28,7 @@ def field_of(method: str, key: str) -> FieldInfo | None:
 
     Args:
         method: Whose `Config` the keys below `method.` belong to.
+        key: Dotted key, such as `optimizer.lr`.
     """
     section, _, below = key.partition(".")
     model, path = (methods.load(method).Config, below) if section == "method" else (Experiment, key)

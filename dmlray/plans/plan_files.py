@@ -15,6 +15,7 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
     """Find a file by its path, below the current folder or dmlray's own, or by its bare name.
 
     Args:
+        path: Path or bare name.
         folders: Where a bare name such as `dreml_demo` is looked for, here and in dmlray.
 
     Raises:
@@ -34,8 +35,18 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
     if found:
         return found
     if os.path.lexists(path):
-        return path  # a folder, a pipe, a broken link: reading it says what
+        return path  # a folder, a pipe, a broken link: reading it names the problem
     raise ConfigError(str(path), [_unknown(path, folders)])
+
+
+def prefer_experiment(path: Path) -> Path:
+    """Return the experiment of a bare name that a search has too; any other path as it is."""
+    if path.is_file() or not _is_bare(path):
+        return path
+    try:
+        return _named(Path(FOLDERS[0], f"{path}.yaml")) or path
+    except OSError:  # reading it names the problem
+        return path
 
 
 def shipped(folders: Sequence[str] = FOLDERS) -> list[str]:

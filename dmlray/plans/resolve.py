@@ -1,4 +1,4 @@
-"""YAML <-> plans: one grammar, one reader, the last voice wins."""
+"""YAML <-> plans: one grammar, one reader, the last source wins."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ _FOLDERS = ("experiments",)
 
 @dataclass(frozen=True)
 class Resolved:
-    """A checked experiment and, for each dotted key, who said its value."""
+    """A checked experiment and the origin of each value, by dotted key."""
 
     experiment: Experiment
     origins: dict[str, str]
@@ -70,7 +70,7 @@ def read_experiment(experiment: ExperimentSource | None, overrides: Overrides = 
 
 
 def resolve(source: str, sources: Sequence[ConfigSource]) -> Resolved:
-    """Merge voices, the last one wins, above what the authors published for the data set."""
+    """Merge sources, the last one wins, above what the authors published for the data set."""
     values, origins = _merge(sources)
     method = values.get("method.name")
     if method is None:
@@ -120,22 +120,25 @@ def override(experiment: Experiment, name: str, values: dict[str, Any]) -> Exper
 def _merge(
     sources: Sequence[ConfigSource], method: str = ""
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """All values, the last of each key, and where they come from.
+    """Return the last value of each key, and where each comes from.
 
-    A mapping given as a value takes the place of its whole group. Text and paths are taken as they
-    were written; those of a method where it is known.
+    A mapping given as a value replaces its whole group. Text and paths are taken as they were
+    written; those of a method where it is known.
     """
     values: dict[str, Any] = {}
     locations: dict[str, str] = {}
-    for source_config in sources:
-        for key, value in source_config.values.items():
-            for below in [known for known in values if known.startswith(f"{key}.")]:
-                del values[below], locations[below]
+    groups: set[str] = set()  # above the keys of `values`
+    for source in sources:
+        for key, value in source.values.items():
+            if key in groups:
+                for below in [known for known in values if known.startswith(f"{key}.")]:
+                    del values[below], locations[below]
             leaves = {key: value} if takes_text(method, key) else flatten({key: value})
             for leaf, content in leaves.items():
-                literal = leaf in source_config.texts and takes_text(method, leaf)
-                values[leaf] = source_config.texts[leaf] if literal else content
-                locations[leaf] = source_config.location(key)
+                literal = leaf in source.texts and takes_text(method, leaf)
+                values[leaf] = source.texts[leaf] if literal else content
+                locations[leaf] = source.location(key)
+                groups.update(leaf[:dot] for dot, letter in enumerate(leaf) if letter == ".")
     return values, locations
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmlray.atomic_files import storage_error
-from dmlray.errors import ConfigError, DiskFull
+from dmlray.errors import ConfigError, DiskFullError
 from dmlray.local_paths import refuse_address
 
 KINDS = ("search", "ensemble", "cross_validation", "repeat", "merge", "experiment")
@@ -54,6 +54,7 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
+        """The file of versions and hardware."""
         return self.path / "environment.json"
 
     @property
@@ -73,15 +74,17 @@ class RunFolder:
 
     @property
     def progress_log(self) -> Path:
-        """How far a long stretch of a job is, while it lasts: see `journal.count`."""
+        """Progress of a long part of a training, see `metrics_log.count`."""
         return self.path / "counting.json"
 
     @property
     def last_checkpoint(self) -> Path:
+        """The checkpoint that a resumed run continues from."""
         return self.path / "checkpoints" / "last.pt"
 
     @property
     def best_checkpoint(self) -> Path:
+        """The checkpoint of the best epoch."""
         return self.path / "checkpoints" / "best.pt"
 
     @property
@@ -136,10 +139,12 @@ class RunFolder:
 
     @property
     def curve_picture(self) -> Path:
+        """The picture of the scores by epoch or ensemble size."""
         return self.path / "curve.png"
 
     @property
     def scores(self) -> Path:
+        """The file of the final scores."""
         return self.path / "scores.json"
 
     @property
@@ -148,12 +153,15 @@ class RunFolder:
         return self._part("repeat")
 
     def member(self, index: int) -> "RunFolder":
+        """Return the folder of an ensemble's member."""
         return self._part("members", f"{index:03d}")
 
     def trial(self, number: int) -> "RunFolder":
+        """Return the folder of a search's trial."""
         return self._part("trials", f"{number:04d}")
 
     def fold(self, number: int) -> "RunFolder":
+        """Return the folder of a fold."""
         return self._part(f"fold{number}")
 
     def _part(self, *names: str) -> "RunFolder":
@@ -193,7 +201,7 @@ class RunFolder:
 
         Raises:
             ConfigError: If not.
-            DiskFull: If there is no room.
+            DiskFullError: If the disk is full.
         """
         try:
             if os.path.lexists(self.path) and not self.path.is_dir():
@@ -201,7 +209,7 @@ class RunFolder:
             self._try()
         except OSError as error:
             failure = storage_error(error)
-            if isinstance(failure, DiskFull):
+            if isinstance(failure, DiskFullError):
                 raise failure from None
             reason = f"cannot be made or written ({error.strerror})"
             raise ConfigError(str(self), [f"{reason}. Allowed: another folder"]) from None

@@ -235,7 +235,7 @@ def _with_metrics(source: str, experiment: Experiment, settings: SearchSettings)
 
 
 def _divided(command_line: ConfigSource) -> tuple[ConfigSource, ConfigSource]:
-    """What is said of the search itself, and of its experiment: the latter's keys have dots."""
+    """Locations of the search's own keys, and of its experiment's, which have dots."""
 
     def inside(key: str) -> bool:
         return "." in key and key.split(".")[0] not in _SECTIONS

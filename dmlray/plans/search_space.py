@@ -155,7 +155,7 @@ def _sections(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dic
         elif other:
             sections[owner].setdefault("when", {})[other] = values[key]
         else:
-            sections[owner][part] = values[key]  # also a misspelt part, which is told later
+            sections[owner][part] = values[key]  # also a misspelt part, reported later
     return dict(sorted(sections.items(), key=lambda item: _first(values, item[0]))), fixed
 
 

@@ -1,4 +1,4 @@
-"""Sensible settings for images that nobody has trained on yet, and how long they may take.
+"""Default settings for new images, and how long they may take.
 
 They come from what the images are and from how fast this machine trains.
 """
@@ -30,6 +30,7 @@ class Settings:
 
     @property
     def dim(self) -> int:
+        """The dimension of the embedding."""
         return 512 if self.gpu else 128
 
 
@@ -63,6 +64,9 @@ def choose_settings(images: Survey, size: int, *, gpu: bool, packaged: bool) -> 
     """Choose batch and backbone for images of `size` pixels.
 
     Args:
+        images: Counts of the images.
+        size: Side of the network's input, pixels.
+        gpu: Whether a GPU trains.
         packaged: The weights of efficientnet_lite0 are installed, so that nothing is downloaded.
     """
     median = images.short_side[1]
@@ -83,6 +87,7 @@ def choose_schedule(images: Survey, speed: float, devices: int) -> Schedule:
     """Fit a training into 10 minutes and a search into an hour.
 
     Args:
+        images: Counts of the images.
         speed: Images that one device trains on per second.
         devices: Trials are trained side by side on so many.
     """

@@ -35,7 +35,7 @@ def problems(
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """What a knob takes, in words."""
+    """Describe the values that a setting takes."""
     kinds = [_kind(part, field) for part in _parts(field.annotation)]
     return " or ".join(kinds)
 

@@ -19,7 +19,7 @@ _LINE_EVERY = 2.0  # seconds between plain lines, so that logs stay readable
 
 
 class Display:
-    """Counts steps of one thing (epochs of trials or members) and says what happens.
+    """Counts steps (epochs of trials or members) and prints messages.
 
     Goes to standard error, so that results can be piped.
     """
@@ -34,9 +34,9 @@ class Display:
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
             bar = [BarColumn(bar_width=_BAR)] if self.console.width >= 4 * _BAR else []
-            room = self.console.width - 2 - (_BAR + 1) * len(bar)
+            width = self.console.width - 2 - (_BAR + 1) * len(bar)
             self._progress = Progress(
-                SpinnerColumn(), *bar, _Fitted(room), console=self.console, transient=True
+                SpinnerColumn(), *bar, _Fitted(width), console=self.console, transient=True
             )
             self._progress.start()
         return self
@@ -115,19 +115,19 @@ def shown(display: Shown) -> Iterator[Display]:
 
 
 class _Fitted(ProgressColumn):
-    """The count, and what else has room beside it: no number is cut."""
+    """The count, and as much else as fits beside it; no number is cut."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self._room = max(room, 1)
+        self._width = max(width, 1)
 
     def render(self, task: Task) -> Text:
         line = f"{task.completed:.0f}/{task.total or 0:.0f}"
-        title = max(self._room - len(line) - 1, 1)
+        title = max(self._width - len(line) - 1, 1)
         parts = [textwrap.shorten(printable(task.description), title, placeholder="…")]
         parts += [_minutes(task.elapsed), f"{_minutes(task.time_remaining)} left"]
         for part in (*parts, printable(task.fields["note"])):
-            if part and len(line) + 1 + len(part) <= self._room:
+            if part and len(line) + 1 + len(part) <= self._width:
                 line += f" {part}"
         return Text(line, no_wrap=True)
 

@@ -78,7 +78,7 @@ class SearchReport:
             yield from (f"  {share:5.1%}  {key}" for key, share in self.importances.items())
         failed = sum(row.state == "FAIL" for row in self.trained)
         if failed:
-            yield f"{failed} of {len(self.trained)} trials failed; trials.json says why"
+            yield f"{failed} of {len(self.trained)} trials failed; trials.json has the reasons"
         if again := len(self.rows) - len(self.trained):
             yield f"{again} more suggestions were points of earlier trials and not trained again"
         yield from (f"warning: {warning}" for warning in self.warnings)

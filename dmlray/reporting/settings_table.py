@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
@@ -19,6 +20,7 @@ from dmlray.plans.ensemble import (
 )
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import field_of
+from dmlray.plans.plan_files import prefer_experiment
 from dmlray.plans.resolve import ExperimentSource, Resolved, read_experiment
 from dmlray.plans.search import (
     ResolvedSearch,
@@ -48,7 +50,7 @@ class Setting:
 class SettingsTable(Tabular):
     """The settings of an experiment, a search or an ensemble.
 
-    `sources` says what an origin stands for where its label is short; `notes` are the published
+    `sources` maps short origin labels to the long source; `notes` are the published
     scores of the method on this data set, and what they were reached with otherwise.
     """
 
@@ -57,9 +59,11 @@ class SettingsTable(Tabular):
     notes: list[str] = field(default_factory=list)
 
     def records(self) -> list[dict[str, str]]:
+        """Return one row per setting."""
         return [asdict(row) for row in self.rows]
 
     def remarks(self) -> list[str]:
+        """Return the long names of the sources, then the notes."""
         return [*(f"{label}: {source}" for label, source in self.sources.items()), *self.notes]
 
 
@@ -77,6 +81,8 @@ def settings_table(
         return of_experiment(read_experiment(plan, overrides))
     if isinstance(plan, Search):
         return of_search(resolve_search(plan, overrides))
+    if isinstance(plan, str | Path):
+        plan = prefer_experiment(Path(plan))
     keys = read_source(plan, "file")
     if is_ensemble(keys):
         return of_ensemble(resolve_ensemble(plan, [read_overrides(overrides)]))
@@ -95,6 +101,7 @@ def of_search(resolved: ResolvedSearch, file: str | None = None) -> SettingsTabl
     """List the settings of a search, its ranges, and the settings of its experiment.
 
     Args:
+        resolved: The search with the sources of its values.
         file: The experiment that the search names, if it does.
     """
     search, origins = resolved.search, resolved.origins
@@ -152,7 +159,7 @@ def _settings(resolved: Resolved) -> Iterator[Setting]:
 
 
 def _inside(row: Setting, section: str) -> Setting:
-    """The row as a file would write its key: without the section where the dots tell."""
+    """The row as a file would write its key: without the section where the dots show it."""
     return row if "." in row.key else replace(row, key=f"{section}.{row.key}")
 
 

@@ -15,7 +15,7 @@ from dmlray.scores import ScorePart, Scores, percent, protocol_line
 def print_table(
     rows: Sequence[tuple[str, Mapping[str, float]]], scores: Scores, console: Console | None = None
 ) -> None:
-    """One row per stage; `scores` says how they were won.
+    """One row per stage; `scores` has their protocol.
 
     Where the terminal is too narrow for the table, each number has a line of its own.
     """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from dmlray.api import averages, ensembles, runs
+from dmlray.api import runs
 from dmlray.api.run_lock import RunLock
 from dmlray.api.run_setup import Run, claim
 from dmlray.cli import main
@@ -74,12 +74,12 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Non
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(runs.cluster_train, "train", fail)
-    monkeypatch.setattr(runs.searching, "search", fail)
-    monkeypatch.setattr(averages.members, "train_members", fail)
+    monkeypatch.setattr("dmlray.api.runs.cluster_train.train", fail)
+    monkeypatch.setattr("dmlray.api.runs.searching.search", fail)
+    monkeypatch.setattr("dmlray.api.averages.members.train_members", fail)
     monkeypatch.setattr(runs, "merge_members", fail)
     monkeypatch.setattr(runs, "score_members", fail)
-    monkeypatch.setattr(ensembles.merge_runs, "merge", fail)
+    monkeypatch.setattr("dmlray.results.merge_runs.merge", fail)
 
 
 def full_disk(*_: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dmlray.api import averages, ensembles, runs
-from dmlray.cluster.session import Cluster
+from dmlray.cluster.resources import Cluster
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
@@ -33,7 +33,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions of one machine with two cores, in which nothing may be started."""
 
     @contextmanager
-    def session(address: str | None = None) -> Iterator[Cluster]:
+    def session(address: str | None = None, log: object = None) -> Iterator[Cluster]:
         yield Cluster(2.0, 0.0, 1)
 
     for module in (averages, ensembles, runs):

@@ -82,7 +82,8 @@ def test_a_folder_that_cannot_be_used_is_refused_before_anything_slow(
     result = run(*words(kind, images), "--out", str(out))
     assert result.exit_code == 2, result.output
     last = result.output.splitlines()[-1]
-    assert "Allowed: " in last and RunFolder(out).path.name[-20:] in last
+    assert "Allowed: " in last
+    assert RunFolder(out).path.name[-20:] in last
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -93,7 +94,8 @@ def test_a_folder_that_may_not_be_written_is_refused(
 ) -> None:
     (tmp_path / "closed").mkdir(mode=0o555)
     result = run(*words(kind, images), "--out", "closed/run")
-    assert result.exit_code == 2 and "closed/run: cannot be made" in result.output
+    assert result.exit_code == 2
+    assert "closed/run: cannot be made" in result.output
 
 
 @pytest.mark.parametrize("kind", TRAINS)
@@ -104,7 +106,8 @@ def test_nothing_is_left_behind_when_ray_does_not_start(
     if there:
         Path("deep/run").mkdir(parents=True)
     result = run(*words(kind, images), "--out", "deep/run", "--address", "127.0.0.1:1")
-    assert result.exit_code == 2 and "127.0.0.1:1" in result.output, result.output
+    assert result.exit_code == 2, result.output
+    assert "127.0.0.1:1" in result.output
     assert Path("deep").exists() == there
     assert not there or not any(Path("deep/run").iterdir())
 
@@ -116,8 +119,8 @@ def test_nothing_is_left_behind_when_the_machine_is_too_small(
     def too_small(*_: Any) -> None:
         raise ResourceError("too small")
 
-    monkeypatch.setattr(runs.cluster_train, "resources_of", too_small)
-    monkeypatch.setattr(runs.searching, "resources_of", too_small)
+    monkeypatch.setattr("dmlray.api.runs.cluster_train.resources_of", too_small)
+    monkeypatch.setattr("dmlray.api.runs.searching.resources_of", too_small)
     monkeypatch.setattr(averages, "share_of", too_small)
     monkeypatch.setattr(ensembles, "share_of", too_small)
     result = run(*words(kind, images), "--out", "deep/run")
@@ -137,8 +140,11 @@ def test_of_two_new_runs_at_the_same_time_one_is_refused(images: Path) -> None:
 
     def begin_one() -> None:
         folder = RunFolder(Path("deep/run"))
+
+        def write() -> None:
+            folder.plan("experiment").write_text("plan")
+
         try:
-            write = lambda: folder.plan("experiment").write_text("plan")  # noqa: E731
             with new_run(folder) as opened:
                 all_checked.wait()
                 opened.start(write, dataset)

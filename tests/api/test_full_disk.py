@@ -13,7 +13,7 @@ from ray.tune.error import TuneError
 
 from dmlray.cluster.search import run as searching
 from dmlray.cluster.search import study_storage
-from dmlray.errors import DiskFull, Interrupted
+from dmlray.errors import DiskFullError, Interrupted
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
@@ -54,7 +54,7 @@ def test_nothing_is_left_behind_when_the_disk_is_full_from_the_start(
         (OSError(errno.EDQUOT, "Quota", "run/x"), "run/x: the disk is full: free some space. "),
         (OSError(errno.EROFS, "Read-only file system", "run/x"), "run/x: Read-only file system. "),
         (OSError(errno.EIO, "Input/output error", "run/x"), "run/x: Input/output error. "),
-        (DiskFull("the disk is full: free some space"), "the disk is full: free some space. "),
+        (DiskFullError("the disk is full: free some space"), "the disk is full: free some space. "),
         (Interrupted(15), "interrupted. "),
         (KeyboardInterrupt(), "interrupted. "),
     ],
@@ -152,14 +152,14 @@ def test_a_merge_on_a_real_disk_that_fills_up(
 @pytest.mark.parametrize("leave", [0, 40960])
 def test_a_study_on_a_real_disk_that_is_full(leave: int, small_disk: Path) -> None:
     fill(small_disk, leave)
-    with pytest.raises(DiskFull, match=r"study\.db: the disk is full: free some space"):
+    with pytest.raises(DiskFullError, match=r"study\.db: the disk is full: free some space"):
         study_storage.create(small_disk / "study.db", ["max"], {})
     assert {path.name for path in small_disk.iterdir()} == {"fill"}
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_a_disk_that_fills_up_while_a_study_is_written(wrapped: bool, tmp_path: Path) -> None:
-    full = pytest.raises(DiskFull, match=r"study\.db: the disk is full: free some space")
+    full = pytest.raises(DiskFullError, match=r"study\.db: the disk is full: free some space")
     with full, searching.explained(RunFolder(tmp_path)):
         try:
             message = "An exception is raised during the commit."
@@ -177,7 +177,7 @@ def test_a_training_on_a_real_disk_that_fills_up(
     plan = read_experiment(EXPERIMENT, toy_words(images, 1)).experiment
     (small_disk / "cache").mkdir()
     fill(small_disk, leave)
-    full = pytest.raises(DiskFull, match="the disk is full: free some space")
+    full = pytest.raises(DiskFullError, match="the disk is full: free some space")
     with full, new_run(RunFolder(small_disk / "run")) as opened:
         opened.start()
         run_training(plan, opened.folder, lambda epoch: None, Runtime(torch.device("cpu")))
@@ -190,5 +190,6 @@ def test_a_cache_on_a_real_disk_that_is_full(
     monkeypatch.setattr("dmlray.data.cache.image_cache.check_space", lambda folder, size: None)
     fill(small_disk, 8192)
     result = run(*words("train", images), "--out", "run")
-    assert result.exit_code == 1 and not Path("run").exists()
+    assert result.exit_code == 1
+    assert not Path("run").exists()
     assert "the disk is full: free some space" in result.output.splitlines()[-1]

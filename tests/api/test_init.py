@@ -50,14 +50,17 @@ def refused(*words: str | Path) -> str:
 def test_a_folder_gets_an_experiment_and_a_search_that_are_legal(tmp_path: Path) -> None:
     output = run(draw(tmp_path / "my photos", classes=12))
     assert "36 of 12 classes, 3 to 3 each" in output
-    assert "6 classes train, 6 test" in output and "folds:    2 to 3" in output
+    assert "6 classes train, 6 test" in output
+    assert "folds:    2 to 3" in output
     assert f"shorter side {SIZE} to {SIZE}" in output
     plan = read_experiment(Path("my_photos.yaml")).experiment
     assert (plan.data.name, plan.data.root) == ("folder", tmp_path / "my photos")
-    assert plan.data.transform.size == 64 and plan.protocol.selection == "validation"
+    assert plan.data.transform.size == 64
+    assert plan.protocol.selection == "validation"
     search = read_search(Path("my_photos_search.yaml"))
     assert search.experiment.data == plan.data
-    assert search.base_point() and search.settings.time_budget == 3600
+    assert search.base_point()
+    assert search.settings.time_budget == 3600
     assert search.experiment.protocol.folds == 3
     for line in Path("my_photos.yaml").read_text().splitlines()[3:]:
         key, _, value = line.partition("#")[0].partition(":")
@@ -79,7 +82,8 @@ def test_broken_and_equal_images_are_named_and_left_out(tmp_path: Path) -> None:
         (images / label / "0.png").write_bytes(b"no image")
     (images / "c2" / "1.png").write_bytes((images / "c2" / "0.png").read_bytes())
     output = run(images)
-    assert "broken:   c1/0.png: " in output and "note:     " in output
+    assert "broken:   c1/0.png: " in output
+    assert "note:     " in output
     assert "30 of 8 classes" in output
     assert read_experiment(Path("photos.yaml")).experiment.data.skip_broken
 

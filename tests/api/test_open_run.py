@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from dmlray.api import ensembles
 from dmlray.api.run_setup import claim
 from dmlray.cluster.reporters import EpochLogger
 from dmlray.errors import Call, DmlrayError, Interrupted, StorageError
@@ -18,6 +17,7 @@ from dmlray.learn.runtime import Runtime
 from dmlray.plans.merge import Merge
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
+from dmlray.results import merge_runs
 from tests.api.commands import (
     EXPERIMENT,
     TRAINS,
@@ -81,7 +81,8 @@ def test_a_run_goes_on_with_the_images_that_it_began_with(
             continue  # there is nothing to evaluate
         assert result.exit_code == 2, result.output
         said = "the images changed since the run began (fingerprint "
-        assert said in result.output and "or a new run" in result.output
+        assert said in result.output
+        assert "or a new run" in result.output
     assert Path("run/environment.json").read_text() == record
     image.write_bytes(before)
     nothing_trains(monkeypatch, Interrupted(15))
@@ -117,14 +118,14 @@ def test_a_moved_run_is_not_made_anew_by_what_still_writes_it(
 def test_a_merge_into_a_folder_that_is_moved_ends_with_a_sentence(
     finished: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merged = ensembles.merge_runs.merge
+    merged = merge_runs.merge
 
     def move(plan: Merge, folder: RunFolder, *rest: Any) -> Any:
         scores = merged(plan, folder, *rest)
         folder.path.rename("moved")
         return scores
 
-    monkeypatch.setattr(ensembles.merge_runs, "merge", move)
+    monkeypatch.setattr(merge_runs, "merge", move)
     result = run("merge", *finished, "--out", "merged")
     assert (result.exit_code, Path("merged").exists()) == (1, False)
     assert result.output.splitlines()[-1].startswith("merged: the run folder is gone")
@@ -145,4 +146,5 @@ def test_other_errors_stay_what_they_are(tmp_path: Path, error: Exception) -> No
     with pytest.raises(type(error)) as caught, new_run(RunFolder(tmp_path / "run")) as opened:
         opened.start()
         raise error
-    assert caught.value is error and not (tmp_path / "run" / "lock.json").exists()
+    assert caught.value is error
+    assert not (tmp_path / "run" / "lock.json").exists()

@@ -39,17 +39,19 @@ def test_importing_dmlray_imports_nothing_else() -> None:
 def test_a_record_is_imported_without_ray() -> None:
     assert not imported("import dmlray; dmlray.DmlrayError") & {"torch", "ray", "click"}
     modules = imported("import dmlray; dmlray.Scores")
-    assert "dmlray.scores" in modules and not modules & {"ray", "optuna", "click"}
+    assert "dmlray.scores" in modules
+    assert not modules & {"ray", "optuna", "click"}
 
 
 @pytest.mark.parametrize("name", dmlray.__all__)
 def test_each_public_name_is_there_and_documented(name: str) -> None:
-    assert name in dir(dmlray) and inspect.getdoc(getattr(dmlray, name))
+    assert name in dir(dmlray)
+    assert inspect.getdoc(getattr(dmlray, name))
 
 
 def test_only_public_names_are_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        _ = dmlray.trian  # type: ignore[attr-defined]
+        _ = dmlray.trian
     assert set(FUNCTIONS) <= set(dmlray.__all__)
 
 
@@ -67,7 +69,8 @@ def test_each_function_documents_its_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", ["losses", "evaluation", "methods"])
 def test_packages_export_what_they_list(name: str) -> None:
     package = getattr(dmlray, name)
-    assert package.__all__ and all(getattr(package, each).__doc__ for each in package.__all__)
+    assert package.__all__
+    assert all(getattr(package, each).__doc__ for each in package.__all__)
 
 
 @pytest.mark.parametrize("name", ["train", "tune", "cv", "repeat", "ensemble", "merge", "evaluate"])
@@ -115,7 +118,8 @@ def scores(**more: Any) -> Scores:
 def test_a_run_is_a_data_frame(more: Any, rows: list[str], last: float, tmp_path: Path) -> None:
     result = RunResult(scores(**more), RunFolder(tmp_path))
     frame = result.to_frame()
-    assert list(frame[""]) == rows and frame["recall_at_1"].iloc[-1] == last
+    assert list(frame[""]) == rows
+    assert frame["recall_at_1"].iloc[-1] == last
     assert result.metrics == result.scores.metrics
     unpacked, folder = result
     assert (unpacked, folder) == (result.scores, result.folder)
@@ -123,7 +127,9 @@ def test_a_run_is_a_data_frame(more: Any, rows: list[str], last: float, tmp_path
 
 def test_a_result_is_a_table_of_a_notebook_in_which_nothing_is_markup(tmp_path: Path) -> None:
     page = RunResult(scores(method="<script>"), RunFolder(tmp_path / "<i>"))._repr_html_()
-    assert "&lt;script&gt;" in page and "<script>" not in page and "<i>" not in page
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+    assert "<i>" not in page
     assert "12 test images; resnet18, 8-d" in page
 
 
@@ -134,8 +140,10 @@ def test_a_search_is_a_data_frame_of_its_trials(tmp_path: Path) -> None:
     ]
     found = SearchResult(SearchReport(("map_at_r",), rows, rows[0]), RunFolder(tmp_path))
     frame = found.to_frame()
-    assert list(frame["method.alpha"]) == [8, 9] and list(frame["state"]) == ["COMPLETE", "FAIL"]
-    assert frame["map_at_r"][0] == 0.3 and found.best == tmp_path / "best.yaml"
+    assert list(frame["method.alpha"]) == [8, 9]
+    assert list(frame["state"]) == ["COMPLETE", "FAIL"]
+    assert frame["map_at_r"][0] == 0.3
+    assert found.best == tmp_path / "best.yaml"
     assert "winner: " in found._repr_html_()
 
 

@@ -33,12 +33,14 @@ def test_examples_run_in_this_process(
     for name in finished:
         Path(name).rename(Path("runs", name))
     names = run(FAST)
-    assert names["faster"].budget.epochs == 3 and names["written"].method.name == "margin"
+    assert names["faster"].budget.epochs == 3
+    assert names["written"].method.name == "margin"
     assert names["search"].ranges.space["method.alpha"].low == 8
     assert names["merged"].metrics == names["merged"].scores.curve[-1]
     assert dmlray.read_scores(Path("runs/both/scores.json")).curve
     printed = capsys.readouterr().out
-    assert "2 problems" in printed and "Did you mean alpha?" in printed
+    assert "2 problems" in printed
+    assert "Did you mean alpha?" in printed
 
 
 @pytest.mark.slow
@@ -55,4 +57,5 @@ def test_examples_that_start_ray_run_in_a_notebook_and_in_a_thread(
     assert names["result"].metrics == dmlray.read_scores(Path("runs/photos/scores.json")).metrics
     with ThreadPoolExecutor(1) as thread:
         thread.submit(run, [tune], names).result()
-    assert len(names["found"].to_frame()) == 2 and names["winner"].protocol.selection == "last"
+    assert len(names["found"].to_frame()) == 2
+    assert names["winner"].protocol.selection == "last"

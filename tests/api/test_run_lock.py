@@ -99,10 +99,12 @@ def test_parts_of_a_run_are_opened_by_its_own_process(run: RunFolder) -> None:
     outer.take()
     run.repeat.path.mkdir()
     inner.take()
-    assert inner.nested and not outer.nested
+    assert inner.nested
+    assert not outer.nested
     inner.release()
     outer.release()
-    assert not run.lock.exists() and not run.repeat.lock.exists()
+    assert not run.lock.exists()
+    assert not run.repeat.lock.exists()
 
 
 def test_a_killed_holder_is_known_to_be_dead_at_once(run: RunFolder) -> None:

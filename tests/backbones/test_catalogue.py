@@ -12,6 +12,7 @@ from torch import nn
 
 from dmlray import backbones
 from dmlray.backbones import efficientnet_lite0, from_torchvision
+from dmlray.backbones.trunk import Pooling
 from dmlray.errors import ConfigError, DataError
 
 safetensors = pytest.importorskip("safetensors.torch")
@@ -31,7 +32,8 @@ def test_lite0_brings_its_weights() -> None:
     with torch.no_grad():
         features = trunk(torch.rand(2, 3, 64, 64) * 2 - 1)
     assert features.shape == (2, trunk.width) == (2, 1280)
-    assert features.isfinite().all() and features.std(0).any()
+    assert features.isfinite().all()
+    assert features.std(0).any()
 
 
 def test_lite0_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +79,7 @@ def normalised(pixels: torch.Tensor, mean: Any, std: Any, scale: float) -> torch
 
 
 def features_before_classifier(whole: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    last = whole.fc if hasattr(whole, "fc") else whole.classifier
+    last: Any = whole.fc if hasattr(whole, "fc") else whole.classifier
     seen = []
     hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     whole(images)
@@ -124,7 +126,11 @@ def test_every_torchvision_name_has_the_weights_we_ask_for() -> None:
 
 def test_timm_maps_and_tokens() -> None:
     images = torch.zeros(1, 3, 160, 160)
-    for name, pooling, width in (("test_resnet", "avg+max", 96), ("test_vit", "cls", 64)):
+    known: list[tuple[str, Pooling, int]] = [
+        ("test_resnet", "avg+max", 96),
+        ("test_vit", "cls", 64),
+    ]
+    for name, pooling, width in known:
         trunk = backbones.build(name, "none", pooling).eval()
         with torch.no_grad():
             assert trunk(images).shape == (1, trunk.width) == (1, width)
@@ -208,12 +214,12 @@ def test_timm_weights_in_the_hubs_cache_need_no_network(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     hub = pytest.importorskip("huggingface_hub")
-    expected = backbones.build("test_vit", "none").network.model.state_dict()
+    expected = backbones.build("test_vit", "none").network.get_submodule("model").state_dict()
     safetensors.save_file(expected, tmp_path / "model.safetensors")
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda _, file, **__: str(tmp_path / file))
     monkeypatch.setattr(hub, "file_exists", unreachable)
     monkeypatch.setattr(hub, "hf_hub_download", unreachable)
-    found = backbones.build("test_vit").network.model.state_dict()
+    found = backbones.build("test_vit").network.get_submodule("model").state_dict()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 

@@ -19,12 +19,13 @@ class Publisher(BaseHTTPRequestHandler):
     """Serves the file whole, or by address: truncated, changed or not at all."""
 
     requests = 0
+    released = threading.Event()
 
     def do_GET(self) -> None:
         type(self).requests += 1
         way = self.path.split("/")[1]
         if way == "silent":
-            self.server.released.wait(20)
+            self.released.wait(20)
             return
         self.send_response(404 if way == "gone" else 200)
         self.send_header("Content-Length", str(len(CONTENT)))
@@ -38,12 +39,11 @@ class Publisher(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def publisher() -> Iterator[str]:
-    Publisher.requests = 0
+    Publisher.requests, Publisher.released = 0, threading.Event()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Publisher)
-    server.released = threading.Event()
     threading.Thread(target=server.serve_forever, args=(0.02,)).start()
     yield f"http://127.0.0.1:{server.server_port}"
-    server.released.set()
+    Publisher.released.set()
     server.shutdown()
     server.server_close()
 
@@ -63,7 +63,8 @@ def test_a_file_is_fetched_once(
 ) -> None:
     for _ in range(2):
         assert fetched("net", f"{publisher}/whole/{NAME}").read_bytes() == CONTENT
-    assert Publisher.requests == 1 and weights_in(cache) == [NAME]
+    assert Publisher.requests == 1
+    assert weights_in(cache) == [NAME]
     assert capfd.readouterr() == ("", "")  # no progress bar in a log
 
 
@@ -81,7 +82,8 @@ def test_what_does_not_arrive_whole_is_no_file_of_weights(
     address = f"{publisher}/{way}/{NAME}"
     with pytest.raises(DataError, match=rf"^backbone net: .* {address} \(.*{reason}") as caught:
         fetched("net", address)
-    assert "\n" not in str(caught.value) and "backbone.weights=none" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "backbone.weights=none" in str(caught.value)
     assert weights_in(cache) == left
 
 
@@ -130,7 +132,8 @@ def test_of_several_workers_one_fetches(publisher: str, cache: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: fetched("net", f"{publisher}/whole/{NAME}"), range(4)))
     assert {path.read_bytes() for path in paths} == {CONTENT}
-    assert Publisher.requests == 1 and weights_in(cache) == [NAME]
+    assert Publisher.requests == 1
+    assert weights_in(cache) == [NAME]
 
 
 def test_a_name_without_a_hash_is_taken_as_it_comes(publisher: str, cache: Path) -> None:

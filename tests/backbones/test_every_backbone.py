@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dmlray import backbones
 from dmlray.backbones import Trunk
+from dmlray.backbones.trunk import BatchNorm
 
 BATCH, SIDE = 2, 64
 NAMES = [*backbones.names(), "timm/vit_small_patch16_224.dino", "timm/test_efficientnet"]
@@ -29,7 +30,7 @@ def images() -> Tensor:
     return torch.randn(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
-def with_batchnorm(trunk: Trunk, batchnorm: str) -> Trunk:
+def with_batchnorm(trunk: Trunk, batchnorm: BatchNorm) -> Trunk:
     network = backbones.Network(trunk.network, trunk.width, trunk.statistics, trunk.prefix_tokens)
     return Trunk(network, trunk.pooling, batchnorm).train()
 
@@ -40,7 +41,8 @@ def test_maps_images_to_features_of_its_width_in_any_memory_order(trunk: Trunk) 
         again = trunk.to(memory_format=torch.channels_last)(
             images().to(memory_format=torch.channels_last)
         )
-    assert features.shape == (BATCH, trunk.width) and features.isfinite().all()
+    assert features.shape == (BATCH, trunk.width)
+    assert features.isfinite().all()
     assert not torch.equal(features[0], features[1])
     torch.testing.assert_close(again, features, rtol=1e-3, atol=1e-3)
 

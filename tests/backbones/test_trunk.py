@@ -1,23 +1,25 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from dmlray.backbones import Network, Trunk
+from dmlray.backbones.trunk import BatchNorm, Pooling
 from dmlray.errors import ConfigError
 from dmlray.input_statistics import InputStatistics
 
 STATISTICS = InputStatistics((0.5,) * 3, (0.5,) * 3)
 
 
-def small_trunk(batchnorm: str = "train") -> Trunk:
+def small_trunk(batchnorm: BatchNorm = "train") -> Trunk:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
     return Trunk(Network(module, 5, STATISTICS), batchnorm=batchnorm)
 
 
-def token_trunk(pooling: str) -> Trunk:
+def token_trunk(pooling: Pooling) -> Trunk:
     """A network that returns its input (B, T, F) as tokens: class token, register, positions."""
     network = Network(nn.Identity(), 4, STATISTICS, prefix_tokens=2, class_token=True)
     return Trunk(network, pooling=pooling)
@@ -47,15 +49,16 @@ CONVOLUTION_KEYS = {"network.0.weight", "network.0.bias"}
         ("frozen", set()),
     ],
 )
-def test_frozen_batchnorm_never_moves(batchnorm: str, expected: set[str]) -> None:
+def test_frozen_batchnorm_never_moves(batchnorm: BatchNorm, expected: set[str]) -> None:
     assert moved(small_trunk(batchnorm)) - CONVOLUTION_KEYS == expected
 
 
 def test_frozen_batchnorm_still_lets_the_rest_train_and_drop() -> None:
     trunk = small_trunk("frozen")
-    trunk.network.append(nn.Dropout())
-    assert trunk.train().network[2].training and not trunk.network[1].training
-    assert not trunk.eval().network[2].training
+    trunk.network.add_module("2", nn.Dropout())
+    assert trunk.train().network.get_submodule("2").training
+    assert not trunk.network.get_submodule("1").training
+    assert not trunk.eval().network.get_submodule("2").training
     assert "network.0.weight" in moved(trunk)
 
 
@@ -69,7 +72,13 @@ def test_pooling_of_maps() -> None:
     maps = torch.randn(2, 4, 3, 5)
     network = Network(nn.Identity(), 4, STATISTICS)
     average, largest = maps.mean((2, 3)), maps.amax((2, 3))
-    for pooling, expected in (("avg", average), ("max", largest), ("avg+max", average + largest)):
+    both = average + largest
+    known: list[tuple[Pooling, torch.Tensor]] = [
+        ("avg", average),
+        ("max", largest),
+        ("avg+max", both),
+    ]
+    for pooling, expected in known:
         for layout in (torch.contiguous_format, torch.channels_last):
             found = Trunk(network, pooling=pooling)(maps.to(memory_format=layout))
             torch.testing.assert_close(found, expected)
@@ -92,7 +101,8 @@ def test_a_look_at_the_image_size_leaves_no_trace() -> None:
     trunk = small_trunk().train()
     before = copy.deepcopy(trunk.state_dict())
     trunk.check_size(8)
-    assert trunk.training and trunk.network[1].training
+    assert trunk.training
+    assert trunk.network.get_submodule("1").training
     assert all(torch.equal(tensor, before[key]) for key, tensor in trunk.state_dict().items())
     assert all(parameter.requires_grad for parameter in trunk.parameters())
 
@@ -110,6 +120,6 @@ def test_images_smaller_than_the_network_needs_are_refused() -> None:
         ({"batchnorm": "off"}, "backbone.batchnorm: 'off' is not allowed. Allowed: train"),
     ],
 )
-def test_impossible_options_say_what_is_allowed(options: dict[str, str], words: str) -> None:
+def test_impossible_options_say_what_is_allowed(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Trunk(Network(nn.Identity(), 4, STATISTICS), **options)

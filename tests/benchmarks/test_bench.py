@@ -28,4 +28,5 @@ def test_a_script_that_fails_does_not_hide_the_others(tmp_path: Path) -> None:
 def test_the_readme_lists_every_script() -> None:
     listed = (FOLDER / "README.md").read_text()
     scripts = [file.name for file in FOLDER.glob("[!_]*.py")]
-    assert scripts and all(f"| `{name}` |" in listed for name in scripts)
+    assert scripts
+    assert all(f"| `{name}` |" in listed for name in scripts)

@@ -65,7 +65,8 @@ def test_a_part_that_hangs_fails_or_dies_loses_only_itself() -> None:
     hung, failed = "hang: ended after 3 s without a result", "fail: failed"
     lost = [hung, failed, "end: killed by SIGKILL"]
     assert lines[-1] == f"{lost} {['work: not begun, for no time was left']}"
-    assert "RATIO worked 1" in lines and "wrong: MemoryError: of the GPU" in found.stderr
+    assert "RATIO worked 1" in lines
+    assert "wrong: MemoryError: of the GPU" in found.stderr
     (child,) = (line.split()[1] for line in lines if line.startswith("child "))
     state = Path(f"/proc/{child}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"  # what it began ended, too

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from dmlray.cli import main
+from dmlray.cli.commands import SECTIONS
 from dmlray.plans.ensemble import cross_validation, repeats
 from dmlray.plans.merge import Merge
 from dmlray.plans.resolve import read_experiment, write_experiment
@@ -25,7 +26,8 @@ def refused(*words: str) -> str:
     before = set(Path().rglob("*"))
     result = CliRunner().invoke(main, list(words))
     assert result.exit_code == 2, (result.output, result.exception)
-    assert result.output.count("\n") == 1 and set(Path().rglob("*")) == before
+    assert result.output.count("\n") == 1
+    assert set(Path().rglob("*")) == before
     return result.output
 
 
@@ -125,3 +127,12 @@ def test_a_file_must_be_a_regular_file(command: str) -> None:
         assert f"{name}: cannot be read: " in refused(command, name)
     listening.close()
     assert "File name too long" in refused(command, "x" * 300)
+
+
+def test_help_lists_every_command_once() -> None:
+    sections = [name for names in SECTIONS.values() for name in names]
+    assert len(sections) == len(set(sections))
+    assert set(main.commands) <= set(sections)
+    lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
+    for name in main.commands:
+        assert sum(line.startswith(f"  {name} ") for line in lines) == 1, name

@@ -24,7 +24,8 @@ def run(*words: str) -> Result:
 
 def assert_clean(result: Result) -> None:
     assert all(line.isprintable() for line in result.output.split("\n"))
-    assert "Traceback" not in result.output and r"\x1b]0;title\x07" in result.output
+    assert "Traceback" not in result.output
+    assert r"\x1b]0;title\x07" in result.output
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,8 @@ def test_the_option_of_the_typed_command_goes_first() -> None:
     ],
 )
 def test_a_call_is_python_or_a_command(call: Call, python: str, command: str) -> None:
-    assert str(call) == python and as_command(main)(call) == command
+    assert str(call) == python
+    assert as_command(main)(call) == command
     getattr(api, call.function)  # there is such a function, and it takes these
     inspect.signature(getattr(api, call.function)).bind(**call.arguments)
 

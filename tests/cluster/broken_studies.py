@@ -63,12 +63,12 @@ CURVE = "UPDATE trial_intermediate_values SET"
 MARGIN, DIM = (f"param_name = 'method.{name}'" for name in ("margin", "dim"))
 NUMBER = "UPDATE trials SET number"
 STATE = "UPDATE trials SET state"
-MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "text": (lambda path: path.write_text("no study\n" * 900) and None, "is damaged"),
-    "cut": (lambda path: path.write_bytes(path.read_bytes()[:20000]) and None, "is damaged"),
-    "cut in a page": (lambda path: path.write_bytes(path.read_bytes()[:-999]) and None, "damaged"),
-    "no header": (lambda path: path.write_bytes(bytes(100) + path.read_bytes()[100:]) and None, ""),
-    "empty": (lambda path: path.write_bytes(b"") and None, "is empty"),
+MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "text": (lambda path: path.write_text("no study\n" * 900), "is damaged"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:20000]), "is damaged"),
+    "cut in a page": (lambda path: path.write_bytes(path.read_bytes()[:-999]), "damaged"),
+    "no header": (lambda path: path.write_bytes(bytes(100) + path.read_bytes()[100:]), ""),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
     "missing": (Path.unlink, "study.db: is missing, trials/0000 is not"),
     "a folder": (a_folder, "is not a file"),
     "a link to nothing": (dangling, "is not a file"),

@@ -36,7 +36,7 @@ def _memory(*gib: int) -> Any:
     return Memory(*(size << 30 for size in gib))
 
 
-class OutOfMemory(Exception):
+class MemoryUsedUpError(Exception):
     """Unpickles as torch's OutOfMemoryError."""
 
     def __reduce__(self) -> Any:
@@ -68,7 +68,7 @@ class FakeActor:
         with (folder.path / "log").open("a") as log:
             log.write(f"{what} {share:.2f} on {os.environ.get('CUDA_VISIBLE_DEVICES')}\n")
         if share and 1 / share > self.holds + 0.5:
-            raise OutOfMemory
+            raise MemoryUsedUpError
 
 
 class TooLarge(FakeActor):

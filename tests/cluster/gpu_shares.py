@@ -11,9 +11,9 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from dmlray.cluster.ensemble.member_actor import Worker
-from dmlray.cluster.node_checks import _ask
+from dmlray.cluster.node_checks import _inspect_all
 from dmlray.cluster.session import session
-from dmlray.cluster.torch_backend import ProcessGroup
+from dmlray.cluster.torch_backend import TorchBackendConfig
 
 
 def sight(actor: Any = None) -> tuple[str | None, str, str]:
@@ -34,7 +34,7 @@ def training(folder: str) -> str | None:
     trainer = TorchTrainer(
         lambda config: os.environ.get("CUDA_VISIBLE_DEVICES"),
         train_loop_config={},
-        torch_config=ProcessGroup(),
+        torch_config=TorchBackendConfig(),
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(storage_path=folder),
     )
@@ -49,7 +49,7 @@ def main() -> None:
             "without": slot(0),
             "with": slot(0.5),
             "training": training(folder),
-            "doctor": [node.unusable for node in _ask([])],
+            "doctor": [node.unusable for node in _inspect_all([])],
         }
     print(json.dumps(found))
 

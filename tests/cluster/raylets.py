@@ -74,6 +74,7 @@ class Raylets:
             )
         end = time.monotonic() + 60
         while "Ray runtime started" not in log.read_text():
-            assert node.poll() is None and time.monotonic() < end, log.read_text()
+            assert node.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
             time.sleep(0.2)
         return node

@@ -11,7 +11,7 @@ import pytest
 from dmlray.cluster.background import run_watched
 
 
-class Signalled(Exception):
+class SignalledError(Exception):
     pass
 
 
@@ -20,7 +20,7 @@ def signalled() -> Iterator[None]:
     """Send a signal to this thread soon."""
 
     def handler(number: int, frame: FrameType | None) -> None:
-        raise Signalled
+        raise SignalledError
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.1)
@@ -37,7 +37,7 @@ def test_an_interrupt_stops_the_work_and_waits_for_its_end(signalled: None) -> N
         time.sleep(0.3)  # it cleans up
         ended.set()
 
-    with pytest.raises(Signalled):
+    with pytest.raises(SignalledError):
         run_watched(work, stop=asked.set)
     assert ended.is_set()
 

@@ -108,12 +108,10 @@ def test_only_after_a_failed_allocation_does_a_process_still_work() -> None:
 
 def test_a_dmlray_error_caused_by_it_is_kept() -> None:
     sentence = RunError("member 3: use a smaller data.batch_size")
-    try:
-        raise sentence from torch.OutOfMemoryError("CUDA out of memory")
-    except RunError as error:
-        assert not is_out_of_memory(error)
-        assert not is_out_of_memory(from_actor(error))
-        assert as_dmlray_error(error) is sentence
+    sentence.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
+    assert not is_out_of_memory(sentence)
+    assert not is_out_of_memory(from_actor(sentence))
+    assert as_dmlray_error(sentence) is sentence
 
 
 def test_the_cause_is_preferred_to_its_consequences_on_other_workers() -> None:

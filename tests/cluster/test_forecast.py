@@ -7,7 +7,7 @@ import pytest
 
 from dmlray import api
 from dmlray.cluster import forecast
-from dmlray.cluster.session import Cluster
+from dmlray.cluster.resources import Cluster
 from dmlray.data.dataset import Dataset, from_ordered
 from dmlray.errors import DataError, ResourceError
 from dmlray.learn.probe import Probe
@@ -86,7 +86,8 @@ def test_a_search_is_planned_then_run_and_its_winner_repeated_on_new_seeds(
     words = [*toy_words(toy_images), "trials=2", "repeats=2", "gpus=0", "scheduler=none"]
     found = api.plan(SEARCH, words)
     assert (found.trials, found.folds, found.repeats) == (2, 2, 2)
-    assert found.seconds > 0 and found.memory > 100 << 20
+    assert found.seconds > 0
+    assert found.memory > 100 << 20
     assert not list(tmp_path.iterdir())
 
     report, run = api.tune(SEARCH, words, out=tmp_path / "run")
@@ -95,7 +96,8 @@ def test_a_search_is_planned_then_run_and_its_winner_repeated_on_new_seeds(
     assert (scores.n, scores.selection, scores.split) == (2, "last", "all training classes")
     assert "best of 2 trials" in (scores.tuned_by or "")
     winner = read_experiment(run.repeat.member(0).plan("experiment")).experiment.document()
-    assert report.best and winner["optimizer"]["lr"] == report.best.values["optimizer.lr"]
+    assert report.best
+    assert winner["optimizer"]["lr"] == report.best.values["optimizer.lr"]
 
     kept = run.repeat.member(0).scores.stat().st_mtime_ns
     run.repeat.member(1).scores.unlink()
@@ -120,5 +122,5 @@ def test_an_error_of_the_probe_is_one_sentence(
     with pytest.raises(DataError, match=r"^7.png: cannot be read$"):
         api.plan(SEARCH, words)
     monkeypatch.setattr(forecast, "_on_worker", killed)
-    with pytest.raises(ResourceError, match="memory runs out"):
+    with pytest.raises(ResourceError, match="memory is exhausted"):
         api.plan(SEARCH, words)

@@ -129,11 +129,15 @@ class Head(NodeInfoGcsServiceServicer):  # type: ignore[misc]
     def __init__(self, node: Address, is_open: bool = False) -> None:
         self._node, self._open = node, is_open
 
-    def CheckAlive(self, request: object, context: grpc.ServicerContext) -> CheckAliveReply:
+    def CheckAlive(  # noqa: N802  # gRPC names it
+        self, request: object, context: grpc.ServicerContext
+    ) -> CheckAliveReply:
         self._let_in(context)
         return CheckAliveReply()
 
-    def GetAllNodeInfo(self, request: object, context: grpc.ServicerContext) -> GetAllNodeInfoReply:
+    def GetAllNodeInfo(  # noqa: N802  # gRPC names it
+        self, request: object, context: grpc.ServicerContext
+    ) -> GetAllNodeInfoReply:
         self._let_in(context)
         node = GcsNodeInfo(node_id=b"node", node_manager_address=self._node.host)
         node.node_manager_port = self._node.port

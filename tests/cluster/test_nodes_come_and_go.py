@@ -141,5 +141,6 @@ def test_a_process_without_a_share_of_a_gpu_sees_none(raylets: Raylets) -> None:
     if torch.cuda.is_available():
         assert (seen, device) == ("0", "cuda:0")
     else:
-        assert (seen, device) == ("0", "") and "torch cannot use this GPU" in problem
+        assert (seen, device) == ("0", "")
+        assert "torch cannot use this GPU" in problem
         assert any("GPU 0: torch cannot" in line for node in found["doctor"] for line in node)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dmlray.cluster import forecast, resources, train
+from dmlray.cluster import forecast, train
 from dmlray.cluster.ensemble import merge_actor
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.resources import Cluster, Location, Node, Patience
@@ -136,7 +136,8 @@ def test_all_trials_of_a_search_that_run_at_once_can_be_placed(words: list[str])
             assert not placed(nodes, plan.settings.cpus or 1, gpus), nodes
         else:
             processes = found.workers * found.at_once
-            assert processes and placed(nodes, found.cpus, found.gpus, 600) >= processes, nodes
+            assert processes > 0, nodes
+            assert placed(nodes, found.cpus, found.gpus, 600) >= processes, nodes
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_a_forecast_repeats_the_winner_on_as_many_actors_as_fit(
 
     def seconds(*words: str) -> float:
         plan = trials("trials=1", *words)
-        return forecast.of_search(plan, None, cluster([(0.5, 0), (2.5, 0)])).seconds  # type: ignore[arg-type]
+        return forecast.of_search(plan, None, cluster([(0.5, 0), (2.5, 0)])).seconds
 
     assert seconds("repeats=5") - seconds() == 3  # five on the two whole cores of one node
 
@@ -237,9 +238,23 @@ def test_patience_ends_only_after_its_time_without_capacity(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("dmlray.cluster.resources.time.monotonic", lambda: now[0])
     patience = Patience(10)
     seen = []
     for now[0], room in [(0, 0), (9, 0), (9.5, 1), (12, 0), (21, 0), (22, 0), (23, 3), (24, 0)]:
         seen.append(patience.is_over(room))
     assert seen == [False] * 5 + [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([Node(2, 0)], "2 CPU cores, no GPU"),
+        ([Node(1, 0)], "1 CPU core, no GPU"),
+        ([Node(16, 1, "a", "H200")], "1 GPU (H200), 16 CPU cores"),
+        ([Node(64, 4, "a", "H100")] * 2, "8 GPUs (H100), 128 CPU cores on 2 nodes"),
+        ([Node(8, 0, "a"), Node(8, 2, "b", "T4")], "2 GPUs (T4), 16 CPU cores on 2 nodes"),
+    ],
+)
+def test_a_cluster_is_described_in_a_few_words(nodes: list[Node], words: str) -> None:
+    assert str(Cluster.of(nodes)) == words

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from dmlray.cluster.resources import Cluster
 from dmlray.cluster.search.run import resources_of
-from dmlray.cluster.session import Cluster, session
+from dmlray.cluster.session import session
 from dmlray.errors import Interrupted, ResourceError
 from dmlray.interrupts import SIGNALS
 from dmlray.plans.search import Search, read_search

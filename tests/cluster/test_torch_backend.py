@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.distributed.distributed_c10d import Backend, BackendConfig
-from torch.multiprocessing import get_context, spawn
+from torch.multiprocessing import get_context
+from torch.multiprocessing.spawn import spawn
 
-from dmlray.cluster import torch_backend
 from dmlray.cluster.torch_backend import TorchBackendConfig
 from tests.cluster.group_workers import meet
 
@@ -46,7 +46,7 @@ def test_workers_exchange_cpu_tensors_also_on_machines_with_gpus(
             backend
         ),
     )
-    monkeypatch.setattr(torch_backend.ray, "get", lambda futures: None)
+    monkeypatch.setattr("dmlray.cluster.torch_backend.ray.get", lambda futures: None)
     monkeypatch.setattr(
         torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
     )

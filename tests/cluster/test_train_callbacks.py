@@ -7,7 +7,7 @@ import pytest
 import ray
 import torch
 
-from dmlray.cluster import resources, train, train_callbacks
+from dmlray.cluster import train, train_callbacks
 from dmlray.cluster.ensemble.actor_pool import USABLE
 from dmlray.cluster.ensemble.member_actor import cap_memory
 from dmlray.cluster.resources import Cluster, Node
@@ -26,9 +26,9 @@ BEFORE, AFTER = Cluster.of([Node(8, 0), Node(16, 2)]), Cluster.of([Node(8, 0), N
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """at(time, cluster) sets the current time and cluster."""
+    """Return a function that sets the current time and cluster."""
     now: list[Any] = [0.0, BEFORE]
-    monkeypatch.setattr(resources.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("dmlray.cluster.resources.time.monotonic", lambda: now[0])
     for module in (run, train_callbacks):
         monkeypatch.setattr(module, "current_cluster", lambda: now[1])
 
@@ -94,7 +94,7 @@ def test_a_user_error_of_one_worker_ends_all(
             raise failure
         torch.distributed.barrier()  # blocks until this worker is ended
 
-    monkeypatch.setattr(train, "job", fails)
+    monkeypatch.setattr(train, "run_training", fails)
     ray.cloudpickle.register_pickle_by_value(train)  # with `fails` in it
     words = [*toy_words(toy_images), f"budget.workers={workers}"]
     plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment

@@ -1,7 +1,7 @@
 """A build continues after broken images, lists all, and leaves them out if allowed."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 
 from dmlray.data.cache import cache_build
 from dmlray.data.cache.broken import leave_out
-from dmlray.data.cache.decode import UnreadableImage, decoded
+from dmlray.data.cache.decode import UnreadableImageError, decoded
 from dmlray.data.cache.image_cache import cache_folder, find_broken, open_cache
 from dmlray.data.cache.pixels import Rgb
 from dmlray.data.dataset import Dataset
@@ -20,7 +20,7 @@ from tests.data.caches import assert_holds
 
 def damage(dataset: Dataset, rows: Sequence[int]) -> dict[str, str]:
     """Break images in four ways; return the reason of each file."""
-    ways = {
+    ways: dict[str, Callable[[bytes], bytes]] = {
         "the file is empty": lambda content: b"",
         "its content has no known image format": lambda content: b"not an image",
         "image file is truncated": lambda content: content[: len(content) // 2],
@@ -98,7 +98,7 @@ def test_a_file_that_the_disk_does_not_give_is_never_left_out(
 
     def fail(path: Path, *settings: object) -> Rgb:
         if path.name == "2.png":
-            raise UnreadableImage(f"{path}: bad", "Input/output error", broken=False)
+            raise UnreadableImageError(f"{path}: bad", "Input/output error", broken=False)
         return decoded(path, None)
 
     monkeypatch.setattr(cache_build, "decoded", fail)

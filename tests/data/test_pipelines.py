@@ -118,7 +118,8 @@ def test_training_images_are_the_authors(
     cache, _ = caches(dataset, transform)
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        boxes = draw_boxes(*cache.sizes(ROWS).T, transform, rng)
+        heights, widths = cache.sizes(ROWS).T
+        boxes = draw_boxes(heights, widths, transform, rng)
         flips = rng.random(len(ROWS)) < FLIP
         turns = rng.uniform(-authors.rotation, authors.rotation, len(ROWS))
         draws = zip(images(dataset), boxes.tolist(), flips, turns, strict=True)
@@ -148,7 +149,8 @@ def test_constants_of_the_data_set_give_the_authors_numbers(dataset: Dataset) ->
     transform = Transform(
         resize=281, crop="random", size=256, mean=list(CUB_MEAN), std=list(CUB_STD)
     )
-    assert transform.mean and transform.std
+    assert transform.mean
+    assert transform.std
     found = normalise(
         crop_eval(caches(dataset, transform)[1], ROWS, transform),
         InputStatistics(CUB_MEAN, CUB_STD),
@@ -170,7 +172,8 @@ def test_an_approximation_changes_training_only_and_is_remarked(dataset: Dataset
     wanted = [PLAIN.evaluation(image) for image in images(dataset)]
     assert_within_one_level(crop_eval(evaluation, ROWS, approximate), wanted, exact=True)
     assert exact.remark is None
-    assert approximate.remark and "short side 256" in approximate.remark
+    assert approximate.remark
+    assert "short side 256" in approximate.remark
     near = crop_train(train, ROWS, approximate, np.random.default_rng(0))
     true = crop_train(caches(dataset, exact)[0], ROWS, exact, np.random.default_rng(0))
     assert 1 < (near.int() - true.int()).abs().float().mean() < 30  # blurred, the same places

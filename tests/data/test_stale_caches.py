@@ -1,6 +1,7 @@
 """Replaced images are decoded again, even if the files are similar."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ def painted(path: Path, suffix: str) -> None:
     Image.fromarray(pixels).save(path, suffix, **({"compress_level": 0} if suffix == "png" else {}))
 
 
-REPLACED = {
+REPLACED: dict[str, Callable[[Path], None]] = {
     "exif": turned_by_exif,
     **{kind: partial(painted, suffix=kind) for kind in ("bmp", "png", "ppm", "tiff")},
 }

@@ -5,19 +5,20 @@ import pickle
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from dmlray.data.cache.decode import UnreadableImage, decode, decoded_size
+from dmlray.data.cache.decode import UnreadableImageError, decode, decoded_size
 from dmlray.errors import DataError
 from tests.data.images import picture
 
 COLOURS = np.asarray(picture(20, 30))
 
 
-def save(path: Path, image: Image.Image, **options: object) -> Path:
+def save(path: Path, image: Image.Image, **options: Any) -> Path:
     image.save(path, **options)
     return path
 
@@ -125,7 +126,7 @@ def test_what_the_disk_did_is_no_fault_of_the_image(
         raise OSError(5, reason)
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
-    with pytest.raises(UnreadableImage, match=reason) as raised:
+    with pytest.raises(UnreadableImageError, match=reason) as raised:
         decode(path, None)
     assert not pickle.loads(pickle.dumps(raised.value)).broken
 

@@ -35,7 +35,7 @@ def blobs(per_class: int = 12, classes: int = 5) -> tuple[torch.Tensor, torch.Te
     return torch.nn.functional.normalize(centres + 0.05 * slow.unit_rows(0, len(labels), 8)), labels
 
 
-def test_separate_classes_are_found_whatever_their_ids(capfd):
+def test_separate_classes_are_found_whatever_their_ids(capfd: pytest.CaptureFixture[str]) -> None:
     embeddings, labels = blobs()
     for seed in range(5):
         assert nmi(embeddings, labels * 1000 + 7, seed)["nmi"] > 0.8
@@ -43,13 +43,13 @@ def test_separate_classes_are_found_whatever_their_ids(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_same_seed_gives_the_same_clusters():
+def test_the_same_seed_gives_the_same_clusters() -> None:
     embeddings = slow.unit_rows(0, 300, 8)
     assert np.array_equal(kmeans(embeddings, 20, seed=3), kmeans(embeddings, 20, seed=3))
     assert not np.array_equal(kmeans(embeddings, 20, seed=3), kmeans(embeddings, 20, seed=4))
 
 
-def test_iterations_one_by_one_are_those_of_one_call_and_are_told():
+def test_iterations_one_by_one_are_those_of_one_call_and_are_told() -> None:
     embeddings = slow.rows_with_ties(0, 200)  # 16 different rows: most of 60 clusters fall empty
     together = faiss.Kmeans(
         4, 60, niter=20, seed=3, min_points_per_centroid=1, max_points_per_centroid=200
@@ -62,7 +62,7 @@ def test_iterations_one_by_one_are_those_of_one_call_and_are_told():
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
-def test_memory_stays_far_below_one_number_for_each_image_and_cluster():
+def test_memory_stays_far_below_one_number_for_each_image_and_cluster() -> None:
     embeddings = slow.unit_rows(0, 20_000, 8)
     kmeans(embeddings[:100], 10)  # faiss itself
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts anew
@@ -77,13 +77,13 @@ def _resident(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1e3
 
 
-def test_classes_of_more_than_256_images_are_not_sampled():
+def test_classes_of_more_than_256_images_are_not_sampled() -> None:
     embeddings = torch.cat([torch.zeros(600, 2), torch.ones(600, 2)])
     embeddings[-1] = torch.tensor([1e4, 1e4])
     assert sorted(np.bincount(kmeans(embeddings, 2))) == [1, 1199]
 
 
-def test_pairwise_f1_counts_pairs():
+def test_pairwise_f1_counts_pairs() -> None:
     generator = np.random.default_rng(0)
     clusters, labels = generator.integers(4, size=40), generator.integers(6, size=40)
     pairs = [
@@ -96,15 +96,15 @@ def test_pairwise_f1_counts_pairs():
     assert pairwise_f1([1, 2, 3], [1, 2, 3]) == 0
 
 
-def test_embeddings_that_are_not_numbers_are_refused():
+def test_embeddings_that_are_not_numbers_are_refused() -> None:
     with pytest.raises(DataError, match="nmi: 1 embeddings hold NaN"):
         nmi(torch.tensor([[1.0], [torch.nan]]), torch.tensor([0, 1]))
 
 
-def test_a_machine_without_faiss_hears_one_sentence(monkeypatch):
+def test_a_machine_without_faiss_hears_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     load_module = builtins.__import__
 
-    def refuse(name, *args, **kwargs):
+    def refuse(name: str, *args: Any, **kwargs: Any) -> Any:
         if name == "faiss":
             raise ImportError(name)
         return load_module(name, *args, **kwargs)
@@ -142,7 +142,7 @@ class OnGpu(torch.Tensor):
 
 
 @pytest.mark.parametrize("path", files("drml", "eval*.npz"))
-def test_given_clusters_score_as_in_drml(path):
+def test_given_clusters_score_as_in_drml(path: Path) -> None:
     golden = load(path)
     given = golden["in/cluster_labels"], golden["in/labels"]
     assert normalised_mutual_information(*given) == pytest.approx(float(golden["out/NMI"]))
@@ -151,7 +151,7 @@ def test_given_clusters_score_as_in_drml(path):
 
 
 @pytest.mark.parametrize("path", files("idml_dcml", "eval_idml_*.npz"))
-def test_given_clusters_score_as_in_idml(path):
+def test_given_clusters_score_as_in_idml(path: Path) -> None:
     golden = load(path)
     clusters = [golden["kmeans_labels"], *golden["other_assignments"]]
     nmis = [golden["NMI_kmeans"], *golden["other_NMI"]]
@@ -163,7 +163,7 @@ def test_given_clusters_score_as_in_idml(path):
 
 
 @pytest.mark.parametrize("path", files("idml_dcml", "eval_dcml_*.npz"))
-def test_given_clusters_score_as_in_dcml(path):
+def test_given_clusters_score_as_in_dcml(path: Path) -> None:
     golden = load(path)
     given = golden["kmeans_labels"], golden["labels"]
     assert normalised_mutual_information(*given) == pytest.approx(float(golden["nmi"]))

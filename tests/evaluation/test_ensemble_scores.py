@@ -1,7 +1,11 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation import neighbours as module
@@ -23,7 +27,9 @@ def members_of(widths: tuple[int, ...], count: int = 130) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("rows_per_block", [9, 512])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_size_equals_concatenation(dtype, rows_per_block, monkeypatch):
+def test_every_size_equals_concatenation(
+    dtype: torch.dtype, rows_per_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "ROWS", rows_per_block)
     members, labels = members_of((4, 7, 1, 12)), slow.unequal_labels(0, 130)
     members = [member.to(dtype) for member in members]
@@ -35,14 +41,14 @@ def test_every_size_equals_concatenation(dtype, rows_per_block, monkeypatch):
         )
 
 
-def test_a_weight_is_the_factor_of_the_members_cosines():
+def test_a_weight_is_the_factor_of_the_members_cosines() -> None:
     members, labels, weights = members_of((3, 5, 4)), slow.unequal_labels(0, 130), (2.0, 0.1, 7.0)
     found = prefix_scores(members, RetrievalTask(labels), weights=weights)
     joined = torch.cat([w**0.5 * m for w, m in zip(weights, members, strict=True)], 1)
     assert found[-1] == pytest.approx(retrieval_scores(joined, RetrievalTask(labels)), abs=1e-6)
 
 
-def test_members_may_lie_in_read_only_files(tmp_path):
+def test_members_may_lie_in_read_only_files(tmp_path: Path) -> None:
     members, labels = members_of((4, 6)), slow.unequal_labels(0, 130)
     for index, member in enumerate(members):
         np.save(tmp_path / f"{index}.npy", member.numpy())
@@ -52,7 +58,7 @@ def test_members_may_lie_in_read_only_files(tmp_path):
     )
 
 
-def test_members_of_half_and_double_precision_mix():
+def test_members_of_half_and_double_precision_mix() -> None:
     members, labels = members_of((4, 6)), slow.unequal_labels(0, 130)
     mixed = [members[0].half(), members[1].double()]
     joined = torch.cat([member.double() for member in mixed], 1)
@@ -60,7 +66,7 @@ def test_members_of_half_and_double_precision_mix():
     assert prefix_scores(mixed, RetrievalTask(labels))[-1] == pytest.approx(expected, abs=1e-9)
 
 
-def test_an_opposite_image_does_not_rank_behind_the_query_itself():
+def test_an_opposite_image_does_not_rank_behind_the_query_itself() -> None:
     embeddings = torch.tensor([[1.0], [-1.0], [-1.0]])
     scores = prefix_scores(
         [embeddings] * 3, RetrievalTask(torch.tensor([0, 0, 1])), standard_metrics((1, 2))
@@ -81,9 +87,15 @@ def test_an_opposite_image_does_not_rank_behind_the_query_itself():
         ({"metrics": ["recall_at_130"]}, ConfigError, "recall_at_130 is not .* K of 1 to 129"),
     ],
 )
-def test_what_cannot_be_merged_is_named(change, error, said):
+def test_what_cannot_be_merged_is_named(
+    change: dict[str, Any], error: type[Exception], said: str
+) -> None:
     task = RetrievalTask(torch.zeros(130))
-    given = {"members": members_of((2, 3)), "task": task, "metrics": ["recall_at_1"]}
+    given: dict[str, Any] = {
+        "members": members_of((2, 3)),
+        "task": task,
+        "metrics": ["recall_at_1"],
+    }
     with pytest.raises(error, match=said) as caught:
         prefix_scores(**(given | change))
     assert "\n" not in str(caught.value)
@@ -93,9 +105,11 @@ def recalls(scores: dict[str, float]) -> list[float]:
     return [value for name, value in scores.items() if name.startswith("recall_at_")]
 
 
-def read(path):
-    """Golden arrays, unit members, labels, depths and the tolerance: the authors' float32,
-    in which one query may fall differently."""
+def read(path: Path) -> tuple[dict[str, np.ndarray], list[Tensor], Tensor, list[int], float]:
+    """Golden arrays, unit members, labels, depths and the tolerance.
+
+    The authors computed in float32, in which one query may fall differently.
+    """
     golden = load(path)
     members = list(F.normalize(torch.from_numpy(golden["raw_logits"]), dim=-1))
     labels, depths = torch.from_numpy(golden["labels"]), golden["ranks"].tolist()
@@ -109,7 +123,7 @@ def share(labels: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("path", files("rcdml_dreml", "dreml_merge__*.npz"))
-def test_equals_dreml_with_each_image_hidden_from_itself(path):
+def test_equals_dreml_with_each_image_hidden_from_itself(path: Path) -> None:
     golden, members, labels, depths, slack = read(path)
     found = np.array(
         recalls(prefix_scores(members, RetrievalTask(labels), standard_metrics(depths))[-1])
@@ -118,7 +132,7 @@ def test_equals_dreml_with_each_image_hidden_from_itself(path):
 
 
 @pytest.mark.parametrize("path", files("rcdml_dreml", "dreml_merge__*.npz"))
-def test_equals_dreml_at_every_size_once_its_mask_of_minus_one_is_put_back(path):
+def test_equals_dreml_at_every_size_once_its_mask_of_minus_one_is_put_back(path: Path) -> None:
     """There an image ranks behind all others above -1, and finding it counts as a hit."""
     golden, members, labels, depths, slack = read(path)
     prefixes = prefix_scores(members, RetrievalTask(labels), standard_metrics(depths))
@@ -139,7 +153,7 @@ def test_equals_dreml_at_every_size_once_its_mask_of_minus_one_is_put_back(path)
 
 
 @pytest.mark.parametrize("path", files("rcdml_dreml", "dreml_merge__*.npz"))
-def test_single_members_and_a_gallery_apart_equal_dreml(path):
+def test_single_members_and_a_gallery_apart_equal_dreml(path: Path) -> None:
     golden, members, labels, depths, slack = read(path)
     for member, expected in zip(members, golden["recall_single"], strict=True):
         found = np.array(
@@ -151,16 +165,16 @@ def test_single_members_and_a_gallery_apart_equal_dreml(path):
     apart = golden["ranks_query_gallery"].tolist()
     numbers = torch.arange(len(labels))
     task = RetrievalTask(labels, numbers[:split], numbers[split:])
-    found = retrieval_scores(joined, task, [f"recall_at_{k}" for k in apart])
+    apart_scores = retrieval_scores(joined, task, [f"recall_at_{k}" for k in apart])
     known = float(torch.isin(labels[:split], labels[split:]).double().mean())  # the rest are misses
-    assert np.array(list(found.values())) * known == pytest.approx(
+    assert np.array(list(apart_scores.values())) * known == pytest.approx(
         golden["recall_query_gallery"], abs=slack * len(labels) / split
     )
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_a_gpu_merges_members_from_host_memory():
+def test_a_gpu_merges_members_from_host_memory() -> None:
     members, labels = members_of((4, 6)), slow.unequal_labels(0, 130)
     found = prefix_scores(members, RetrievalTask(labels), device="cuda")
     for ours, expected in zip(found, prefix_scores(members, RetrievalTask(labels)), strict=True):

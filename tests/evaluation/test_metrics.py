@@ -30,7 +30,8 @@ def test_a_name_holds_its_k_and_a_label_too() -> None:
     assert find("precision_at_10") == (METRICS["precision_at_K"], 10)
     assert find("map_at_r") == (METRICS["map_at_r"], 0)
     assert label("mean_average_precision_at_100") == "mAP@100"
-    assert label("recall_at_2") == "Recall@2" and label("r_precision") == "R-Precision"
+    assert label("recall_at_2") == "Recall@2"
+    assert label("r_precision") == "R-Precision"
     assert label("of_a_later_version") == "of_a_later_version"
 
 

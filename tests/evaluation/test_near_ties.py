@@ -1,6 +1,6 @@
 """Equal embeddings give equal scores, however a machine's product of matrices rounds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -78,9 +78,7 @@ def in_bfloat16(block: Tensor, rows: Tensor, gallery: Tensor, **options: float) 
 
 
 @pytest.fixture(params=[by_chunks, as_wrong_as_allowed, in_bfloat16], ids=lambda k: k.__name__)
-def kernel(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], None]]:
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Exchanges the product of matrices when called."""
 
     def exchange() -> None:
@@ -88,7 +86,7 @@ def kernel(
             monkeypatch.setattr(module, "add_product", request.param)
         monkeypatch.setattr(retrieval, "may_round", lambda rows: request.param is in_bfloat16)
 
-    yield exchange
+    return exchange
 
 
 def defined(similarities: Tensor, labels: Tensor, gallery_labels: Tensor) -> dict[str, float]:
@@ -196,11 +194,12 @@ def test_collapsed_embeddings_are_compared_by_one_product(monkeypatch: pytest.Mo
     monkeypatch.setattr(ranking, "MANY", 100)
     asked: list[int] = []
     product = Similarity.nearly_exact
-    monkeypatch.setattr(
-        Similarity,
-        "nearly_exact",
-        lambda self, rows: asked.append(len(rows)) or product(self, rows),
-    )
+
+    def recorded(self: Similarity, rows: Tensor) -> Tensor:
+        asked.append(len(rows))
+        return product(self, rows)
+
+    monkeypatch.setattr(Similarity, "nearly_exact", recorded)
     assert retrieval_scores(
         embeddings, RetrievalTask(labels), standard_metrics(DEPTHS)
     ) == pytest.approx(expected, abs=0.02)

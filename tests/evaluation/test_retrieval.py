@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from torch import Tensor
 
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation import neighbours as module
@@ -24,7 +28,9 @@ from tests.golden_vectors import files, load
     double=st.booleans(),
     rows_per_block=st.sampled_from([1, 7, 512]),
 )
-def test_equals_the_definition(seed, count, ties, double, rows_per_block):
+def test_equals_the_definition(
+    seed: int, count: int, ties: bool, double: bool, rows_per_block: int
+) -> None:
     embeddings = (slow.rows_with_ties if ties else slow.unit_rows)(seed, count)
     embeddings = embeddings.double() if double or not ties else embeddings
     task, depths = RetrievalTask(slow.unequal_labels(seed, count)), (1, 2, 7, count - 1)
@@ -37,7 +43,9 @@ def test_equals_the_definition(seed, count, ties, double, rows_per_block):
 
 
 @pytest.mark.parametrize("draw", [slow.rows_with_ties, slow.unit_rows])
-def test_recall_deeper_than_the_largest_class_equals_the_definition(draw):
+def test_recall_deeper_than_the_largest_class_equals_the_definition(
+    draw: Callable[..., Tensor],
+) -> None:
     embeddings = draw(5, 90).double()
     task = RetrievalTask(torch.arange(90) // 2 % 43)  # pairs and few larger classes
     depths = (1, 4, 10, 50, 89)
@@ -46,7 +54,7 @@ def test_recall_deeper_than_the_largest_class_equals_the_definition(draw):
     assert found == pytest.approx({name: expected[name] for name in found}, abs=1e-12)
 
 
-def test_images_alone_in_their_class_are_gallery_but_no_query():
+def test_images_alone_in_their_class_are_gallery_but_no_query() -> None:
     angles = torch.tensor([0.0, 0.2, 0.3])  # the lone second stands between the pair
     embeddings = torch.stack([angles.cos(), angles.sin()], 1)
     found = retrieval_scores(
@@ -56,7 +64,7 @@ def test_images_alone_in_their_class_are_gallery_but_no_query():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_equals_pytorch_metric_learning(seed):
+def test_equals_pytorch_metric_learning(seed: int) -> None:
     embeddings = slow.unit_rows(seed, 700, 16)
     labels = torch.from_numpy(np.random.default_rng(seed).geometric(0.03, 700))
     calculator = AccuracyCalculator(
@@ -71,7 +79,7 @@ def test_equals_pytorch_metric_learning(seed):
     assert ours["map_at_r"] == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-5)
 
 
-def test_half_precision_and_gradients_are_accepted():
+def test_half_precision_and_gradients_are_accepted() -> None:
     embeddings = slow.unit_rows(0, 40)
     labels = slow.unequal_labels(0, 40)
     half = embeddings.half()
@@ -84,13 +92,13 @@ def test_half_precision_and_gradients_are_accepted():
     )
 
 
-def test_large_but_finite_embeddings_are_no_mistake():
+def test_large_but_finite_embeddings_are_no_mistake() -> None:
     embeddings, labels = torch.full((40, 4), 6e4).half(), slow.unequal_labels(0, 40)
     assert not embeddings.sum().isfinite()
     assert retrieval_scores(embeddings, RetrievalTask(labels))["recall_at_8"] <= 1
 
 
-def test_embeddings_made_in_inference_mode_can_be_scored_outside_it():
+def test_embeddings_made_in_inference_mode_can_be_scored_outside_it() -> None:
     with torch.inference_mode():
         embeddings = slow.unit_rows(0, 40) * 1
     labels = slow.unequal_labels(0, 40)
@@ -99,7 +107,7 @@ def test_embeddings_made_in_inference_mode_can_be_scored_outside_it():
     )
 
 
-def test_collapsed_embeddings_are_scored_by_index_alone():
+def test_collapsed_embeddings_are_scored_by_index_alone() -> None:
     found = retrieval_scores(
         torch.ones(2000, 4) / 2,
         RetrievalTask(torch.arange(2000) // 1000),
@@ -118,13 +126,13 @@ def test_collapsed_embeddings_are_scored_by_index_alone():
         (torch.tensor([[1.0], [torch.nan], [torch.inf]]), torch.zeros(3), "2 embeddings hold NaN"),
     ],
 )
-def test_data_that_cannot_be_scored_is_named(embeddings, labels, said):
+def test_data_that_cannot_be_scored_is_named(embeddings: Tensor, labels: Tensor, said: str) -> None:
     with pytest.raises(DataError, match=said) as caught:
         retrieval_scores(embeddings, RetrievalTask(labels), standard_metrics((1,)))
     assert "\n" not in str(caught.value)
 
 
-def test_k_beyond_the_gallery_names_what_is_allowed():
+def test_k_beyond_the_gallery_names_what_is_allowed() -> None:
     task, names = RetrievalTask(torch.zeros(5)), ["recall_at_4", "recall_at_5", "precision_at_9"]
     with pytest.raises(ConfigError, match=r"recall_at_5, precision_at_9 .* K of 1 to 4"):
         retrieval_scores(torch.eye(5), task, names)
@@ -141,7 +149,7 @@ def with_lone_misses(recall: float, labels: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("path", files("drml", "eval*.npz"))
-def test_equals_drml(path):
+def test_equals_drml(path: Path) -> None:
     golden = load(path)
     embeddings, labels = map(torch.from_numpy, (golden["in/embeddings"], golden["in/labels"]))
     depths = [int(name.split("_")[-1]) for name in golden if name.startswith("out/recall_at_")]
@@ -156,7 +164,7 @@ def test_equals_drml(path):
 
 
 @pytest.mark.parametrize("path", files("idml_dcml", "eval_idml_*.npz"))
-def test_equals_idml(path):
+def test_equals_idml(path: Path) -> None:
     golden = load(path)
     embeddings = F.normalize(torch.from_numpy(golden["embeddings_raw"]).double())
     labels, most = golden["labels"], int(golden["num_k"])
@@ -176,7 +184,7 @@ def test_equals_idml(path):
 
 
 @pytest.mark.parametrize("path", files("idml_dcml", "eval_dcml_*.npz"))
-def test_equals_dcml(path):
+def test_equals_dcml(path: Path) -> None:
     golden = load(path)
     embeddings, labels = map(torch.from_numpy, (golden["embeddings"], golden["labels"]))
     depths = [int(name.split("_")[-1]) for name in golden if name.startswith("e_recall_")]
@@ -198,7 +206,7 @@ def their_map(embeddings: torch.Tensor, labels: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("path", files("rcdml_dreml", "rcdml_eval*.npz"))
 @pytest.mark.parametrize("suffix", ["", "_sop"])
-def test_equals_rcdml(path, suffix):
+def test_equals_rcdml(path: Path, suffix: str) -> None:
     golden = load(path)
     embeddings = F.normalize(torch.from_numpy(golden[f"X{suffix}"]))
     labels, depths = golden[f"T{suffix}"], golden[f"ks{suffix}"].tolist()
@@ -210,7 +218,7 @@ def test_equals_rcdml(path, suffix):
 
 
 @pytest.mark.parametrize("path", files("rcdml_dreml", "rcdml_eval*.npz"))
-def test_equals_rcdml_in_shop(path):
+def test_equals_rcdml_in_shop(path: Path) -> None:
     golden = load(path)
     queries, query_labels, gallery, gallery_labels = (
         torch.from_numpy(golden[name]) for name in ("X_query", "T_query", "X_gallery", "T_gallery")

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 
 import dmlray
 from dmlray.errors import DmlrayError
-from dmlray.inference import embed_files, shards
+from dmlray.inference import embed_files, images, shards
 from dmlray.inference.image_list import list_images
 from dmlray.inference.model import Model
 
@@ -45,14 +46,18 @@ def test_a_folder_becomes_vectors_with_labels_sizes_and_hashes(
     )
     table = read(tmp_path / "v")
     files = sorted((runs / "images").glob("*/*.png"))
-    assert table.path.tolist() == [str(file) for file in files] and about.count == 96
+    assert table.path.tolist() == [str(file) for file in files]
+    assert about.count == 96
     assert table.label.tolist() == [file.parent.name for file in files]
     assert set(table.width) == set(table.height) == {32}
     assert table.sha256[5] == hashlib.sha256(files[5].read_bytes()).hexdigest()
     np.testing.assert_allclose(np.stack(table.vector), model.embed(files), atol=1e-6)
-    assert done[0] == (0, 96) and done[-1] == (96, 96) and done == sorted(done)
+    assert done[0] == (0, 96)
+    assert done[-1] == (96, 96)
+    assert done == sorted(done)
     described = json.loads((tmp_path / "v" / "vectors.json").read_text())
-    assert described["model"] == model.fingerprint and described["complete"]
+    assert described["model"] == model.fingerprint
+    assert described["complete"]
     assert (described["count"], described["dimension"], described["failed"]) == (96, 8, 0)
 
 
@@ -63,7 +68,7 @@ def test_what_was_embedded_before_a_kill_is_not_embedded_again(
         pass
 
     seen: list[str] = []
-    read_image = shards.read_image
+    read_image = images.read_image
 
     def counted(path: str, most: int) -> Image.Image:
         if len(seen) == 50:
@@ -90,7 +95,9 @@ def test_what_was_embedded_before_a_kill_is_not_embedded_again(
 
     monkeypatch.setattr(shards, "read_image", noted)
     about = dmlray.embed(model, [runs / "images"], tmp_path / "v")
-    assert about.count == 96 and len(again) == 56 and not set(again) & set(seen[:40])
+    assert about.count == 96
+    assert len(again) == 56
+    assert not set(again) & set(seen[:40])
     assert [shard.stat().st_mtime_ns for shard in made] == stamps
     dmlray.embed(model, [runs / "images"], tmp_path / "v")
     assert len(again) == 56  # a finished one is only read
@@ -140,7 +147,7 @@ def test_other_models_images_and_folders_are_refused(
     (tmp_path / "full" / "x").write_text("")
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
-    for call, said in (
+    calls: tuple[tuple[Callable[[], object], str], ...] = (
         (lambda: dmlray.embed(runs / "b", few, tmp_path / "v"), "holds vectors of another model"),
         (lambda: dmlray.embed(model, [runs / "images"], tmp_path / "v"), "vectors of other images"),
         (lambda: dmlray.embed(model, few, tmp_path / "v", number="float16"), "of other numbers"),
@@ -149,10 +156,12 @@ def test_other_models_images_and_folders_are_refused(
         (lambda: dmlray.embed(model, few, tmp_path / "file" / "v"), "cannot be written"),
         (lambda: dmlray.embed(model, [tmp_path / "empty"], tmp_path / "w"), "empty: no images"),
         (lambda: dmlray.embed(model, few, tmp_path / "w", device="tpu9"), "'tpu9' is no device"),
-    ):
+    )
+    for call, said in calls:
         with pytest.raises(DmlrayError, match=said) as caught:
             call()
-        assert caught.value.exit_status == 2 and "\n" not in str(caught.value)
+        assert caught.value.exit_status == 2
+        assert "\n" not in str(caught.value)
     assert not (tmp_path / "w").exists()
 
 
@@ -176,7 +185,8 @@ def test_lists_that_are_none_are_one_sentence(
         (tmp_path / name).write_bytes(content.encode("latin-1"))
     with pytest.raises(DmlrayError, match=said) as caught:
         list_images([tmp_path / name])
-    assert caught.value.exit_status == 2 and "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+    assert "\n" not in str(caught.value)
 
 
 def test_folders_are_walked_down_and_files_are_taken_as_they_are(
@@ -199,7 +209,8 @@ def test_folders_are_walked_down_and_files_are_taken_as_they_are(
     assert names == ["a/without_suffix", "a/x.JPG", "a/y/z.webp", "b.png"]
     assert table["label"] == ["a", "a", "a", ""]
     named = list_images([tmp_path / "note.txt", tmp_path / "b.png"])  # whatever they are
-    assert named.column_names == ["path"] and len(named) == 2
+    assert named.column_names == ["path"]
+    assert len(named) == 2
 
 
 def test_a_column_that_is_made_may_not_be_given(tmp_path: Path, model: Model) -> None:

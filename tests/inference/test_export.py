@@ -38,7 +38,8 @@ def test_a_model_folder_gives_the_vectors_of_its_run(runs: Path, tmp_path: Path,
     ours, theirs = dmlray.load_model(tmp_path / "model"), dmlray.load_model(runs / run)
     files = files_of(runs, "a")
     assert np.array_equal(ours.embed(files, device="cpu"), theirs.embed(files, device="cpu"))
-    assert ours.config == theirs.config and ours.fingerprint == theirs.fingerprint
+    assert ours.config == theirs.config
+    assert ours.fingerprint == theirs.fingerprint
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         "README.md",
         "config.json",
@@ -51,7 +52,8 @@ def test_a_model_holds_no_loss_and_no_path_of_this_machine(runs: Path, exported:
     names = load_file(exported / "model.safetensors").keys()
     assert all(name.startswith(("branches.0.trunk.", "branches.0.head.")) for name in names)
     text = (exported / "config.json").read_text() + (exported / "README.md").read_text()
-    assert str(runs) not in text and str(Path.home()) not in text
+    assert str(runs) not in text
+    assert str(Path.home()) not in text
 
 
 def test_the_card_has_scores_protocol_and_settings(runs: Path, exported: Path) -> None:
@@ -77,7 +79,8 @@ def test_half_precision_halves_the_file_and_says_what_it_costs(
         (folder / "model.safetensors").stat().st_size for folder in (exported, tmp_path / "half")
     )
     assert small < 0.6 * whole
-    assert made.half_difference is not None and 0 < made.half_difference < 1e-2
+    assert made.half_difference is not None
+    assert 0 < made.half_difference < 1e-2
     files = files_of(runs, "a")[: made.images]
     rows = dmlray.load_model(tmp_path / "half").embed(files, device="cpu")
     assert np.array_equal(rows, made.model.embed(files, device="cpu"))
@@ -92,7 +95,8 @@ def test_onnx_gives_the_vectors_of_torch_for_any_batch(
     import onnxruntime
 
     made = export(runs / run, tmp_path / "model", onnx=True, images=runs / "images")
-    assert made.onnx_difference is not None and made.onnx_difference < 1e-5
+    assert made.onnx_difference is not None
+    assert made.onnx_difference < 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "model" / "embed.onnx")
     model = dmlray.load_model(tmp_path / "model")
     files = files_of(runs, "a")
@@ -160,8 +164,9 @@ def test_export_where_it_cannot_is_one_sentence(runs: Path, tmp_path: Path) -> N
         ("model", {"onnx": True, "images": tmp_path / "there"}, "there: no images"),
     ):
         with pytest.raises(DmlrayError, match=said) as caught:
-            export(tmp_path / "run", tmp_path / out, **options)  # type: ignore[arg-type]
-        assert caught.value.exit_status == 2 and "\n" not in str(caught.value)
+            export(tmp_path / "run", tmp_path / out, **options)
+        assert caught.value.exit_status == 2
+        assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run", "there"]
     export(tmp_path / "run", tmp_path / "model")  # needs no images
 
@@ -260,7 +265,8 @@ def test_a_damaged_or_malicious_model_is_one_sentence(
     damage(tmp_path / "model")
     with pytest.raises(DmlrayError, match=said) as caught:
         dmlray.load_model(tmp_path / "model")
-    assert caught.value.exit_status == 2 and "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_needs_no_method_and_no_loss(runs: Path, tmp_path: Path, exported: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def test_a_training_embeds_its_test_images_as_they_were_scored(runs: Path, run: 
     """Bit for bit: one path of code, the same batch and the same device."""
     expected = np.load(runs / run / "embeddings.npy")
     found = dmlray.load_model(runs / run).embed(files_of(runs, run), device="cpu")
-    assert found.dtype == np.float32 and np.array_equal(found, expected)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, expected)
     labels = [row["label"] for row in rows_of(runs / run)]
     assert labels == [Path(row["path"]).parent.name for row in rows_of(runs / run)]
 
@@ -44,7 +46,8 @@ def test_an_ensemble_lays_its_members_side_by_side(runs: Path) -> None:
 
 def test_a_projected_merge_embeds_as_it_was_scored(runs: Path) -> None:
     model = dmlray.load_model(runs / "pca")
-    assert len(model.config.branches) == 5 and model.inputs == ["images", "images_2"]
+    assert len(model.config.branches) == 5
+    assert model.inputs == ["images", "images_2"]
     found = model.embed(files_of(runs, "a"), device="cpu")
     np.testing.assert_allclose(found, np.load(runs / "pca" / "embeddings.npy"), atol=1e-5)
     assert rows_of(runs / "pca") == rows_of(runs / "a")
@@ -89,7 +92,8 @@ def test_preprocess_gives_what_the_network_takes(runs: Path) -> None:
 def test_a_bare_backbone_needs_no_training(runs: Path) -> None:
     model = bare_backbone("timm/test_resnet", "none")
     rows = model.embed(files_of(runs, "a")[:2])
-    assert rows.shape == (2, model.dimension) and model.scores is None
+    assert rows.shape == (2, model.dimension)
+    assert model.scores is None
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
 
@@ -158,7 +162,8 @@ def test_a_run_without_a_model_is_one_sentence(runs: Path, tmp_path: Path, damag
     expected = damage(runs, tmp_path / "run")  # type: ignore[operator]
     with pytest.raises(DmlrayError, match=expected) as caught:
         dmlray.load_model(tmp_path / "run")
-    assert caught.value.exit_status == 2 and "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_model_and_no_image_is_one_sentence(runs: Path, tmp_path: Path) -> None:
@@ -167,13 +172,14 @@ def test_what_is_no_model_and_no_image_is_one_sentence(runs: Path, tmp_path: Pat
             dmlray.load_model(path)
     model = dmlray.load_model(runs / "a")
     (tmp_path / "text.jpg").write_text("no image")
-    for image, said in (
+    wrong: tuple[tuple[Any, str], ...] = (
         (tmp_path / "text.jpg", "text.jpg: not a readable image"),
         (tmp_path / "none.jpg", "No such file"),
         (np.zeros((4, 4), np.uint8), r"array \(4, 4\) of uint8 is no image"),
         (np.zeros((4, 4, 3)), "of float64 is no image"),
         (3, "int is no image"),
-    ):
+    )
+    for image, said in wrong:
         with pytest.raises(DmlrayError, match=said) as caught:
             model.embed([image])
         assert "\n" not in str(caught.value)
@@ -184,7 +190,8 @@ def test_a_merge_whose_member_was_trained_again_is_refused(runs: Path, tmp_path:
     file = tmp_path / "pca" / "merged.safetensors"
     packed = file.read_bytes()
     scores = dmlray.load_model(runs / "a").scores
-    assert scores is not None and scores.embeddings_sha256 is not None
+    assert scores is not None
+    assert scores.embeddings_sha256 is not None
     known = scores.embeddings_sha256.encode()
     for changed, said in (
         (packed.replace(known, known[::-1]), "was trained again since"),

@@ -60,7 +60,8 @@ def test_a_known_photo_is_found_at_rank_one(runs: Path, tmp_path: Path) -> None:
     known = runs / "images" / "class03" / "4.png"
     ((first, second),) = dmlray.query(runs / "three", tmp_path / "v", known, k=2)
     assert (first.path, first.label, first.rank) == (str(known), "class03", 1)
-    assert first.similarity == pytest.approx(1, abs=1e-5) and second.similarity < 1
+    assert first.similarity == pytest.approx(1, abs=1e-5)
+    assert second.similarity < 1
     assert first.columns["width"] == 32
 
 
@@ -77,7 +78,8 @@ def test_what_cannot_be_searched_is_one_sentence(runs: Path, tmp_path: Path) -> 
     ):
         with pytest.raises(DmlrayError, match=said) as caught:
             dmlray.query(runs / model, folder, query, k)
-        assert caught.value.exit_status == 2 and "\n" not in str(caught.value)
+        assert caught.value.exit_status == 2
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", None])
@@ -104,8 +106,10 @@ def test_the_page_holds_its_pictures_and_loads_nothing(runs: Path, tmp_path: Pat
     found = dmlray.query(runs / "a", tmp_path / "v", image, 3)
     page = query_page([image], found, "protocol <b>")
     assert page.count('src="data:image/jpeg;base64,') == 4
-    assert "protocol &lt;b&gt;" in page and "http" not in page.replace("http-equiv", "")
-    assert page.count("class03") >= 2 and "1.000" in page
+    assert "protocol &lt;b&gt;" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("class03") >= 2
+    assert "1.000" in page
 
 
 def test_the_commands_go_from_a_run_to_a_search(
@@ -125,14 +129,17 @@ def test_the_commands_go_from_a_run_to_a_search(
     assert run("export", str(runs / "a"), "--out", "model", "--half")[0] == 0
     status, out, err = run("embed", "model", str(runs / "images"), "--out", "vectors")
     assert (status, out) == (0, "vectors:      vectors, 96 of 8 dimensions\n"), err
-    assert "96/96" in err and "images/s" in err
+    assert "96/96" in err
+    assert "images/s" in err
     words = ("query", "model", "vectors", image, "-k", "2", "--html", "page.html", "--csv", "f.csv")
     status, out, _ = run(*words)
-    assert status == 0 and f"    1  1.0000  {image}  class03\n" in out
+    assert status == 0
+    assert f"    1  1.0000  {image}  class03\n" in out
     assert "<h2>4.png</h2>" in (tmp_path / "page.html").read_text()
     with open("f.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["rank"] for row in rows] == ["1", "2"] and rows[0]["path"] == image
+    assert [row["rank"] for row in rows] == ["1", "2"]
+    assert rows[0]["path"] == image
     for wrong, said in (
         (("query", "model", "vectors", image, "-k", "97"), "k: 97 is not allowed"),
         (("query", "model", "vectors", image, "--html", "no/page.html"), "cannot be written"),
@@ -142,4 +149,6 @@ def test_the_commands_go_from_a_run_to_a_search(
         (("export", str(runs / "a"), "--out", "model"), "model: exists"),
     ):
         status, out, err = run(*wrong)
-        assert status == 2 and said in err and err.count("\n") == 1
+        assert status == 2
+        assert said in err
+        assert err.count("\n") == 1

@@ -47,7 +47,7 @@ class Wait(NamedTuple):
 _waits: Counter[Wait] = Counter()
 
 
-class DeviceMix(RuntimeError):
+class DeviceMixError(RuntimeError):
     """CUDA would refuse these operands."""
 
 
@@ -66,21 +66,21 @@ def _note(what: str) -> None:
 class FakeTensor(torch.Tensor):
     """Computes with `inner`, a tensor on the CPU."""
 
-    inner: torch.Tensor
-    device = property(lambda self: GPU)  # type: ignore[assignment]
-    is_cuda = property(lambda self: True)  # type: ignore[assignment]
-    is_cpu = property(lambda self: False)  # type: ignore[assignment]
+    inner: torch.Tensor  # type: ignore[assignment]  # in place of the product
+    device = property(lambda self: GPU)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
 
     @staticmethod
     def __new__(cls: Any, inner: torch.Tensor, requires_grad: bool | None = None) -> Any:
-        made = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made = torch.Tensor._make_wrapper_subclass(
             cls,
             inner.size(),
             strides=inner.stride(),
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
             layout=inner.layout,
-            device="cpu",
+            device=CPU,
             requires_grad=inner.requires_grad if requires_grad is None else requires_grad,
         )
         made.inner = inner.detach() if inner.requires_grad else inner
@@ -97,7 +97,9 @@ class FakeTensor(torch.Tensor):
         return f"FakeTensor({tuple(self.inner.shape)}, {self.inner.dtype})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = dict(kwargs or {})
         if kwargs.get("device") is not None:
             kwargs["device"] = CPU
@@ -131,7 +133,7 @@ class FakeTensor(torch.Tensor):
 def _check(func: Any, args: Any, on_cpu: list[torch.Tensor]) -> None:
     backward = torch._C._current_graph_task_id() != -1  # makes zeros in C++ on the CPU
     if on_cpu and func not in _MAY_MIX and not backward:
-        raise DeviceMix(f"{func}: an operand {tuple(on_cpu[0].shape)} is on the CPU")
+        raise DeviceMixError(f"{func}: an operand {tuple(on_cpu[0].shape)} is on the CPU")
     if on_cpu and func is _aten.copy_.default:
         _note("to the GPU" if isinstance(args[0], FakeTensor) else "to the CPU")
     if func in _WAITS:
@@ -201,7 +203,7 @@ class _Mode(TorchFunctionMode):
         if kwargs.get("device") is not None:
             gpu = _is_gpu(kwargs["device"])
             if fake and not gpu and not pinned:
-                raise DeviceMix(f"{name} makes a CPU tensor from one of the GPU")
+                raise DeviceMixError(f"{name} makes a CPU tensor from one of the GPU")
             made = func(*map(_inside, args), **(kwargs | {"device": CPU}))
             return tree_map(_outside, made) if gpu else made
         return func(*args, **kwargs)

@@ -155,8 +155,8 @@ def array(make: Callable[[np.ndarray], np.ndarray], older: bool = False) -> Chan
 ARRAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "a thousandth": lambda x: x * np.float32(1e-3),
     "of all lengths": lambda x: (x * np.linspace(0.01, 100, len(x))[:, None]).astype(x.dtype),
-    "NaN": lambda x: np.where(np.eye(*x.shape, dtype=bool), np.float32(np.nan), x),
-    "infinite": lambda x: np.where(np.eye(*x.shape, dtype=bool), np.float32(np.inf), x),
+    "NaN": lambda x: np.where(np.eye(*x.shape) > 0, np.float32(np.nan), x),
+    "infinite": lambda x: np.where(np.eye(*x.shape) > 0, np.float32(np.inf), x),
     "huge": lambda x: x * np.float32(1e38),
     "float64": lambda x: x.astype(np.float64),
     "int8": lambda x: x.astype(np.int8),
@@ -166,7 +166,7 @@ ARRAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "flat": lambda x: x.reshape(-1),
     "fewer": lambda x: x[:-1],
     "narrower": lambda x: x[:, :-1],
-    "scalar": lambda x: np.float32(1),  # type: ignore[return-value]
+    "scalar": lambda x: np.array(1, np.float32),
 }
 SOUND_BUT_OTHERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "reversed": lambda x: x[::-1],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dmlray.errors import DamagedCheckpoint, DataError
+from dmlray.errors import DamagedCheckpointError, DataError
 from dmlray.learn import checkpoint
 from dmlray.learn.state import TrainProgress, TrainState
 from tests.learn.checkpoint_mutants import CHECKPOINTS, OPTIMIZERS
@@ -54,7 +54,9 @@ def test_damage_is_refused_with_a_remedy(tmp_path: Path, damage: Callable[[bytes
     path = tmp_path / "checkpoints" / "last.pt"
     learner, optimizer = saved(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(DamagedCheckpoint, match=r"is damaged .*; delete .*checkpoints") as caught:
+    with pytest.raises(
+        DamagedCheckpointError, match=r"is damaged .*; delete .*checkpoints"
+    ) as caught:
         checkpoint.load(path, TrainState(learner, optimizer))
     assert "\n" not in str(caught.value)
 
@@ -62,17 +64,17 @@ def test_damage_is_refused_with_a_remedy(tmp_path: Path, damage: Callable[[bytes
 def test_another_torch_file_is_not_a_checkpoint(tmp_path: Path) -> None:
     learner, _ = saved(tmp_path / "last.pt")
     torch.save({"learner": {}}, tmp_path / "last.pt")
-    with pytest.raises(DamagedCheckpoint, match="it holds other content"):
+    with pytest.raises(DamagedCheckpointError, match="it holds other content"):
         checkpoint.load(tmp_path / "last.pt", TrainState(learner))
 
 
 def test_a_missing_checkpoint_and_an_unreadable_one_are_different_errors(tmp_path: Path) -> None:
     learner, _ = saved(tmp_path / "last.pt")
-    with pytest.raises(DamagedCheckpoint, match="has not finished an epoch"):
+    with pytest.raises(DamagedCheckpointError, match="has not finished an epoch"):
         checkpoint.load(tmp_path / "none.pt", TrainState(learner))
     with pytest.raises(DataError, match="cannot be read: Is a directory") as caught:
         checkpoint.load(tmp_path, TrainState(learner))
-    assert not isinstance(caught.value, DamagedCheckpoint)  # must not lead to deletion
+    assert not isinstance(caught.value, DamagedCheckpointError)  # must not lead to deletion
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,8 @@ def test_a_valid_file_of_other_tensors_is_refused_and_changes_nothing(
             TrainState(fresh, torch.optim.AdamW(fresh.parameters()), "seed 0"),
         )
     assert "last.pt: is " in str(caught.value) or "NaN" in str(caught.value)
-    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
     torch.testing.assert_close(fresh.state_dict(), before, rtol=0, atol=0)
 
 

@@ -17,6 +17,7 @@ from dmlray.learn.class_split import load_dataset
 from dmlray.learn.run import class_split
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.state import TrainProgress, TrainState
+from dmlray.learn.step import step as one_step
 from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
@@ -78,10 +79,12 @@ def test_the_next_epoch_starts_during_a_write(
     epochs = training_of(plan, folder).epochs()
     assert next(epochs).number == 1
     assert [line["epoch"] for line in metrics_log.read(folder.metrics)] == [1]
-    assert not folder.last_checkpoint.exists() and not disk.written
+    assert not folder.last_checkpoint.exists()
+    assert not disk.written
     disk.go.set()
     assert [epoch.number for epoch in epochs] == [2]
-    assert disk.written[:2] == ["best.pt", "last.pt"] and disk.written[-1] == "last.pt"
+    assert disk.written[:2] == ["best.pt", "last.pt"]
+    assert disk.written[-1] == "last.pt"
     assert checkpoint.read_progress(folder.last_checkpoint).epoch == 2
 
 
@@ -89,7 +92,7 @@ def test_a_disk_as_slow_as_an_epoch_costs_the_loop_nothing(
     plan: Experiment, tmp_path: Path, disk: SlowDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first write goes on until the last step of the next epoch: no step waits for it."""
-    steps, take = list[int](), loop.step
+    steps, take = list[int](), one_step
 
     def counted(*given: Any) -> Any:
         steps.append(len(disk.written))

@@ -39,11 +39,13 @@ def test_a_share_that_torch_cannot_use_is_refused_with_what_it_can(
     with pytest.raises(ResourceError) as caught:
         device.device_of(gpu=True)
     text = str(caught.value)
-    assert "\n" not in text and text.startswith("torch cannot use this GPU (")
+    assert "\n" not in text
+    assert text.startswith("torch cannot use this GPU (")
     if failure:
         assert str(failure).split("\n")[0] in text
     if torch.version.cuda:
-        assert f"CUDA {torch.version.cuda}" in text and "needs driver " in text
+        assert f"CUDA {torch.version.cuda}" in text
+        assert "needs driver " in text
         assert torch.cuda.get_arch_list()[0] in text
     assert text.endswith("Driver here: 550.54.15")
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,12 @@ def content(run: RunFolder) -> dict[str, Any]:
 
 def test_a_second_session_like_the_first_changes_nothing(run: RunFolder, dataset: Dataset) -> None:
     record_environment(run, 3, dataset)
-    assert content(run)["dataset_fingerprint"] == dataset.fingerprint and "device" not in content(
-        run
-    )
+    assert content(run)["dataset_fingerprint"] == dataset.fingerprint
+    assert "device" not in content(run)
     record_environment(run, 3, dataset, HERE)  # where it trains
     first = content(run)
-    assert first["device"].startswith("cpu") and first["seed"] == 3
+    assert first["device"].startswith("cpu")
+    assert first["seed"] == 3
     stamp = run.environment.stat().st_mtime_ns
     record_environment(run, 3, dataset)
     record_environment(run, 3, dataset, HERE)
@@ -65,7 +66,8 @@ def test_other_images_are_refused_and_the_file_is_kept(run: RunFolder, dataset: 
     record_environment(run, 3, dataset)
     before = content(run)
     other = replace(dataset, files=tuple(reversed(dataset.files)))
-    for again in (lambda: record_environment(run, 3, other), lambda: check_images(run, other)):
+    repeats = (partial(record_environment, run, 3, other), partial(check_images, run, other))
+    for again in repeats:
         pattern = (
             rf"the images changed since the run began \(fingerprint {dataset.fingerprint}, now "
         )

@@ -91,7 +91,8 @@ def test_a_step_stays_on_its_gpu(name: str, settings: dict[str, Any], precision:
         with torch.no_grad():
             learner.after_step()
             embedded = learner.eval().embed(images[:, 0] if views else images)
-        assert embedded.device.type == GPU and len(embedded) == BATCH
+        assert embedded.device.type == GPU
+        assert len(embedded) == BATCH
 
 
 def test_the_fake_refuses_a_mix_of_devices() -> None:

@@ -1,6 +1,8 @@
 """Train on a fake GPU: no mix of devices, no new synchronisation, and the scores of the CPU."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from tests.learn.fake_gpu import CPU, GPU, DeviceMix, FakeTensor, fake_gpu
+from tests.learn.fake_gpu import CPU, GPU, DeviceMixError, FakeTensor, fake_gpu
 from tests.toy_data import draw_images, toy_words
 
 CASES = [
@@ -120,8 +122,13 @@ def test_all_epochs_are_uploaded_on_one_stream(
     plan = read_experiment(Path("experiments/proxy_anchor_demo.yaml"), words).experiment
     loader._upload_stream.cache_clear()
     with fake_gpu():
-        made, Stream = list[object](), torch.cuda.Stream
-        monkeypatch.setattr(torch.cuda, "Stream", lambda *_: made.append(0) or Stream())
+        made, stream = list[object](), vars(torch.cuda)["Stream"]
+
+        def counted(*_: Any) -> Any:
+            made.append(0)
+            return stream()
+
+        monkeypatch.setattr(torch.cuda, "Stream", counted)
         run_training(plan, RunFolder(tmp_path), lambda _: None, Runtime(GPU), with_zero_shot=False)
         monkeypatch.undo()
     loader._upload_stream.cache_clear()
@@ -132,9 +139,10 @@ def test_the_fake_refuses_what_cuda_refuses_and_records_waits() -> None:
     here = torch.arange(4.0)
     with fake_gpu() as waits:
         there = here.to("cuda")
-        assert isinstance(there, FakeTensor) and there.device == GPU
-        for mix in (lambda: there + here, lambda: torch.stack([here, there])):
-            with pytest.raises(DeviceMix):
+        assert isinstance(there, FakeTensor)
+        assert there.device == GPU
+        for mix in (partial(torch.add, there, here), partial(torch.stack, [here, there])):
+            with pytest.raises(DeviceMixError):
                 mix()
         with pytest.raises(TypeError, match="can't convert cuda:0"):
             there.numpy()

@@ -92,7 +92,7 @@ def test_the_last_layers_are_sent_while_the_first_ones_are_computed(
 
     with GradientAverage(layers.parameters(), TWO) as average:
         for number, layer in enumerate(layers):
-            layer.weight.register_hook(note(number))  # before it is accumulated
+            layer.get_parameter("weight").register_hook(note(number))  # before it is accumulated
         backward(layers, (0, 1, 2, 3))
         assert seen == {3: 0, 2: 1, 1: 2, 0: 3}
         assert len(sizes) == 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.multiprocessing import spawn
+from torch.multiprocessing.spawn import spawn
 
 from dmlray import methods
 from dmlray.errors import ConfigError
@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_ends_all_workers_with_one_message(runs: Path) -> N
     assert len(messages) == WORKERS
     for text in messages:
         kind, _, sentence = text.partition(" ")
-        assert kind in ("DamagedCheckpoint", "DataError")
+        assert kind in ("DamagedCheckpointError", "DataError")
         assert "checkpoints/last.pt: is not a checkpoint of dmlray or is damaged" in sentence
 
 

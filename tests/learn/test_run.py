@@ -11,7 +11,7 @@ import torch
 from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.errors import DataError, RunError
-from dmlray.evaluation.clustering import Progress
+from dmlray.evaluation.clustering import Progress, clustering_scores
 from dmlray.learn import metrics_log, run
 from dmlray.learn.class_split import fold_split, full_split, load_dataset
 from dmlray.learn.cross_validation import Clock, lockstep, mean_over_folds
@@ -29,7 +29,7 @@ from tests.toy_data import draw_images, toy_words
 RUNTIME = Runtime(torch.device("cpu"))
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Raised in place of a kill between two epochs."""
 
 
@@ -49,7 +49,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def train(plan: Experiment, folder: RunFolder, killed_after: int | None = None) -> Scores:
     def report(epoch: Epoch) -> None:
         if epoch.number == killed_after:
-            raise Killed
+            raise KilledError
 
     return run_training(plan, folder, report, RUNTIME)
 
@@ -60,7 +60,7 @@ def test_a_killed_training_ends_with_the_scores_of_an_uninterrupted_one(
     calm, torn = RunFolder(tmp_path / "calm"), RunFolder(tmp_path / "torn")
     expected = train(plan, calm)
     for epoch in (1, 3):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train(plan, torn, killed_after=epoch)
     assert train(plan, torn) == expected
     assert torn.metrics.read_text() == calm.metrics.read_text()
@@ -70,7 +70,7 @@ def test_a_killed_training_ends_with_the_scores_of_an_uninterrupted_one(
 
 def test_log_lines_after_the_checkpoint_are_written_again(plan: Experiment, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(plan, folder, killed_after=2)
     metrics_log.append(folder.metrics, {"epoch": 3, "loss": 99.0})
     train(plan, folder)
@@ -111,14 +111,14 @@ def test_nmi_is_optional_and_names_its_implementation(plan: Experiment, tmp_path
 def test_iterations_of_k_means_are_written_to_the_folder(
     plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, reported, cluster = RunFolder(tmp_path / "run"), [], run.clustering_scores
+    folder, reported, cluster = RunFolder(tmp_path / "run"), list[Any](), clustering_scores
 
-    def scores(*given: Any, progress: Progress) -> dict[str, float]:
+    def scores(embeddings: Any, labels: Any, names: Any, progress: Progress) -> dict[str, float]:
         def listen(done: int, total: int) -> None:
             progress(done, total)
             reported.append(metrics_log.counted(folder.progress_log))
 
-        return cluster(*given, progress=listen)
+        return cluster(embeddings, labels, names, progress=listen)
 
     monkeypatch.setattr(run, "clustering_scores", scores)
     train(override(plan, "test", {"protocol.nmi": True, "budget.epochs": 1}), folder)
@@ -220,7 +220,7 @@ def test_folds_whose_metrics_lack_an_epoch_are_not_averaged(
 
 def test_a_run_that_is_not_finished_is_not_evaluated(plan: Experiment, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(plan, folder, killed_after=2)
     with pytest.raises(DataError, match="is of epoch 2, its plan has 4; resume"):
         evaluate(plan, folder, RUNTIME)

@@ -1,5 +1,7 @@
 """Converting BatchNorm for several GPUs does not change evaluation."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -22,7 +24,7 @@ NETWORKS = [  # one for each class of BatchNorm and each kind of activation in i
 @pytest.mark.parametrize("name", NETWORKS)
 def test_evaluation_is_the_same_after_the_conversion(name: str) -> None:
     torch.manual_seed(0)
-    trunk = backbones.build(name, "none").eval()
+    trunk: Any = backbones.build(name, "none").eval()
     norms = [m for m in trunk.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.running_mean.normal_(0, 0.1)
@@ -35,6 +37,8 @@ def test_evaluation_is_the_same_after_the_conversion(name: str) -> None:
         before, keys = trunk(images), trunk.state_dict().keys()
         converted = synchronise_batchnorm(trunk)
         after = converted(images)
-    assert torch.equal(before, after) and converted.state_dict().keys() == keys
+    assert torch.equal(before, after)
+    assert converted.state_dict().keys() == keys
     left = [m for m in converted.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert len(left) == len(norms) and all(isinstance(m, nn.SyncBatchNorm) for m in left)
+    assert len(left) == len(norms)
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in left)

@@ -9,8 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dmlray.errors import DataError, DmlrayError
-from dmlray.evaluation import clustering
-from dmlray.learn import gradient_average
+from dmlray.learn import gradient_average, run
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.process_group import ProcessGroup
@@ -33,7 +32,7 @@ def work(rank: int, size: int, plans: dict[str, Experiment], root: Path) -> None
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
     runtime = Runtime(torch.device("cpu"), group=ProcessGroup(rank, size))
     if rank:
-        clustering.nmi = None  # k-means runs on the first worker alone
+        vars(run)["clustering_scores"] = None  # k-means runs on the first worker alone
     seen = root / f"elsewhere{rank}" if rank else root
     for name, plan in plans.items():
         run_training(plan, RunFolder(seen / name), lambda epoch: None, runtime)

@@ -62,7 +62,7 @@ def test_equals_the_authors_code(path: Path) -> None:
     rtol, atol = (1e-8, 1e-10) if queries.dtype == torch.float64 else (2e-4, 2e-5)
     for key, value in found.items():
         torch.testing.assert_close(
-            value, arrays[key], rtol=rtol, atol=atol, check_dtype=False, msg=lambda m, k=key: k + m
+            value, arrays[key], rtol=rtol, atol=atol, check_dtype=False, msg=f"{key} {{}}".format
         )
 
 
@@ -84,7 +84,8 @@ def test_empty_places_of_the_queue_do_not_count(fixed: bool) -> None:
     loss = fast_moco(queries, keys, queue, filled, 0.1, fixed)
     torch.testing.assert_close(loss, slowly(queries, keys, queue[filled], 0.1, fixed))
     (gradient,) = torch.autograd.grad(loss, queries)
-    assert gradient.isfinite().all() and gradient.any()
+    assert gradient.isfinite().all()
+    assert gradient.any()
 
 
 @pytest.mark.parametrize("fixed", [False, True])
@@ -92,7 +93,8 @@ def test_an_empty_queue_costs_nothing(fixed: bool) -> None:
     queries = units(3, 5, 0).requires_grad_()
     loss = fast_moco(queries, queries, units(4, 5, 1), torch.zeros(4).bool(), 0.01, fixed)
     (gradient,) = torch.autograd.grad(loss, queries)
-    assert loss == 0 and not gradient.any()
+    assert loss == 0
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("fixed", [False, True])
@@ -103,7 +105,8 @@ def test_extremes_stay_finite_in_float32(fixed: bool) -> None:
     filled = torch.ones(len(queue), dtype=torch.bool)
     loss = fast_moco(queries, queries, queue, filled, 0.01, fixed)
     (gradient,) = torch.autograd.grad(loss, queries)
-    assert loss.isfinite() and gradient.isfinite().all()
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
 
 
 def test_the_weights_of_a_place_sum_to_one_and_those_of_a_query_if_fixed() -> None:

@@ -48,7 +48,8 @@ def loss_as_released(
 def criterion_of(
     proxies: Tensor, margin: float, alpha: float, tau: float = 5.0, offset: float = 4.0
 ) -> IntrospectiveProxyAnchor:
-    criterion = IntrospectiveProxyAnchor(*proxies.shape, margin, alpha, tau, offset)
+    classes, dim = proxies.shape
+    criterion = IntrospectiveProxyAnchor(classes, dim, margin, alpha, tau, offset)
     criterion.proxies = nn.Parameter(proxies.clone())
     return criterion
 
@@ -115,9 +116,9 @@ def test_equals_the_equation_on_any_shape(
     )
     labels = torch.randint(min(shape["present"], classes), (batch,), generator=generator)
     inputs = [t.clone().requires_grad_() for t in (semantic, uncertainty, proxies)]
-    expected = sum(
-        loss_as_released(similarities_as_released(*inputs, tau, offset), labels, margin, alpha)
-    )
+    similarities = similarities_as_released(inputs[0], inputs[1], inputs[2], tau, offset)
+    pull, push = loss_as_released(similarities, labels, margin, alpha)
+    expected = pull + push
     expected.backward()
     criterion = criterion_of(proxies, margin, alpha, tau, offset)
     found = loss_and_gradients(criterion, semantic, uncertainty, labels)
@@ -156,7 +157,8 @@ def test_uncertainty_brings_unlike_images_closer() -> None:
         introspective_similarities(semantic, length * torch.ones(2, 2), proxies).diag()
         for length in (0.0, 2.0)
     )
-    assert (unsure > sure).all() and (sure > 0).all()
+    assert (unsure > sure).all()
+    assert (sure > 0).all()
 
 
 def test_unit_uncertainty_is_inert_in_the_released_form() -> None:
@@ -203,7 +205,8 @@ def test_duplicates_are_at_distance_zero_without_a_gradient() -> None:
     distances = introspective_distances(m, v)
     distances.sum().backward()
     assert distances.max() < 2e-6
-    assert torch.equal(m.grad, torch.zeros(3, 4)) and v.grad.isfinite().all()
+    assert torch.equal(m.grad, torch.zeros(3, 4))
+    assert v.grad.isfinite().all()
 
 
 def test_opposite_uncertainties_leave_the_plain_distance() -> None:

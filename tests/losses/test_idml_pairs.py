@@ -151,7 +151,8 @@ def test_both_embeddings_and_the_boundaries_learn(form: PairForm) -> None:
     m, v, _ = draw(3, 12, 4, 4)
     found = loss_and_gradients(form, m.float(), v.float(), torch.arange(12) % 3)
     assert all(tensor.any() for tensor in found)
-    assert found[0] > 0 and len(found) == (4 if form == "margin" else 3)
+    assert found[0] > 0
+    assert len(found) == (4 if form == "margin" else 3)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -172,4 +173,5 @@ def test_autocast_does_not_coarsen_the_loss(form: PairForm) -> None:
     torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
         under = criterion(m.float(), v.float(), labels)
-    assert under.dtype == torch.float32 and torch.equal(under, exact)
+    assert under.dtype == torch.float32
+    assert torch.equal(under, exact)

@@ -38,8 +38,8 @@ def test_equals_the_paper_on_any_shape(
     ).unbind()
     inputs = [tensor.clone().requires_grad_() for tensor in (near, 2 * far, boundaries)]
     slow = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-    expected = as_in_the_paper(*slow, lot < share, margin, count)
-    found = margin_loss(*inputs, lot < share, margin, count)
+    expected = as_in_the_paper(slow[0], slow[1], slow[2], lot < share, margin, count)
+    found = margin_loss(inputs[0], inputs[1], inputs[2], lot < share, margin, count)
     torch.testing.assert_close(found, expected)
     found.backward()
     (expected + 0 * sum(tensor.sum() for tensor in slow)).backward()
@@ -52,7 +52,9 @@ def test_nothing_to_pay_is_zero_and_can_be_learnt_from() -> None:
     for count in ("triplets", "halves"):
         loss = margin_loss(near, far, torch.ones(1), torch.tensor([True]), 0.2, count)
         loss.backward()
-        assert loss == 0 and near.grad == 0 and far.grad == 0
+        assert loss == 0
+        assert near.grad == 0
+        assert far.grad == 0
 
 
 def test_a_triplet_with_two_costly_halves_counts_once_or_twice() -> None:

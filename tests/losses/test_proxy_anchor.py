@@ -86,7 +86,7 @@ def test_equals_the_paper_on_any_shape(
     proxies = torch.randn(classes, dim, generator=generator, dtype=torch.float64)
     labels = torch.randint(min(present, classes), (batch,), generator=generator)
     inputs = [embeddings.clone().requires_grad_(), proxies.clone().requires_grad_()]
-    expected = as_in_the_paper(*inputs, labels, margin, alpha)
+    expected = as_in_the_paper(inputs[0], inputs[1], labels, margin, alpha)
     expected.backward()
     found = loss_and_gradients(embeddings, proxies, labels, margin, alpha)
     for ours, theirs in zip(found, (expected, inputs[0].grad, inputs[1].grad), strict=True):
@@ -118,7 +118,8 @@ def test_an_empty_batch_costs_nothing_and_moves_nothing() -> None:
     loss, to_embeddings, to_proxies = loss_and_gradients(
         torch.zeros(0, 3), torch.randn(4, 3), torch.zeros(0, dtype=torch.long), 0.1, 32.0
     )
-    assert loss == 0 and to_embeddings.shape == (0, 3)
+    assert loss == 0
+    assert to_embeddings.shape == (0, 3)
     assert not to_proxies.any()
 
 

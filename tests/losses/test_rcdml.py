@@ -10,6 +10,7 @@ from torch import Tensor
 from dmlray.losses.cosine import pairwise_cosines
 from dmlray.losses.proxy_anchor import proxy_anchor
 from dmlray.losses.rcdml import (
+    Absent,
     Columns,
     corrected_proxies,
     proxy_relationship_loss,
@@ -24,7 +25,7 @@ Terms = dict[str, Tensor]
 
 def ours(
     embeddings: Tensor, proxies: Tensor, labels: Tensor, margin: float, alpha: float, mix: float,
-    absent: str = "zero",
+    absent: Absent = "zero",
 ) -> Terms:  # fmt: skip
     """The four terms without weights."""
     columns = corrected_proxies(embeddings, labels, proxies, mix, absent)
@@ -33,26 +34,33 @@ def ours(
     return {"pos": pull, "neg": push, "prc": apart, "src": together}
 
 
-def slowly(
-    embeddings: Tensor, proxies: Tensor, labels: Tensor, margin: float, alpha: float, mix: float,
-    absent: str = "zero",
-) -> Terms:  # fmt: skip
-    """The specification's section 2, one class and one pair at a time."""
+def cosine(one: Tensor, other: Tensor) -> Tensor:
+    return one @ other / (one.norm() * other.norm())
 
-    def cosine(one: Tensor, other: Tensor) -> Tensor:
-        return one @ other / (one.norm() * other.norm())
 
-    present = sorted(set(labels.tolist()))
+def corrected_slowly(
+    embeddings: Tensor, proxies: Tensor, labels: Tensor, mix: float, absent: str
+) -> dict[int, Tensor]:
     corrected = {}
     for c, proxy in enumerate(proxies):
-        if c in present:
-            images = embeddings[labels == c]
+        images = embeddings[labels == c]
+        if len(images):
             shares = torch.stack([cosine(x, proxy) for x in images]).exp()
             corrected[c] = (
                 mix * (shares[:, None] * images).sum(0) / shares.sum() + (1 - mix) * proxy
             )
         elif absent == "raw":
             corrected[c] = proxy
+    return corrected
+
+
+def slowly(
+    embeddings: Tensor, proxies: Tensor, labels: Tensor, margin: float, alpha: float, mix: float,
+    absent: str = "zero",
+) -> Terms:  # fmt: skip
+    """The specification's section 2, one class and one pair at a time."""
+    present = sorted(set(labels.tolist()))
+    corrected = corrected_slowly(embeddings, proxies, labels, mix, absent)
     zero = embeddings.new_zeros(())
     pull, push, apart, together = zero, zero, zero, zero
     for c in range(len(proxies)):
@@ -140,28 +148,29 @@ def test_raw_without_correction_is_proxy_anchor(path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    batch=st.integers(1, 10),
-    classes=st.integers(1, 8),
-    dim=st.integers(2, 6),
+    shape=st.tuples(st.integers(1, 10), st.integers(1, 8), st.integers(2, 6)),
     present=st.integers(1, 8),
-    margin=st.sampled_from([0.0, 0.1, 0.5]),
-    alpha=st.sampled_from([0.5, 32.0, 64.0]),
-    mix=st.sampled_from([0.0, 0.3, 1.0]),
+    knobs=st.tuples(
+        st.sampled_from([0.0, 0.1, 0.5]),
+        st.sampled_from([0.5, 32.0, 64.0]),
+        st.sampled_from([0.0, 0.3, 1.0]),
+    ),
     length=st.sampled_from([0.05, 1.0, 30.0]),
     absent=st.sampled_from(["zero", "raw"]),
     seed=st.integers(0, 10_000),
 )
 def test_equals_the_formulas_on_any_shape(
-    batch: int, classes: int, dim: int, present: int, margin: float, alpha: float, mix: float,
-    length: float, absent: str, seed: int,
+    shape: tuple[int, int, int], present: int, knobs: tuple[float, float, float],
+    length: float, absent: Absent, seed: int,
 ) -> None:  # fmt: skip
+    batch, classes, dim = shape
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(batch, dim, generator=generator, dtype=torch.float64).requires_grad_()
     proxies = torch.randn(classes, dim, generator=generator, dtype=torch.float64) * length
     proxies.requires_grad_()
     labels = torch.randint(min(present, classes), (batch,), generator=generator)
-    expected = slowly(embeddings, proxies, labels, margin, alpha, mix, absent)
-    found = ours(embeddings, proxies, labels, margin, alpha, mix, absent)
+    expected = slowly(embeddings, proxies, labels, *knobs, absent)
+    found = ours(embeddings, proxies, labels, *knobs, absent)
     for key, term in found.items():
         assert_close(term, expected[key].detach(), single=False)
         pairs = zip(
@@ -179,12 +188,12 @@ def test_equals_the_formulas_on_any_shape(
     [[0, 0, 0, 0], [0, 1, 2, 3], [0, 0, 4, 4]],
     ids=["one class only", "one image per class", "duplicates"],
 )
-def test_extreme_scale_stays_finite_and_exact_in_float32(labels: list[int], absent: str) -> None:
+def test_extreme_scale_stays_finite_and_exact_in_float32(labels: list[int], absent: Absent) -> None:
     proxies = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     proxies[2] *= 1e4
     embeddings = torch.stack([proxies[0], proxies[0], -proxies[1], proxies[2]])
     inputs = [embeddings.requires_grad_(), proxies.requires_grad_()]
-    found = ours(*inputs, torch.tensor(labels), 0.4, 64.0, 0.3, absent)
+    found = ours(embeddings, proxies, torch.tensor(labels), 0.4, 64.0, 0.3, absent)
     exact = slowly(
         embeddings.double(), proxies.double(), torch.tensor(labels), 0.4, 64.0, 0.3, absent
     )
@@ -240,7 +249,7 @@ def test_means_over_nothing_are_zero() -> None:
 
 
 @pytest.mark.parametrize("absent", ["zero", "raw"])
-def test_no_size_and_no_decision_depends_on_the_labels(absent: str) -> None:
+def test_no_size_and_no_decision_depends_on_the_labels(absent: Absent) -> None:
     """Two batches at once: vmap refuses what would wait for the device to know the labels."""
     torch.manual_seed(0)
     embeddings, proxies = torch.randn(2, 6, 4), torch.randn(9, 4)

@@ -71,4 +71,5 @@ def test_reversal_keeps_the_numbers_and_turns_the_gradient() -> None:
     numbers = torch.tensor([1e-30, -3.3, 7e20], requires_grad=True)
     reversed_numbers = reverse_gradient(numbers)
     reversed_numbers.sum().backward()
-    assert torch.equal(reversed_numbers, numbers) and numbers.grad.tolist() == [-1, -1, -1]
+    assert torch.equal(reversed_numbers, numbers)
+    assert numbers.grad.tolist() == [-1, -1, -1]

@@ -30,7 +30,7 @@ def compositor_of(arrays: dict[str, Tensor]) -> Compositor:
 
 def gradients(compositor: Compositor) -> dict[str, Tensor]:
     """The gradient of each of the authors' layers."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for kind, layer, size in (
         ("ens", compositor.sub_embed, compositor.dim),
         ("comp", compositor.choose, compositor.count),
@@ -69,7 +69,9 @@ def test_heads_and_self_reinforcement_equal_the_authors_code(path: Path) -> None
         heads = join(composition.composites, SHARES[features])
         heads = [unit_rows(head) for head in heads] if normalise else heads
         named = dict(zip(HEADS[:features], heads, strict=True))
-        value = sum((head * tensors[f"coef_{name}"]).sum() for name, head in named.items())
+        value = torch.stack(
+            [(head * tensors[f"coef_{name}"]).sum() for name, head in named.items()]
+        ).sum()
         reinforced = self_reinforced(composition.logits)
         (value if objective == "obj" else reinforced).backward()
         feature_gradient = torch.zeros_like(images) if images.grad is None else images.grad

@@ -96,7 +96,7 @@ def test_every_group_gets_a_finite_gradient(name: str) -> None:
 
 def test_every_public_method_is_one_that_the_loop_calls(name: str) -> None:
     """A misspelt hook would never be called."""
-    learner = methods.load(name).Learner
+    learner: Any = methods.load(name).Learner
     assert issubclass(learner, methods.Learner)
     assert {own for own in vars(learner) if own[0] != "_"} <= set(dir(methods.Learner))
 
@@ -104,7 +104,8 @@ def test_every_public_method_is_one_that_the_loop_calls(name: str) -> None:
 def test_outputs_have_one_row_per_image(name: str) -> None:
     batch = noisy_images(0)
     outputs = build(name)(batch)
-    assert outputs and all(len(output) == len(batch.labels) for output in outputs.values())
+    assert outputs
+    assert all(len(output) == len(batch.labels) for output in outputs.values())
 
 
 def test_only_the_trunk_sees_images(name: str) -> None:
@@ -177,7 +178,7 @@ def ends(distribution: Distribution) -> tuple[Value, ...]:
     return (distribution.low, distribution.high)
 
 
-MODES = {
+MODES: dict[str, list[dict[str, Any]]] = {
     "dcml": [{}, {"mode": "paper"}, {"mode": "diva", "composites": 8}],
     "dreml": [{}, {"embedding": "pooled"}, {"meta_classes": 100}],
     "drml": [{"dim": 16}, {"dim": 16, "branch_input": "full", "edge_norm": "linear"}],

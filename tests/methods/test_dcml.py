@@ -108,7 +108,8 @@ def test_batches_without_a_triplet_stay_finite(mode: str, labels: list[int]) -> 
     loss = total(learner, small)
     loss.backward()
     gradients = [p.grad for p in learner.parameters() if p.grad is not None]
-    assert loss.isfinite() and all(g.isfinite().all() for g in gradients)
+    assert loss.isfinite()
+    assert all(g.isfinite().all() for g in gradients)
 
 
 def test_the_plain_loss_is_one_margin_loss_on_the_joined_composites() -> None:
@@ -140,7 +141,7 @@ def test_keys_come_from_the_second_view_and_the_slow_copy() -> None:
     assert not keys.requires_grad
     swapped = Batch(batch.images.flip(1), batch.labels)
     assert not torch.allclose(learner(swapped)["keys"], keys)
-    nn.init.zeros_(learner.trunk[1].weight)
+    nn.init.zeros_(learner.get_parameter("trunk.1.weight"))
     torch.testing.assert_close(learner(batch)["keys"], keys)
     learner.after_step()
     assert not torch.allclose(learner(batch)["keys"], keys)
@@ -150,7 +151,8 @@ def test_a_step_queues_its_keys_only_after_the_loss() -> None:
     learner, batch = learner_of(mode="diva"), two_views()
     outputs = learner(batch)
     first = terms_of(learner, batch)["ssl"]
-    assert first == 0 and not learner.queue.filled.any(), "nothing to compare with yet"
+    assert first == 0, "nothing to compare with yet"
+    assert not learner.queue.filled.any()
     learner.after_step()
     assert torch.equal(learner.queue.keys[:12], outputs["keys"])
     assert learner.queue.filled.sum() == 12
@@ -161,10 +163,10 @@ def test_training_begins_with_a_copy_of_the_warmed_up_heads() -> None:
     learner, batch = learner_of(mode="diva"), two_views()
     nn.init.normal_(learner.compositor.sub_embed.weight)
     learner.start_epoch(1)
-    slow = learner.slow_compositor.model.sub_embed.weight
-    assert not torch.equal(slow, learner.compositor.sub_embed.weight)
+    slow = learner.get_parameter("slow_compositor.model.sub_embed.weight")
+    assert not torch.equal(slow, learner.get_parameter("compositor.sub_embed.weight"))
     learner.start_epoch(0)
-    assert torch.equal(slow, learner.compositor.sub_embed.weight)
+    assert torch.equal(slow, learner.get_parameter("compositor.sub_embed.weight"))
     query = learner._heads(learner(batch)["composites"])["selfsimilarity"]
     same = Batch(batch.images[:, [0, 0]], batch.labels)
     torch.testing.assert_close(learner(same)["keys"], query)
@@ -180,7 +182,7 @@ def test_heads_of_diva_warm_up_on_features() -> None:
 def test_diva_saves_and_restores_queue_and_slow_copy() -> None:
     one, other, batch = learner_of(mode="diva"), learner_of(mode="diva"), two_views()
     terms_of(one, batch)
-    nn.init.zeros_(one.trunk[1].bias)
+    nn.init.zeros_(one.get_parameter("trunk.1.bias"))
     one.after_step()
     other.load_state_dict(one.state_dict())
     assert torch.equal(total(one, batch), total(other, batch))
@@ -191,7 +193,8 @@ def test_diva_saves_and_restores_queue_and_slow_copy() -> None:
 
 def test_diva_refuses_a_single_view_in_one_sentence() -> None:
     learner = learner_of(mode="diva")
-    assert learner.views == 2 and learner_of().views == Learner.views == 1
+    assert learner.views == 2
+    assert learner_of().views == Learner.views == 1
     with pytest.raises(ConfigError, match=r"^method\.mode: diva needs two views of each image"):
         learner(batch_of("plain"))
 
@@ -228,11 +231,11 @@ def test_the_watch_tells_when_all_compositors_choose_alike() -> None:
 def test_the_readmes_command_is_the_published_recipe() -> None:
     plain = read_experiment(Path("experiments/dcml_cub.yaml")).experiment
     diva = read_experiment(Path("experiments/dcml_diva_cub.yaml")).experiment
-    assert (plain.method.config.mode, diva.method.config.mode) == ("plain", "diva")
+    configs: list[Any] = [plain.method.config, diva.method.config]
+    assert [config.mode for config in configs] == ["plain", "diva"]
     assert (plain.optimizer.lr, diva.optimizer.lr) == (1e-5, 1.5e-5)
-    for experiment in (plain, diva):
-        assert experiment.optimizer.lr * experiment.method.config.beta_lr_factor == pytest.approx(
-            5e-4, rel=1e-6
-        )
+    for experiment, config in zip((plain, diva), configs, strict=True):
+        rate = experiment.optimizer.lr * config.beta_lr_factor
+        assert rate == pytest.approx(5e-4, rel=1e-6)
         (milestone,) = experiment.optimizer.milestones
         assert int(milestone * experiment.budget.epochs) == 55

@@ -68,8 +68,9 @@ def test_the_whole_objective_of_diva_equals_the_authors_code(
         separation.register_forward_hook(lambda _, __, value, rho=rho: rho * value)
 
     def given_triplets(head: str, units: Tensor, labels: Tensor) -> Triplets:
-        rows = tensors[f"triplets_{head}"]
-        return Triplets(*rows.unbind(1), torch.ones(len(rows), dtype=torch.bool))
+        anchors, positives, negatives = tensors[f"triplets_{head}"].unbind(1)
+        usable = torch.ones(len(anchors), dtype=torch.bool)
+        return Triplets(anchors, positives, negatives, usable)
 
     monkeypatch.setattr(learner, "draw_triplets", given_triplets)
     images = tensors["feature_map"].requires_grad_()

@@ -141,7 +141,7 @@ def test_a_training_equals_the_official_trainer(path: Path) -> None:
     arrays = read(path)
     *rates, decay, step_size, gamma, warmup, max_norm = arrays["opt"].tolist()
     start, labels = below(arrays, "param0/"), arrays["in/labels"]
-    trunk = nn.Linear(*reversed(start["trunk_w"].shape))
+    trunk = nn.Linear(start["trunk_w"].shape[1], start["trunk_w"].shape[0])
     learner = learner_of(start, arrays["hp"], trunk)
     groups = [group.parameters for group in learner.groups()]
     optimizers = [

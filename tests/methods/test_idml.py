@@ -137,7 +137,8 @@ def test_images_of_any_shape_are_mixed_with_their_partners(shape: tuple[int, ...
     images, labels = torch.randn(7, *shape), torch.arange(7)
     outputs = learner(Batch(images, labels))
     share, partners = outputs["share"][0], outputs["partner_labels"]
-    assert 0 < share < 1 and (outputs["share"] == share).all()
+    assert 0 < share < 1
+    assert (outputs["share"] == share).all()
     assert sorted(partners.tolist()) == list(range(7))
     assert torch.equal(seen[0], images)
     torch.testing.assert_close(seen[1], share * images + (1 - share) * images[partners])
@@ -207,7 +208,8 @@ def test_the_released_uncertainty_head_rests_with_the_trunk() -> None:
     learner = small(head_lr_factor=3, proxy_lr_factor=50)
     assert groups_of(learner) == {"trunk": (4, 1.0), "head": (2, 3.0), "proxies": (1, 50.0)}
     learner.trunk = nn.Identity()  # as in the warm-up of the heads
-    assert groups_of(learner)["trunk"][0] == 0 and groups_of(learner)["uncertainty"] == (2, 1.0)
+    assert groups_of(learner)["trunk"][0] == 0
+    assert groups_of(learner)["uncertainty"] == (2, 1.0)
 
 
 def test_the_live_uncertainty_head_learns_from_the_first_step() -> None:
@@ -225,7 +227,8 @@ def test_pair_losses_teach_all_that_is_in_a_group(loss: str, metric: str) -> Non
     assert ("proxies" in groups_of(learner)) == (loss == "margin")
     for group in learner.groups():
         for parameter in group.parameters:
-            assert parameter.grad is not None and parameter.grad.isfinite().all()
+            assert parameter.grad is not None
+            assert parameter.grad.isfinite().all()
             assert parameter.grad.any()
 
 
@@ -239,7 +242,8 @@ def test_activated_uncertainties_are_not_negative(activation: str) -> None:
 def test_the_heads_begin_as_in_the_authors_code() -> None:
     torch.manual_seed(0)
     learner = Learner(Config(dim=200), nn.Identity(), 100, 50)
-    assert not learner.head.bias.any() and learner.uncertainty_head.bias.any()
+    assert not learner.head.bias.any()
+    assert learner.uncertainty_head.bias.any()
     assert learner.head.weight.std().item() == pytest.approx((2 / 200) ** 0.5, rel=0.03)
     assert learner.uncertainty_head.weight.abs().max() <= 0.1
 

@@ -29,18 +29,19 @@ def test_a_queue_goes_on_where_it_was_saved() -> None:
     other.load_state_dict(one.state_dict())
     for queue in (one, other):
         queue.push(torch.tensor([[7.0], [8.0]]))
-    assert torch.equal(one.keys, other.keys) and sorted(other.keys.flatten()) == [1, 2, 7, 8]
+    assert torch.equal(one.keys, other.keys)
+    assert sorted(other.keys.flatten()) == [1, 2, 7, 8]
 
 
 def test_a_slow_copy_follows_without_training() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     copy = MomentumEncoder(model)
-    before = copy.model[0].weight.clone()
-    nn.init.constant_(model[0].weight, 3.0)
+    before = copy.get_parameter("model.0.weight").clone()
+    nn.init.constant_(model.get_parameter("0.weight"), 3.0)
     copy.update(model, 0.1)
-    torch.testing.assert_close(copy.model[0].weight, 0.9 * before + 0.1 * 3.0)
+    torch.testing.assert_close(copy.get_parameter("model.0.weight"), 0.9 * before + 0.1 * 3.0)
     nn.Sequential(copy).train()
     assert not any(module.training for module in copy.modules())
     assert not any(parameter.requires_grad for parameter in copy.parameters())
     copy.update(model, 1.0)
-    assert torch.equal(copy.model[0].weight, model[0].weight)
+    assert torch.equal(copy.get_parameter("model.0.weight"), model.get_parameter("0.weight"))

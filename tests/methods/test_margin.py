@@ -30,7 +30,9 @@ def learner_of(config: Config, classes: int, beta: Tensor | None = None) -> Lear
 
 
 def given_triplets(rows: Tensor) -> Triplets:
-    return Triplets(*rows.T, usable=torch.ones(len(rows), dtype=torch.bool))
+    anchors, positives, negatives = rows.T
+    usable = torch.ones(len(rows), dtype=torch.bool)
+    return Triplets(anchors, positives, negatives, usable)
 
 
 def chances(units: Tensor, labels: Tensor, nearest: float) -> Tensor:
@@ -149,7 +151,8 @@ def test_chances_stay_finite_in_float32(dim: int) -> None:
     units, labels = units_and_labels(6, 3, dim, seed=1, dtype=torch.float32)
     units[1], units[2] = units[0], -units[0]
     found, some = chances(units, torch.arange(6), 0.5), chances(units, labels, 0.5)
-    assert found.isfinite().all() and some.isfinite().all()
+    assert found.isfinite().all()
+    assert some.isfinite().all()
     torch.testing.assert_close(found.sum(1), torch.ones(6))
 
 
@@ -201,7 +204,8 @@ def test_triplets_are_legal_on_any_batch(
         members = (labels == labels[anchor]).sum()
         assert usable == (2 <= members < batch)
         if usable:
-            assert labels[positive] == labels[anchor] and positive != anchor
+            assert labels[positive] == labels[anchor]
+            assert positive != anchor
             assert labels[negative] != labels[anchor]
     if sampling == "hard":
         for anchor, negative in slow_hardest(units, labels, nearest).items():
@@ -221,9 +225,11 @@ def test_odd_batches_give_finite_gradients(loss: str, sampling: str, labels: lis
     embeddings = torch.randn(1, 3).repeat(len(labels), 1).requires_grad_()
     value = learner.loss({"embeddings": embeddings}, torch.tensor(labels))[loss]
     value.backward()
-    assert value.isfinite() and embeddings.grad.isfinite().all()
+    assert value.isfinite()
+    assert embeddings.grad.isfinite().all()
     if len(set(labels)) in (1, len(labels)):
-        assert value == 0 and not embeddings.grad.any()
+        assert value == 0
+        assert not embeddings.grad.any()
     else:
         assert value > 0
 
@@ -249,4 +255,5 @@ def test_the_seed_decides_the_draws() -> None:
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         draws.append(torch.stack(by_distance(units, labels, 0.5)[:3]))
-    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])

@@ -51,7 +51,8 @@ def test_every_loss_trains_the_trunk_and_all_its_own_weights(name: str) -> None:
     optimizer = torch.optim.Adam(grouped, lr=1e-3)
     for _ in range(3):
         loss = total(learner, features, labels)
-        assert loss.dim() == 0 and loss.isfinite()
+        assert loss.dim() == 0
+        assert loss.isfinite()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -106,7 +107,8 @@ def test_an_unknown_loss_is_told_the_nearest_and_all_names() -> None:
     message = refusal(loss="TripletLoss")
     assert message.startswith("loss: unknown name 'TripletLoss' among the losses. Did you mean ")
     assert "TripletMarginLoss" in message.partition("Allowed")[0]
-    assert "MultiSimilarityLoss, NCALoss" in message and "GenericPairLoss" not in message
+    assert "MultiSimilarityLoss, NCALoss" in message
+    assert "GenericPairLoss" not in message
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,9 @@ def test_an_attempt_gives_the_reason_and_draws_no_random_numbers(
     before = torch.get_rng_state()
     labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     failure = config.attempt(labels, equal)
-    assert failure is not None and problem in failure and "\n" not in failure
+    assert failure is not None
+    assert problem in failure
+    assert "\n" not in failure
     assert config.attempt(torch.tensor([0, 0, 1, 1])) is None
     assert torch.equal(before, torch.get_rng_state())
 

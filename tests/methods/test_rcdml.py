@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,8 +127,9 @@ def test_groups_carry_the_factors_of_the_config() -> None:
 
 
 def test_every_batch_of_the_space_holds_whole_classes() -> None:
-    each = [n for n in SPACE["data.images_per_class"].values if n]
-    assert all(b % n == 0 for b in SPACE["data.batch_size"].values for n in each)
+    space: dict[str, Any] = dict(SPACE)
+    each = [n for n in space["data.images_per_class"].values if n]
+    assert all(b % n == 0 for b in space["data.batch_size"].values for n in each)
 
 
 def test_the_defaults_are_the_published_settings() -> None:

@@ -1,5 +1,7 @@
 """The relation head against its equations, one image and one branch at a time."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ def slow_relations(head: RelationHead, feature: Tensor) -> tuple[Tensor, Tensor,
     count = head.branches
     seen = feature.chunk(count) if head.branch_input == "chunk" else [feature] * count
 
-    def linear(layer: torch.nn.Module, k: int, inputs: Tensor) -> Tensor:
+    def linear(layer: Any, k: int, inputs: Tensor) -> Tensor:
         return layer.weight[k] @ inputs + layer.bias[k]
 
     nodes = [linear(head.node, k, x) / linear(head.node, k, x).norm() for k, x in enumerate(seen)]
@@ -61,7 +63,7 @@ def shaken_head(
     ).double()
     with torch.no_grad():
         for parameter in head.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter.add_(0.3 * torch.randn_like(parameter))
     return head
 
 
@@ -119,7 +121,8 @@ def test_detached_nodes_keep_the_final_loss_from_the_trunk(detach_nodes: bool) -
     head(features).embeddings.square().sum().backward()
     assert (features.grad is None or not features.grad.any()) == detach_nodes
     assert (head.node.weight.grad is None) == detach_nodes
-    assert head.source.weight.grad.any() and head.updater.weight.grad.any()
+    assert head.source.weight.grad.any()
+    assert head.updater.weight.grad.any()
 
 
 @pytest.mark.parametrize("recon", ["mse", "l2"])
@@ -129,7 +132,8 @@ def test_reconstruction_moves_the_decoders_alone(recon: Recon) -> None:
     features = torch.randn(5, 12, dtype=torch.float64).requires_grad_()
     head(features).errors.sum().backward()
     moved = {name for name, p in head.named_parameters() if p.grad is not None and p.grad.any()}
-    assert moved == {"decoder.weight", "decoder.bias"} and features.grad is None
+    assert moved == {"decoder.weight", "decoder.bias"}
+    assert features.grad is None
 
 
 def test_linear_scores_that_cancel_stay_finite() -> None:
@@ -138,7 +142,8 @@ def test_linear_scores_that_cancel_stay_finite() -> None:
     scores = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).repeat(3, 1, 1).requires_grad_()
     messages = head.messages(nodes, scores)
     messages.sum().backward()
-    assert messages.isfinite().all() and scores.grad.isfinite().all()
+    assert messages.isfinite().all()
+    assert scores.grad.isfinite().all()
 
 
 def test_a_new_head_has_the_official_size_and_spread() -> None:

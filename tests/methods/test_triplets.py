@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dmlray.methods._triplets import (
+    Sharing,
     Triplets,
     by_distance,
     class_shared,
@@ -41,7 +42,7 @@ def test_by_distance_compares_another_of_the_class_with_one_outside(
 
 @settings(max_examples=40, deadline=None)
 @given(LABELS, st.sampled_from(["standard", "full"]), st.integers(0, 10**6))
-def test_class_shared_takes_three_classes(labels: Tensor, sharing: str, seed: int) -> None:
+def test_class_shared_takes_three_classes(labels: Tensor, sharing: Sharing, seed: int) -> None:
     triplets = class_shared(units(labels, seed), labels, sharing, 0.5)
     assert triplets.usable.all() == (len(labels.unique()) > 2)
     assert all(len(set(row)) == 3 for row in classes(triplets, labels))
@@ -50,7 +51,8 @@ def test_class_shared_takes_three_classes(labels: Tensor, sharing: str, seed: in
 def test_random_sharing_crosses_classes_but_not_images() -> None:
     labels = torch.arange(30).repeat_interleave(2)
     triplets = class_shared(units(labels, 0), labels, "random", 0.5)
-    assert triplets.usable.all() and (triplets.anchors != triplets.positives).all()
+    assert triplets.usable.all()
+    assert (triplets.anchors != triplets.positives).all()
     assert (labels[triplets.anchors] != labels[triplets.positives]).float().mean() > 0.8
 
 
@@ -98,4 +100,6 @@ def test_batches_without_triplets_cost_nothing(labels: list[int]) -> None:
     triplets = by_distance(rows.detach(), targets, 0.5)
     cost = margin_cost(rows, triplets, boundaries, 0.2, "triplets")
     cost.backward()
-    assert cost == 0 and not rows.grad.any() and not boundaries.grad.any()
+    assert cost == 0
+    assert not rows.grad.any()
+    assert not boundaries.grad.any()

@@ -19,7 +19,7 @@ def test_a_file_becomes_dotted_keys_that_remember_their_lines(tmp_path: Path) ->
     [
         ("a: [1", "line 1  is not YAML"),
         ("- 1\n- 2\n", "must be a mapping"),
-        ("a: 1\nb: 2\na: 3\n", "line 3  a: said twice, first on line 1"),
+        ("a: 1\nb: 2\na: 3\n", "line 3  a: duplicate key, first on line 1"),
         ("\x00", "is not YAML"),
     ],
 )

@@ -19,17 +19,22 @@ DREML = read_experiment(Path("experiments/dreml_demo.yaml")).experiment
 PROXY_ANCHOR = read_experiment(Path("experiments/proxy_anchor_demo.yaml")).experiment
 
 
+def draw_seed(plan: Ensemble, index: int) -> int:
+    config: Any = plan.member(index).method.config
+    return int(config.draw_seed)
+
+
 def test_a_member_depends_on_seed_and_index_alone() -> None:
     small, large = Ensemble(DREML, 2, "meta_classes"), Ensemble(DREML, 48, "meta_classes")
     assert small.member(1) == large.member(1)
     seeds = {large.member(i).seed for i in range(48)}
-    draws = {large.member(i).method.config.draw_seed for i in range(48)}
+    draws = {draw_seed(large, i) for i in range(48)}
     assert len(seeds) == len(draws) == 48
 
 
 def test_varying_seeds_leaves_the_meta_classes_alone() -> None:
     plan = Ensemble(DREML, 3, "seed")
-    assert {plan.member(i).method.config.draw_seed for i in range(3)} == {0}
+    assert {draw_seed(plan, i) for i in range(3)} == {0}
 
 
 def test_the_plan_survives_its_own_file(tmp_path: Path) -> None:
@@ -62,7 +67,8 @@ def test_repeats_never_use_the_seed_that_a_search_trained_with() -> None:
     for own in (0, 7, 2**31 - 1):
         plan = repeats(override(PROXY_ANCHOR, "seed", {"seed": own}), 5)
         seeds = [plan.member(i).seed for i in range(5)]
-        assert len(set(seeds)) == 5 and own not in seeds
+        assert len(set(seeds)) == 5
+        assert own not in seeds
         assert all(seed in range(2**31) for seed in seeds)
     assert plan.member(0).protocol == PROXY_ANCHOR.protocol  # repeated by its own rule
     with pytest.raises(ConfigError, match=r"`size`: 0 is not allowed\. Allowed: at least 1"):
@@ -153,7 +159,8 @@ def test_a_plan_of_an_ensemble_with_unfit_values_is_refused(
     file.write_text(file.read_text().replace(old, new))
     with pytest.raises(ConfigError) as caught:
         read_ensemble(tmp_path / "ensemble.yaml")
-    assert "ensemble.yaml: " in str(caught.value) and len(str(caught.value)) < 500
+    assert "ensemble.yaml: " in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_each_member_is_made_and_validated_once(monkeypatch: pytest.MonkeyPatch) -> None:

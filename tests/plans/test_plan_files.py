@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dmlray.errors import ConfigError
-from dmlray.plans.plan_files import find, shipped
+from dmlray.plans.plan_files import find, prefer_experiment, shipped
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import Search, read_plan, read_search
 
@@ -17,7 +17,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_shipped_files_are_found_from_any_folder_and_a_local_one_wins() -> None:
     name = Path("experiments") / f"{DEMO}.yaml"
-    assert find(name).is_absolute() and all(find(Path(file)).is_file() for file in shipped())
+    assert find(name).is_absolute()
+    assert all(find(Path(file)).is_file() for file in shipped())
     name.parent.mkdir()
     name.write_text("seed: 1\n")
     assert find(name) == name == find(Path(DEMO), ["experiments"])
@@ -59,3 +60,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(name: str, complaint: str)
         read_experiment(Path(name))
     assert str(refused.value).startswith(f"{name}: {complaint}")
     assert "\n" not in str(refused.value)
+
+
+def test_settings_of_a_name_that_is_both_are_those_of_the_experiment() -> None:
+    assert prefer_experiment(Path("drml_cub")).parts[-2:] == ("experiments", "drml_cub.yaml")
+    assert prefer_experiment(Path("none_such")) == Path("none_such")
+    search = Path("searches/drml_cub.yaml")
+    assert prefer_experiment(search) == search

@@ -92,7 +92,8 @@ def test_an_experiment_survives_its_own_file_and_a_pickle(tmp_path: Path) -> Non
 
 def test_override_is_checked_like_a_file() -> None:
     experiment = read_experiment(DEMO).experiment
-    assert override(experiment, "trial", {"method.alpha": 9}).method.config.alpha == 9
+    config: Any = override(experiment, "trial", {"method.alpha": 9}).method.config
+    assert config.alpha == 9
     with pytest.raises(ConfigError, match=r"trial  method.alpha: -1 is not allowed"):
         override(experiment, "trial", {"method.alpha": -1})
 
@@ -114,7 +115,8 @@ def test_every_published_setting_is_legal(method: str) -> None:
 
 def test_a_published_score_is_shown_with_what_it_was_not_won_with() -> None:
     faithful = read_experiment(Path("experiments/dcml_cub.yaml"))
-    assert faithful.published() and faithful.departures() == []
+    assert faithful.published()
+    assert faithful.departures() == []
     changed = read_experiment(Path("experiments/dcml_cub.yaml"), ["method.mode=paper"])
     assert changed.departures() == ["method.mode"]
 
@@ -127,7 +129,8 @@ def test_a_variant_brings_its_own_published_settings() -> None:
     assert (learned.optimizer.name, learned.optimizer.gamma) == ("sgd", 0.1)
     assert learned.data.transform.rotation == 10
     assert learned.data.transform.mean == plain.data.transform.mean == (0.4853, 0.4965, 0.4295)
-    assert learned.budget.epochs == 12 and variant.departures() == []
+    assert learned.budget.epochs == 12
+    assert variant.departures() == []
 
 
 @pytest.mark.parametrize("file", ["experiments/proxy_anchor_cub.yaml", "experiments/drml_cub.yaml"])

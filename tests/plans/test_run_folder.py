@@ -14,7 +14,8 @@ def test_a_run_folder_is_a_path_that_stays_where_it_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(Path("run"))
-    assert str(folder) == "run" and os.fspath(folder) == str(tmp_path / "run")
+    assert str(folder) == "run"
+    assert os.fspath(folder) == str(tmp_path / "run")
     monkeypatch.chdir("/")
     assert os.fspath(folder) == str(tmp_path / "run")
 

@@ -1,15 +1,16 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dmlray import methods
-from dmlray.distributions import Choice, Float, Int
+from dmlray.distributions import Choice, Float, Int, Space
 from dmlray.errors import ConfigError
 from dmlray.plans.plan_files import shipped
 from dmlray.plans.search import read_search
 from dmlray.plans.search_space import Ranges
-from dmlray.plans.space_checks import combinations
+from dmlray.plans.space_points import combinations
 
 BASE = "experiment: experiments/proxy_anchor_demo.yaml\nuse_method_space: false\n"
 DATA = ("cub", "cars", "sop", "demo")
@@ -34,7 +35,8 @@ def test_a_space_is_data_and_scalars_are_fixed(tmp_path: Path) -> None:
         "budget.epochs": Int(1, 9),
         "data.batch_size": Choice((32, 64)),
     }
-    assert search.experiment.method.config.margin == 0.2
+    config: Any = search.experiment.method.config
+    assert config.margin == 0.2
     assert search.base_point()["method.alpha"] == 32
 
 
@@ -141,9 +143,8 @@ def test_arguments_of_a_loss_can_be_searched_once_they_have_a_value(tmp_path: Pa
         read_search(write(tmp_path, text))
     search = read_search(write(tmp_path, text + "set: {method.loss_arguments: {alpha: 2}}\n"))
     assert search.base_point() == {"method.loss_arguments.alpha": 2}
-    assert search.point({"method.loss_arguments.alpha": 3.0}).method.config.loss_arguments == {
-        "alpha": 3.0
-    }
+    config: Any = search.point({"method.loss_arguments.alpha": 3.0}).method.config
+    assert config.loss_arguments == {"alpha": 3.0}
 
 
 def test_metrics_folds_and_budgets_are_read(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_a_searched_number_of_epochs_is_each_trial_s_own(tmp_path: Path) -> None
 
 
 def test_a_grid_counts_its_combinations_and_what_conditions_leave_out() -> None:
-    space = {"a": Choice((1, 2, 3)), "b": Int(0, 4, step=2), "c": Float(0.1, 0.3, step=0.1)}
+    space: Space = {"a": Choice((1, 2, 3)), "b": Int(0, 4, step=2), "c": Float(0.1, 0.3, step=0.1)}
     assert combinations(Ranges(space), {}) == 27
     assert combinations(Ranges(space, {"c": {"a": (1, 2)}}), {}) == 2 * 9 + 3
     assert combinations(Ranges(space, {"c": {"z": (1,)}}), {"z": 0}) == 9
@@ -370,7 +371,7 @@ def test_a_search_has_no_more_trials_than_points(tmp_path: Path) -> None:
 
 def test_points_are_counted_without_being_listed() -> None:
     long = Int(1, 10**6)
-    space = {"a": long, "b": long, "c": long}
+    space: Space = {"a": long, "b": long, "c": long}
     assert combinations(Ranges(space), {}) == 10**18
     assert combinations(Ranges(space, {"c": {"a": (1, 2), "b": (3,)}}), {}) == (
         2 * 10**6 + (10**12 - 2)

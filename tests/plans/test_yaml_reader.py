@@ -34,7 +34,8 @@ from dmlray.plans.yaml_reader import compose, plain
 )
 def test_scalars_are_read_as_yaml_12_has_them(text: str, value: object) -> None:
     node = compose(text)
-    assert node is not None and plain(node) == value
+    assert node is not None
+    assert plain(node) == value
 
 
 def laughs(levels: int, start: str = "[x]") -> str:
@@ -71,10 +72,10 @@ def test_aliases_of_a_few_values_are_followed(tmp_path: Path) -> None:
         ("? \n: 1", "is no key"),
         ("a..b: 1", "is no key"),
         (".a: 1", "is no key"),
-        ("a: {b: 1}\na: {c: 1}", "line 2  a: said twice, first on line 1"),
-        ("{a: {b: 1}, a: {c: 1}}", "a: said twice"),
-        ("a: {b: 1, b: 2}", "a.b: said twice"),
-        ("a.b: 1\na: {b: 2}", "a.b: said twice"),
+        ("a: {b: 1}\na: {c: 1}", "line 2  a: duplicate key, first on line 1"),
+        ("{a: {b: 1}, a: {c: 1}}", "a: duplicate key"),
+        ("a: {b: 1, b: 2}", "a.b: duplicate key"),
+        ("a.b: 1\na: {b: 2}", "a.b: duplicate key"),
         ("a: [{b: 1, b: 2}]", "a duplicate key"),
         ("a: 1\n---\nb: 2", "another document"),
         ("", "must be a mapping"),
@@ -90,7 +91,8 @@ def test_what_is_not_read_is_one_sentence(text: str, complaint: str, tmp_path: P
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
         read_file(file)
-    assert complaint in str(caught.value) and "\n" not in str(caught.value)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_no_text_of_legal_size_is_refused(tmp_path: Path) -> None:

@@ -26,13 +26,14 @@ def axes_of(scores: Scores) -> Axes:
 @pytest.mark.parametrize("name", COLOURS)
 def test_a_line_goes_through_its_values(name: str) -> None:
     (line,) = (line for line in axes_of(scores()).lines if line.get_color() == COLOURS[name])
-    assert list(line.get_xdata()) == [1, 2]
-    assert list(line.get_ydata()) == [metrics[name] for metrics in CURVE]
+    assert np.asarray(line.get_xdata()).tolist() == [1, 2]
+    assert np.asarray(line.get_ydata()).tolist() == [metrics[name] for metrics in CURVE]
 
 
 def test_a_line_has_its_colour_in_the_picture() -> None:
     image = pixels(ensemble_curve(scores()))
-    assert image.dtype == np.uint8 and image.shape == (640, 1120, 3)
+    assert image.dtype == np.uint8
+    assert image.shape == (640, 1120, 3)
     for colour in COLOURS.values():
         wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
         assert (np.abs(image.astype(int) - wanted).max(2) < 8).sum() > 1000
@@ -41,7 +42,8 @@ def test_a_line_has_its_colour_in_the_picture() -> None:
 def test_zero_shot_is_dashed_at_its_height_where_it_is_known() -> None:
     def dashed(found: Scores) -> list[float]:
         lines = [line for line in axes_of(found).lines if line.get_linestyle() == "--"]
-        return [float(line.get_ydata()[0]) for line in lines if len(line.get_ydata())]
+        heights = [np.asarray(line.get_ydata()) for line in lines]
+        return [float(each[0]) for each in heights if len(each)]
 
     assert dashed(scores(zero_shot={"recall_at_1": 0.625})) == [0.625]
     assert dashed(scores()) == []
@@ -59,10 +61,12 @@ def test_the_axis_covers_all_values_and_stays_readable(values: tuple[float, floa
     curve = [{**CURVE[0], "map_at_r": value, "recall_at_1": value} for value in values]
     axes = axes_of(scores(curve=curve, metrics=curve[-1]))
     low, high = axes.get_ylim()
-    assert 0 <= low <= min(values) and max(values) <= high <= 1
+    assert 0 <= low <= min(values)
+    assert max(values) <= high <= 1
     levels = [level for level in axes.get_yticks() if low <= level <= high]
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert 2 <= len(levels) <= 9 and len(set(labels)) == len(labels)
+    assert 2 <= len(levels) <= 9
+    assert len(set(labels)) == len(labels)
 
 
 @pytest.mark.parametrize("size", [2, 3, 7, 48, 1000])

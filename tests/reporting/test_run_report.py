@@ -20,11 +20,12 @@ CURVE = [
 
 
 def scores(**changes: object) -> Scores:
-    known = dict(
-        metrics=CURVE[-1], dataset="demo", dataset_fingerprint="f", split_fingerprint="s",
-        test_classes=3, test_images=9, method="dreml", backbone="b", embedding_size=4,
-        selection="last", tuned_by=None, seed=0, curve=CURVE,
-    )  # fmt: skip
+    known = {
+        "metrics": CURVE[-1], "dataset": "demo", "dataset_fingerprint": "f",
+        "split_fingerprint": "s", "test_classes": 3, "test_images": 9, "method": "dreml",
+        "backbone": "b", "embedding_size": 4, "selection": "last", "tuned_by": None, "seed": 0,
+        "curve": CURVE,
+    }  # fmt: skip
     return Scores(**{**known, **changes})  # type: ignore[arg-type]
 
 
@@ -67,13 +68,18 @@ def test_the_page_holds_its_picture_and_loads_nothing() -> None:
     assert kind == "data:image/png;base64"
     with Image.open(BytesIO(base64.b64decode(content))) as image:
         assert image.size == (1120, 640)
-    assert "http:" not in text and "https:" not in text and "<script" not in text
-    assert "url(" not in text and "@import" not in text
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "<script" not in text
+    assert "url(" not in text
+    assert "@import" not in text
 
 
 def test_strange_names_cannot_break_the_page() -> None:
     text = page("<b>run", scores(method="<script>", remarks=["a & b"]))
-    assert "<b>" not in text and "<script" not in text and "a &amp; b" in text
+    assert "<b>" not in text
+    assert "<script" not in text
+    assert "a &amp; b" in text
 
 
 def test_commands_start_without_the_libraries_that_draw() -> None:
@@ -91,12 +97,14 @@ def test_control_characters_reach_neither_page_nor_picture(tmp_path: Path) -> No
     folder = RunFolder(tmp_path / evil)
     folder.path.mkdir()
     write_ensemble(folder, scores(method=evil))
-    assert (folder.path / "report.html").exists() and (folder.path / "curve.png").exists()
+    assert (folder.path / "report.html").exists()
+    assert (folder.path / "curve.png").exists()
 
 
 def test_a_merge_without_a_curve_has_its_one_row() -> None:
     text = page("run", scores(curve=[]))
-    assert Reader(text).rows[1:] == [["all", "75.0", "30.0", "25.0"]] and "<img" not in text
+    assert Reader(text).rows[1:] == [["all", "75.0", "30.0", "25.0"]]
+    assert "<img" not in text
 
 
 def test_scores_page_and_tensorboard_lie_in_the_run_folder(tmp_path: Path) -> None:
@@ -106,11 +114,13 @@ def test_scores_page_and_tensorboard_lie_in_the_run_folder(tmp_path: Path) -> No
     assert list(tmp_path.glob("events.out.tfevents.*"))
     told = json.loads((tmp_path / "curve.json").read_text())
     assert told["sizes"] == [{"members": n, **metrics} for n, metrics in enumerate(CURVE, 1)]
-    assert told["protocol"]["selection"] == "last" and told["protocol"]["test_classes"] == 3
+    assert told["protocol"]["selection"] == "last"
+    assert told["protocol"]["test_classes"] == 3
     with Image.open(tmp_path / "curve.png") as image:
         assert (image.format, image.width) == ("PNG", 1120)
 
 
 def test_a_merge_of_one_row_has_no_curve_to_write(tmp_path: Path) -> None:
     write_ensemble(RunFolder(tmp_path), scores(curve=[]))
-    assert not list(tmp_path.glob("curve.*")) and (tmp_path / "report.html").exists()
+    assert not list(tmp_path.glob("curve.*"))
+    assert (tmp_path / "report.html").exists()

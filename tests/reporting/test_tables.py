@@ -22,17 +22,20 @@ def printed(width: int) -> str:
 @pytest.mark.parametrize("width", [120, 80, 50, 40, 20])
 def test_no_name_and_no_number_is_cut(width: int) -> None:
     output = printed(width)
-    assert "…" not in output and "\x1b" not in output
+    assert "…" not in output
+    assert "\x1b" not in output
     words = output.split()
     for word in ("76.1", "100.0", "28.7", "89.3", "50.0", "50.4", "R-Precision", "MAP@R"):
         assert any(word in found for found in words)
-    assert r"[red]trained\x1b[2J" in output and "[b]icons" in output
+    assert r"[red]trained\x1b[2J" in output
+    assert "[b]icons" in output
 
 
 @pytest.mark.parametrize("width", [40, 20])
 def test_a_narrow_terminal_has_one_name_and_value_in_a_line(width: int) -> None:
     lines = printed(width).splitlines()
-    assert "  R-Precision 100.0" in lines and "  MAP@R 50.4" in lines
+    assert "  R-Precision 100.0" in lines
+    assert "  MAP@R 50.4" in lines
     assert all(len(line) <= width or len(line.split()) == 1 for line in lines)
 
 
@@ -42,9 +45,11 @@ def test_progress_never_cuts_the_count(width: int) -> None:
     with Display(Console(file=file, width=width, force_terminal=True)) as display:
         display.start("epochs of [red]trials with a long name\x1b]0;x\x07", 120)
         display.update(34, "map_at_r 0.5123, loss 2.345")
-    assert "34/120" in file.getvalue() and "\x1b]0" not in file.getvalue()
+    assert "34/120" in file.getvalue()
+    assert "\x1b]0" not in file.getvalue()
     if width >= 200:
-        assert "[red]trials" in file.getvalue() and "loss 2.345" in file.getvalue()
+        assert "[red]trials" in file.getvalue()
+        assert "loss 2.345" in file.getvalue()
 
 
 def test_what_is_said_is_one_line_without_markup() -> None:

@@ -90,7 +90,8 @@ def test_repeats_share_their_split_and_differ_in_their_seeds(
     assert [part.epoch for part in scores.parts] == [2, 2]
     assert {part.split_fingerprint for part in scores.parts} == {scores.split_fingerprint}
     assert (scores.seed, scores.n, scores.split) == (4, 2, "all training classes")
-    assert not scores.concatenated and not held_out_lines(scores)
+    assert not scores.concatenated
+    assert not held_out_lines(scores)
     assert scores.parts[0].metrics != scores.parts[1].metrics
 
 
@@ -136,7 +137,8 @@ def test_a_probe_measures_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     found = probe(plan, PLACE, folds=True)
     assert (found.steps, found.train_images, found.scored_images) == (4, 32, 16)
-    assert 0 < found.held < found.memory and found.gpu_memory == 0
+    assert 0 < found.held < found.memory
+    assert found.gpu_memory == 0
     assert min(found.start, found.step, found.image) > 0
     whole = probe(override(plan, "words", {"protocol.selection": "last"}), PLACE, folds=False)
     assert (whole.steps, whole.train_images, whole.scored_images) == (6, 48, 0)

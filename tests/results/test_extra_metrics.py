@@ -107,10 +107,11 @@ def test_ensembles_of_every_size_have_it(ensemble: list[Member], tmp_path: Path)
 def test_merges_and_folds_have_it(plan: Experiment, ensemble: list[Member], tmp_path: Path) -> None:
     runs = tuple(member.folder.path for member in ensemble)
     for options in ({}, {"pca": 3}, {"greedy": True}):
-        settings = Merge(runs, **options)  # type: ignore[arg-type]
+        settings = Merge(runs, **options)
         folder = RunFolder(tmp_path / "_".join(options))
         scores = merge(settings, folder, RUNTIME, lambda title: lambda done, total: None)
-        assert {*RETRIEVED, *CLUSTERED} < scores.metrics.keys() and scores.clustering
+        assert {*RETRIEVED, *CLUSTERED} < scores.metrics.keys()
+        assert scores.clustering
     folds = Ensemble(override(plan, "test", {"protocol.folds": 3}), 3, "fold")
     for index in range(3):
         place = RunFolder(tmp_path / "cv").member(index)

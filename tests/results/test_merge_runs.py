@@ -79,7 +79,8 @@ def test_merging_is_concatenating_unit_embeddings(
     assert scores.metrics == pytest.approx(concatenated(runs), abs=1e-6)
     assert scores.curve[0] == pytest.approx(members_of(runs / "a")[0].scores.metrics, abs=1e-6)
     assert (scores.method, scores.embedding_size) == ("proxy_anchor + dreml", 11)
-    assert scores.remarks == [] and scores.selection == "validation"
+    assert scores.remarks == []
+    assert scores.selection == "validation"
     weighted = merged("a", "b", weights=(1.0, 3.0))
     assert weighted.metrics == pytest.approx(concatenated(runs, (1, 3)), abs=1e-6)
     assert weighted.remarks == ["cosines of the runs weighted 1, 3"]

@@ -54,6 +54,10 @@ def embed_shards(
     """Embed what is missing in `folder` with every GPU of the cluster, or every CPU core.
 
     Args:
+        model: Folder of the model or run, which every node sees.
+        folder: Of the vectors, begun.
+        about: What the folder describes itself as.
+        strict: End at the first image that cannot be read.
         cluster: What there is now; asked again when a node is lost.
         progress: Called with (images done, images in all).
 

@@ -117,6 +117,7 @@ class ActorPool:
 
     @property
     def busy(self) -> int:
+        """The number of actors that are training."""
         return len(self._busy)
 
     def scale_to(self, share: Share, capacity: int, wanted: int) -> None:

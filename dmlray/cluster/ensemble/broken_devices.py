@@ -23,6 +23,8 @@ class BrokenDevices:
         """Record that member `index` crashed its actor; return whether to drop the location now.
 
         Args:
+            where: Location of the actor.
+            index: Number of the member.
             capacity: Returns the number of actors that fit without some locations. The last usable
                 location is never dropped.
         """

@@ -69,7 +69,7 @@ class Worker:
             return run_training(plan, folder, report, runtime, with_zero_shot)
 
 
-class _ProbeDone(Exception):
+class _ProbeDone(Exception):  # noqa: N818  # control flow, no error
     """Ends the training of a probe after one epoch."""
 
 

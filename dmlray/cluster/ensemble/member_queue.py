@@ -21,12 +21,12 @@ from dmlray.cluster.ensemble.recovery import recover_members, reset_member
 from dmlray.cluster.error_messages import DIED, is_out_of_memory, is_plain_out_of_memory
 from dmlray.cluster.resources import PATIENCE, Cluster, Location, Patience, current_cluster
 from dmlray.errors import (
-    DamagedCheckpoint,
-    DiskFull,
+    DamagedCheckpointError,
+    DiskFullError,
     DmlrayError,
     ResourceError,
     RunError,
-    UnfinishedRun,
+    UnfinishedRunError,
 )
 from dmlray.learn import metrics_log
 from dmlray.plans.ensemble import Ensemble
@@ -113,7 +113,7 @@ class MemberQueue:
             raise ResourceError("; ".join(f"{at}: {why}" for at, why in self._actors.unfit.items()))
         self._polled = time.monotonic()
         if self._patience.is_over(capacity):
-            raise UnfinishedRun("no node is left on which a member fits")
+            raise UnfinishedRunError("no node is left on which a member fits")
         wanted = len(self._to_probe) - len(self.active) if self._to_probe else len(self.todo)
         self._actors.scale_to(self._wanted, capacity, max(0, wanted))
 
@@ -193,9 +193,9 @@ class MemberQueue:
     def _error(
         self, index: int, actor: ActorHandle, cause: BaseException, display: Display
     ) -> None:
-        if isinstance(full := storage_error(cause), DiskFull):
+        if isinstance(full := storage_error(cause), DiskFullError):
             raise full  # no member could write anything
-        if isinstance(cause, DamagedCheckpoint):
+        if isinstance(cause, DamagedCheckpointError):
             reset_member(self.folder.member(index))
             reason = "its checkpoint cannot be read"
             self._failed(index, actor, reason, display, "trained again from its start")

@@ -22,7 +22,7 @@ from dmlray.cluster.search.schedulers import scheduler
 from dmlray.cluster.search.searcher import StudySearcher
 from dmlray.cluster.search.study_storage import refused
 from dmlray.cluster.search.tune_callback import TuneCallback
-from dmlray.errors import DmlrayError, RunError, StorageError, UnfinishedRun
+from dmlray.errors import DmlrayError, RunError, StorageError, UnfinishedRunError
 from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.device import device_of, set_threads
@@ -70,7 +70,7 @@ def search(
     report = find(plan, folder, study)
     report.write(folder)
     if study.stopped_by:
-        raise UnfinishedRun(study.stopped_by)
+        raise UnfinishedRunError(study.stopped_by)
     if report.best is None:
         reasons = sorted({row.reason for row in report.rows if row.reason})
         raise RunError(f"no trial succeeded: {'; '.join(reasons) or 'none was started in time'}")
@@ -200,7 +200,7 @@ class _CapacityCheck:
         needs, cluster = self._resources, current_cluster()
         if self._patience.is_over(cluster.count(needs.cpus, needs.gpus) // needs.workers):
             shortage = cluster.shortage(needs.cpus, needs.gpus, needs.workers)
-            raise UnfinishedRun(f"a node was lost: {shortage}")
+            raise UnfinishedRunError(f"a node was lost: {shortage}")
 
 
 def _request(resources: Resources) -> dict[str, float]:

@@ -26,6 +26,7 @@ class Asha(ASHAScheduler):  # type: ignore[misc]  # Ray has no types
         self.spared = spared
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide as ASHA does, except for spared trials, which continue."""
         decision = super().on_trial_result(controller, trial, result)
         return str(TrialScheduler.CONTINUE if self.spared(trial.trial_id) else decision)
 
@@ -38,6 +39,7 @@ class Median(MedianStoppingRule):  # type: ignore[misc]  # Ray has no types
         self.spared = spared
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Decide as the median rule does, except for spared trials, which continue."""
         decision = super().on_trial_result(controller, trial, result)
         if self.spared(trial.trial_id):
             self._stopped_trials.discard(trial)  # else its next epoch is an error

@@ -117,6 +117,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         return self.number(trial_id) == 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Return the values of a new or resumed trial, or FINISHED."""
         if self.stopped_by or self.out_of_time:
             return str(Searcher.FINISHED)
         if trial_id not in self._trials:
@@ -131,6 +132,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        """Record how a trial ended in the study."""
         result = result or {}
         self.on_trial_result(trial_id, result)  # Tune does not report a trial's last result
         if "unfinished" in result:
@@ -152,9 +154,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         self._record.flush()
 
     def save(self, checkpoint_path: str) -> None:
+        """Write an empty file: the study keeps the state."""
         Path(checkpoint_path).touch()  # Tune requires a file; the study is stored elsewhere
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Report an epoch's metric to Optuna."""
         metrics = self._plan.metrics
         if len(metrics) > 1 or metrics[0] not in result:  # Optuna has no curves of several metrics
             return
@@ -181,7 +185,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     def _new(self) -> optuna.trial.Trial | None:
         """Ask for a trial with a new point; None if none is left.
 
-        A point that the sampler repeats is told to it with its known value, and the next point is
+        A repeated point is reported to the sampler with its known value, and the next point is
         drawn from the remaining ones.
         """
         trial = self.study.ask()

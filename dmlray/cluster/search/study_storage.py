@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from dmlray.atomic_files import whole_file
-from dmlray.errors import DiskFull, StorageError
+from dmlray.errors import DiskFullError, StorageError
 
 NAME = "dmlray"
 PLAN = "plan"  # attribute of the study: identity of the plan
@@ -76,7 +76,7 @@ def refused(path: Path, error: Exception) -> StorageError:
     """Convert an error of SQLite to a StorageError."""
     reason = str(error.__cause__ or error).split("\n")[0]
     if "disk is full" in reason:
-        return DiskFull(f"{path}: the disk is full: free some space")
+        return DiskFullError(f"{path}: the disk is full: free some space")
     return StorageError(f"{path}: cannot be written or read ({reason})")
 
 

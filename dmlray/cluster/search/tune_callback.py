@@ -41,6 +41,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
+        """Show a trial's epoch."""
         metric = self._plan.metrics[0]
         if metric not in result:
             return
@@ -51,15 +52,18 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
+        """Show a trial that ended, with the reason if it did not finish."""
         result = trial.last_result
         self._end(trial, result.get("error") or result.get("unfinished"))
         self._show()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Log that a trial restarts after its process died."""
         number = self._study.number(trial.trial_id)
         self._display.log(f"trial {number}: {DIED}; resumes from its last checkpoints")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Show a trial whose process died too often."""
         self._end(trial, DIED)
 
     def stop(self) -> None:
@@ -67,10 +71,12 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._stopped = True
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """Stop Tune if a signal asked for it."""
         if self._stopped:
             raise StopSignal
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """Release the embeddings of trials that ended some time ago."""
         for number, since in list(self._ended.items()):
             if time.monotonic() - since > _RELEASE_AFTER:
                 release(self._folder.trial(number))

@@ -1,6 +1,6 @@
 """Official archives of data sets: where they are, and what to do when they are not.
 
-Public addresses rot, so every failure says how to continue with a file from elsewhere.
+Public addresses disappear, so every error names the command for a file from elsewhere.
 """
 
 from dataclasses import dataclass

@@ -42,6 +42,8 @@ def unpack(archive: Path, root: Path, progress: Progress | None = None) -> Path:
     a call after a complete one only checks the files.
 
     Args:
+        archive: File to unpack.
+        root: Folder that takes the files.
         progress: Called with (files done, total files).
 
     Returns:

@@ -17,8 +17,11 @@ def random_resized(
     Source: torchvision's RandomResizedCrop.get_params, the same distribution.
 
     Args:
+        heights: Heights (B,) of the images, pixels.
+        widths: Widths (B,) of the images, pixels.
         scale: Fraction of the area, uniform.
         ratio: Width / height, log-uniform.
+        rng: Source of the draws.
     """
     shape = (ATTEMPTS, len(heights))
     areas = heights * widths * rng.uniform(*scale, size=shape)

@@ -99,6 +99,7 @@ class BatchLoader:
 
     @property
     def batches_per_epoch(self) -> int:
+        """The number of batches, equal in all epochs."""
         return len(self.plan(0))
 
     @property

@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from filelock import FileLock, Timeout
 
 from dmlray.atomic_files import storage_error
-from dmlray.errors import DataError, DiskFull
+from dmlray.errors import DataError, DiskFullError
 
 _logger = logging.getLogger(__name__)
 PART = ".partial-"  # followed by host and process id
@@ -70,7 +70,7 @@ def make_whole(
 
     Raises:
         DataError: If the folder cannot be written.
-        DiskFull: If the disk is full.
+        DiskFullError: If the disk is full.
     """
     if is_whole(target):
         return
@@ -84,7 +84,7 @@ def make_whole(
                 _replace(target, is_whole, make)
     except OSError as error:
         failure = storage_error(error)
-        if isinstance(failure, DiskFull):
+        if isinstance(failure, DiskFullError):
             raise failure from error
         reason = error.strerror or str(error)
         advice = "set DMLRAY_CACHE to another folder"

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dmlray.atomic_files import write_array
-from dmlray.data.cache.decode import UnreadableImage, decoded, decoded_size
+from dmlray.data.cache.decode import UnreadableImageError, decoded, decoded_size
 from dmlray.data.cache.findings import DecodingRemarks
 from dmlray.errors import DataError, ResourceError
 
@@ -45,6 +45,7 @@ class DecodeJob:
     max_pixels: int | None = None
 
     def path(self, row: int) -> Path:
+        """Return the path of the image in a row."""
         return Path(self.root, self.files[row])
 
 
@@ -119,7 +120,7 @@ def _measure(job: DecodeJob, folder: Path, first: int, processes: int) -> Iterat
 def _size(job: DecodeJob, row: int) -> tuple[int, int]:
     try:
         return decoded_size(job.path(row), job.short_side, job.max_pixels)
-    except UnreadableImage:  # `write` reports it
+    except UnreadableImageError:  # `write` reports it
         return 0, 0
 
 
@@ -136,7 +137,7 @@ def _write(job: DecodeJob, folder: Path, first: int, processes: int) -> Iterator
             pixels = np.asarray(image)
             if pixels.shape[:2] != tuple(index[row, 1:]):
                 reason = "changed while it was read"
-                raise UnreadableImage(f"{job.path(row)}: {reason}.", reason, False)
+                raise UnreadableImageError(f"{job.path(row)}: {reason}.", reason, False)
             file.seek(index[row, 0])
             file.write(pixels.data)
 
@@ -160,7 +161,7 @@ def _decode(
             findings.deep += peak is not None
             findings.peak = max(findings.peak, peak or 0)
             findings.scaled += [row] * scaled
-        except UnreadableImage as error:
+        except UnreadableImageError as error:
             reasons = findings.broken if error.broken else findings.unreached
             reasons[row] = error.reason[:LONGEST]
         findings.done += 1

@@ -29,7 +29,7 @@ TURNS = {  # EXIF orientation -> transposition; ImageOps.exif_transpose would co
 SIDEWAYS = (5, 6, 7, 8)
 
 
-class UnreadableImage(DataError):
+class UnreadableImageError(DataError):
     """An image that cannot be decoded, with a `reason` that does not name its path.
 
     `broken`: the cause is its content, not the disk or the memory, so a retry would not help.
@@ -47,11 +47,13 @@ def decode(path: Path, short_side: int | None, max_pixels: int | None = None) ->
     """Read an image as (height, width, 3) uint8, resized to `short_side` pixels unless None.
 
     Args:
+        path: File of the image.
+        short_side: Pixels of the shorter side; None keeps the size.
         max_pixels: Larger images are refused before memory is allocated; None means twice
             Pillow's MAX_IMAGE_PIXELS.
 
     Raises:
-        UnreadableImage: If the file is not an image, is damaged, truncated or has too many pixels.
+        UnreadableImageError: If the file is not an image, is damaged, truncated or too large.
     """
     return np.asarray(decoded(path, short_side, max_pixels).image)
 
@@ -111,7 +113,7 @@ def limit(max_pixels: int | None) -> int:
 
 @contextmanager
 def _opened(path: Path, max_pixels: int | None, check: bool) -> Iterator[ImageFile.ImageFile]:
-    """Open an image; any error inside is raised as an UnreadableImage that names the file.
+    """Open an image; any error inside is raised as an UnreadableImageError that names the file.
 
     `check` verifies the checksums of a PNG, which Pillow does not do when decoding.
     """
@@ -126,12 +128,12 @@ def _opened(path: Path, max_pixels: int | None, check: bool) -> Iterator[ImageFi
                 yield image
                 if check and image.format == "PNG":
                     _identified(file, path).verify()
-        except UnreadableImage:
+        except UnreadableImageError:
             raise
         except Exception as error:  # Pillow's readers raise many types: OSError, struct.error, ...
             reason, broken = _reason(path, error)
             text = f"{path}: not a readable image: {reason}."
-            raise UnreadableImage(text, reason, broken) from error
+            raise UnreadableImageError(text, reason, broken) from error
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
@@ -163,7 +165,7 @@ def _check_size(path: Path, size: tuple[int, int], most: int) -> None:
     if size[0] * size[1] > most:
         reason = f"has more than {most:,} pixels ({size[0]:,} x {size[1]:,})"
         advice = "data.max_megapixels allows more"
-        raise UnreadableImage(f"{path}: {reason}: {advice}.", f"{reason}: {advice}", True)
+        raise UnreadableImageError(f"{path}: {reason}: {advice}.", f"{reason}: {advice}", True)
 
 
 def _reason(path: Path, error: Exception) -> tuple[str, bool]:

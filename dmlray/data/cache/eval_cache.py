@@ -37,6 +37,7 @@ def open_eval_cache(
     """Open the images resized to the short side of evaluation under `transform`.
 
     Args:
+        transform: Crops and sizes of the evaluation.
         opened: Opens the decoded images of a short side; None means the originals.
         progress: Called with (images done, total images).
         announce: Called with the size in bytes before the first image is resized.

@@ -61,7 +61,7 @@ class DecodingRemarks:
         return tuple(texts)
 
 
-class UnreadableImages(DataError):
+class UnreadableImagesError(DataError):
     """Images of one data set that cannot be read, one per line."""
 
     def __init__(self, text: str, lines: Sequence[str]) -> None:
@@ -79,4 +79,4 @@ def refusal(root: Path, reasons: Mapping[str, str], count: int, advice: str = ""
     if len(reasons) > SHOWN:
         lines.append(f"and {len(reasons) - SHOWN} more")
     text = f"{root}: {len(reasons)} of {count} images cannot be read.{advice}"
-    return UnreadableImages(text, lines)
+    return UnreadableImagesError(text, lines)

@@ -85,6 +85,7 @@ def open_cache(
     Machines may share the folder: for NFS see `make_whole`.
 
     Args:
+        dataset: Images to decode.
         short_side: Pixels to resize to, as Pillow and torchvision's Resize do; None keeps the size.
         progress: Called with (images done, total images).
         processes: Processes that decode; None means one per core, 1 means this one.

@@ -17,6 +17,7 @@ def check(dataset: Dataset, where: Callable[[int], str]) -> str | None:
     """Count the files that repeat another of their class, byte for byte; None if there are none.
 
     Args:
+        dataset: Images to compare.
         where: Maps a row of the data set to its location for a message.
 
     Raises:

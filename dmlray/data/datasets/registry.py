@@ -28,6 +28,9 @@ def load(
     """List the images of the data set `name`, which lie below `root`.
 
     Args:
+        name: Name of the data set.
+        root: Folder of its images; None for one that needs none.
+        split: Which classes train and which test.
         keep: Removes broken images before the others are compared.
 
     Raises:

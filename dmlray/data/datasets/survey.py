@@ -42,10 +42,12 @@ class Survey:
 
     @property
     def images_per_class(self) -> Spread:
+        """Count the images of each class."""
         return _spread(np.bincount(self.dataset.labels))
 
     @property
     def train_images(self) -> int:
+        """Count the images of the training classes."""
         return int((self.dataset.labels < self.dataset.train_classes).sum())
 
 
@@ -55,6 +57,7 @@ def survey(source: Path, progress: Progress | None = None) -> Survey:
     An existing split is used: folders train and test, or a column split.
 
     Args:
+        source: Folder or CSV file.
         progress: Called with (images decoded, total images).
 
     Raises:

@@ -71,6 +71,7 @@ def examine(dataset: Dataset, where: Callable[[int], str]) -> tuple[Dataset, tup
     """Add the remarks for every score of these images, and collect problems.
 
     Args:
+        dataset: Images as they were listed.
         where: Maps a row of the data set to its location for a message.
 
     Returns:

@@ -43,6 +43,7 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
+        """Whether no problem was found."""
         return not self.problems
 
 
@@ -56,7 +57,10 @@ def verify(
     """Check the data set `name` below `root`.
 
     Args:
+        name: Name of the data set.
+        root: Folder of its images; None for one that needs none.
         progress: Called with (images decoded, total images).
+        split: Which classes train and which test.
         max_pixels: Larger images are unreadable; None means Pillow's limit.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Weights & Biases: one run per run folder, offline unless WANDB_MODE says otherwise."""
+"""Weights & Biases: one run per run folder, offline unless WANDB_MODE is set."""
 
 import os
 import shutil

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -76,9 +77,9 @@ def trained(
     """Train members with `actor` and return the log of each."""
     ray.cloudpickle.register_pickle_by_value(fake_actors)
     folder = RunFolder(tmp_path / "run")
-    MemberQueue(fake_actors.Plan(size), folder, current_cluster(), members_per_gpu, actor).run(
-        display or SilentDisplay()
-    )
+    plan: Any = fake_actors.Plan(size)
+    queue = MemberQueue(plan, folder, current_cluster(), members_per_gpu, actor)
+    queue.run(display or SilentDisplay())
     return [(folder.member(index).path / "log").read_text() for index in range(size)]
 
 
@@ -145,8 +146,8 @@ def test_a_pool_does_not_wait_for_ever_for_a_node(
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 1.0)
     monkeypatch.setattr(module, "current_cluster", lambda: cluster((4, 0)))
-    pool = MemberQueue(
-        fake_actors.Plan(2), RunFolder(tmp_path / "run"), cluster((4, 2)), 1, fake_actors.FakeActor
-    )
+    plan: Any = fake_actors.Plan(2)
+    folder = RunFolder(tmp_path / "run")
+    pool = MemberQueue(plan, folder, cluster((4, 2)), 1, fake_actors.FakeActor)
     with pytest.raises(RunError, match=r"no node is left"):
         pool.run(SilentDisplay())

@@ -33,7 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         unusable: Any = (),
     ) -> Result:
         ray = InProcessRay(nodes, work)
-        ray.unusable = {gpu: "torch cannot use this GPU" for gpu in unusable}
+        ray.unusable = dict.fromkeys(unusable, "torch cannot use this GPU")
         for module in (member_queue, actor_pool):
             monkeypatch.setattr(module, "ray", ray)
         monkeypatch.setattr(member_queue, "current_cluster", ray.current_cluster)

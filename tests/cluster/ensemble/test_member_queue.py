@@ -34,7 +34,8 @@ def test_a_run_has_one_writer_and_ends_when_it_is_moved_away(
     status, output = first.finish(seconds=60)
     assert (status, "Traceback" in output) == (1, False), output
     assert "run: the run folder is gone" in output.splitlines()[-1]
-    assert not run.exists() and (tmp_path / "moved" / "ensemble.yaml").exists()
+    assert not run.exists()
+    assert (tmp_path / "moved" / "ensemble.yaml").exists()
 
 
 def embeddings(run: Path, index: int) -> np.ndarray:

@@ -72,7 +72,8 @@ def test_damaged_results_are_computed_again_from_the_checkpoint(
 ) -> None:
     damage(folder.member(0).path / name)
     assert "members/000: its results are damaged; computed again\n" in recovered(folder)
-    assert not folder.member(0).scores.exists() and folder.member(0).last_checkpoint.exists()
+    assert not folder.member(0).scores.exists()
+    assert folder.member(0).last_checkpoint.exists()
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "zero_shot.json"])
@@ -82,8 +83,10 @@ def test_a_member_with_a_damaged_plan_or_checkpoint_is_trained_from_its_start(
 ) -> None:
     (folder.member(0).path / name).write_bytes(content)
     output = recovered(folder)
-    assert output.startswith("member 0: ") and f"000/{name}: " in output
-    assert output.endswith("; trained again from its start\n") and output.count("\n") == 1
+    assert output.startswith("member 0: ")
+    assert f"000/{name}: " in output
+    assert output.endswith("; trained again from its start\n")
+    assert output.count("\n") == 1
     assert not folder.member(0).path.exists()
 
 
@@ -115,4 +118,5 @@ def test_a_linked_member_is_only_unlinked(folder: RunFolder, tmp_path: Path) -> 
     folder.member(0).path.symlink_to(elsewhere)
     (elsewhere / "experiment.yaml").write_bytes(b"")
     assert "trained again from its start" in recovered(folder)
-    assert not folder.member(0).path.exists() and (elsewhere / "scores.json").exists()
+    assert not folder.member(0).path.exists()
+    assert (elsewhere / "scores.json").exists()

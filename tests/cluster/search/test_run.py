@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from dmlray import api
+from dmlray.cluster.resources import Cluster
 from dmlray.cluster.search.run import Resources, resources_of, search
-from dmlray.cluster.session import Cluster
 from dmlray.errors import RunError
 from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import lockstep

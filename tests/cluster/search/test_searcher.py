@@ -12,7 +12,7 @@ from dmlray.cluster import error_messages
 from dmlray.cluster.error_messages import DIED
 from dmlray.cluster.search.results import find
 from dmlray.cluster.search.searcher import StudySearcher
-from dmlray.errors import ConfigError, DiskFull
+from dmlray.errors import ConfigError, DiskFullError
 from dmlray.learn import metrics_log
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, read_search
@@ -197,12 +197,13 @@ def test_a_full_disk_ends_the_session_and_leaves_the_trial_for_the_next(tmp_path
     first = opened(tmp_path)
     begun = first.suggest("a")
     error = error_messages.as_dmlray_error(OSError(errno.ENOSPC, "No space left on device"))
-    assert isinstance(error, DiskFull)
+    assert isinstance(error, DiskFullError)
     first.on_trial_complete("a", {"unfinished": str(error), "epoch": 0})
     assert first.stopped_by == "the disk is full: free some space"
     assert first.suggest("b") == "FINISHED"
     second = opened(tmp_path)
-    assert second.stopped_by is None and not second.finished()
+    assert second.stopped_by is None
+    assert not second.finished()
     assert second.suggest("c") == begun
 
 
@@ -210,7 +211,11 @@ SPACE = """space:
   method.margin: {low: 0.1, high: 0.3, step: 0.1}
   method.dim: {choices: [128, 64]}
 """
-ENDS = {"complete": {}, "pruned": {"epochs": 1}, "failed": {"error": "out of memory"}}
+ENDS: dict[str, dict[str, Any]] = {
+    "complete": {},
+    "pruned": {"epochs": 1},
+    "failed": {"error": "out of memory"},
+}
 
 
 def small(tmp_path: Path, *words: str) -> StudySearcher:
@@ -249,7 +254,8 @@ def test_a_finite_space_ends_when_each_point_was_trained_once(
     assert len(set(trained)) == len(trained) == 6
     assert study.suggest("more") == "FINISHED"
     shown = report(study)
-    assert len(shown.trained) == 6 and shown.failure is None
+    assert len(shown.trained) == 6
+    assert shown.failure is None
     assert len({row.number for row in shown.top()}) == 5
 
 
@@ -261,7 +267,8 @@ def test_a_point_suggested_again_ends_as_it_did(end: str, tmp_path: Path) -> Non
     study.flush()
     kept = small(tmp_path, "sampler=random").study.trials
     again = [row for row in kept if "same_as" in row.user_attrs]
-    assert again and len(kept) - len(again) == 6
+    assert again
+    assert len(kept) - len(again) == 6
     for row in again:
         first = kept[row.user_attrs["same_as"]]
         assert (row.state, row.values, row.params) == (first.state, first.values, first.params)
@@ -277,7 +284,8 @@ def test_a_point_that_is_being_trained_is_waited_for_also_by_the_next_session(
     begun = [study.suggest(f"t{number}") for number in range(study.missing)]
     rows = study.study.trials
     waiting = [row for row in rows if "same_as" in row.user_attrs]
-    assert waiting and {row.state.name for row in rows} == {"RUNNING"}
+    assert waiting
+    assert {row.state.name for row in rows} == {"RUNNING"}
     second = small(tmp_path, "sampler=random")
     assert [second.suggest(f"u{number}") for number in range(second.missing)] == begun
     for number in range(6):
@@ -349,4 +357,5 @@ def test_a_search_that_mostly_fails_says_so_beside_its_best(tmp_path: Path) -> N
     told(study, "c", error="full")
     shown = report(study)
     assert shown.failure == "3 of 4 trials failed, 2 of them so: full"
-    assert shown.best is not None and shown.best.number == 0
+    assert shown.best is not None
+    assert shown.best.number == 0

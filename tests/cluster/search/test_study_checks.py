@@ -74,7 +74,8 @@ def test_a_mutated_study_is_refused_in_one_sentence_or_gives_the_same_scores(
     with pytest.raises(ConfigError) as refusal:
         StudySearcher(plan, folder)
     message = str(refusal.value)
-    assert message.startswith(f"{folder}/s") and complaint in message
+    assert message.startswith(f"{folder}/s")
+    assert complaint in message
     assert "contradicts" in message or "Restore it" in message or "Allowed" in message
     assert refusal.value.exit_status == 2
     assert content(folder) == before
@@ -128,7 +129,7 @@ def test_the_command_refuses_before_anything_is_trained_or_written(
 ) -> None:
     _, folder = copy(whole, tmp_path)
     read_search(folder.plan("search"), WORDS).write(folder.plan("search"))
-    monkeypatch.setattr("dmlray.api.runs.session", lambda address: pytest.fail("Ray was started"))
+    monkeypatch.setattr("dmlray.api.runs.session", lambda *_: pytest.fail("Ray was started"))
     folder.study.unlink()
     before = content(folder)
     with pytest.raises(ConfigError, match=r"study\.db: is missing, trials/0000 is not"):

@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,8 @@ def pack(path: Path, files: dict[str, bytes], form: str) -> Path:
             for name, content in files.items():
                 zipped.writestr(name, content)
         return path
-    with tarfile.open(path, f"w:{form.partition('.')[2]}") as tar:
+    mode: Any = f"w:{form.partition('.')[2]}"
+    with tarfile.open(path, mode) as tar:
         tar.addfile(member("CUB_200_2011", type=tarfile.DIRTYPE, mode=0o500))
         for name, content in files.items():
             tar.addfile(member(name, size=len(content), mode=0o4000), io.BytesIO(content))
@@ -281,10 +283,12 @@ def test_any_damage_is_a_data_error_or_none(tmp_path: Path, form: str) -> None:
             raw[dice.choice([dice.randrange(len(raw)), dice.randrange(600)])] = dice.randrange(256)
         (tmp_path / "a").write_bytes(raw)
         root = tmp_path / str(trial)
+        problem = ""
         try:
             unpack(tmp_path / "a", root)
         except DataError as error:
-            assert "\n" not in str(error)
+            problem = str(error)
+        assert "\n" not in problem
         left = [path for path in root.rglob(".*") if not path.name.endswith(".unpacked")]
         assert not left  # no temporary file
 

@@ -78,7 +78,8 @@ def test_crop_from_the_short_side_cache_is_torchvisions_pipeline(tmp_path: Path)
     """DREML's path: Resize, RandomCrop; the cache is already resized, so nothing is lost."""
     cache = cache_of(tmp_path / "images", images(), short_side=50)
     transform = Transform(resize=50, crop="random", size=44, flip=0)
-    boxes = draw_boxes(*cache.sizes(ROWS).T, transform, rng(1))
+    heights, widths = cache.sizes(ROWS).T
+    boxes = draw_boxes(heights, widths, transform, rng(1))
     batch = crop_train(cache, ROWS, transform, rng(1)).numpy()
     for image, box, found in zip(images(), boxes.tolist(), batch, strict=True):
         wanted = pixels(vision.crop(transforms.Resize(50)(image), *box))

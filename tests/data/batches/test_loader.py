@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_evaluation_shows_all_images_in_order(source: tuple[Cache, Subset], thre
 
 def test_threads_stop_when_the_loop_has_had_enough(source: tuple[Cache, Subset]) -> None:
     before = threading.active_count()
-    batches = loader(source, threads=2).epoch(0)
+    batches: Any = loader(source, threads=2).epoch(0)
     next(batches)
     assert threading.active_count() > before
     batches.close()

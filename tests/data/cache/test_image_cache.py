@@ -13,6 +13,7 @@ import time
 from collections import namedtuple
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_killed_build_leaves_nothing_that_is_used(dataset: Dataset) -> None:
 def test_killed_decoder_is_told(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     start = subprocess.Popen
 
-    def doomed(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+    def doomed(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         script = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
         return start([sys.executable, "-c", script], **options)
 
@@ -208,7 +209,7 @@ def test_two_processes_at_once_build_once(dataset: Dataset, tmp_path: Path) -> N
 
 def build_without_locks(root: Path, builds: Path, host: str) -> None:
     """As on another machine whose file system does not support locks."""
-    atomic_dir.FileLock = nullcontext  # type: ignore[assignment, misc]
+    vars(atomic_dir)["FileLock"] = nullcontext
     socket.gethostname = lambda: host
     build_and_count(root, builds)
 

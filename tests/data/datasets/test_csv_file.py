@@ -111,7 +111,8 @@ def test_split_column_that_is_not_used_is_remarked(source: Path) -> None:
     dataset = csv_file.load(write(source, GIVEN.replace("train", "whatever")))
     assert dataset.classes == ("a", "b")
     (remark,) = dataset.remarks
-    assert remark.startswith("the file's column split is not used") and "split=given" in remark
+    assert remark.startswith("the file's column split is not used")
+    assert "split=given" in remark
 
 
 def test_closed_set_is_remarked(source: Path) -> None:
@@ -213,7 +214,8 @@ def test_what_is_no_csv_file_is_not_read(
         source.touch()
         os.truncate(source, 1 << 40)
     problem = refused(source, split)
-    assert problem.startswith(message) and problem.endswith("Expected a CSV file.")
+    assert problem.startswith(message)
+    assert problem.endswith("Expected a CSV file.")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,8 @@ def test_what_is_no_image_file_is_counted_and_never_opened(
     problem = refused(write(source, PLAIN + "x.png,b\n"))
     assert problem.startswith(f"line 6: there is no file {path}{reason} 1 of 5 are missing.")
     found = verify("csv", source)
-    assert not found.is_sound and not found.unreadable
+    assert not found.is_sound
+    assert not found.unreadable
     assert found.missing == (("x.png",) if gone else ())
     assert gone or problem in " ".join(found.problems)
 

@@ -155,7 +155,8 @@ def test_every_raster_format_is_listed_and_opens(tmp_path: Path, suffix: str) ->
     ]
     save(tmp_path, *names)
     dataset = folder.load(tmp_path)
-    assert dataset.files == tuple(names) and not dataset.remarks
+    assert dataset.files == tuple(names)
+    assert not dataset.remarks
     assert verify("folder", tmp_path).is_sound
 
 
@@ -218,7 +219,8 @@ def test_a_link_to_nothing_is_a_missing_image(tmp_path: Path, link: str, target:
         folder.load(tmp_path)
     assert missing in str(caught.value)
     found = verify("folder", tmp_path)
-    assert (*found.missing, *found.unreadable) == (link,) and not found.is_sound
+    assert (*found.missing, *found.unreadable) == (link,)
+    assert not found.is_sound
 
 
 def test_links_to_nothing_that_are_no_images_are_passed_over(tmp_path: Path) -> None:

@@ -23,12 +23,14 @@ def test_a_whole_benchmark_is_well(tmp_path: Path) -> None:
     place(tmp_path / "images", (f"{n:03d}.B/{i}.jpg" for n in counts for i in range(counts[n])))
     steps: list[tuple[int, int]] = []
     found = verify("cub", tmp_path, lambda done, count: steps.append((done, count)))
-    assert found.is_sound and found.problems == ()
+    assert found.is_sound
+    assert found.problems == ()
     assert found.classes == found.expected_classes == (100, 100)
     assert found.images == found.expected_images == (5864, 5924)
     assert (found.layout, found.class_order) == ("class folders", "official class numbers")
     assert found.fingerprint == cub.load(tmp_path).fingerprint
-    assert steps == sorted(steps) and steps[-1] == (11788, 11788)
+    assert steps == sorted(steps)
+    assert steps[-1] == (11788, 11788)
 
 
 @pytest.mark.parametrize("row", benchmarks.LAYOUTS, ids=lambda row: f"{row.name}-{row.author}")
@@ -36,7 +38,8 @@ def test_an_incomplete_copy_is_not_well(tmp_path: Path, row: benchmarks.Row) -> 
     row.build(tmp_path / row.folder)
     found = verify(row.name, tmp_path)
     assert not found.is_sound
-    assert sum(found.classes) == 6 and sum(found.images) == 12
+    assert sum(found.classes) == 6
+    assert sum(found.images) == 12
     (problem,) = found.problems
     assert problem.startswith("incomplete: 6 of ")
 
@@ -128,7 +131,8 @@ def test_one_of_each_fault_is_named_in_one_run(
     for name, (_, reason) in FAULTS.items():
         assert reason in found.reasons[f"a/{name}"]
     assert f"{len(FAULTS)} unreadable images, first a/checksum.png" in found.problems
-    assert steps == sorted(steps) and steps[-1] == (8 + len(FAULTS), 8 + len(FAULTS))
+    assert steps == sorted(steps)
+    assert steps[-1] == (8 + len(FAULTS), 8 + len(FAULTS))
 
 
 def test_unusual_depths_are_noted(plain: Path) -> None:
@@ -162,7 +166,8 @@ def test_a_given_split_is_verified(plain: Path) -> None:
         for label in labels:
             (plain / label).rename(plain / side / label)
     found = verify("folder", plain, split="given")
-    assert found.is_sound and (found.classes, found.images) == ((2, 2), (4, 4))
+    assert found.is_sound
+    assert (found.classes, found.images) == ((2, 2), (4, 4))
     with pytest.raises(ConfigError, match=r"^data\.split: given is not for cub"):
         verify("cub", plain, split="given")
 

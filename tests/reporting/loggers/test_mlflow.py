@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,11 +34,11 @@ def log(folder: RunFolder, steps: int, fails: bool = False) -> None:
             raise RuntimeError
 
 
-def client_of(folder: RunFolder) -> "mlflow.MlflowClient":
+def client_of(folder: RunFolder) -> Any:
     return mlflow.MlflowClient(tracking_uri=(folder.path / "mlruns").as_uri())
 
 
-def runs_of(folder: RunFolder) -> "list[mlflow.entities.Run]":
+def runs_of(folder: RunFolder) -> list[Any]:
     client = client_of(folder)
     experiment = client.get_experiment_by_name(folder.path.name)
     return list(client.search_runs([experiment.experiment_id]))
@@ -50,7 +51,8 @@ def test_a_resumed_run_continues_its_run_and_has_each_step_once(run: RunFolder) 
     assert found.info.status == "FAILED"
     log(run, 4)
     (found,) = runs_of(run)
-    assert found.info.status == "FINISHED" and found.info.run_name == "a run"
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "a run"
     for name, first in (("train/loss", 1.0), ("validation/fold0/map_at_r", 0.1)):
         history = client_of(run).get_metric_history(found.info.run_id, name)
         assert sorted(metric.step for metric in history) == [1, 2, 3, 4]
@@ -73,7 +75,8 @@ def test_a_run_that_was_deleted_is_begun_anew(run: RunFolder) -> None:
     client_of(run).delete_run(old.info.run_id)
     log(run, 1)
     (new,) = runs_of(run)
-    assert new.info.run_id != old.info.run_id and "train/loss" in new.data.metrics
+    assert new.info.run_id != old.info.run_id
+    assert "train/loss" in new.data.metrics
 
 
 def test_a_picture_is_an_artifact(run: RunFolder) -> None:

@@ -46,6 +46,7 @@ def test_settings_of_any_kind_and_pictures_reach_the_file(tmp_path: Path) -> Non
     note = found.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     settings = metadata.parse_session_start_info_plugin_data(note).hparams
     assert settings["data.root"].string_value == r"/a\udcff\x1b"
-    assert settings["lr"].number_value == 0.1 and settings["depths"].string_value == "[1, 2]"
+    assert settings["lr"].number_value == 0.1
+    assert settings["depths"].string_value == "[1, 2]"
     (image,) = found.Images("test/curve")
     assert (image.height, image.width) == (4, 6)

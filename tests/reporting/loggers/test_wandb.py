@@ -39,7 +39,7 @@ def records(folder: RunFolder) -> list[Any]:
 
 def written(folder: RunFolder) -> Iterator[Any]:
     """The whole records that are in the file."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     (file,) = folder.path.glob("wandb/offline-run-*/run-*.wandb")
     content, at, parts = file.read_bytes(), _HEADER, b""
@@ -94,7 +94,8 @@ def test_settings_and_pictures_are_there(run: RunFolder) -> None:
         for record in records(run.member(0))
         for update in [*record.run.config.update, *record.config.update]
     }
-    assert config["optimizer.lr"] == 0.1 and config["data.root"] == r"/a\udcff"
+    assert config["optimizer.lr"] == 0.1
+    assert config["data.root"] == r"/a\udcff"
     (line,) = history(run.member(0))
     assert line["test/map_at_r"] == 0.5
     assert (line["test/curve/height"], line["test/curve/width"]) == (4, 6)
