@@ -10,7 +10,7 @@ setup(
     package_dir=DATA,
     package_data={
         "dmlray": ["py.typed"],
-        "dmlray.reporting": ["html/*.html"],
+        "dmlray.reporting": ["html/*.html", "html/*.js"],
         **{name: ["*.yaml"] for name in DATA},
     },
 )

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from dmlray import losses as losses
     from dmlray import methods as methods
     from dmlray.api import (
+        ComparisonResult,
         RunResult,
         SearchResult,
+        compare,
         cross_validate,
         demo,
         doctor,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         read_experiment,
         read_search,
         repeat,
+        report,
         show,
         train,
         tune,
@@ -50,11 +53,11 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 __all__ = [
-    "DmlrayError", "Ensemble", "Experiment", "Model", "RunFolder", "RunResult", "Scores", "Search",
-    "SearchResult", "cross_validate", "demo", "doctor", "embed", "embed_on_cluster", "ensemble",
-    "evaluate", "export", "init", "load_model", "merge", "plan", "prepare_data", "query",
-    "read_experiment", "read_scores", "read_search", "repeat", "show", "train", "tune",
-    "verify_data",
+    "ComparisonResult", "DmlrayError", "Ensemble", "Experiment", "Model", "RunFolder", "RunResult",
+    "Scores", "Search", "SearchResult", "compare", "cross_validate", "demo", "doctor", "embed",
+    "embed_on_cluster", "ensemble", "evaluate", "export", "init", "load_model", "merge", "plan",
+    "prepare_data", "query", "read_experiment", "read_scores", "read_search", "repeat", "report",
+    "show", "train", "tune", "verify_data",
 ]  # fmt: skip
 
 _ELSEWHERE = {

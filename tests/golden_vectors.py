@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 ROOT = Path(os.environ.get("DMLRAY_GOLDEN", Path(__file__).with_name("golden"))).resolve()
 consumed: set[str] = set()
 
 
-def files(room: str, pattern: str) -> list[Any]:
-    """One test parameter per file of `room` that matches; a skipped one where there is none."""
-    found = sorted((ROOT / room).glob(pattern))
+def files(folder: str, pattern: str) -> list[Any]:
+    """One test parameter per matching file of `folder`; a skipped one where there is none."""
+    found = sorted((ROOT / folder).glob(pattern))
     if not found:
-        reason = f"no {room}/{pattern} below {ROOT}"
+        reason = f"no {folder}/{pattern} below {ROOT}"
         return [pytest.param(None, marks=pytest.mark.skip(reason=reason), id=f"no {pattern}")]
     return [pytest.param(path, id=path.stem) for path in found]
 
@@ -28,3 +30,25 @@ def load(path: Path) -> dict[str, np.ndarray]:
     consumed.add(str(path))
     with np.load(path) as arrays:
         return dict(arrays)
+
+
+def assert_close(
+    found: Tensor,
+    expected: Tensor,
+    single: bool | None = None,
+    tolerance: float = 5e-4,
+    *,
+    double: float = 1e-9,
+    name: str = "",
+) -> None:
+    """Compare relative to the largest number, as the golden README does; scalars are doubles.
+
+    `single` is whether the authors computed in float32 (default: the type of `found`), to which
+    `tolerance` applies; `double` applies to float64.
+    """
+    single = found.dtype != torch.float64 if single is None else single
+    atol = (tolerance if single else double) * max(1.0, expected.abs().max().item())
+    torch.testing.assert_close(
+        found.detach(), expected, rtol=0, atol=atol, check_dtype=False,
+        msg=lambda message: f"{name}: {message}",
+    )  # fmt: skip

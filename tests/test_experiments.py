@@ -19,7 +19,7 @@ EACH = 3  # images of a class
 SMALL = ["backbone.weights=none", "budget.epochs=2", "budget.warmup_epochs=1"]
 FILES = sorted(
     path.name
-    for name in ("cub", "cars", "sop")
+    for name in ("cub", "cars", "sop", "inshop")
     for path in Path("experiments").glob(f"*_{name}*.yaml")
 )
 
@@ -54,10 +54,21 @@ def sop(root: Path) -> None:
         (folder / f"Ebay_{name}.txt").write_text("\n".join(rows))
 
 
+def inshop(root: Path) -> None:
+    rows = ["image_name item_id evaluation_status"]
+    for number in range(1, 7):
+        for i in range(EACH):
+            status = "train" if number < 4 else "gallery" if i else "query"
+            rows.append(f"img/MEN/id_{number:08d}/{i}.jpg id_{number:08d} {status}")
+            photo(root / "Inshop_Clothes" / "Img" / rows[-1].split()[0], 10 * number + i)
+    (root / "Inshop_Clothes" / "Eval").mkdir()
+    (root / "Inshop_Clothes" / "Eval" / "list_eval_partition.txt").write_text("\n".join(rows))
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    for build in (cub, cars, sop):
+    for build in (cub, cars, sop, inshop):
         build(root)
     return root
 

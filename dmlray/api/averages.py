@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from dmlray.api.reports import write_run_report
 from dmlray.api.run_results import RunResult
 from dmlray.api.run_setup import Command, Run, open_run, prepare, run_name
 from dmlray.cluster.ensemble import member_queue as members
@@ -56,6 +57,7 @@ def cross_validate(
         setting, dataset = prepare(run.plan.experiment, run.display, folds=True)
         plan = run.plan if resume else cross_validation(setting)
         scores = _averaged(run, plan, dataset, members_per_gpu, address)
+        write_run_report(run.folder, scores, display=run.display)
         return RunResult(scores, run.folder)
 
 
@@ -100,6 +102,7 @@ def repeat(
         setting, dataset = prepare(run.plan.experiment, run.display)
         plan = replace(run.plan, experiment=setting)
         scores = _averaged(run, plan, dataset, members_per_gpu, address)
+        write_run_report(run.folder, scores, display=run.display)
         return RunResult(scores, run.folder)
 
 

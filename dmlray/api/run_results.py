@@ -1,12 +1,18 @@
 """What the functions of `dmlray.api` return: rows of a notebook, of pandas, or records."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dmlray.errors import ConfigError
 from dmlray.plans.run_folder import RunFolder
+from dmlray.printable import shortened
+from dmlray.reporting.comparison_records import comparison_records
+from dmlray.reporting.comparison_tables import FORMATS, sections
 from dmlray.reporting.search_report import SearchReport
 from dmlray.reporting.tables import score_rows
 from dmlray.reporting.tabular import Tabular
+from dmlray.results.comparison import Comparison
 from dmlray.scores import Scores, protocol_line
 
 
@@ -72,3 +78,34 @@ class SearchResult(_Search, Tabular):
     def remarks(self) -> list[str]:
         """Return the warnings of the search and the file of its winner."""
         return [*self.report.warnings, f"winner: {self.best}"]
+
+
+@dataclass(frozen=True)
+class ComparisonResult(Tabular):
+    """A `comparison` of runs.
+
+    Rows are the runs, the differences and, where asked for, published scores; as fractions.
+    """
+
+    comparison: Comparison
+
+    def text(self, format: str = "text") -> str:
+        """Write it as "text", "md", "latex", "csv" or "html".
+
+        Raises:
+            ConfigError: If it is another format.
+        """
+        if format not in FORMATS:
+            problem = f"{shortened(format)} is not allowed. Allowed: {', '.join(FORMATS)}"
+            raise ConfigError("`format`", [problem])
+        return FORMATS[format](self.comparison)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return a row for each run, difference and published score."""
+        rows = list(comparison_records(self.comparison))
+        names = dict.fromkeys(name for row in rows for name in row)
+        return [{name: row.get(name) for name in names} for row in rows]
+
+    def remarks(self) -> list[str]:
+        """Return the lines below the tables."""
+        return [line for part in sections(self.comparison) for line in part.lines]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dmlray.api.averages import repeat
 from dmlray.api.ensembles import merge
+from dmlray.api.reports import write_run_report
 from dmlray.api.run_results import RunResult, SearchResult
 from dmlray.api.run_setup import (
     RUNS,
@@ -85,7 +86,8 @@ def train(
             fill_caches(plan, run.display, cpus, gpu)
             run.start(lambda: write_experiment(run.plan_file, plan), dataset, plan.seed)
             scores = cluster_train.train(plan, run.folder, cluster, run.display)
-            return RunResult(scores, run.folder)
+        write_run_report(run.folder, scores, display=run.display)
+        return RunResult(scores, run.folder)
 
 
 def tune(

@@ -26,6 +26,7 @@ from dmlray.cli.output import (
     guarded_output,
 )
 from dmlray.cli.parameters import as_command, typed, with_options
+from dmlray.cli.reports import compare, report
 from dmlray.cli.scores import curve_rows, print_averages, print_folder, print_scores, stage_rows
 from dmlray.errors import DmlrayError, Interrupted, RunError
 from dmlray.interrupts import interruptible
@@ -262,7 +263,20 @@ def evaluate(run: Path) -> None:
         print_scores(stage_rows(scores, scores.method), scores)
 
 
-for command in (init, data, show, plan, methods, doctor, export, embed, query, index):
+for command in (
+    init,
+    data,
+    show,
+    plan,
+    methods,
+    doctor,
+    compare,
+    report,
+    export,
+    embed,
+    query,
+    index,
+):
     main.add_command(command)
 
 

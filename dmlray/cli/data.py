@@ -93,12 +93,15 @@ def verify(name: str, root: Path | None, split: Split, max_megapixels: float | N
     with Display() as display:
         found = api.verify_data(name, root, split, max_megapixels, display=display)
     echo(f"{'layout':<12} {found.layout}, in {found.root}")
-    for what, has, wanted in (
-        ("classes", found.classes, found.expected_classes),
-        ("images", found.images, found.expected_images),
+    sides, roles = ("train", "test"), ("queries", "gallery")
+    for what, names, has, wanted in (
+        ("classes", sides, found.classes, found.expected_classes),
+        ("images", sides, found.images, found.expected_images),
+        ("test images", roles, found.retrieval, found.expected_retrieval),
     ):
         published = f" (published: {wanted[0]} / {wanted[1]})" if wanted else ""
-        echo(f"{what:<12} train {has[0]} / test {has[1]}{published}")
+        if has:
+            echo(f"{what:<12} {names[0]} {has[0]} / {names[1]} {has[1]}{published}")
     echo(f"{'class order':<12} {found.class_order}")
     echo(f"{'fingerprint':<12} {found.fingerprint or 'none: not every file can be reached'}")
     unreadable = [f"{file}: {reason}" for file, reason in found.reasons.items()]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dmlray.data.cache.content import contents
+from dmlray.data.roles import Roles, with_match
 
 FINGERPRINT_FORMAT = 1  # increased when the fingerprint of the same images changes
 
@@ -20,6 +21,7 @@ class Dataset:
     Ordered by class, then by name; the first `train_classes` classes train, the rest are unseen.
     `remarks` go into every score: deviations from the published data set.
     `listed` is the data set before broken images were left out, if some were.
+    `roles` (N,): None if each image is searched for in all others.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Dataset:
     train_classes: int
     remarks: tuple[str, ...] = ()
     listed: "Dataset | None" = None
+    roles: Roles | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -38,7 +41,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """Short hash of (relative path, class, size, content) of all files: equal on any machine.
 
-        Large files are sampled: see `content.content`.
+        Large files are sampled: see `content.content`. With roles, these and groups are hashed too.
         """
         return self._identity[0]
 
@@ -59,8 +62,15 @@ class Dataset:
             return True
         return text == self._hash(str((self.root / file).stat().st_size) for file in self.files)
 
+    @cached_property
+    def with_match(self) -> np.ndarray:
+        """(N,) bool: which images are queries that have a match in the gallery."""
+        return with_match(self.labels, self.roles)
+
     def _hash(self, details: Iterable[str]) -> str:
         digest = hashlib.sha256()
+        if self.roles:
+            details = map("\0".join, zip(details, self.roles.details(), strict=True))
         for file, label, detail in zip(self.files, self.labels, details, strict=True):
             line = "\0".join((file, self.classes[label], detail))
             digest.update(f"{line}\n".encode("utf-8", "surrogateescape"))

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dmlray.data.dataset import Dataset
+from dmlray.data.roles import Roles
 from dmlray.errors import ConfigError, DataError
 
 Kind = Literal["kfold", "mlrc", "seeded"]
@@ -19,12 +20,13 @@ class Subset:
     """Some classes of a data set, relabelled.
 
     `rows` (n,) int64 into `Dataset.files`, ascending; `labels` (n,) int64 in [0, C);
-    `classes` (C,) int64, the data set's ids in the order of the new labels.
+    `classes` (C,) int64, the data set's ids in the order of the new labels; `roles` (n,).
     """
 
     rows: np.ndarray
     labels: np.ndarray
     classes: np.ndarray
+    roles: Roles | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,7 +39,7 @@ def select(dataset: Dataset, class_ids: np.ndarray) -> Subset:
     label_of[class_ids] = np.arange(len(class_ids))
     labels = label_of[dataset.labels]
     rows = np.flatnonzero(labels >= 0)
-    return Subset(rows, labels[rows], class_ids)
+    return Subset(rows, labels[rows], class_ids, dataset.roles and dataset.roles.of(rows))
 
 
 def train_subset(dataset: Dataset) -> Subset:
@@ -96,13 +98,19 @@ def check(
 
 
 def suitable(dataset: Dataset, kind: Kind, seed: int = 0, most: int = 1000) -> list[int]:
-    """Allowed numbers of folds up to `most`: each part has 2 classes, and 2 images of one."""
+    """Allowed numbers of folds up to `most`: each part has 2 classes, and a query with a match."""
     classes = dataset.train_classes
-    several = np.bincount(dataset.labels, minlength=classes)[:classes] > 1
+    matched, in_gallery = (
+        _classes(dataset, dataset.with_match),
+        _classes(dataset, _gallery(dataset)),
+    )
     return [
         folds
         for folds in range(2, min(most, classes // MIN_CLASSES) + 1)
-        if all(several[held_out].any() for held_out in _KINDS[kind](classes, folds, seed))
+        if all(
+            matched[held_out].any() and in_gallery[held_out].sum() >= MIN_CLASSES
+            for held_out in _KINDS[kind](classes, folds, seed)
+        )
     ]
 
 
@@ -129,15 +137,33 @@ def check_sides(dataset: Dataset, *, halved: bool) -> None:
 
 def flaw(dataset: Dataset, class_ids: np.ndarray) -> str | None:
     """Return why retrieval scores of the classes `class_ids` (C,) would be meaningless, if so."""
-    names = [repr(dataset.classes[class_id]) for class_id in class_ids]
-    listed = ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
-    if not names:
+    if not len(class_ids):
         return "has no class"
-    if np.bincount(dataset.labels)[class_ids].max() < 2:
+    if not _classes(dataset, dataset.with_match)[class_ids].any():
+        listed = _named(dataset, class_ids)
+        if dataset.roles:
+            return f"has no query with a match in its gallery ({listed})"
         return f"has one image of each class ({listed}), so no query has a match"
-    if len(names) < MIN_CLASSES:
-        return f"has one class ({listed}), which always scores 100 %"
+    found = class_ids[_classes(dataset, _gallery(dataset))[class_ids]]
+    if len(found) < MIN_CLASSES:
+        where = " in its gallery" if dataset.roles else ""
+        return f"has one class{where} ({_named(dataset, found)}), which always scores 100 %"
     return None
+
+
+def _gallery(dataset: Dataset) -> np.ndarray:
+    """(N,) bool: which images are searched in."""
+    return dataset.roles.gallery if dataset.roles else np.ones(len(dataset), dtype=bool)
+
+
+def _classes(dataset: Dataset, images: np.ndarray) -> np.ndarray:
+    """(C,) bool: which classes have one of the `images` (N,)."""
+    return np.bincount(dataset.labels[images], minlength=len(dataset.classes)) > 0
+
+
+def _named(dataset: Dataset, class_ids: np.ndarray) -> str:
+    names = [repr(dataset.classes[class_id]) for class_id in class_ids]
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
 def _problem(dataset: Dataset, held_out: np.ndarray) -> str | None:

@@ -166,13 +166,32 @@ class Ranking:
             numbers: Numbers (B,) of the queries.
             similarity: What they are, which decides where they are too near.
         """
-        hits, first = self._ranked(similarities, numbers, similarity)
-        counted = self.others[numbers] > 0
-        relevant = self.others[numbers[counted], None]
-        ranked = Ranked(hits[counted], first[counted], relevant, self.most)
+        ranked, _ = self._counted(similarities, numbers, similarity)
         return torch.stack(
             [metric.compute(ranked, k).double().sum() for metric, k in self._metrics]
         )
+
+    def values(self, similarities: Tensor, numbers: Tensor, similarity: Similarity) -> Tensor:
+        """Metrics of each of the queries numbers (B,): (M, B), NaN where a query does not count.
+
+        Args: as of `sums`.
+        """
+        ranked, counted = self._counted(similarities, numbers, similarity)
+        values = torch.full((len(self._metrics), len(numbers)), torch.nan, dtype=torch.float64)
+        values = values.to(similarities.device)
+        for row, (metric, k) in zip(values, self._metrics, strict=True):
+            terms = metric.compute(ranked, k).double()
+            row[counted] = terms if terms.ndim == 1 else terms.flatten(1).sum(1)
+        return values
+
+    def _counted(
+        self, similarities: Tensor, numbers: Tensor, similarity: Similarity
+    ) -> tuple[Ranked, Tensor]:
+        """Rank for the queries that count, and which of numbers (B,) they are."""
+        hits, first = self._ranked(similarities, numbers, similarity)
+        counted = self.others[numbers] > 0
+        relevant = self.others[numbers[counted], None]
+        return Ranked(hits[counted], first[counted], relevant, self.most), counted
 
     def means(self, sums: Tensor) -> dict[str, float]:
         """Name the metrics (M,) and divide by the number of queries that count."""

@@ -1,14 +1,15 @@
 """Retrieval scores of embeddings: the retrieval metrics of METRICS, averaged over queries."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from dmlray.evaluation.input_checks import as_float, check_finite, check_shapes
 from dmlray.evaluation.matmul import may_round
 from dmlray.evaluation.metrics import STANDARD
 from dmlray.evaluation.neighbours import tiles
-from dmlray.evaluation.products import Part, similarity
+from dmlray.evaluation.products import Part, Similarity, similarity
 from dmlray.evaluation.ranking import Ranking
 from dmlray.evaluation.task import RetrievalTask
 
@@ -30,6 +31,27 @@ def retrieval_scores(
         DataError: If embeddings and labels do not fit, hold NaN, or no query counts.
         ConfigError: If a metric is not possible.
     """
+    ranking, blocks = _blocks(embeddings, task, metrics)
+    sums = [ranking.sums(*block) for block in blocks]
+    return ranking.means(sum(sums[1:], sums[0]))
+
+
+def retrieval_values(
+    embeddings: Tensor, task: RetrievalTask, metrics: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return each metric of each query (Q,), float64; NaN for a query that does not count.
+
+    Arguments and errors are those of `retrieval_scores`, whose score is the mean over the rest.
+    """
+    ranking, blocks = _blocks(embeddings, task, metrics)
+    values = torch.cat([ranking.values(*block) for block in blocks], dim=1)
+    return dict(zip(metrics, values, strict=True))
+
+
+def _blocks(
+    embeddings: Tensor, task: RetrievalTask, metrics: Sequence[str]
+) -> tuple[Ranking, Iterator[tuple[Tensor, Tensor, Similarity]]]:
+    """Return the ranking, and blocks of similarities with their queries, as it takes them."""
     check_shapes("evaluation", embeddings, task.labels)
     check_finite("evaluation", embeddings)
     embeddings = as_float(embeddings)
@@ -38,8 +60,5 @@ def retrieval_scores(
     part = Part(task.of_queries(embeddings), task.of_gallery(embeddings))
     rounded = ranking.width <= FEW_PLACES and may_round(embeddings)
     exact = similarity(part, rounded)
-    sums = [
-        ranking.sums(similarities, numbers, exact)
-        for numbers, similarities in tiles(part.queries, part.gallery, ranking.hide, rounded)
-    ]
-    return ranking.means(sum(sums[1:], sums[0]))
+    tiled = tiles(part.queries, part.gallery, ranking.hide, rounded)
+    return ranking, ((similarities, numbers, exact) for numbers, similarities in tiled)

@@ -10,10 +10,11 @@ from torch import Tensor
 from dmlray.atomic_files import whole_file, write_array
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
-from dmlray.file_reading import open_regular, sha256
+from dmlray.file_reading import open_regular, read_bytes, sha256
 
 _MAGIC = b"\x93NUMPY"
 _TOLERANCE = 1e-2  # of a length: rows normalised in half precision are off by 0.001
+_MAX_ITEMS = 1 << 30  # bytes of items.csv: millions of images
 
 
 def write_embeddings(path: Path, rows: Tensor) -> str:
@@ -32,6 +33,23 @@ def write_items(path: Path, dataset: Dataset, subset: Subset) -> None:
         writer.writerow((dataset.files[row], dataset.classes[dataset.labels[row]]))
     with whole_file(path) as temporary:
         temporary.write_bytes(table.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_items(path: Path) -> list[tuple[str, str]]:
+    """Read what `write_items` wrote: path and class of each image.
+
+    Raises:
+        OSError: If there is no such file, or it cannot be read.
+        ValueError: If it holds anything else; the text is the reason, in one line.
+    """
+    text = read_bytes(path, _MAX_ITEMS).decode("utf-8", "surrogateescape")
+    try:
+        head, *rows = csv.reader(StringIO(text), strict=True)
+    except (ValueError, csv.Error):
+        raise ValueError("is not a table of images") from None
+    if head != ["path", "label"] or any(len(row) != 2 for row in rows):
+        raise ValueError("is not a table with the columns path and label")
+    return [(path, label) for path, label in rows]
 
 
 def read_embeddings(path: Path, shape: tuple[int, int], expected: str | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from dmlray.errors import ConfigError
 from dmlray.evaluation.metrics import label
 from dmlray.learn import batch_checks
 from dmlray.learn.class_split import fold_subsets, load_dataset, with_folds
+from dmlray.learn.retrieval_task import task_of
 from dmlray.plans.experiment import Experiment
 
 _logger = logging.getLogger(__name__)
@@ -38,12 +39,12 @@ def preflight(
         DmlrayError: The first problem.
     """
     dataset = load_dataset(plan, progress, announce)
-    test = test_subset(dataset)
     fitted = with_folds(plan, dataset)
     parts = _parts(fitted, dataset, in_folds=folds)
     if folds or plan.protocol.selection == "validation":
         _warn_of_folds(plan, fitted, dataset)
-    _check_neighbours(plan, min(len(test), *(len(scored) for _, scored in parts)))
+    scored = [test_subset(dataset), *(subset for _, subset in parts)]
+    _check_neighbours(plan, min(task_of(subset).neighbours for subset in scored))
     backbone = plan.backbone
     trunk = backbones.build(backbone.name, backbone.weights, backbone.pooling, backbone.batchnorm)
     transform = plan.data.transform
@@ -96,13 +97,17 @@ def _checked_folds(
 def _check_neighbours(plan: Experiment, fewest: int) -> None:
     """Say which metrics are left out for want of neighbours; refuse to choose by one of them."""
     protocol = plan.protocol
-    kept = {*protocol.retrieval_metrics(fewest - 1), *protocol.clustering_metrics}
+    kept = {*protocol.retrieval_metrics(fewest), *protocol.clustering_metrics}
     if protocol.metric not in kept:
-        problem = f"{protocol.metric} needs more than the {fewest} images that are scored"
-        raise ConfigError("protocol.metric", [f"{problem}. Allowed: K of 1 to {fewest - 1}"])
+        problem = (
+            f"{protocol.metric} needs more than the {fewest} images that a query is compared with"
+        )
+        raise ConfigError("protocol.metric", [f"{problem}. Allowed: K of 1 to {fewest}"])
     if beyond := [label(name) for name in protocol.metrics if name not in kept]:
         _logger.warning(
-            "protocol: %s is left out where only %d images are scored", ", ".join(beyond), fewest
+            "protocol: %s is left out where a query is compared with only %d images",
+            ", ".join(beyond),
+            fewest,
         )
 
 

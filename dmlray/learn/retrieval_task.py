@@ -1,5 +1,6 @@
 """Images to score -> who is searched with, in what."""
 
+import numpy as np
 import torch
 
 from dmlray.data.folds import Subset
@@ -7,5 +8,18 @@ from dmlray.evaluation.task import RetrievalTask
 
 
 def task_of(subset: Subset) -> RetrievalTask:
-    """Each image of `subset` is searched for in all others."""
-    return RetrievalTask(torch.as_tensor(subset.labels))
+    """Search with the queries of `subset` in its gallery; without roles, each image in all others.
+
+    Raises:
+        DataError: If the subset has no query, or nothing in its gallery.
+    """
+    labels, roles = torch.as_tensor(subset.labels), subset.roles
+    if roles is None:
+        return RetrievalTask(labels)
+    groups = None if roles.groups is None else torch.as_tensor(roles.groups)
+    return RetrievalTask(labels, _chosen(roles.queries), _chosen(roles.gallery), groups)
+
+
+def _chosen(mask: np.ndarray) -> torch.Tensor | None:
+    """Indices of a mask (N,); None for all."""
+    return None if mask.all() else torch.as_tensor(np.flatnonzero(mask))

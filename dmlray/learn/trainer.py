@@ -14,6 +14,7 @@ from dmlray.data import folds
 from dmlray.data.batches.loader import BatchLoader, Delivery, Sampling
 from dmlray.data.cache.eval_cache import open_eval_cache
 from dmlray.data.cache.image_cache import Cache, open_cache
+from dmlray.data.datasets import role_checks
 from dmlray.data.folds import Subset
 from dmlray.errors import DataError, RunError
 from dmlray.evaluation.retrieval import retrieval_scores
@@ -147,10 +148,10 @@ class Training:
 
     @property
     def remarks(self) -> list[str]:
-        """Remarks for every score, on the data set, the decoded images and the crop."""
-        transform = self.plan.data.transform
-        pixels = self._eval_cache.remarks
-        return [*self.split.dataset.remarks, *pixels, *filter(None, [transform.remark])]
+        """Remarks for every score, on the data set, roles, the decoded images and the crop."""
+        dataset, crop = self.split.dataset, self.plan.data.transform.remark
+        listed = [*dataset.remarks, *role_checks.remarks(dataset)]
+        return [*listed, *self._eval_cache.remarks, *filter(None, [crop])]
 
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
         """Apply `function` of the learner to the images of `subset`, in order: (N, D)."""

@@ -156,6 +156,7 @@ PUBLISHED: dict[str, Published] = {
     "cub": Published(_CUB, _scores("70.7 80.2 73.5 39.3 28.4") | {"recall_at_4": 0.879}, _SOURCE),
     "cars": Published(_CARS, _scores("90.6 94.5 76.9 42.6 33.8") | {"recall_at_4": 0.971}, _SOURCE),
     "sop": Published(_SOP, _scores("81.5 92.7 92.3 54.8 51.3", 10), _SOURCE),
+    "inshop": Published(_SOP, {}, "settings of SOP in wzzheng/IDML README; none for In-Shop"),
 } | {  # keys that are not the name of a data set set no defaults
     f"{name}, {loss}": Published(
         {"method.loss": loss}, _scores(row, 10 if name == "sop" else 2), _PAIR_SOURCE

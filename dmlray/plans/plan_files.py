@@ -41,10 +41,9 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
 
 def prefer_experiment(path: Path) -> Path:
     """Return the experiment of a bare name that a search has too; any other path as it is."""
-    if path.is_file() or not _is_bare(path):
-        return path
     try:
-        return _named(Path(FOLDERS[0], f"{path}.yaml")) or path
+        known = path.is_file() or not _is_bare(path)
+        return path if known else _named(Path(FOLDERS[0], f"{path}.yaml")) or path
     except OSError:  # reading it names the problem
         return path
 

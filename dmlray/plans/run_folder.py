@@ -102,6 +102,10 @@ class RunFolder:
         """Which members a merge took, and what it did beyond laying them side by side."""
         return self.path / "merged.safetensors"
 
+    def table(self, name: str) -> Path:
+        """A table that the report shows in part: classes, confusions or suspects."""
+        return self.path / f"{name}.csv"
+
     @property
     def study(self) -> Path:
         """Optuna's own SQLite storage."""

@@ -4,6 +4,7 @@ matplotlib takes half a second to import: the functions here import it, the modu
 """
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmlray.atomic_files import whole_file
-from dmlray.evaluation.metrics import label
+from dmlray.evaluation.metrics import is_known, label
 from dmlray.printable import printable
 from dmlray.scores import Scores
 
@@ -47,6 +48,28 @@ def ensemble_curve(scores: Scores) -> "Figure":
         axes.plot([], ls="--", lw=1, c=_GREY, label="zero-shot")
     _style(axes, len(scores.curve))
     axes.set_xlabel("members merged")
+    return figure
+
+
+def training_curve(lines: Sequence[Mapping[str, float]], names: Sequence[str]) -> "Figure":
+    """Draw some metrics of the lines of a metrics log over the epochs."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure = Figure((_WIDTH, _HEIGHT), _DPI, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    if all(is_known(name) for name in names):
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    for name in names:
+        points = [(line["epoch"], line[name]) for line in lines if name in line]
+        shown = _drawable(label(name)).replace("$", r"\$")
+        marker = "o" if len(points) <= _MOST_MARKERS else None
+        axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=shown)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=_STEPS))
+    axes.set_xlabel("epoch")
+    axes.grid(axis="y", color=_GRID)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
     return figure
 
 

@@ -1,6 +1,7 @@
 """HTML pages from the templates in html/: each is one file that loads nothing."""
 
 import base64
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,16 @@ _TEMPLATES = Path(__file__).with_name("html")
 def render(template: str, **values: object) -> str:
     """Fill in a template of html/; markup and control characters in the values are escaped."""
     return _environment().get_template(template).render(values)
+
+
+def script(name: str) -> str:
+    """Read a script of html/; `script_hash` allows a page to run this one and no other."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _script_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def png_address(content: bytes) -> str:
@@ -38,6 +49,7 @@ def _environment() -> "Environment":
         keep_trailing_newline=True,
     )
     environment.filters["percent"] = percent
+    environment.globals["script_hash"] = _script_hash
     return environment
 
 

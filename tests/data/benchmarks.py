@@ -134,6 +134,26 @@ def sop_by_kind(folder: Path) -> None:
     place(folder / "images", (row.split()[3] for row in product_rows(PRODUCTS)))
 
 
+CLOTHES = (1, 2, 10, 7982, 9, 100)  # the last two are searched for
+
+
+def clothes_rows() -> list[str]:
+    rows = []
+    for place, number in enumerate(CLOTHES):
+        roles = ("train", "train") if place < 4 else ("query", "gallery")
+        item = f"id_{number:08d}"
+        files = (f"img/{('WOMEN', 'MEN')[number % 2]}/Tees/{item}/0{i}_1_front.jpg" for i in (1, 2))
+        rows += [f"{file} {item} {role}" for file, role in zip(files, roles, strict=True)]
+    return rows
+
+
+def inshop(folder: Path, lists: str = "Eval", images: str = "Img", counted: bool = True) -> None:
+    rows = clothes_rows()
+    heads = [str(len(rows))] * counted + ["image_name item_id evaluation_status"]
+    write(folder / lists / "list_eval_partition.txt", [*heads, *rows])
+    place(folder / images, (row.split()[0] for row in rows))
+
+
 class Row(NamedTuple):
     """One layout: its authors, data set, folder and how it is made."""
 
@@ -167,4 +187,10 @@ LAYOUTS = (
     Row("DCML", "sop", "online_products", sop_by_kind),
     Row("DCML", "sop", "online_products", partial(sop, images="images")),
     Row("DRML", "sop", ".", partial(sop, lists="Info_Files", images="images")),
+    Row("official", "inshop", "DeepFashion/In-shop Clothes Retrieval Benchmark", inshop),
+    Row("RCDML", "inshop", "data/Inshop_Clothes", inshop),
+    Row("inside", "inshop", "inshop", partial(inshop, lists=".", images=".", counted=False)),
+    Row("beside", "inshop", ".", partial(inshop, images=".")),
+    Row("unpacked twice", "inshop", ".", partial(inshop, lists="Anno", images="Img/img")),
+    Row("in its own folder", "inshop", ".", partial(inshop, images="img")),
 )

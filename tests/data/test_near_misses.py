@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from dmlray.data.datasets import cars, cub, sop
+from dmlray.data.datasets import cars, cub, inshop, sop
+from dmlray.data.datasets.spec import specs
 from dmlray.errors import ConfigError, DataError
 from tests.data import benchmarks
 from tests.data.benchmarks import LAYOUTS, Row, place, write
 from tests.data.rights import without_rights
 
-LOAD = {"cub": cub.load, "cars": cars.load, "sop": sop.load}
+LOAD = {"cub": cub.load, "cars": cars.load, "sop": sop.load, "inshop": inshop.load}
 
 
 def refusal(name: str, root: Path) -> str:
@@ -148,9 +149,9 @@ def test_classes_on_both_sides_are_refused(tmp_path: Path) -> None:
 def test_another_data_set_is_not_mistaken(tmp_path: Path, row: Row) -> None:
     folder = tmp_path / row.folder
     row.build(folder)
-    titles = {"cub": "CUB-200-2011", "cars": "Cars196", "sop": "Stanford Online Products"}
+    titles = {name: spec.benchmark.title for name, spec in specs().items() if spec.benchmark}
     for name in set(LOAD) - {row.name}:
-        if row.author == "DRML" and row.name != "sop" and name != "sop":
+        if row.author == "DRML" and row.name != "sop" and name in ("cub", "cars"):
             continue  # class1, class2, ...: only complete copies can be told apart
         message = refusal(name, folder)
         assert titles[name] in message
@@ -229,3 +230,30 @@ def test_damaged_annotations_are_refused(tmp_path: Path, content: bytes | None) 
 def test_a_single_class_is_refused(tmp_path: Path) -> None:
     benchmarks.cub_folders(tmp_path, {1: "001.Only"})
     assert "1 classes with images. Expected at least 2" in refusal("cub", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("query\n", "val\n", "line 11: 'val' is not allowed. Allowed: train, query, gallery"),
+        ("id_00000002/01", "id_00000002/02", "line 6: img/WOMEN/Tees/id_00000002/02_1_front.jpg is"
+         " on line 5 already"),
+        ("id_00000100 gallery", "id_00000100 train", "item id_00000100 is in training and in test"),
+        ("id_00000002 train", "shirt train", "item 'shirt'. Expected names such as id_00000001"),
+        (" train\n", "\n", "line 3: expected 3 columns"),
+    ],
+)  # fmt: skip
+def test_damaged_lists_of_in_shop_are_refused(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    benchmarks.inshop(tmp_path)
+    path = tmp_path / "Eval" / "list_eval_partition.txt"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1 if "train" in old else -1))
+    assert said in refusal("inshop", tmp_path)
+
+
+def test_a_copy_of_in_shop_without_images_names_the_first(tmp_path: Path) -> None:
+    benchmarks.inshop(tmp_path)
+    shutil.rmtree(tmp_path / "Img")
+    assert "12 of 12 listed images are missing, first img/" in refusal("inshop", tmp_path)

@@ -14,7 +14,7 @@ from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation import neighbours as module
 from dmlray.evaluation.metrics import standard_metrics
 from dmlray.evaluation.neighbours import nearest
-from dmlray.evaluation.retrieval import retrieval_scores
+from dmlray.evaluation.retrieval import retrieval_scores, retrieval_values
 from dmlray.evaluation.task import RetrievalTask
 from tests.evaluation import slow
 from tests.golden_vectors import files, load
@@ -231,3 +231,22 @@ def test_equals_rcdml_in_shop(path: Path) -> None:
     known = float(torch.isin(query_labels, gallery_labels).double().mean())  # the rest are misses
     recalls = [recall * known for recall in found.values()]
     assert recalls == pytest.approx(golden["recall_inshop"].tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize("rows_per_block", [1, 7, 512])
+def test_values_of_queries_are_those_behind_the_scores(
+    rows_per_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS", rows_per_block)
+    embeddings, labels = slow.rows_with_ties(3, 40), slow.unequal_labels(3, 40)
+    task, lone = RetrievalTask(labels), (labels[:, None] == labels).sum(1) == 1
+    found = retrieval_values(embeddings, task, slow.names((1, 2, 7, 39)))
+    for name, values in found.items():
+        assert torch.equal(values.isnan(), lone)
+        assert lone.any()
+        mean = float(values[~lone].mean())
+        assert mean == pytest.approx(retrieval_scores(embeddings, task, [name])[name], abs=1e-12)
+    first = found["recall_at_1"]
+    for query in range(40):
+        hit = labels[slow.ranked(embeddings, task, query)[0]] == labels[query]
+        assert lone[query] or float(first[query]) == float(hit)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dmlray.losses.cosine import pairwise_cosines
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss, proxy_anchor
-from tests.golden_vectors import files, load
+from tests.golden_vectors import assert_close, files, load
 
 
 def as_in_the_paper(
@@ -34,13 +34,6 @@ def loss_and_gradients(
     value = loss(embeddings, labels)
     value.backward()
     return value.detach(), embeddings.grad, loss.proxies.grad
-
-
-def assert_close(ours: Tensor, theirs: Tensor, single: bool) -> None:
-    """Compare relative to the largest number, as the golden README does; scalars are doubles."""
-    scale = max(1.0, theirs.abs().max().item())
-    atol = (5e-4 if single else 1e-9) * scale
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=atol, check_dtype=False)
 
 
 ORIGINAL = [p for p in files("drml", "pa_*.npz") if "pa_baseline" not in str(p.id)]

@@ -15,20 +15,13 @@ from dmlray.learn.optimizer import lr_factor
 from dmlray.methods import Batch
 from dmlray.methods.dreml import Config, Learner, Recipe
 from dmlray.plans.experiment import OptimizerConfig
-from tests.golden_vectors import files, load
+from tests.golden_vectors import assert_close, files, load
 
 LEFTTHOMAS = OptimizerConfig(schedule="multistep", milestones=(0.5, 0.7), gamma=0.1, early_epochs=1)
 
 
 def read(path: Path) -> dict[str, Tensor]:
     return {key: torch.from_numpy(value) for key, value in load(path).items()}
-
-
-def assert_close(ours: Tensor, theirs: Tensor, single: float = 5e-4) -> None:
-    """Compare relative to the largest number, as the golden README does; scalars are doubles."""
-    tolerance = 1e-9 if ours.dtype == torch.float64 else single
-    atol = tolerance * max(1.0, theirs.abs().max().item())
-    torch.testing.assert_close(ours.detach(), theirs, rtol=0, atol=atol, check_dtype=False)
 
 
 def learner_of_classes(
@@ -116,7 +109,7 @@ def test_a_whole_training_equals_leftthomas(path: Path) -> None:
             right += int((outputs["logits"].argmax(1) == targets).sum())
         logged.append((loss_sum / len(labels), right / len(labels)))
         for key, value in (("W", learner.head.weight), ("b", learner.head.bias)):
-            assert_close(value, arrays[f"{key}_{epoch + 1}"], single=5e-3)
+            assert_close(value, arrays[f"{key}_{epoch + 1}"], tolerance=5e-3)
     losses, accuracies = zip(*logged, strict=True)
     np.testing.assert_allclose(losses, arrays["epoch_loss_as_logged"], rtol=1e-5)
     np.testing.assert_allclose(accuracies, arrays["epoch_acc_as_logged"], rtol=1e-6)

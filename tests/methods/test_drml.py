@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from dmlray.errors import ConfigError
 from dmlray.losses.proxy_anchor import proxy_anchor
 from dmlray.methods import Batch
 from dmlray.methods.drml import Config, Learner
+from tests import golden_vectors
 from tests.golden_vectors import files, load
 
 OFFICIAL = {
@@ -29,12 +31,7 @@ def read(path: Path) -> dict[str, Tensor]:
     return {key: torch.from_numpy(value) for key, value in load(path).items()}
 
 
-def assert_close(ours: Tensor, theirs: Tensor, single: bool, name: str = "") -> None:
-    """Compare relative to the largest number, as the golden README does; scalars are doubles."""
-    atol = (3e-4 if single else 1e-9) * max(1.0, theirs.abs().max().item())
-    torch.testing.assert_close(
-        ours.detach(), theirs, rtol=0, atol=atol, check_dtype=False, msg=lambda m: f"{name}: {m}"
-    )
+assert_close = partial(golden_vectors.assert_close, tolerance=3e-4)
 
 
 def below(arrays: dict[str, Tensor], folder: str) -> dict[str, Tensor]:
@@ -104,7 +101,7 @@ def test_everything_that_the_head_gives_equals_the_official_code(path: Path) -> 
         "loss_total": torch.stack(list(learner.loss(outputs, labels).values())).sum(),
     }
     for name, value in found.items():
-        assert_close(value, arrays[f"out/{name}"], single, name)
+        assert_close(value, arrays[f"out/{name}"], single, name=name)
     assert torch.equal(outputs["errors"].argmin(1), arrays["out/assign"])
     assert set(below(arrays, "out/")) == {*found, "assign", "weights"}
 
@@ -130,7 +127,7 @@ def test_every_gradient_equals_the_official_one_zeros_included(path: Path, which
     assert ours.keys() == expected.keys()
     for name, value in ours.items():
         gradient = torch.zeros_like(value) if value.grad is None else value.grad
-        assert_close(gradient, expected[name], features.dtype == torch.float32, name)
+        assert_close(gradient, expected[name], features.dtype == torch.float32, name=name)
         if not expected[name].any():
             assert not gradient.any(), f"{name} is to be left alone"
 

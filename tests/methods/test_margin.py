@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from dmlray.losses.cosine import unit_rows
 from dmlray.methods._triplets import Triplets, _log_weights, by_distance
 from dmlray.methods.margin import Config, Learner, by_hardness, distances, triplets_loss
+from tests import golden_vectors
 from tests.golden_vectors import files, load
 
 
@@ -16,10 +18,7 @@ def read(path: Path) -> dict[str, Tensor]:
     return {key: torch.from_numpy(value) for key, value in load(path).items()}
 
 
-def assert_close(ours: Tensor, theirs: Tensor, single: bool) -> None:
-    """Compare relative to the largest number, as the golden README does; scalars are doubles."""
-    atol = (3e-4 if single else 1e-8) * max(1.0, theirs.abs().max().item())
-    torch.testing.assert_close(ours.detach(), theirs, rtol=0, atol=atol, check_dtype=False)
+assert_close = partial(golden_vectors.assert_close, tolerance=3e-4, double=1e-8)
 
 
 def learner_of(config: Config, classes: int, beta: Tensor | None = None) -> Learner:

@@ -13,7 +13,7 @@ from dmlray.plans.search_space import Ranges
 from dmlray.plans.space_points import combinations
 
 BASE = "experiment: experiments/proxy_anchor_demo.yaml\nuse_method_space: false\n"
-DATA = ("cub", "cars", "sop", "demo")
+DATA = ("cub", "cars", "sop", "inshop", "demo")
 
 
 def write(tmp_path: Path, text: str) -> Path:

@@ -164,7 +164,7 @@ def test_a_k_beyond_the_images_is_left_out_or_refused(
 ) -> None:
     deep = override(plan, "test", {"protocol.extra_metrics": ["precision_at_16"]})
     preflight(deep)
-    said = "protocol: Precision@16 is left out where only 16 images are scored"
+    said = "protocol: Precision@16 is left out where a query is compared with only 15 images"
     assert said in caplog.messages
-    with pytest.raises(ConfigError, match="precision_at_16 needs more than the 16 images"):
+    with pytest.raises(ConfigError, match="precision_at_16 needs more than the 15 images"):
         preflight(override(plan, "test", {"protocol.metric": "precision_at_16"}))

@@ -15,7 +15,7 @@ def leave_out(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
     """Remove broken files (file -> reason) from a data set; classes and their split stay.
 
     Raises:
-        DataError: If a class loses all its images, or a test class all but one.
+        DataError: If a class loses all its images, or without roles a test class all but one.
     """
     if not reasons:
         return dataset
@@ -25,7 +25,8 @@ def leave_out(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
         np.bincount(values, minlength=len(dataset.classes)) for values in (dataset.labels, labels)
     )
     tested = np.arange(len(before)) >= dataset.train_classes
-    lost = np.flatnonzero((after < before) & (after < np.where(tested, 2, 1)))
+    fewest = np.where(tested & (dataset.roles is None), 2, 1)
+    lost = np.flatnonzero((after < before) & (after < fewest))
     if len(lost):
         left, name = after[lost[0]], dataset.classes[lost[0]]
         side = "test" if tested[lost[0]] else "training"
@@ -43,4 +44,5 @@ def leave_out(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
         labels=labels,
         remarks=(*dataset.remarks, remark),
         listed=dataset,
+        roles=dataset.roles and dataset.roles.of(intact),
     )

@@ -1,4 +1,4 @@
-"""Your own images: a CSV file with the columns path, label and, if given, split."""
+"""Your own images: a CSV file with the columns path, label and, if given, split, role, group."""
 
 import csv
 import io
@@ -13,24 +13,30 @@ from dmlray.data.datasets.dataset_listing import DatasetListing, sound
 from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.data.datasets.train_test import Keep, Split
 from dmlray.data.datasets.written_paths import Fault, Finder, fault_of
+from dmlray.data.roles import BOTH, ROLES, Roles, roles_of
 from dmlray.errors import ConfigError, DataError
 from dmlray.file_reading import read_bytes
 
 LARGEST = 256 << 20  # bytes: millions of images
 OTHER_SEPARATORS = (";", "\t", "|")
-ROLES = ("is_query", "is_gallery", "role")  # columns of other libraries
+UNUSED = ("is_query", "is_gallery")  # columns of other libraries
 
 Cells = tuple[int, list[str]]  # line number and its cells
 
 
 @dataclass(frozen=True)
 class CsvEntry:
-    """One image of the file; `split` is as written, None if it is not read."""
+    """One image of the file; `split` is as written, None if it is not read.
+
+    `role` is one of ROLES; `group` is empty if the image shares it with no other.
+    """
 
     line: int
     file: str
     label: str
     split: str | None
+    role: str | None = None
+    group: str | None = None
     fault: Fault | None = None
 
 
@@ -97,8 +103,25 @@ def _read(source: Path, split: Split) -> tuple[list[str], list[CsvEntry]]:
                 f"{source}: line {line}: {len(indices)} columns named {column!r}{reason}."
                 f" Expected a header of {', '.join(required)}, comma-separated and each once."
             )
+    matches |= _role_columns(source, line, header)
     columns = {column: indices[0] for column, indices in matches.items()}
     return header, [_entry(source, row, len(header), columns) for row in rows]
+
+
+def _role_columns(source: Path, line: int, header: Sequence[str]) -> dict[str, list[int]]:
+    """Find the columns of roles and groups, which a file may have."""
+    matches = {column: _columns(header, column) for column in ("role", "group")}
+    found = {column: indices for column, indices in matches.items() if indices}
+    for column, indices in found.items():
+        if len(indices) > 1:
+            problem = f"{len(indices)} columns named {column!r}"
+            raise DataError(f"{source}: line {line}: {problem}. Expected at most one.")
+    if "group" in found and "role" not in found:
+        raise DataError(
+            f"{source}: line {line}: a column 'group' without a column 'role'. Expected both, or"
+            " another name: a group says which images of a label a query is not compared with."
+        )
+    return found
 
 
 def _columns(header: Sequence[str], column: str) -> list[int]:
@@ -116,7 +139,7 @@ def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> 
         )
     values = {column: cells[at] for column, at in columns.items()}
     for column, value in values.items():
-        if not value:
+        if not value and column not in ("role", "group"):
             raise DataError(f"{source}: line {line}: {column} is empty. Expected a value.")
     split = values.get("split")
     if split is not None and train_test.side(split) is None:
@@ -124,19 +147,28 @@ def _entry(source: Path, row: Cells, width: int, columns: Mapping[str, int]) -> 
             f"{source}: line {line}: split {split!r} is not allowed."
             " Allowed: train, test, validation."
         )
-    return CsvEntry(line, values["path"], values["label"], split)
+    role = _role(f"{source}: line {line}", values["role"], split) if "role" in values else None
+    return CsvEntry(line, values["path"], values["label"], split, role, values.get("group"))
+
+
+def _role(where: str, written: str, split: str | None) -> str:
+    """Read a role in any case; a training image may have none, which means both."""
+    role, trains = written.lower(), split is not None and train_test.side(split) == "train"
+    if not role and trains:
+        return BOTH
+    if role not in ROLES:
+        allowed = f"{', '.join(ROLES)}; empty where split is train"
+        raise DataError(f"{where}: role {written!r} is not allowed. Allowed: {allowed}.")
+    return role
 
 
 def _unused(header: Sequence[str], split: Split) -> Iterator[str]:
     """Yield remarks on meaningful columns that are not used."""
     if split == "classes" and _columns(header, "split"):
         yield "the file's column split is not used; data.split=given uses it"
-    roles = [name for role in ROLES for name in header if name.lower() == role]
-    if roles:
-        yield (
-            f"the file's columns {', '.join(roles)} are not used: every image is a query, and all"
-            " others are searched"
-        )
+    unused = [name for role in UNUSED for name in header if name.lower() == role]
+    if unused:
+        yield f"the file's columns {', '.join(unused)} are not used; a column role is"
 
 
 def _rows(source: Path) -> Iterator[Cells]:
@@ -226,7 +258,17 @@ def _dataset(source: Path, entries: Sequence[CsvEntry], split: Split) -> Dataset
             f"{source}: {len(train)} classes to train and {len(test)} to test."
             " Expected at least 1 of each."
         )
-    return replace(train_test.join("csv", source.parent, train, test), remarks=tuple(remarks))
+    dataset = train_test.join("csv", source.parent, train, test)
+    return replace(dataset, remarks=tuple(remarks), roles=_roles(dataset.files, entries))
+
+
+def _roles(files: Sequence[str], entries: Sequence[CsvEntry]) -> Roles | None:
+    """Roles and groups of `files`; None if the file has no such columns."""
+    by_file = {entry.file: entry for entry in entries}
+    ordered = [by_file[file] for file in files]
+    roles = [entry.role for entry in ordered if entry.role]
+    groups = [entry.group for entry in ordered if entry.group is not None]
+    return roles_of(roles, groups or None) if roles else None
 
 
 def _images(entries: Sequence[CsvEntry], split: str | None = None) -> dict[str, list[str]]:
@@ -240,7 +282,7 @@ def _images(entries: Sequence[CsvEntry], split: str | None = None) -> dict[str, 
 
 SPEC = DatasetSpec(
     "csv",
-    "Your own images: a CSV file with the columns path, label and, if given, split.",
+    "Your own images: a CSV file with the columns path, label and, if given, split, role, group.",
     load,
     find,
     own_images=True,

@@ -1,5 +1,6 @@
 """Your own images: one sub-folder per class."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,16 @@ from dmlray.data.datasets.dataset_listing import DatasetListing, complete
 from dmlray.data.datasets.listing import Tree
 from dmlray.data.datasets.spec import DatasetSpec
 from dmlray.data.datasets.train_test import Images, Keep, Split
+from dmlray.data.roles import BOTH, GALLERY, QUERY, roles_of
 from dmlray.errors import ConfigError, DataError
 
 
 def load(
     root: Path | None, split: Split = "classes", keep: Keep = train_test.everything
 ) -> Dataset:
-    """List the data set `folder`: `root/<class>/`, or `root/{train,test}/<class>/` as given.
+    """List the data set `folder`: `root/<class>/`, or as given `root/{train,test}/<class>/`.
+
+    For test/ there may be query/ and gallery/.
 
     Raises:
         ConfigError: If there is no root.
@@ -68,18 +72,51 @@ def _read(name: str, root: Path) -> DatasetListing:
 def _read_given(root: Path) -> DatasetListing:
     root = listing.real_path(root)
     top, trees = listing.read_sides(root)
-    parts = {name: tree.classes for name, tree in trees.items()}
+    by_role = _role_folders(root, list(trees))
+    parts: dict[str, Images] = {name: tree.classes for name, tree in trees.items()}
+    if by_role:
+        parts["test"] = train_test.merged(parts.pop(name) for name in by_role.values())
     train, test, remarks = train_test.assign(parts, "{}/")
     for side, images in (("train", train), ("test", test)):
-        if images:
-            continue
-        if not any(train_test.side(name) == side for name in trees):
-            raise DataError(f"{root / side}: no such folder. Expected one sub-folder per class.")
-        _refuse(
-            f"{root / side}: no sub-folder with images. Expected at least 1, one per class.",
-            *trees.values(),
-        )
-    return _found("folder", root, train, test, remarks, [top, *trees.values()])
+        if not images:
+            _refuse_side(root, side, parts, by_role, trees)
+    found = _found("folder", root, train, test, remarks, [top, *trees.values()])
+    return _with_roles(found, by_role) if by_role else found
+
+
+def _refuse_side(
+    root: Path,
+    side: str,
+    parts: Iterable[str],
+    by_role: Mapping[str, str],
+    trees: Mapping[str, Tree],
+) -> None:
+    """Raise a DataError for a side without images."""
+    if not any(train_test.side(name) == side for name in parts):
+        raise DataError(f"{root / side}: no such folder. Expected one sub-folder per class.")
+    folder = by_role.get(QUERY, side) if side == "test" else side
+    _refuse(
+        f"{root / folder}: no sub-folder with images. Expected at least 1, one per class.",
+        *trees.values(),
+    )
+
+
+def _with_roles(found: DatasetListing, by_role: Mapping[str, str]) -> DatasetListing:
+    role_of = {name: role for role, name in by_role.items()}
+    roles = [role_of.get(file.partition("/")[0], BOTH) for file in found.dataset.files]
+    return replace(found, dataset=replace(found.dataset, roles=roles_of(roles)))
+
+
+def _role_folders(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """Role -> its folder, if there are query/ and gallery/ in place of test/."""
+    found = {name.lower(): name for name in names if name.lower() in (QUERY, GALLERY)}
+    if any(train_test.side(name) == "test" for name in names):
+        return {}
+    for role in (QUERY, GALLERY) if found else ():
+        if role not in found:
+            (other,) = found.values()
+            raise DataError(f"{root / role}: no such folder. Expected it beside {other}/.")
+    return found
 
 
 def _found(
@@ -93,8 +130,11 @@ def _found(
 
 
 def _are_sides(images: Images) -> bool:
-    """Whether folders are named train, test or val and hold class folders, or all are so named."""
-    named = [name for name in images if train_test.side(name)]
+    """Whether folders are named train, test, val, query or gallery and hold class folders.
+
+    Or whether all are so named.
+    """
+    named = [name for name in images if train_test.side(name) or name.lower() in (QUERY, GALLERY)]
     deep = all(_is_deep(images, name) for name in named)
     return len(named) > 1 and (deep or len(named) == len(images))
 

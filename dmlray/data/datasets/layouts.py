@@ -158,14 +158,19 @@ def by_id(rows: Sequence[tuple[int, str]]) -> dict[int, list[str]]:
     return dict(sorted(files.items()))
 
 
-def read_rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, fields) of a text file in columns; the last column may have spaces."""
+def read_rows(path: Path, columns: int, counted: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, fields) of a text file in columns; the last column may have spaces.
+
+    If `counted`, the first line may be the number of rows, which is not compared.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
     for number, line in enumerate(text.splitlines(), 1):
         fields = line.strip().split(maxsplit=columns - 1)
+        if counted and number == 1 and len(fields) == 1 and fields[0].isdigit():
+            continue
         if len(fields) not in (0, columns):
             raise DataError(f"{path}: line {number}: expected {columns} columns, got {line!r:.80}.")
         if fields:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from dmlray.data.dataset import Dataset
 from dmlray.data.datasets.spec import Benchmark, specs
 
 PARENTS = (".", "data", "Datasets")  # folders of the authors' code, relative to it
@@ -68,3 +69,20 @@ def shortcomings(
             published = f"{benchmark.title} has {expected[0]} / {expected[1]}"
             return (f"{counts[0]} / {counts[1]} {what} of train / test where {published}",)
     return ()
+
+
+def role_shortcomings(benchmark: Benchmark, dataset: Dataset) -> tuple[str, ...]:
+    """Remark on numbers of queries and gallery images that differ from the published ones."""
+    found = retrieval_counts(dataset)
+    if found == benchmark.retrieval or found is None or benchmark.retrieval is None:
+        return ()
+    published = f"{benchmark.title} has {benchmark.retrieval[0]} / {benchmark.retrieval[1]}"
+    return (f"{found[0]} / {found[1]} queries / gallery images where {published}",)
+
+
+def retrieval_counts(dataset: Dataset) -> tuple[int, int] | None:
+    """Count the test images that are (queries, gallery); None without roles."""
+    if dataset.roles is None:
+        return None
+    tested = dataset.labels >= dataset.train_classes
+    return int((dataset.roles.queries & tested).sum()), int((dataset.roles.gallery & tested).sum())

@@ -16,13 +16,15 @@ class Benchmark:
     """Published facts of a benchmark; pairs are (train, test).
 
     Source: Wah et al., CNS-TR-2011-001; Krause et al., 3dRR 2013; Song et al., CVPR 2016,
-    arXiv 1511.06452, whose split by classes all methods use for all three.
+    arXiv 1511.06452, whose split by classes all methods use for these three; Liu et al.,
+    DeepFashion, CVPR 2016, for In-Shop.
 
     Attributes:
         title: Its name in papers.
         folders: Usual names of its folder.
         marks: Patterns of files that only this benchmark has.
         wanted: Description of the supported layouts.
+        retrieval: Test images that are (queries, gallery); None without roles.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Benchmark:
     wanted: str
     classes: tuple[int, int]
     images: tuple[int, int]
+    retrieval: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

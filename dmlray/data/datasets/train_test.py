@@ -1,7 +1,7 @@
 """Split of a user's own images into training and test classes."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from dmlray.data.dataset import Dataset, from_ordered, half
-from dmlray.data.datasets import duplicates
+from dmlray.data.datasets import duplicates, role_checks
 from dmlray.errors import DataError
 
 Split = Literal["classes", "given"]  # the first half of the classes trains, or the user's split
@@ -56,7 +56,10 @@ def assign(parts: Mapping[str, Images], shown: str) -> tuple[Images, Images, lis
         Training images, test images, and remarks on other parts.
     """
     tested = "test" if any(side(name) == "test" for name in parts) else "val"
-    train, test = (_merged(parts, part) for part in ("train", tested))
+    train, test = (
+        merged(images for name, images in parts.items() if side(name) == part)
+        for part in ("train", tested)
+    )
     remarks = []
     for name, images in parts.items():
         if side(name) == tested == "val":
@@ -76,10 +79,10 @@ def examine(dataset: Dataset, where: Callable[[int], str]) -> tuple[Dataset, tup
 
     Returns:
         The data set, and problems that make its scores meaningless: images that contradict each
-        other, or test classes with one image.
+        other, test classes with one image, or roles that leave nothing to retrieve.
     """
     remarks, problems = list(dataset.remarks), []
-    for check in (_closed_set, _single, duplicates.check):
+    for check in (_closed_set, _single, role_checks.check, duplicates.check):
         try:
             remarks += filter(None, [check(dataset, where)])
         except DataError as problem:
@@ -94,13 +97,13 @@ def natural(label: str) -> tuple[list[str | tuple[int, str]], str]:
     return numbers, label
 
 
-def _merged(parts: Mapping[str, Images], part: str) -> Images:
-    merged: dict[str, list[str]] = {}
-    for name, images in parts.items():
-        if side(name) == part:
-            for label, files in images.items():
-                merged.setdefault(label, []).extend(files)
-    return merged
+def merged(parts: Iterable[Images]) -> Images:
+    """All images of each class of the parts."""
+    found: dict[str, list[str]] = {}
+    for images in parts:
+        for label, files in images.items():
+            found.setdefault(label, []).extend(files)
+    return found
 
 
 def _closed_set(dataset: Dataset, where: Callable[[int], str]) -> str | None:
@@ -111,10 +114,14 @@ def _closed_set(dataset: Dataset, where: Callable[[int], str]) -> str | None:
 
 
 def _single(dataset: Dataset, where: Callable[[int], str]) -> str | None:
-    """Reject test classes with one image; for training classes with one image add a remark."""
+    """Reject test classes with one image; for training classes with one image add a remark.
+
+    With roles a test class may have one: see `role_checks`.
+    """
     alone = np.flatnonzero(np.bincount(dataset.labels) == 1)  # class ids
     tested = alone[alone >= dataset.train_classes]
-    if len(tested):
+    alone = alone[alone < dataset.train_classes]
+    if len(tested) and dataset.roles is None:
         row = int(np.flatnonzero(dataset.labels == tested[0])[0])
         raise DataError(
             f"{where(row)}: the only image of test class {dataset.classes[tested[0]]!r}, so there"

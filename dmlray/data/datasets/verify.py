@@ -8,8 +8,9 @@ from dmlray.data.cache import cache_build
 from dmlray.data.cache.cache_build import Progress
 from dmlray.data.cache.decode import limit
 from dmlray.data.dataset import Dataset
-from dmlray.data.datasets import registry
+from dmlray.data.datasets import registry, role_checks
 from dmlray.data.datasets.dataset_listing import DatasetListing
+from dmlray.data.datasets.published import retrieval_counts
 from dmlray.data.datasets.spec import specs
 from dmlray.data.datasets.train_test import Split
 from dmlray.errors import DataError
@@ -20,6 +21,8 @@ Pair = tuple[int, int]
 @dataclass(frozen=True)
 class Verification:
     """Content of `root` and what was expected; pairs are (train, test), files relative.
+
+    `retrieval` are the test images that are (queries, gallery), None without roles.
 
     `reasons` has why each of `unreadable` cannot be decoded.
     `problems` forbid its use, `notes` go into every score of it.
@@ -40,6 +43,8 @@ class Verification:
     problems: tuple[str, ...]
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    retrieval: Pair | None = None
+    expected_retrieval: Pair | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -104,7 +109,9 @@ def _verify(
             *_described("missing", missing),
             *_described("unreadable", tuple(reasons)),
         ),
-        notes=(*(() if published else dataset.remarks), *notes),
+        notes=(*(() if published else dataset.remarks), *role_checks.remarks(dataset), *notes),
+        retrieval=retrieval_counts(dataset),
+        expected_retrieval=published.retrieval if published else None,
     )
 
 

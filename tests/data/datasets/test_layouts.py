@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 
 from dmlray.data.dataset import Dataset
-from dmlray.data.datasets import cars, cub, sop
+from dmlray.data.datasets import cars, cub, inshop, sop
+from dmlray.data.datasets.published import retrieval_counts
 from tests.data import benchmarks
 from tests.data.benchmarks import LAYOUTS, Row, place, write
 
-LOAD = {"cub": cub.load, "cars": cars.load, "sop": sop.load}
+LOAD = {"cub": cub.load, "cars": cars.load, "sop": sop.load, "inshop": inshop.load}
 BY_SIDES = ("class1", "class2", "class10", "class98", "class99", "class100")
 CLASSES = {
     "cub": tuple(benchmarks.BIRDS.values()),
     "cars": tuple(benchmarks.CARS.values()),
     "sop": tuple(map(str, benchmarks.PRODUCTS)),
+    "inshop": tuple(f"id_{number:08d}" for number in (1, 2, 10, 7982, 9, 100)),
 }
-COUNTS = {"cub": 200, "cars": 196, "sop": 22634}
+COUNTS = {"cub": 200, "cars": 196, "sop": 22634, "inshop": 7982}
 
 
 def by_class(dataset: Dataset) -> dict[str, list[str]]:
@@ -48,7 +50,7 @@ def test_every_layout_of_the_authors_is_found_from_every_parent(tmp_path: Path, 
         assert (again.fingerprint, again.root) == (dataset.fingerprint, dataset.root)
 
 
-@pytest.mark.parametrize("name", ["cub", "sop"])
+@pytest.mark.parametrize("name", ["cub", "sop", "inshop"])
 def test_layouts_of_the_same_images_have_one_fingerprint(tmp_path: Path, name: str) -> None:
     prints = set()
     for number, row in enumerate(LAYOUTS):
@@ -94,6 +96,29 @@ def test_whole_benchmarks_split_as_published_without_a_remark(tmp_path: Path) ->
         write(tmp_path / "sop" / file, [benchmarks.HEADER, *lines])
     found = sop.find(tmp_path).dataset
     assert (found.train_classes, len(found.classes), found.remarks) == (11318, 22634, ())
+
+
+def test_whole_in_shop_has_its_queries_and_gallery(tmp_path: Path) -> None:
+    counts = {"train": (25882, range(3997)), "query": (14218, range(3997, 7982))}
+    counts["gallery"] = (12612, range(3997, 7982))
+    rows = [
+        f"img/MEN/{role}{i}.jpg id_{items[i % len(items)]:08d} {role}"
+        for role, (count, items) in counts.items()
+        for i in range(count)
+    ]
+    write(tmp_path / "list_eval_partition.txt", ["52712", " ".join(inshop.HEADER), *rows])
+    dataset = inshop.find(tmp_path).dataset
+    assert (dataset.train_classes, len(dataset.classes), dataset.remarks) == (3997, 7982, ())
+    assert retrieval_counts(dataset) == (14218, 12612)
+    assert dataset.roles is not None
+    trains = dataset.labels < 3997
+    assert dataset.roles.queries[trains].all()
+    assert dataset.roles.gallery[trains].all()
+    other = [row.replace(" query", " gallery") if "query0.jpg" in row else row for row in rows]
+    write(tmp_path / "list_eval_partition.txt", other)
+    assert inshop.find(tmp_path).dataset.remarks == (
+        "14217 / 12613 queries / gallery images where In-Shop Clothes Retrieval has 14218 / 12612",
+    )
 
 
 def test_whole_cars_split_at_98_by_annotation_and_by_alphabet(tmp_path: Path) -> None:

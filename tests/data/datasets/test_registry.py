@@ -12,7 +12,7 @@ from dmlray.errors import ConfigError
 
 
 def test_each_data_set_is_listed_once_with_a_line_of_its_own() -> None:
-    assert registry.names() == ["cars", "csv", "cub", "demo", "folder", "sop"]
+    assert registry.names() == ["cars", "csv", "cub", "demo", "folder", "inshop", "sop"]
     assert len({registry.about(name) for name in registry.names()}) == len(registry.names())
 
 
@@ -33,7 +33,7 @@ def test_public_archives_are_complete(dataset: str) -> None:
 
 
 def test_cars_and_unknown_sets_say_what_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"car_ims\.tgz --from cars_annos\.mat"):
+    with pytest.raises(ConfigError, match=r"car_ims\.tgz and cars_annos\.mat"):
         registry.source("cars")
     with pytest.raises(ConfigError, match=r"'demo' has no public URL\. Allowed: cub, sop"):
         registry.source("demo")

@@ -1,0 +1,88 @@
+"""The functions behind `dmlray compare` and `dmlray report`: nothing is trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmlray.api.run_results import ComparisonResult, RunResult
+from dmlray.api.run_setup import claim, path_of
+from dmlray.atomic_files import write_text
+from dmlray.errors import Call, ConfigError
+from dmlray.learn.class_split import listed_once
+from dmlray.plans.run_folder import RunFolder
+from dmlray.printable import shortened
+from dmlray.reporting.progress import Display, Shown, shown
+from dmlray.reporting.run_report import page
+from dmlray.reporting.training_report import IMAGES, write_report
+from dmlray.results.comparison import compare_runs
+from dmlray.results.paired_tests import finished_run
+from dmlray.scores import Scores
+
+MOST_IMAGES = 1000  # a page of some 30 MB
+
+
+def compare(
+    runs: Sequence[str | Path],
+    *,
+    sort: str | None = None,
+    published: bool = False,
+    display: Shown = "auto",
+) -> ComparisonResult:
+    """Compare finished runs: ranked within each protocol, with paired significance tests.
+
+    Runs of several trainings are paired by seed (t test), single ones by test class (bootstrap);
+    p-values are Holm-corrected.
+
+    Args:
+        runs: Folders of trainings, cross-validations, repeats, ensembles or merges.
+        sort: Metric to rank and test by; default map_at_r.
+        published: Add the published scores of each run's method on its data set.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        ConfigError: If a run is no run, has no scores or not the metric, or is given twice.
+        DataError: If files of a run are damaged.
+    """
+    if isinstance(runs, str | Path):
+        raise ConfigError("`runs`", ["is one path. Allowed: a list of run folders"])
+    paths = [path_of("runs", run) for run in runs]
+    with shown(display) as entered, listed_once():
+        counting = entered.count("ranking test images, runs")
+        return ComparisonResult(compare_runs(paths, sort, published, counting))
+
+
+def report(run: str | Path, *, images: int = IMAGES, display: Shown = "auto") -> RunResult:
+    """Write report.html of a finished run from its files; nothing is trained.
+
+    Args:
+        run: Folder of a training, cross-validation, repeat, ensemble or merge.
+        images: Queries of a training that are shown with their neighbours; 0: no pictures.
+        display: "auto" shows progress on standard error; None shows none.
+
+    Raises:
+        ConfigError: If there is no such run, it has no scores, or `images` is negative.
+        DataError: If its files are damaged.
+    """
+    if isinstance(images, bool) or not isinstance(images, int) or not 0 <= images <= MOST_IMAGES:
+        problem = f"{shortened(images)} is not allowed. Allowed: 0 to {MOST_IMAGES}"
+        raise ConfigError("`images`", [problem])
+    finished = finished_run(RunFolder(path_of("run", run)))
+    call = Call("report", {"run": str(finished.folder)})
+    with (
+        shown(display) as entered,
+        claim(finished.folder, call, resumed=True) as opened,
+        listed_once(),
+    ):
+        write_run_report(opened.folder, finished.scores, images, entered)
+    return RunResult(finished.scores, finished.folder)
+
+
+def write_run_report(
+    folder: RunFolder, scores: Scores, images: int = IMAGES, display: Display | None = None
+) -> None:
+    """Write report.html of a run of any kind that has scores."""
+    if folder.kind() in ("ensemble", "merge"):
+        write_text(folder.report, page(folder.path.name, scores))
+        return
+    if display:
+        display.log(f"writing {folder}/{folder.report.name}")
+    write_report(folder, images)
