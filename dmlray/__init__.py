@@ -37,7 +37,13 @@ if TYPE_CHECKING:
         tune,
         verify_data,
     )
+    from dmlray.api.embedding import embed_on_cluster
     from dmlray.errors import DmlrayError
+    from dmlray.inference.embed_files import embed
+    from dmlray.inference.export import export
+    from dmlray.inference.load import load_model
+    from dmlray.inference.model import Model
+    from dmlray.inference.search import query
     from dmlray.plans.ensemble import Ensemble
     from dmlray.plans.experiment import Experiment
     from dmlray.plans.run_folder import RunFolder
@@ -47,19 +53,26 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 __all__ = [
-    "ComparisonResult", "DmlrayError", "Ensemble", "Experiment", "RunFolder", "RunResult", "Scores",
-    "Search", "SearchResult", "compare", "cross_validate", "demo", "doctor", "ensemble", "evaluate",
-    "init", "merge", "plan", "prepare_data", "read_experiment", "read_scores", "read_search",
-    "repeat", "report", "show", "train", "tune", "verify_data",
+    "ComparisonResult", "DmlrayError", "Ensemble", "Experiment", "Model", "RunFolder", "RunResult",
+    "Scores", "Search", "SearchResult", "compare", "cross_validate", "demo", "doctor", "embed",
+    "embed_on_cluster", "ensemble", "evaluate", "export", "init", "load_model", "merge", "plan",
+    "prepare_data", "query", "read_experiment", "read_scores", "read_search", "repeat", "report",
+    "show", "train", "tune", "verify_data",
 ]  # fmt: skip
 
 _ELSEWHERE = {
     "DmlrayError": "errors",
     "Ensemble": "plans.ensemble",
     "Experiment": "plans.experiment",
+    "Model": "inference.model",
     "RunFolder": "plans.run_folder",
     "Scores": "scores",
     "Search": "plans.search",
+    "embed": "inference.embed_files",
+    "embed_on_cluster": "api.embedding",
+    "export": "inference.export",
+    "load_model": "inference.load",
+    "query": "inference.search",
     "read_scores": "scores",
 }  # all others are in `dmlray.api`
 _PACKAGES = ("evaluation", "losses", "methods")

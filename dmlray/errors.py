@@ -15,7 +15,7 @@ class Call:
     """A call of the Python API that an error suggests; `dmlray.cli` prints it as a command."""
 
     function: str
-    arguments: Mapping[str, str | Sequence[str]]
+    arguments: Mapping[str, str | bool | Sequence[str]]
 
     def __str__(self) -> str:
         written = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())

@@ -22,6 +22,7 @@ from dmlray.json_schema import (
     checked,
     read_checked,
 )
+from dmlray.printable import printable
 
 _ROUNDING = 1e-9  # by which NMI may exceed 1
 
@@ -179,3 +180,22 @@ def half_width(values: Sequence[float]) -> float:
 def percent(metrics: Mapping[str, Any], name: str) -> str:
     """Format a fraction as a percentage: 89.7."""
     return f"{100 * metrics[name]:.1f}" if name in metrics else "-"
+
+
+def protocol_line(scores: Scores) -> str:
+    """All that a score depends on, in one line."""
+    rules = {
+        "last": "last epoch, trained on all training classes",
+        "validation": "epoch chosen on held-out training classes",
+        "mixed": "epochs by each run's own rule",
+        "best_on_test": "EPOCH CHOSEN ON THE TEST CLASSES, for comparison only",
+    }
+    tuned = f"; settings by {scores.tuned_by}" if scores.tuned_by else ""
+    computed = f"; computed in {scores.precision}" if scores.precision else ""
+    computed += f" on {scores.computed_on}" if scores.computed_on else ""
+    remarks = "".join(f"; NOTE: {remark}" for remark in scores.remarks)
+    return printable(
+        f"{scores.test_images} test images; {scores.backbone}, {scores.embedding_size}-d; "
+        f"{rules[scores.selection]}{tuned}{computed}; n = {scores.n}; seed {scores.seed}; "
+        f"split {' '.join(filter(None, (scores.split, scores.split_fingerprint)))}{remarks}"
+    )

@@ -16,7 +16,7 @@ from dmlray.plans.ensemble import Ensemble, cross_validation
 from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import Display
-from dmlray.reporting.tables import protocol
+from dmlray.scores import protocol_line
 from tests.toy_data import draw_images, toy_words
 
 SEARCH = ["searches/proxy_anchor_demo.yaml"]
@@ -306,7 +306,7 @@ def test_a_score_of_known_classes_says_so(images: Path, tmp_path: Path) -> None:
     scores = run_training(
         plan, RunFolder(tmp_path / "run"), lambda epoch: None, Runtime(torch.device("cpu"))
     )
-    assert "NOTE: closed set: 6 of 6 test classes also train" in protocol(scores)
+    assert "NOTE: closed set: 6 of 6 test classes also train" in protocol_line(scores)
     assert "recall_at_1000" not in scores.metrics
     assert scores.test_classes == 6
 

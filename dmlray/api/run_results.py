@@ -10,10 +10,10 @@ from dmlray.printable import shortened
 from dmlray.reporting.comparison_records import comparison_records
 from dmlray.reporting.comparison_tables import FORMATS, sections
 from dmlray.reporting.search_report import SearchReport
-from dmlray.reporting.tables import protocol, score_rows
+from dmlray.reporting.tables import score_rows
 from dmlray.reporting.tabular import Tabular
 from dmlray.results.comparison import Comparison
-from dmlray.scores import Scores
+from dmlray.scores import Scores, protocol_line
 
 
 class _Run(NamedTuple):
@@ -42,7 +42,7 @@ class RunResult(_Run, Tabular):
 
     def remarks(self) -> list[str]:
         """Return the protocol of the scores and the run folder."""
-        return [protocol(self.scores), f"run folder: {self.folder}"]
+        return [protocol_line(self.scores), f"run folder: {self.folder}"]
 
 
 class _Search(NamedTuple):

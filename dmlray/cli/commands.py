@@ -16,6 +16,7 @@ from dmlray.cli.data import data
 from dmlray.cli.info import doctor, methods, plan, show
 from dmlray.cli.init import init
 from dmlray.cli.local_path import PATH, read_path
+from dmlray.cli.models import embed, export, index, query
 from dmlray.cli.output import (
     echo,
     echo_error,
@@ -263,7 +264,20 @@ def evaluate(run: Path) -> None:
         print_scores(stage_rows(scores, scores.method), scores)
 
 
-for command in (init, data, show, plan, methods, doctor, compare, report):
+for command in (
+    init,
+    data,
+    show,
+    plan,
+    methods,
+    doctor,
+    compare,
+    report,
+    export,
+    embed,
+    query,
+    index,
+):
     main.add_command(command)
 
 

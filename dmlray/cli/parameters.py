@@ -37,6 +37,9 @@ def as_command(commands: click.Group) -> Callable[[Call], str]:
         words = ["dmlray", name]
         for parameter, value in call.arguments.items():
             option = options[parameter]
+            if isinstance(value, bool):
+                words += [option] if value else []
+                continue
             for each in [value] if isinstance(value, str) else value:
                 words += [option, typed(each)] if option.startswith("-") else [typed(each)]
         return " ".join(words)

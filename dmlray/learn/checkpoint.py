@@ -80,6 +80,20 @@ def read_progress(path: Path) -> TrainProgress:
     return _read(path).progress
 
 
+def read_learner(path: Path, seed: int) -> tuple[dict[str, Tensor], TrainProgress]:
+    """Read the tensors of a learner trained with `seed`, and how far it has come.
+
+    Raises:
+        DamagedCheckpoint: If the file is missing or damaged.
+        DataError: If it is of another training, or its weights are not finite.
+    """
+    content = _read(path)
+    if content.training and not content.training.startswith(f"seed {seed},"):
+        raise DataError(f"{path}: is of another training: {content.training}, not seed {seed}")
+    _check_finite(path, content.learner)
+    return content.learner, content.progress
+
+
 def _read(path: Path, group: ProcessGroup = SINGLE_PROCESS) -> _Content:
     """Read a checkpoint to the CPU, so that only damage fails here, not lack of GPU memory."""
     packed = group.broadcast_bytes(lambda: _packed(path))

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import torch
 
-from dmlray.errors import ResourceError
+from dmlray.errors import ConfigError, ResourceError
 
 _MOST_LOADER_THREADS = 16  # more do not help a GPU, and each uses memory
 _DRIVERS = {12: "525.60", 13: "580.65"}  # oldest driver for each major version of CUDA, on Linux
@@ -37,6 +37,27 @@ def default_device() -> torch.device:
         ResourceError: If torch cannot use the GPU.
     """
     return device_of(torch.cuda.is_available())
+
+
+def named_device(name: torch.device | str) -> torch.device:
+    """The device of that name, such as cpu, cuda or cuda:1.
+
+    Raises:
+        ConfigError: If there is no such device.
+        ResourceError: If torch cannot use the GPU.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            "device", [f"{name!r} is no device. Allowed: cpu, cuda, cuda:N"]
+        ) from None
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            problem = f"{device} is not here: this process sees {torch.cuda.device_count()} GPUs"
+            raise ConfigError("device", [problem])
+        check_gpu(str(device))
+    return device
 
 
 def check_gpu(name: str) -> None:

@@ -15,8 +15,9 @@ from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress, clustering_scores
 from dmlray.evaluation.retrieval import retrieval_scores
-from dmlray.learn import checkpoint, metrics_log
+from dmlray.learn import metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
+from dmlray.learn.chosen_epoch import check_chosen, chosen_checkpoint
 from dmlray.learn.class_split import ClassSplit, fold_split, full_split, load_dataset, with_folds
 from dmlray.learn.embedding_files import write_embeddings, write_items
 from dmlray.learn.environment import check_images, computed_on, record_environment
@@ -24,7 +25,6 @@ from dmlray.learn.loop import Report
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.runtime import Runtime
-from dmlray.learn.state import TrainProgress
 from dmlray.learn.trainer import WITHOUT_PAIRS, Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import write_experiment
@@ -161,30 +161,8 @@ def load_finished(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Trai
 def _load_chosen(training: Training) -> None:
     """Load the epoch that the selection rule chose, once all epochs are done."""
     plan, folder = training.plan, training.folder
-    if plan.protocol.selection == "last":
-        _check_over(training, training.load(folder.last_checkpoint))
-        return
-    best = training.load(folder.best_checkpoint)
-    training.runtime.group.ask_main(lambda: _check_best(training, best))
-
-
-def _check_best(training: Training, best: TrainProgress) -> None:
-    folder = training.folder
-    if not folder.last_checkpoint.exists():
-        return  # deleted to save space; no longer needed
-    last = checkpoint.read_progress(folder.last_checkpoint)
-    _check_over(training, last)
-    if best.epoch != last.best_epoch:
-        problem = f"is of epoch {best.epoch}, the best one was {last.best_epoch}"
-        remedy = f"delete {folder.last_checkpoint.parent} and resume the run to train it again"
-        raise DataError(f"{folder.best_checkpoint}: {problem}; {remedy}")
-
-
-def _check_over(training: Training, last: TrainProgress) -> None:
-    if last.epoch != training.plan.budget.epochs:
-        problem = f"is of epoch {last.epoch}, its plan has {training.plan.budget.epochs}"
-        path = training.folder.last_checkpoint
-        raise DataError(f"{path}: {problem}; resume the run to finish it")
+    progress = training.load(chosen_checkpoint(plan, folder))
+    training.runtime.group.ask_main(lambda: check_chosen(plan, folder, progress))
 
 
 def _score(

@@ -1,7 +1,8 @@
 """One file per method, registered by its name.
 
 Each file holds `Config` (settings), `SPACE` (sensible search ranges), `PUBLISHED` (the authors'
-settings and scores per data set, or per "DATA SET, VALUE" of a setting) and `Learner`.
+settings and scores per data set, or per "DATA SET, VALUE" of a setting), `Learner`, and
+`embedding_head`, which describes what inference needs of it besides the trunk.
 """
 
 import importlib
@@ -15,9 +16,12 @@ from dmlray.config_model import ConfigModel
 from dmlray.distributions import Space
 from dmlray.errors import ConfigError
 from dmlray.methods._base import Batch, Learner, LibraryLoss, Outputs, ParameterGroup, Published
+from dmlray.methods._embedding import EmbeddingHead, Features
 
 __all__ = [
     "Batch",
+    "EmbeddingHead",
+    "Features",
     "Learner",
     "LibraryLoss",
     "Method",
@@ -42,6 +46,9 @@ class Method(Protocol):
         self, config: ConfigModel, trunk: nn.Module, width: int, classes: int
     ) -> Learner:
         """Build the learner of `classes` classes on a trunk of `width` features."""
+
+    def embedding_head(self, config: ConfigModel, size: int) -> EmbeddingHead:
+        """Describe the head of embeddings (B, size), for inference."""
 
 
 def names() -> list[str]:

@@ -78,14 +78,23 @@ class RelationHead(nn.Module):
     def forward(self, features: Tensor) -> RelationOutputs:
         with torch.autocast(features.device.type, enabled=False):
             inputs = self.inputs(at_least_float32(features))
-            nodes = F.normalize(self.node(inputs), dim=-1)
-            embeddings = self.embeddings(nodes, self.scores(inputs))
+            nodes, embeddings = self._related(inputs)
             return RelationOutputs(nodes, embeddings, self.errors(inputs, nodes))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """The embeddings (B, K D) of `forward` alone; needs no decoder."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self._related(self.inputs(at_least_float32(features)))[1]
+
+    def _related(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        nodes = F.normalize(self.node(inputs), dim=-1)
+        return nodes, self.embeddings(nodes, self.scores(inputs))
 
     def inputs(self, features: Tensor) -> Tensor:
         """Split or repeat features (B, F) as inputs of the branches: (B, K, I)."""
         if self.branch_input == "chunk":
-            return features.reshape(len(features), self.branches, self.node.weight.shape[2])
+            parts: Tensor = features.unflatten(1, (self.branches, self.node.weight.shape[2]))
+            return parts
         return features[:, None].expand(-1, self.branches, -1)
 
     def scores(self, inputs: Tensor) -> Tensor:
@@ -101,7 +110,8 @@ class RelationHead(nn.Module):
             weights = F.normalize(scores.relu(), p=1, dim=1)
         else:
             sums = scores.sum(1, keepdim=True)
-            floor = torch.full_like(sums, _LEAST_SUM).copysign(sums)
+            # `copysign` would be shorter, but ONNX has none.
+            floor = torch.where(sums < 0, -_LEAST_SUM, _LEAST_SUM)
             weights = scores / sums.where(sums.abs() > _LEAST_SUM, floor)
         return torch.einsum("bij,bid->bjd", weights, nodes)
 

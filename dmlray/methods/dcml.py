@@ -18,6 +18,7 @@ from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._compositor import Compositor, join
 from dmlray.methods._dcml_settings import PUBLISHED, SPACE, Config
+from dmlray.methods._embedding import Composites, composed
 from dmlray.methods._head import trainable
 from dmlray.methods._momentum_encoder import FeatureQueue, MomentumEncoder
 from dmlray.methods._triplets import (
@@ -28,7 +29,7 @@ from dmlray.methods._triplets import (
     margin_cost,
 )
 
-__all__ = ["PUBLISHED", "SPACE", "Config", "Learner"]
+__all__ = ["PUBLISHED", "SPACE", "Config", "Learner", "embedding_head"]
 
 _HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 _ONE_VIEW = "diva needs two views of each image and got one. Allowed here: plain, paper"
@@ -88,13 +89,8 @@ class Learner(_base.Learner):
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, H, W) as unit vectors: parts or composites, concatenated."""
-        parts, _, composites = self.compositor(self.trunk(images))
-        if self.config.mode == "diva":
-            weights = (self.config.discriminative_weight, 1, 1, 1)
-            heads = self._heads(composites).values()
-            return unit_rows(torch.cat([w * h for w, h in zip(weights, heads, strict=True)], 1))
-        chosen: Tensor = parts if self.config.mode == "paper" else composites
-        return unit_rows(chosen.flatten(1))  # (B, K D) or (B, M D)
+        composition = self.compositor(self.trunk(images))
+        return composed(composition, self.config.mode, self.config.discriminative_weight)
 
     def groups(self) -> list[ParameterGroup]:
         """Return the parameters of trunk, compositor, boundaries and heads."""
@@ -196,3 +192,14 @@ def _draw_triplets(config: Config, head: str, units: Tensor, labels: Tensor) -> 
     if head == "shared":
         return class_shared(units, labels, config.sharing, config.lower_cutoff)
     return by_distance(units, labels, config.lower_cutoff)
+
+
+def embedding_head(config: Config, size: int) -> Composites:
+    """Describe the head of embeddings (B, size)."""
+    return Composites(
+        dim=config.dim,
+        sub_embeddings=config.sub_embeddings,
+        composites=config.composites,
+        mode=config.mode,
+        discriminative_weight=config.discriminative_weight,
+    )

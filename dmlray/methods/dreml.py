@@ -20,6 +20,7 @@ from dmlray.distributions import Choice, Float, Int, Space, Value
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
+from dmlray.methods._embedding import Features, Linear
 from dmlray.methods._head import trainable
 
 Recipe = Literal["leftthomas", "authors2020", "authors2018"]
@@ -208,3 +209,8 @@ class Learner(_base.Learner):
             ParameterGroup("trunk", trainable(self.trunk)),
             ParameterGroup("head", trainable(self.head)),
         ]
+
+
+def embedding_head(config: Config, size: int) -> Linear | Features:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size) if config.embedding == "logits" else Features()

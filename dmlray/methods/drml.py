@@ -21,6 +21,7 @@ from dmlray.losses.proxy_anchor import proxy_anchor
 from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup
 from dmlray.methods._drml_published import PUBLISHED
+from dmlray.methods._embedding import Relation
 from dmlray.methods._head import trainable
 from dmlray.methods._relation import BranchInput, EdgeNorm, Recon, RelationHead, RelationOutputs
 
@@ -162,7 +163,7 @@ class Learner(_base.Learner):
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images (B, 3, H, W) as unit vectors (B, D)."""
-        return unit_rows(self.head(self.trunk(images)).embeddings)  # (B, D)
+        return unit_rows(self.head.embed(self.trunk(images)))  # (B, D)
 
     def groups(self) -> list[ParameterGroup]:
         """Return the parameters of trunk, head and proxies."""
@@ -178,6 +179,16 @@ class Learner(_base.Learner):
         """Share of this epoch's images per branch; a share of 1 is a collapse."""
         shares = self.chosen / self.chosen.sum().clamp(min=1)
         return {f"branch_{k}_share": share for k, share in enumerate(shares.tolist())}
+
+
+def embedding_head(config: Config, size: int) -> Relation:
+    """Describe the head of embeddings (B, size)."""
+    return Relation(
+        dim=size,
+        branches=config.branches,
+        branch_input=config.branch_input,
+        edge_norm=config.edge_norm,
+    )
 
 
 def _does_not_divide(config: Config, width: int) -> str:

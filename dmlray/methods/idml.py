@@ -18,6 +18,7 @@ from dmlray.losses.idml import IntrospectiveProxyAnchor
 from dmlray.losses.idml_pairs import IntrospectivePairs, PairForm
 from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
+from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 _ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "softplus": nn.Softplus}
@@ -247,6 +248,11 @@ class Learner(_base.Learner):
         if self.config.metric == "released":
             uncertainty = unit_rows(uncertainty)
         return {"semantic": semantic, "uncertainty": uncertainty}
+
+
+def embedding_head(config: Config, size: int) -> Linear:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size)
 
 
 def _criterion(config: Config, classes: int) -> nn.Module:

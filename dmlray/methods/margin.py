@@ -19,6 +19,7 @@ from dmlray.losses.margin import Count, margin_loss
 from dmlray.losses.triplet import triplet_loss
 from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup
+from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 from dmlray.methods._margin_published import PUBLISHED
 from dmlray.methods._triplets import Triplets, by_distance, draw
@@ -110,6 +111,11 @@ class Learner(_base.Learner):
             factor = self.config.beta_lr_factor
             groups.append(ParameterGroup("beta", [self.beta], factor, weight_decay=0.0))
         return groups
+
+
+def embedding_head(config: Config, size: int) -> Linear:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size)
 
 
 def draw_triplets(config: Config, units: Tensor, labels: Tensor) -> Triplets:

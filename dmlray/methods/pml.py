@@ -22,6 +22,7 @@ from dmlray.errors import RunError
 from dmlray.losses.cosine import at_least_float32, unit_rows
 from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
+from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 from dmlray.nearest_names import did_you_mean
 
@@ -206,6 +207,11 @@ class Learner(_base.Learner):
         ]
         own = trainable(self.objective)
         return [*groups, ParameterGroup("loss", own, self.config.loss_lr_factor)] if own else groups
+
+
+def embedding_head(config: Config, size: int) -> Linear:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size)
 
 
 def available(kind: str) -> dict[str, type[nn.Module]]:

@@ -16,6 +16,7 @@ from dmlray.losses.cosine import unit_rows
 from dmlray.losses.proxy_anchor import ProxyAnchorLoss
 from dmlray.methods import _base
 from dmlray.methods._base import Batch, Outputs, ParameterGroup, Published
+from dmlray.methods._embedding import Linear
 from dmlray.methods._head import linear_head, principal_head, trainable
 
 
@@ -185,3 +186,8 @@ class Learner(_base.Learner):
             ParameterGroup("head", trainable(self.head), self.config.head_lr_factor),
             ParameterGroup("proxies", trainable(self.proxy_anchor), self.config.proxy_lr_factor),
         ]
+
+
+def embedding_head(config: Config, size: int) -> Linear:
+    """Describe the head of embeddings (B, size)."""
+    return Linear(dim=size)

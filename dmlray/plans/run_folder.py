@@ -97,6 +97,11 @@ class RunFolder:
         """Path, relative to the data set's root, and class of each row of `embeddings`."""
         return self.path / "items.csv"
 
+    @property
+    def merged(self) -> Path:
+        """Which members a merge took, and what it did beyond laying them side by side."""
+        return self.path / "merged.safetensors"
+
     def table(self, name: str) -> Path:
         """A table that the report shows in part: classes, confusions or suspects."""
         return self.path / f"{name}.csv"

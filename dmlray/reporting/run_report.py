@@ -11,8 +11,7 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting import figures
 from dmlray.reporting.loggers import DEFAULT, Logger, open_logger
 from dmlray.reporting.pages import png_address, render
-from dmlray.reporting.tables import protocol
-from dmlray.scores import Scores
+from dmlray.scores import Scores, protocol_line
 
 _NOT_PROTOCOL = (
     "metrics", "half_width", "curve", "parts", "concatenated", "zero_shot", "embeddings_sha256",
@@ -38,7 +37,7 @@ def _write_curve(folder: RunFolder, scores: Scores, logger: Logger) -> None:
         write_json(folder.curve, document(scores))
     if len(scores.curve) > 1:
         figure = figures.ensemble_curve(scores)
-        figures.add_text(figure, _subject(folder.path.name, scores), protocol(scores))
+        figures.add_text(figure, _subject(folder.path.name, scores), protocol_line(scores))
         figures.write_png(folder.curve_picture, figure)
         logger.image("test/curve", figures.pixels(figure))
 
@@ -51,7 +50,7 @@ def page(title: str, scores: Scores) -> str:
         "ensemble.html",
         title=title,
         scores=scores,
-        protocol=protocol(scores),
+        protocol=protocol_line(scores),
         curve=png_address(curve) if curve else None,
         columns={name: label(name) for name in tabled(scores.metrics)},
         rows=zip(sizes, scores.curve or [scores.metrics], strict=True),

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dmlray.evaluation.metrics import label, tabled
 from dmlray.printable import printable, wrapped
-from dmlray.scores import ScorePart, Scores, percent
+from dmlray.scores import ScorePart, Scores, percent, protocol_line
 
 
 def print_table(
@@ -31,12 +31,12 @@ def print_table(
     unlimited = console.options.update(max_width=10_000)
     if Measurement.get(console, unlimited, table).maximum <= console.width:
         console.print(table)
-        console.print(Text(protocol(scores)), soft_wrap=True)
+        console.print(Text(protocol_line(scores)), soft_wrap=True)
         return
     lines = [title]
     for name, metrics in rows:
         lines += [name, *(f"  {label(key)} {percent(metrics, key)}" for key in columns)]
-    for line in (*lines, protocol(scores)):
+    for line in (*lines, protocol_line(scores)):
         for part in wrapped(line, console.width):
             console.print(Text(part), soft_wrap=True)
 
@@ -80,22 +80,3 @@ def _named(scores: Scores) -> list[tuple[str, ScorePart]]:
         (f"fold {number}" if folds else f"seed {part.seed}", part)
         for number, part in enumerate(scores.parts)
     ]
-
-
-def protocol(scores: Scores) -> str:
-    """All that a score depends on, in one line."""
-    rules = {
-        "last": "last epoch, trained on all training classes",
-        "validation": "epoch chosen on held-out training classes",
-        "mixed": "epochs by each run's own rule",
-        "best_on_test": "EPOCH CHOSEN ON THE TEST CLASSES, for comparison only",
-    }
-    tuned = f"; settings by {scores.tuned_by}" if scores.tuned_by else ""
-    computed = f"; computed in {scores.precision}" if scores.precision else ""
-    computed += f" on {scores.computed_on}" if scores.computed_on else ""
-    remarks = "".join(f"; NOTE: {remark}" for remark in scores.remarks)
-    return printable(
-        f"{scores.test_images} test images; {scores.backbone}, {scores.embedding_size}-d; "
-        f"{rules[scores.selection]}{tuned}{computed}; n = {scores.n}; seed {scores.seed}; "
-        f"split {' '.join(filter(None, (scores.split, scores.split_fingerprint)))}{remarks}"
-    )

@@ -11,6 +11,7 @@ from torch import Tensor
 from dmlray.atomic_files import write_json
 from dmlray.data import folds
 from dmlray.data.folds import Subset
+from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation.ensemble_selection import greedy
 from dmlray.evaluation.pca import check_size, fit_projection
@@ -18,7 +19,7 @@ from dmlray.evaluation.task import RetrievalTask
 from dmlray.file_reading import reason
 from dmlray.json_schema import Sha256, read_checked
 from dmlray.learn.class_split import fold_split, load_dataset
-from dmlray.learn.embedding_files import read_embeddings, write_embeddings
+from dmlray.learn.embedding_files import read_embeddings, write_embeddings, write_items
 from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.run import load_finished
 from dmlray.learn.runtime import Runtime
@@ -32,6 +33,7 @@ from dmlray.results.finished_runs import (
     members_of,
     test_task,
 )
+from dmlray.results.merged_file import write_merged
 from dmlray.scores import Scores
 
 Counting = Callable[[str], Callable[[int, int], None]]
@@ -51,6 +53,7 @@ def merge(plan: Merge, folder: RunFolder, runtime: Runtime, counting: Counting) 
         remarks.append(remark)
     if plan.projects:
         return _project(plan, members, task, remarks, folder, runtime, counting)
+    write_merged(folder.merged, members, None)
     counted = counting("k-means, ensemble sizes")
     curve = ensemble_curve(members, task, members[0].plan.protocol, runtime.device, counted)
     return replace(joined(members, curve[-1], remarks + _weights(plan)), curve=curve)
@@ -122,13 +125,16 @@ def _project(
     counting: Counting,
 ) -> Scores:
     """Score the PCA of the concatenation, fitted on training classes; write the embeddings."""
-    train = folds.train_subset(load_dataset(members[0].plan))
+    dataset = load_dataset(members[0].plan)
+    train = folds.train_subset(dataset)
     rows = _Embedder(folder, runtime, counting).all(members, train, "train")
     factors = [member.weight**0.5 for member in members]
     weighted = [row * factor for row, factor in zip(rows, factors, strict=True)]
     projection = fit_projection(weighted, plan.pca, plan.whiten)
     tests = [member.embeddings() * f for member, f in zip(members, factors, strict=True)]
     merged = projection(tests)
+    write_merged(folder.merged, members, projection)
+    write_items(folder.items, dataset, test_subset(dataset))
     digest = write_embeddings(folder.embeddings, merged)
     metrics = all_scores(merged, task, members[0].plan.protocol)
     whitened = ", whitened" if plan.whiten else ""

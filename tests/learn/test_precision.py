@@ -16,8 +16,7 @@ from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import BudgetConfig, Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.tables import protocol
-from dmlray.scores import Scores, read_scores
+from dmlray.scores import Scores, protocol_line, read_scores
 from tests.learn.fake_gpu import fake_gpu
 from tests.toy_data import draw_images, toy_words
 
@@ -124,7 +123,7 @@ def test_a_training_on_a_gpu_names_its_libraries_and_its_float32_products(
         scores = run_training(override(plan, "test", words), folder, lambda _: None, Runtime(GPU))
     assert scores.computed_on == "Fake GPU, CUDA 13.0, cuDNN 90000, driver 580.82"
     assert read_scores(folder.scores) == scores
-    assert scores.computed_on in protocol(scores)
+    assert scores.computed_on in protocol_line(scores)
     found = json.loads(folder.environment.read_text())
     assert found["device"] == "Fake GPU"
     assert found["cudnn_benchmark"]

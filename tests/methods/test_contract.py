@@ -178,6 +178,35 @@ def ends(distribution: Distribution) -> tuple[Value, ...]:
     return (distribution.low, distribution.high)
 
 
+MODES: dict[str, list[dict[str, Any]]] = {
+    "dcml": [{}, {"mode": "paper"}, {"mode": "diva", "composites": 8}],
+    "dreml": [{}, {"embedding": "pooled"}, {"meta_classes": 100}],
+    "drml": [{"dim": 16}, {"dim": 16, "branch_input": "full", "edge_norm": "linear"}],
+    "pml": [{"loss": "ArcFaceLoss"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [(name, knobs) for name in methods.names() for knobs in MODES.get(name, [{}])],
+)
+def test_the_head_for_inference_embeds_as_the_learner_does(
+    name: str, knobs: dict[str, Any]
+) -> None:
+    """From the learner's own tensors, without its classes, and through its description as JSON."""
+    module = methods.load(name)
+    config = module.Config(**knobs)
+    learner = module.Learner(config, ToyTrunk(), WIDTH, CLASSES).eval()
+    images = noisy_images(0).images
+    with torch.no_grad():
+        expected = learner.embed(images)
+        described = module.embedding_head(config, expected.shape[1])
+        head = type(described).model_validate_json(described.model_dump_json()).build(WIDTH)
+        state = learner.state_dict()
+        head.load_state_dict({name: state[name] for name in head.state_dict()})
+        assert torch.equal(head(learner.trunk(images)), expected)
+
+
 def test_the_space_lies_within_what_is_legal_and_around_the_default(name: str) -> None:
     module = methods.load(name)
     defaults = module.Config()

@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from dmlray.reporting.progress import Display
-from dmlray.reporting.tables import print_table, protocol
+from dmlray.reporting.tables import print_table
+from dmlray.scores import protocol_line
 from tests.reporting.test_run_report import scores
 
 ROWS = [("zero-shot (no training)", {"recall_at_1": 0.761, "r_precision": 1.0, "map_at_r": 0.287})]
@@ -59,7 +60,9 @@ def test_what_is_said_is_one_line_without_markup() -> None:
 
 def test_the_protocol_names_the_precision_where_the_run_recorded_it() -> None:
     found = scores(precision="bfloat16, embeddings in tf32")
-    assert "; computed in bfloat16, embeddings in tf32; n = " in protocol(found)
+    assert "; computed in bfloat16, embeddings in tf32; n = " in protocol_line(found)
     found = replace(found, computed_on="NVIDIA H200, CUDA 13.0, cuDNN 91300, driver 580.82")
-    assert "in tf32 on NVIDIA H200, CUDA 13.0, cuDNN 91300, driver 580.82; n = " in protocol(found)
-    assert "computed" not in protocol(scores())
+    assert "in tf32 on NVIDIA H200, CUDA 13.0, cuDNN 91300, driver 580.82; n = " in protocol_line(
+        found
+    )
+    assert "computed" not in protocol_line(scores())

@@ -23,9 +23,9 @@ from dmlray.plans.ensemble import Ensemble, cross_validation, repeats
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.tables import average_rows, held_out_lines, protocol
+from dmlray.reporting.tables import average_rows, held_out_lines
 from dmlray.results.averages import average, joint, score_members
-from dmlray.scores import ScorePart, Scores, half_width, read_scores
+from dmlray.scores import ScorePart, Scores, half_width, protocol_line, read_scores
 from tests.toy_data import draw_images, toy_words
 
 PLACE = Runtime(torch.device("cpu"))
@@ -76,7 +76,9 @@ def test_folds_are_scored_apart_and_as_one(plan: Experiment, tmp_path: Path, kin
     assert names[1:4] == ["fold 0", "fold 1", "fold 2"]
     assert names[4:] == ["separated: mean of 3", "95 % half-width", "concatenated"]
     assert len(held_out_lines(scores)) == 3
-    assert f"n = 3; seed 0; split {scores.split} {scores.split_fingerprint}" in protocol(scores)
+    assert f"n = 3; seed 0; split {scores.split} {scores.split_fingerprint}" in protocol_line(
+        scores
+    )
 
 
 def test_repeats_share_their_split_and_differ_in_their_seeds(

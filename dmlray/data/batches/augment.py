@@ -1,5 +1,6 @@
 """Crop, resize and normalise cached images into batches."""
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -141,12 +142,20 @@ def crop_eval(cache: Cache, rows: np.ndarray, transform: Transform) -> Tensor:
 
     As torchvision's Resize and CenterCrop; smaller images are padded with zeros.
     """
-    batch, images = _empty(len(rows), transform.size)
-    sides = np.array([transform.size, transform.size])
-    for index, row in enumerate(rows):
-        image = resize_short_side(cache[row], transform.eval_resize)
+    cached = (cache[row] for row in rows)
+    return centre_crops(cached, len(rows), transform.eval_resize, transform.size)
+
+
+def centre_crops(
+    images: Iterable[np.ndarray], count: int, short_side: int | None, size: int
+) -> Tensor:
+    """Resize `count` images (H, W, 3) uint8 and cut their centres: (count, 3, size, size) uint8."""
+    batch, crops = _empty(count, size)
+    sides = np.array([size, size])
+    for crop, whole in zip(crops, images, strict=True):
+        image = resize_short_side(whole, short_side)
         corner = crop_boxes.centred(np.array(image.shape[:2]), sides)
-        images[index] = _cut(image, np.concatenate([corner, sides]), "zeros")
+        crop[:] = _cut(image, np.concatenate([corner, sides]), "zeros")
     return batch
 
 
@@ -163,15 +172,27 @@ def normalise(images: Tensor, statistics: InputStatistics) -> Tensor:
 
     The result is channels-last in memory, in the network's channel order.
     """
+    width, device = images.shape[3], images.device
+    channels = (statistics.mean, statistics.std)
+    centre, spread = (_row(tuple(numbers), width, device) for numbers in channels)
+    return normalise_rows(images, centre, spread, statistics)
+
+
+def normalise_rows(
+    images: Tensor, centre: Tensor, spread: Tensor, statistics: InputStatistics
+) -> Tensor:
+    """Normalise as `normalise`, by numbers for each value of a row: `row_of` mean and of std."""
     count, _, height, width = images.shape
     pixels = (images.flip(1) if statistics.bgr else images).permute(0, 2, 3, 1)
     # Whole rows of pixels: three channels are too short for vector instructions.
     rows = pixels.reshape(count, height, 3 * width).float()
-    centre, spread = (
-        _row(tuple(numbers), width, rows.device) for numbers in (statistics.mean, statistics.std)
-    )
     rows.mul_(statistics.scale).sub_(centre).div_(spread)
     return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
+
+
+def row_of(channels: Sequence[float], width: int, device: torch.device | None = None) -> Tensor:
+    """Repeat three numbers for each of `width` pixels: (3 * width,)."""
+    return torch.tensor(channels, dtype=torch.float32, device=device).repeat(width)
 
 
 def _draw_angles(count: int, most: float, rng: np.random.Generator) -> np.ndarray:
@@ -186,8 +207,7 @@ def _rotated(image: np.ndarray, degrees: float) -> np.ndarray:
 
 @lru_cache(maxsize=32)  # copying to a device synchronises
 def _row(channels: tuple[float, ...], width: int, device: torch.device) -> Tensor:
-    """Repeat three numbers for each of `width` pixels: (3 * width,)."""
-    return torch.tensor(channels, dtype=torch.float32, device=device).repeat(width)
+    return row_of(channels, width, device)
 
 
 def _cut(image: np.ndarray, box: np.ndarray, beyond: Literal["edge", "zeros"]) -> np.ndarray:

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from dmlray.data.cache.image_cache import Cache
 from dmlray.data.folds import Subset
 from dmlray.input_statistics import InputStatistics
 
+T = TypeVar("T")
 Pair = tuple[Tensor, Tensor]  # images (B, 3, S, S), labels (B,)
 Cut = Callable[[int, slice], Pair]  # (batch number, images in it) -> cropped images
 AHEAD = 2  # pieces prepared per thread
@@ -168,7 +170,7 @@ class BatchLoader:
         """Yield the batches that `cut` makes, on the device and normalised."""
         cuts = [self._pieces(images) for images in batches]
         jobs = [(batch, piece) for batch, pieces in enumerate(cuts) for piece in pieces]
-        with closing(_ahead(cut, jobs, self._delivery.threads)) as made:
+        with closing(ahead(cut, jobs, self._delivery.threads)) as made:
             for pixels, labels in self._uploaded(list(islice(made, len(p))) for p in cuts):
                 flat = pixels.flatten(0, -4)  # views of an image in sequence
                 ready = normalise(flat, self._statistics)
@@ -221,16 +223,16 @@ def _joined(pieces: list[Pair]) -> Pair:
     return images, labels
 
 
-def _ahead(
-    cut: Cut, jobs: Sequence[tuple[int, slice]], threads: int
-) -> Generator[Pair, None, None]:
+def ahead(
+    cut: Callable[[int, slice], T], jobs: Sequence[tuple[int, slice]], threads: int
+) -> Generator[T, None, None]:
     """Yield `cut` of each job in order, with a few jobs started ahead."""
     if not threads:
         yield from (cut(*job) for job in jobs)
         return
     # Otherwise each thread would start its own torch threads.
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    pending = deque[Future[Pair]]()
+    pending = deque[Future[T]]()
     try:
         for job in jobs:
             pending.append(pool.submit(cut, *job))

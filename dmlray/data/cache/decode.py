@@ -61,15 +61,29 @@ def decode(path: Path, short_side: int | None, max_pixels: int | None = None) ->
 def decoded(path: Path, short_side: int | None, max_pixels: int | None = None) -> Rgb:
     """Read an image as `decode` does, with the kind of pixels it had."""
     with _opened(path, max_pixels, check=True) as image:
-        turn = TURNS.get(_orientation(image))
-        pixels, peak, scaled = to_rgb(image)
-        if turn is not None:
-            pixels = pixels.transpose(turn)
-        if short_side is not None:
-            height, width = resized(pixels.height, pixels.width, short_side)
-            if (width, height) != pixels.size:
-                pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-        return Rgb(pixels, peak, scaled)
+        found = upright(image)
+        return found._replace(image=to_short_side(found.image, short_side))
+
+
+def upright(image: Image.Image) -> Rgb:
+    """Turn an image as its EXIF says and convert it to RGB.
+
+    Raises:
+        Exception: What Pillow raises of damaged files, and ValueError of values without a range.
+    """
+    turn = TURNS.get(_orientation(image))
+    pixels, peak, scaled = to_rgb(image)
+    return Rgb(pixels if turn is None else pixels.transpose(turn), peak, scaled)
+
+
+def to_short_side(image: Image.Image, short_side: int | None) -> Image.Image:
+    """Resize to `short_side` pixels by Pillow; None, or that very size, changes nothing."""
+    if short_side is None:
+        return image
+    height, width = resized(image.height, image.width, short_side)
+    if (width, height) == image.size:
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def decoded_size(

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 SIXTEEN = 65_535  # the largest 16-bit value, mapped to 255
 _SAMPLE_FORMAT, _UNSIGNED, _PHOTOMETRIC, _WHITE_IS_ZERO = 339, 1, 262, 0  # TIFF
@@ -22,7 +22,7 @@ class Rgb(NamedTuple):
     scaled: bool = False
 
 
-def to_rgb(image: ImageFile.ImageFile) -> Rgb:
+def to_rgb(image: Image.Image) -> Rgb:
     """Convert an opened image of any mode; transparent pixels become white.
 
     16-bit values are divided by 257; float and 32-bit ones are scaled so that the file's smallest
@@ -42,14 +42,15 @@ def to_rgb(image: ImageFile.ImageFile) -> Rgb:
     return Rgb(_on_white(image, raw), peak)
 
 
-def _raw_mode(image: ImageFile.ImageFile) -> str:
+def _raw_mode(image: Image.Image) -> str:
     """Pixel layout in the file, such as RGB;16B; only known before the pixels are loaded."""
-    details = image.tile[0].args if image.tile else ""
+    tile = getattr(image, "tile", None)  # of an image in memory: none
+    details = tile[0].args if tile else ""
     mode = details[0] if isinstance(details, tuple) and details else details
     return mode if isinstance(mode, str) else ""
 
 
-def _from_sixteen(image: ImageFile.ImageFile, raw: str) -> Rgb:
+def _from_sixteen(image: Image.Image, raw: str) -> Rgb:
     values = np.asarray(image).clip(0, SIXTEEN).astype(np.uint32)
     if raw == "I;12":  # 12-bit file
         values = values * SIXTEEN // 4095
@@ -61,7 +62,7 @@ def _from_sixteen(image: ImageFile.ImageFile, raw: str) -> Rgb:
     return Rgb(rgb, int(values.max()))
 
 
-def _values(image: ImageFile.ImageFile) -> np.ndarray:
+def _values(image: Image.Image) -> np.ndarray:
     """Float or 32-bit values as float64; Pillow wraps unsigned ones above 2**31."""
     image.load()
     values = np.asarray(image)
@@ -84,13 +85,13 @@ def _by_own_range(values: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _grey_image(image: ImageFile.ImageFile, grey: np.ndarray) -> Image.Image:
+def _grey_image(image: Image.Image, grey: np.ndarray) -> Image.Image:
     if _tiff_tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts only 8-bit images
         grey = 255 - grey
     return Image.fromarray(grey).convert("RGB")
 
 
-def _tiff_tag(image: ImageFile.ImageFile, tag: int, missing: int | None = None) -> int | None:
+def _tiff_tag(image: Image.Image, tag: int, missing: int | None = None) -> int | None:
     tags = getattr(image, "tag_v2", {})
     value = tags.get(tag, missing)
     return value[0] if isinstance(value, tuple) else value

@@ -114,14 +114,14 @@ def test_threads_stop_when_the_loop_has_had_enough(source: tuple[Cache, Subset])
     assert threading.active_count() == before
 
 
-def test_threads_run_only_a_few_batches_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_run_only_a_few_batchesahead(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
 
     def cut(batch: int, own: slice) -> Pair:
         begun.append(batch)
         return torch.tensor(batch), torch.tensor(batch)
 
-    batches = module._ahead(cut, [(batch, slice(0, 1)) for batch in range(100)], threads=2)
+    batches = module.ahead(cut, [(batch, slice(0, 1)) for batch in range(100)], threads=2)
     for number in range(10):
         assert next(batches)[0] == number
         assert len(begun) <= number + module.AHEAD * 2
@@ -150,7 +150,7 @@ def test_threads_cut_in_one_thread_each_and_leave_the_loop_its_own() -> None:
         return torch.tensor(torch.get_num_threads()), torch.tensor(batch)
 
     try:
-        found = [int(count) for count, _ in module._ahead(cut, [(0, slice(1))] * 3, threads=2)]
+        found = [int(count) for count, _ in module.ahead(cut, [(0, slice(1))] * 3, threads=2)]
         assert (found, torch.get_num_threads()) == ([1, 1, 1], 2)
     finally:
         torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""Vectors of any number of images, on Ray Data."""
