@@ -17,7 +17,7 @@ _LONGEST = Path(".ray", "x" * 200)  # about what Ray's own files need below a ru
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where each thing of a run lies; see README, "A run folder".
+    """Where each thing of a run lies; see docs/runs.md.
 
     `root` is the folder of the opened run that this one is or belongs to: `make` never creates it.
     """
