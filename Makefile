@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
 BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/faults.py benchmarks/_%,$(wildcard benchmarks/*.py))
-PARALLEL := -n logical --maxprocesses=8 --dist=loadgroup --no-loadscope-reorder
+PARALLEL := -n auto --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: demo test check fast bench docs
 

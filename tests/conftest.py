@@ -14,6 +14,13 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored: in the background, or u
 FOLDERS = ("backbones", "drml", "idml_dcml", "rcdml_dreml")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use one process more than there are cores: tests that start Ray wait much of their time."""
+    return min(8, len(os.sched_getaffinity(0)) + 1)
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what is `slow`; pytest-xdist runs these tests of one file in one process."""
     for item in items:

@@ -131,6 +131,7 @@ def test_the_commands_go_from_a_run_to_a_search(
     assert (status, out) == (0, "vectors:      vectors, 96 of 8 dimensions\n"), err
     assert "96/96" in err
     assert "images/s" in err
+    monkeypatch.setenv("COLUMNS", "300")
     words = ("query", "model", "vectors", image, "-k", "2", "--html", "page.html", "--csv", "f.csv")
     status, out, _ = run(*words)
     assert status == 0

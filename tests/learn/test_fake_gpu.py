@@ -41,7 +41,7 @@ CASES = [
     "pml",
 ]
 BETWEEN_STEPS = {  # where a training may wait for its GPU
-    "data/batches/augment.py:_row",
+    "data/batches/augment.py:row_of",
     "learn/checkpoint.py:load",
     "learn/state.py:state_dict",
     "learn/divergence.py:_broken",
