@@ -1,17 +1,14 @@
 """One self-contained page of a search: each query beside its neighbours, as small pictures."""
 
-import base64
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-
-from PIL import Image
 
 from dmlray.data.cache.decode import MAX_PIXELS
 from dmlray.errors import DataError
 from dmlray.inference.images import read_image
 from dmlray.inference.search import Hit
 from dmlray.reporting.pages import render
+from dmlray.reporting.thumbnails import jpeg_address
 
 SIDE = 128  # pixels of the longer side
 
@@ -41,8 +38,4 @@ def _picture(path: Path) -> str | None:
         image = read_image(path, MAX_PIXELS)
     except DataError:
         return None
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-    packed = BytesIO()
-    small.save(packed, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
+    return jpeg_address(image, SIDE, quality=85)

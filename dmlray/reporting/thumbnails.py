@@ -36,8 +36,13 @@ class Thumbnails:
             image = decoded(self.root / file, None, self.max_pixels).image
         except DataError:
             return None
-        small = image.copy()
-        small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-        packed = BytesIO()
-        small.save(packed, "JPEG", quality=80)
-        return f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
+        return jpeg_address(image, SIDE, quality=80)
+
+
+def jpeg_address(image: Image.Image, side: int, quality: int) -> str:
+    """Shrink `image` to `side` pixels at its longer side; return a data address of the JPEG."""
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.BILINEAR)
+    packed = BytesIO()
+    small.save(packed, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
