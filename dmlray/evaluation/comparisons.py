@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dmlray.evaluation.input_checks import check_finite, check_shapes
+from dmlray.evaluation.input_checks import as_float, check_finite, check_shapes
 from dmlray.evaluation.matmul import add_product
 from dmlray.evaluation.neighbours import FEW_ROWS, new_block, within
 from dmlray.evaluation.products import Part
@@ -128,7 +128,7 @@ class Comparisons:
         for rows, weight in zip(self.members, weights, strict=True):
             check_shapes("verification", rows, self.task.labels)
             check_finite("verification", rows)
-            share = weight / sum(weights)
+            rows, share = as_float(rows), weight / sum(weights)
             parts.append(Part(self.task.of_queries(rows), self.task.of_gallery(rows), share))
         return parts
 

@@ -20,6 +20,7 @@ from dmlray.json_schema import FromOne, FromZero, Number, Sha256, Text
 
 RATES = {"fmr_1e-2": 1e-2, "fmr_1e-3": 1e-3, "fmr_1e-4": 1e-4}
 BEST_F1 = "best_f1"
+AUTO = "fmr_1e-3"  # the threshold that is taken where none is named
 SHOWN_BINS = 128  # of the histograms that are kept
 _LEAST_ERRORS = 3  # expected among all negative comparisons, else the rate cannot be measured
 _RESAMPLES = 2_000
@@ -129,7 +130,8 @@ def choose(histograms: Histograms) -> dict[str, int]:
     for name, rate in RATES.items():
         if negatives[0] and rate * negatives[0] >= _LEAST_ERRORS:
             low_enough = np.flatnonzero(negatives / negatives[0] <= rate)
-            chosen |= {name: int(index) for index in low_enough[:1]}
+            if len(low_enough):
+                chosen[name] = int(low_enough[0])
     if positives[0] and negatives[0]:
         f1 = 2 * positives / (positives + negatives + positives[0])
         chosen[BEST_F1] = BINS - int(f1[::-1].argmax())

@@ -125,8 +125,9 @@ def test_thresholds_are_the_lowest_edge_that_is_low_enough_and_checked_on_other_
     found = verify(
         Comparisons([rows], RetrievalTask(labels)), Comparisons([tested], RetrievalTask(names))
     )
-    chosen, unseen = slow_pairs(rows, RetrievalTask(labels)), slow_pairs(
-        tested, RetrievalTask(names)
+    chosen, unseen = (
+        slow_pairs(rows, RetrievalTask(labels)),
+        slow_pairs(tested, RetrievalTask(names)),
     )
     assert (found.classes, found.images) == (40, 320)
     assert (found.positives, found.negatives) == (320 * 7, 320 * 312)
