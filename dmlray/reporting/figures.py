@@ -92,10 +92,11 @@ def cosine_histograms(verification: Verification) -> "Figure":
             shown = "best F1" if name == BEST_F1 else "FMR 0.1 %"
             cosine = verification.thresholds[name].cosine
             axes.axvline(cosine, ls=style, lw=1, c="#222222", label=f"{shown}: {cosine:.3f}")
+    axes.set_xlim(-1, 1)
     axes.set_xlabel("cosine")
     axes.set_ylabel("share of comparisons")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize=8)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
     return figure
 
 
