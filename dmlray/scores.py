@@ -203,9 +203,8 @@ def threshold_table(verification: Verification) -> tuple[list[str], list[list[st
     return head, rows
 
 
-def threshold_words(verification: Verification) -> str:
+def threshold_words(found: Verification) -> str:
     """What the thresholds were chosen on, in one sentence or two."""
-    found = verification
     lacking = [f"{100 * rate:g} %" for name, rate in RATES.items() if name not in found.thresholds]
     few = f" Too few comparisons for an FMR of {', '.join(lacking)}." if lacking else ""
     return (
