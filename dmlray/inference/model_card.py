@@ -8,7 +8,14 @@ from dmlray.evaluation.metrics import label
 from dmlray.inference.config import Crop
 from dmlray.inference.model import Model
 from dmlray.printable import printable
-from dmlray.scores import Scores, percent, protocol_line
+from dmlray.scores import (
+    Scores,
+    percent,
+    protocol_line,
+    threshold_table,
+    threshold_words,
+    why_no_threshold,
+)
 
 
 def model_card(model: Model, onnx: str | None, half: bool) -> str:
@@ -22,6 +29,7 @@ def model_card(model: Model, onnx: str | None, half: bool) -> str:
         "",
         *(_scores(model.scores) if model.scores else ["Nothing was trained: there are no scores."]),
         "",
+        *(_threshold(model.scores) if model.scores else []),
         *_use(model, onnx),
         "",
         *_settings(model),
@@ -72,6 +80,22 @@ def _scores(scores: Scores) -> Iterator[str]:
     yield f"- method: {printable(scores.method)}"
     yield f"- data fingerprint: {printable(scores.dataset_fingerprint)}"
     yield f"- split hash: {printable(scores.split_fingerprint)}"
+
+
+def _threshold(scores: Scores) -> Iterator[str]:
+    yield "## Threshold"
+    yield ""
+    if found := scores.verification:
+        head, rows = threshold_table(found)
+        yield threshold_words(found)
+        yield ""
+        yield f"| {' | '.join(head)} |"
+        yield "|---" * len(head) + "|"
+        for row in rows:
+            yield f"| {' | '.join(row)} |"
+    else:
+        yield printable(f"There is none: {why_no_threshold(scores)}.")
+    yield ""
 
 
 def _use(model: Model, onnx: str | None) -> Iterator[str]:
