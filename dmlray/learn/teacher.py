@@ -1,17 +1,17 @@
 """Vectors of the training images by a teacher: computed once for a run, read by its trainings.
 
-A safetensors file in the run's folder: `rows` (N, R) of all N images of the training classes, in
-the data set's order; its metadata names teacher and images.
+A file of tensors in the run's folder: `rows` (N, R) of all N images of the training classes, in
+the data set's order, with the fingerprint of the images and a remark that names the teacher.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from dmlray.atomic_files import whole_file
@@ -19,9 +19,12 @@ from dmlray.data.batches.loader import BatchLoader, share
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset, train_subset
 from dmlray.errors import DataError
-from dmlray.file_reading import open_regular, reason
+from dmlray.file_reading import read_bytes, reason
 from dmlray.learn.frozen_features import FeatureLoader
-from dmlray.learn.process_group import ProcessGroup
+from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup
+from dmlray.tensor_files import parse_tensors, unusable
+
+_MEND = "resume the run to make it"
 
 
 @dataclass(frozen=True)
@@ -42,37 +45,48 @@ class TeacherVectors:
 
 def write_vectors(path: Path, rows: Tensor, dataset: Dataset, remark: str) -> None:
     """Write vectors (N, R) of the training images of `dataset`, whole or not at all."""
-    metadata = {"images": dataset.fingerprint, "remark": remark}
-    packed = save({"rows": rows.contiguous()}, metadata=metadata)
+    packed = BytesIO()
+    torch.save({"rows": rows.clone(), "images": dataset.fingerprint, "remark": remark}, packed)
     with whole_file(path) as temporary:
-        temporary.write_bytes(packed)
+        temporary.write_bytes(packed.getbuffer())
 
 
-def read_vectors(path: Path, dataset: Dataset) -> TeacherVectors:
-    """Read what `write_vectors` wrote.
+def read_vectors(
+    path: Path, dataset: Dataset, group: ProcessGroup = SINGLE_PROCESS
+) -> TeacherVectors:
+    """Read what `write_vectors` wrote, on the main worker of a group.
 
     Raises:
         DataError: If the file is missing, damaged or of other images.
     """
-    mend = "resume the run to make it"
-    try:
-        open_regular(path).close()
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            images, remark, rows = metadata["images"], metadata["remark"], file.get_tensor("rows")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file, the teacher's vectors; {mend}") from None
-    except Exception as error:  # safetensors has kinds of its own
-        why = reason(error) if isinstance(error, OSError | ValueError) else str(error)
-        raise DataError(
-            f"{path}: is damaged ({why.splitlines()[0]}); delete it and {mend} again"
-        ) from None
+    packed = group.broadcast_bytes(lambda: _packed(path))
     numbers = train_subset(dataset).rows
-    usable = rows.dtype == torch.float32 and rows.dim() == 2 and len(rows) == len(numbers)
-    if images != dataset.fingerprint or not usable or not rows.isfinite().all():
-        problem = "holds no vectors of these training images"
-        raise DataError(f"{path}: {problem}; delete it and {mend} again")
-    return TeacherVectors(rows, numbers, remark)
+    try:
+        content = parse_tensors(path, packed)
+        if not _is_usable(content, dataset, len(numbers)):
+            raise ValueError("holds no vectors of these training images")
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; delete it and {_MEND} again") from None
+    return TeacherVectors(content["rows"], numbers, content["remark"])
+
+
+def _packed(path: Path) -> bytes:
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, the teacher's vectors; {_MEND}") from None
+    except OSError as error:
+        raise DataError(f"{path}: {reason(error)}") from None
+
+
+def _is_usable(content: Any, dataset: Dataset, images: int) -> bool:
+    if not isinstance(content, dict) or content.keys() != {"rows", "images", "remark"}:
+        return False
+    rows = content["rows"]
+    if unusable(rows) or rows.dtype != torch.float32 or rows.dim() != 2 or len(rows) != images:
+        return False
+    of_these = content["images"] == dataset.fingerprint and isinstance(content["remark"], str)
+    return of_these and bool(rows.isfinite().all())
 
 
 class TaughtLoader:

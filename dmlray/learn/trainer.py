@@ -156,7 +156,7 @@ class Training:
     def _teacher(self) -> TeacherVectors | None:
         if not methods.has_teacher(self.plan.method.config):
             return None
-        return read_vectors(self.folder.teacher, self.split.dataset)
+        return read_vectors(self.folder.teacher, self.split.dataset, self.runtime.group)
 
     @cached_property
     def _targets(self) -> Tensor | None:

@@ -100,7 +100,7 @@ class RunFolder:
     @property
     def teacher(self) -> Path:
         """Vectors of the training images by the teacher of all trainings of the opened run."""
-        return (self.root or self.path) / "teacher.safetensors"
+        return (self.root or self.path) / "teacher.pt"
 
     @property
     def merged(self) -> Path:
