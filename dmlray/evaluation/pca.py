@@ -72,7 +72,8 @@ def principal_rows(rows: Tensor) -> Tensor:
     else:
         squares, directions = torch.linalg.eigh(exact @ exact.T)
         kept = directions * squares.clamp(min=0).sqrt()
-    return kept[:, squares > _NOTHING * squares[-1]].flip(1).to(rows.dtype)
+    rotated: Tensor = kept[:, squares > _NOTHING * squares[-1]].flip(1).to(rows.dtype)
+    return rotated
 
 
 def check_size(width: int, size: int | None) -> None:

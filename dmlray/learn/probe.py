@@ -97,7 +97,8 @@ class _FirstBatches:
         self._times: list[float] = []
 
     def epoch(self, number: int) -> Iterator[Loaded]:
-        for batch in islice(self._loader.epoch(number), self.batches_per_epoch):
+        batches: Iterator[Loaded] = self._loader.epoch(number)
+        for batch in islice(batches, self.batches_per_epoch):
             self._times.append(_now(self._runtime))
             yield batch
         self._times.append(_now(self._runtime))

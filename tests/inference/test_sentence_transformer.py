@@ -13,9 +13,9 @@ from dmlray.inference.export import export
 from tests.inference.test_model import files_of
 
 pytest.importorskip("sentence_transformers")
-from sentence_transformers import SentenceTransformer  # noqa: E402
+from sentence_transformers import SentenceTransformer
 
-from dmlray.inference.sentence_transformer import ImageEmbedder  # noqa: E402
+from dmlray.inference.sentence_transformer import ImageEmbedder
 
 
 @pytest.fixture(autouse=True)

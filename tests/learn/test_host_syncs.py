@@ -75,7 +75,9 @@ def take_steps(device: str, name: str, settings: dict[str, Any]) -> None:
     norms = StepNorms()
     with waiting_fails(device):
         for _ in range(2):
-            terms = step(learner, Batch(images, labels, targets=targets), optimizer, plan, norms=norms)
+            terms = step(
+                learner, Batch(images, labels, targets=targets), optimizer, plan, norms=norms
+            )
     assert all(term.device.type == device and not term.dim() for term in terms.values())
 
 

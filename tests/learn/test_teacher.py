@@ -1,5 +1,6 @@
 """A student's batches hold the teacher's vectors of their images, on one worker and on several."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,7 @@ def test_workers_get_the_vectors_of_their_part(plan: Experiment, tmp_path: Path)
         assert torch.equal(torch.cat([targets for _, _, targets in shares]), whole)
 
 
-def test_a_student_learns_resumes_and_names_its_teacher(
-    plan: Experiment, tmp_path: Path
-) -> None:
+def test_a_student_learns_resumes_and_names_its_teacher(plan: Experiment, tmp_path: Path) -> None:
     def train(folder: RunFolder, plan: Experiment) -> list[float]:
         losses: list[float] = []
         run_training(plan, folder, lambda epoch: losses.append(epoch.metrics["loss"]), HERE)
@@ -94,7 +93,7 @@ def test_a_student_learns_resumes_and_names_its_teacher(
     assert "learned from toys" in scores.remarks
     assert scores.embedding_size == 8
 
-    class Stop(Exception):
+    class Stop(BaseException):
         pass
 
     def stop(epoch: object) -> None:
@@ -118,13 +117,14 @@ def test_vectors_that_cannot_be_used_are_one_sentence(plan: Experiment, tmp_path
     whole = folder.teacher.read_bytes()
     dataset = load_dataset(plan)
     few = torch.ones(3, WIDTH)
-    for damage, complaint in (
+    damages: list[tuple[Callable[[], object], str]] = [
         (lambda: folder.teacher.unlink(), "no such file, the teacher's vectors; resume the run"),
         (lambda: folder.teacher.write_bytes(whole[:-9]), "is damaged; delete it and resume"),
         (lambda: folder.teacher.write_bytes(b""), "is empty; delete it and resume"),
         (lambda: torch.save({"rows": few}, folder.teacher), "holds no vectors of these"),
         (lambda: write_vectors(folder.teacher, few, dataset, ""), "holds no vectors of these"),
-    ):
+    ]
+    for damage, complaint in damages:
         damage()
         with pytest.raises(DmlrayError, match=complaint) as caught:
             run_training(plan, folder, lambda epoch: None, HERE)
@@ -146,5 +146,7 @@ def test_principal_rows_keep_cosines_and_have_the_largest_first(shape: tuple[int
 
 
 def test_directions_that_are_nothing_are_left_out() -> None:
-    rows = torch.randn(10, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 6).cumsum(1)
+    rows = torch.randn(10, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 6).cumsum(
+        1
+    )
     assert principal_rows(rows).shape == (10, 1)

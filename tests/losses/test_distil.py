@@ -52,11 +52,7 @@ def by_angle(embeddings: Tensor, targets: Tensor) -> Tensor:
 
     student, teacher = unit(embeddings), unit(targets)
     triplets = [
-        (i, j, k)
-        for i in range(count)
-        for j in range(count)
-        for k in range(count)
-        if i != j != k
+        (i, j, k) for i in range(count) for j in range(count) for k in range(count) if i != j != k
     ]
     terms = [huber(psi(student, *t), psi(teacher, *t)) for t in triplets]
     return torch.stack(terms).sum() / count**3
