@@ -109,6 +109,13 @@ def _use(model: Model, onnx: str | None) -> Iterator[str]:
     yield 'dmlray.embed(model, ["photos"], "vectors")  # any number, into files'
     yield 'hits = dmlray.query(model, "vectors", "one.jpg", k=10)'
     yield "```"
+    yield ""
+    yield "As a model of sentence-transformers, whose class is dmlray's; the folder holds no code:"
+    yield ""
+    yield "```python"
+    yield 'model = SentenceTransformer("FOLDER", trust_remote_code=True)'
+    yield 'rows = model.encode(["one.jpg", "two.jpg"])  # the same vectors'
+    yield "```"
     if onnx:
         yield ""
         yield f"`embed.onnx`: {onnx}. Inputs are `model.preprocess(image)`, stacked:"

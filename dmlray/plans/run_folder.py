@@ -103,6 +103,11 @@ class RunFolder:
         return self.path / "items.csv"
 
     @property
+    def teacher(self) -> Path:
+        """Vectors of the training images by the teacher of all trainings of the opened run."""
+        return (self.root or self.path) / "teacher.pt"
+
+    @property
     def merged(self) -> Path:
         """Which members a merge took, and what it did beyond laying them side by side."""
         return self.path / "merged.safetensors"
