@@ -22,11 +22,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what is `slow`; pytest-xdist runs these tests of one file in one process."""
+    """Begin with what is `slow`; tests that share a module's fixture run in one process."""
     for item in items:
-        if item.get_closest_marker("slow"):
+        if _shares_a_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _shares_a_fixture(item: pytest.Item) -> bool:
+    info = getattr(item, "_fixtureinfo", None)
+    definitions = {} if info is None else info.name2fixturedefs
+    return any(found[-1].scope == "module" for found in definitions.values())
 
 
 @pytest.hookimpl(optionalhook=True)
