@@ -10,6 +10,8 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from dmlray.data import boxes
+from dmlray.data.boxes import Box
 from dmlray.data.cache.formats import FORMATS
 from dmlray.data.cache.pixels import Rgb, to_rgb
 from dmlray.errors import DataError
@@ -47,22 +49,33 @@ def decode(path: Path, short_side: int | None, max_pixels: int | None = None) ->
     """Read an image as (height, width, 3) uint8, resized to `short_side` pixels unless None.
 
     Args:
-        path: File of the image.
+        path: File of the image, or a box in it.
         short_side: Pixels of the shorter side; None keeps the size.
         max_pixels: Larger images are refused before memory is allocated; None means twice
             Pillow's MAX_IMAGE_PIXELS.
 
     Raises:
-        UnreadableImageError: If the file is not an image, is damaged, truncated or too large.
+        UnreadableImageError: If the file is not an image, is damaged, truncated or too large, or
+            the box reaches outside of it.
     """
     return np.asarray(decoded(path, short_side, max_pixels).image)
 
 
 def decoded(path: Path, short_side: int | None, max_pixels: int | None = None) -> Rgb:
     """Read an image as `decode` does, with the kind of pixels it had."""
-    with _opened(path, max_pixels, check=True) as image:
+    file, box = boxes.split(str(path))
+    with _opened(Path(file), max_pixels, check=True) as image:
         found = upright(image)
-        return found._replace(image=to_short_side(found.image, short_side))
+        pixels = _cut(found.image, box)
+        return found._replace(image=to_short_side(pixels, short_side))
+
+
+def _cut(image: Image.Image, box: Box | None) -> Image.Image:
+    if box is None:
+        return image
+    if problem := box.problem(image.height, image.width):
+        raise ValueError(problem)
+    return image.crop(box)
 
 
 def upright(image: Image.Image) -> Rgb:
@@ -89,11 +102,14 @@ def to_short_side(image: Image.Image, short_side: int | None) -> Image.Image:
 def decoded_size(
     path: Path, short_side: int | None, max_pixels: int | None = None
 ) -> tuple[int, int]:
-    """Read the (height, width) of `decode` from the file's header."""
-    with _opened(path, max_pixels, check=False) as image:
+    """Read the (height, width) of `decode` from the file's header; of a box, its own."""
+    file, box = boxes.split(str(path))
+    with _opened(Path(file), max_pixels, check=False) as image:
         width, height = image.size
         if _orientation(image) in SIDEWAYS:
             width, height = height, width
+    if box is not None:
+        height, width = box.bottom - box.top, box.right - box.left
     return (height, width) if short_side is None else resized(height, width, short_side)
 
 
