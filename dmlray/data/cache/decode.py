@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from dmlray.data import boxes
 from dmlray.data.boxes import Box
-from dmlray.data.cache.formats import FORMATS
+from dmlray.data.cache.formats import FORMATS, HEAD, is_heif
 from dmlray.data.cache.pixels import Rgb, to_rgb
 from dmlray.errors import DataError
 from dmlray.file_reading import open_regular
@@ -160,7 +160,8 @@ def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
     Departs: no pixel limit, which in Pillow is process-wide.
     """
     file.seek(0)
-    start, reason = file.read(16), "its content has no known image format"
+    start, reason = file.read(HEAD), "its content has no known image format"
+    lacking = _add_heif() if is_heif(start) else None
     for load_readers in (Image.preinit, Image.init):  # the usual readers, then all, which is slow
         load_readers()
         for name in filter(Image.OPEN.__contains__, FORMATS):
@@ -174,7 +175,17 @@ def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
                     return factory(file, str(path))
                 except (SyntaxError, IndexError, TypeError, struct.error) as error:
                     reason = f"a {name} file that is damaged or of an unknown kind ({error})"
-    raise UnidentifiedImageError(reason)
+    raise UnidentifiedImageError(lacking or reason)
+
+
+def _add_heif() -> str | None:
+    """Register the reader of HEIC, which Pillow does not have; return why it cannot be."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return 'a HEIC file, which needs another package: pip install "dmlray[heic]"'
+    register_heif_opener()
+    return None
 
 
 def _check_size(path: Path, size: tuple[int, int], most: int) -> None:

@@ -57,9 +57,8 @@ def _found(
         lambda row: f"{table.source}: {places[dataset.files[row]]} ({dataset.files[row]})",
     )
     outside = _outside(table, entries)
-    return DatasetListing(
-        f"{name} file", "as listed", dataset, (*filter(None, [outside]), *problems)
-    )
+    layout = f"{name} file" if table.source.is_file() else f"{name} folder"
+    return DatasetListing(layout, "as listed", dataset, (*filter(None, [outside]), *problems))
 
 
 def _on_disk(table: ImageTable, entries: Sequence[TableEntry]) -> list[TableEntry]:
