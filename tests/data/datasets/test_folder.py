@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pillow_heif import register_heif_opener
 
 from dmlray.data.cache.formats import SUFFIXES
 from dmlray.data.datasets import folder, registry
@@ -17,6 +18,7 @@ from tests.data.images import picture
 from tests.data.rights import without_rights
 
 LEGAL = ("a/1.png", "a/2.png", "b/1.png", "b/2.png")
+register_heif_opener()  # to write HEIC
 GIVEN = ("train/a/1.png", "train/a/2.png", "test/b/1.png", "test/b/2.png")
 
 
