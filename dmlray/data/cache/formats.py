@@ -6,7 +6,18 @@ Raster formats only. Pillow's others run programs (EPS: Ghostscript), draw vecto
 import re
 from pathlib import PurePath
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")  # MPO: phones' JPEGs
+FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "GIF",
+    "PPM",
+    "AVIF",
+    "HEIF",
+)  # MPO: phones' JPEGs
 SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),

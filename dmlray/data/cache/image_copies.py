@@ -82,7 +82,8 @@ def _write(
 ) -> tuple[int, int, dict[str, str]]:
     """Write the files; return the number of images, of bytes, and paths of those without bytes."""
     count, written, paths = 0, 0, {}
-    for count, image in enumerate(images, start=1):
+    for image in images:
+        count += 1
         if image.content is None:
             paths[image.name] = image.path
             continue
@@ -91,4 +92,3 @@ def _write(
         os.utime(path, ns=(modified, modified))  # copies made again are the same files
         written += len(image.content)
     return count, written, paths
-

@@ -40,7 +40,9 @@ def parts(folder: Path) -> list[Path]:
 
 def _read(root: Path | None) -> ImageTable:
     if root is None:
-        problem = "data set 'parquet' needs a parquet file, or a folder of its parts. Set data.root."
+        problem = (
+            "data set 'parquet' needs a parquet file, or a folder of its parts. Set data.root."
+        )
         raise ConfigError("data.root", [problem])
     source = Path(os.path.expanduser(root)).absolute()
     files = parts(source) if source.is_dir() else [source]

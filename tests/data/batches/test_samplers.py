@@ -117,7 +117,9 @@ def subset(categories: np.ndarray | None) -> Subset:
 def test_batches_come_from_few_categories(count: int, classes: int) -> None:
     text = np.array(["fruit", "juice", ""])[CATEGORIES][np.repeat(np.arange(10), 5)]
     sampling = Sampling(4 * classes, 4, seed=3, categories=count)
-    batches = [batch for epoch in range(40) for batch in epoch_batches(subset(text), sampling, epoch)]
+    batches = [
+        batch for epoch in range(40) for batch in epoch_batches(subset(text), sampling, epoch)
+    ]
     sizes = np.bincount(CATEGORIES)
     drawn = set()
     for batch in batches:
@@ -149,7 +151,9 @@ def test_a_class_has_one_category() -> None:
     text = np.array(["fruit"] * 50)
     np.testing.assert_array_equal(class_categories(subset(text)), np.zeros(10))
     text[7] = "juice"
-    with pytest.raises(ConfigError, match=r"data\.categories: .* 2 categories \('fruit', 'juice'\)"):
+    with pytest.raises(
+        ConfigError, match=r"data\.categories: .* 2 categories \('fruit', 'juice'\)"
+    ):
         class_categories(subset(text))
     with pytest.raises(ConfigError, match=r"data\.categories: the images have no categories"):
         epoch_batches(subset(None), Sampling(8, 4, categories=1), 0)

@@ -26,13 +26,18 @@ def images(count: int, first: int = 0) -> pa.Array:
     return pa.array(stored, STORED)
 
 
-def table(columns: Mapping[str, Any], classes: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
+def table(
+    columns: Mapping[str, Any], classes: Mapping[str, Sequence[str]] | None = None
+) -> pa.Table:
     """A table with the class names that `datasets` writes into its metadata."""
     features = {
-        name: {"names": list(names), "_type": "ClassLabel"} for name, names in (classes or {}).items()
+        name: {"names": list(names), "_type": "ClassLabel"}
+        for name, names in (classes or {}).items()
     }
     made = pa.table(dict(columns))
-    return made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    return made.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
 
 
 def saved(folder: Path, *parts: pa.Table) -> Path:

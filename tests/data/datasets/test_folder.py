@@ -57,8 +57,8 @@ def test_passes_over_hidden_and_foreign_files(tmp_path: Path) -> None:
     dataset = registry.load("folder", tmp_path)
     assert dataset.files == seen
     assert dataset.remarks[0] == (
-        "skipped: 1 file in no known image format (.txt 1), 2 hidden files, 1 image outside of class folders,"
-        " 1 folder without images ('empty')"
+        "skipped: 1 file in no known image format (.txt 1), 2 hidden files,"
+        " 1 image outside of class folders, 1 folder without images ('empty')"
     )
 
 

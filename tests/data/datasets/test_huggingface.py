@@ -36,10 +36,11 @@ def test_a_dataset_in_parts_is_read(tmp_path: Path) -> None:
 
 def test_the_splits_of_a_dict_are_given(tmp_path: Path) -> None:
     roles = {"role": ["query", "gallery"], "group": ["1", "2"]}
+    training = {"role": ["both", "both"], "group": ["", ""]}
     splits = {
-        "train": table({"image": images(2), "label": [0, 0], "role": ["both"] * 2} | {"group": [""] * 2}),
+        "train": table({"image": images(2), "label": [0, 0]} | training),
         "test": table({"image": images(2, 2), "label": [1, 1]} | roles),
-    }  # fmt: skip
+    }
     root = saved_splits(tmp_path / "saved", splits)
     dataset = huggingface.load(root, "given")
     assert dataset.files == ("train-0000001", "train-0000002", "test-0000001", "test-0000002")
