@@ -113,7 +113,7 @@ def _schema(source: Path, files: Sequence[ArrowFile]) -> pa.Schema:
 
 def _image(source: Path, schema: pa.Schema) -> str | None:
     """The column of images: `image`, else without a column `path` the only one; None for paths."""
-    found = [field.name for field in schema if _holds_images(field.type)]
+    found: list[str] = [field.name for field in schema if _holds_images(field.type)]
     if IMAGE in found:
         return IMAGE
     if PATH in schema.names:
