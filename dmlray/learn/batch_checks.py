@@ -27,7 +27,7 @@ def problems(plan: Experiment, parts: Sequence[Subset]) -> list[ConfigError]:
 
     Warns of steps without pairs if the method needs pairs.
     """
-    found = []
+    found: list[ConfigError] = []
     for check in (_check_classes, _check_categories, _check_workers, _check_pairs, _check_loss):
         try:
             for train in sorted(parts, key=lambda part: len(part.classes)):

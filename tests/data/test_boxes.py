@@ -123,8 +123,9 @@ def test_a_box_has_all_four_columns(source: Path, header: str) -> None:
 
 
 def test_a_name_of_a_box_outside_of_its_image_is_unreadable(source: Path) -> None:
-    with pytest.raises(UnreadableImageError, match=r"a\.png: .*reaches outside .* 30 x 20"):
-        decode(source.parent / "a.png#xywh=0,0,31,1", None)
+    for read in (decode, decoded_size):
+        with pytest.raises(UnreadableImageError, match=r"a\.png: .*reaches outside .* 30 x 20"):
+            read(source.parent / "a.png#xywh=0,0,31,1", None)
 
 
 def test_the_same_box_of_equal_files_contradicts_and_another_does_not(source: Path) -> None:

@@ -73,9 +73,13 @@ def decoded(path: Path, short_side: int | None, max_pixels: int | None = None) -
 def _cut(image: Image.Image, box: Box | None) -> Image.Image:
     if box is None:
         return image
-    if problem := box.problem(image.height, image.width):
-        raise ValueError(problem)
+    _check_box(box, image.height, image.width)
     return image.crop(box)
+
+
+def _check_box(box: Box, height: int, width: int) -> None:
+    if problem := box.problem(height, width):
+        raise ValueError(problem)
 
 
 def upright(image: Image.Image) -> Rgb:
@@ -108,8 +112,9 @@ def decoded_size(
         width, height = image.size
         if _orientation(image) in SIDEWAYS:
             width, height = height, width
-    if box is not None:
-        height, width = box.bottom - box.top, box.right - box.left
+        if box is not None:
+            _check_box(box, height, width)
+            height, width = box.bottom - box.top, box.right - box.left
     return (height, width) if short_side is None else resized(height, width, short_side)
 
 

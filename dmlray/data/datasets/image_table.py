@@ -1,6 +1,7 @@
 """Data sets from tables of images: find their files, check their boxes, split their classes."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -111,7 +112,7 @@ def _outside(table: ImageTable, entries: Sequence[TableEntry]) -> str | None:
         if entry.box is None or entry.fault:
             continue
         with suppress(UnreadableImageError):  # reported when it is decoded
-            sizes[path] = sizes.get(path) or decoded_size(path, None)
+            sizes[path] = sizes.get(path) or decoded_size(path, None, sys.maxsize)
             if problem := entry.box.problem(*sizes[path]):
                 problems.append(f"{entry.place}: {problem} {path}")
     if not problems:
