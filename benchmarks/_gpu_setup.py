@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dmlray.data.batches.loader import BatchLoader, Delivery, Sampling
+from dmlray.data.batches.loader import BatchLoader, Delivery
+from dmlray.data.batches.samplers import Sampling
 from dmlray.data.cache.image_cache import open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import train_subset

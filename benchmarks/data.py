@@ -31,7 +31,8 @@ from torchvision import transforms
 from torchvision.transforms import functional as vision
 
 from dmlray.data.batches.augment import Transform, crop_train, draw_boxes, normalise
-from dmlray.data.batches.loader import BatchLoader, Delivery, Sampling
+from dmlray.data.batches.loader import BatchLoader, Delivery
+from dmlray.data.batches.samplers import Sampling
 from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets.verify import verify_dataset

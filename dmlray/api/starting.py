@@ -33,10 +33,10 @@ class Started:
 
 
 def init(images: str | Path, *, out: str | Path | None = None, display: Shown = "auto") -> Started:
-    """Look at a folder or CSV file of images; write an experiment and a search for it.
+    """Look at a folder or table of images; write an experiment and a search for it.
 
     Args:
-        images: Folder or CSV file of images.
+        images: Folder, CSV or parquet file, or a folder written by `datasets`' save_to_disk.
         out: Folder of the two files; the current one if None.
         display: "auto" shows progress on standard error; None shows none.
 

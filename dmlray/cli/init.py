@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("images", type=PATH)
 @click.option("--out", type=PATH, help="Folder to write the two files into; default the current.")
 def init(images: Path, out: Path | None) -> None:
-    """Look at IMAGES, a folder or a CSV file, and write an experiment and a search for them.
+    """Look at IMAGES, a folder, CSV or parquet file, and write an experiment and a search for it.
 
     Each choice has a comment; nothing is overwritten.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dmlray.data import boxes
 from dmlray.data.cache.content import contents
 from dmlray.data.roles import Roles, with_match
 
@@ -18,10 +19,13 @@ FINGERPRINT_FORMAT = 1  # increased when the fingerprint of the same images chan
 class Dataset:
     """Images by class: `files` (N) relative to `root`, `labels` (N,) int64 into `classes` (C).
 
+    A file may name a box, see `boxes`: a part of an image file, cut before it is cached.
+
     Ordered by class, then by name; the first `train_classes` classes train, the rest are unseen.
     `remarks` go into every score: deviations from the published data set.
     `listed` is the data set before broken images were left out, if some were.
     `roles` (N,): None if each image is searched for in all others.
+    `categories` (N,) text: super-classes, from which batches may be filled; None without them.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Dataset:
     remarks: tuple[str, ...] = ()
     listed: "Dataset | None" = None
     roles: Roles | None = None
+    categories: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -60,7 +65,8 @@ class Dataset:
         """Whether `text` is the fingerprint, or the fingerprint of sizes alone of older runs."""
         if text == self.fingerprint:
             return True
-        return text == self._hash(str((self.root / file).stat().st_size) for file in self.files)
+        paths = (boxes.file_of(self.root / file) for file in self.files)
+        return text == self._hash(str(path.stat().st_size) for path in paths)
 
     @cached_property
     def with_match(self) -> np.ndarray:

@@ -21,12 +21,14 @@ class Subset:
 
     `rows` (n,) int64 into `Dataset.files`, ascending; `labels` (n,) int64 in [0, C);
     `classes` (C,) int64, the data set's ids in the order of the new labels; `roles` (n,).
+    `categories` (n,) text, None without them.
     """
 
     rows: np.ndarray
     labels: np.ndarray
     classes: np.ndarray
     roles: Roles | None = None
+    categories: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,7 +41,9 @@ def select(dataset: Dataset, class_ids: np.ndarray) -> Subset:
     label_of[class_ids] = np.arange(len(class_ids))
     labels = label_of[dataset.labels]
     rows = np.flatnonzero(labels >= 0)
-    return Subset(rows, labels[rows], class_ids, dataset.roles and dataset.roles.of(rows))
+    categories = None if dataset.categories is None else dataset.categories[rows]
+    roles = dataset.roles and dataset.roles.of(rows)
+    return Subset(rows, labels[rows], class_ids, roles, categories)
 
 
 def train_subset(dataset: Dataset) -> Subset:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from dmlray.data import boxes
 from dmlray.data.cache import formats
 from dmlray.data.datasets.listing import SYSTEM
 from dmlray.errors import DataError
@@ -22,7 +23,8 @@ def list_images(sources: Sequence[Path]) -> pa.Table:
 
     Args:
         sources: A folder, which is walked down and gives the first sub-folder as `label`; a CSV or
-            parquet file with the column `path`, relative to its own folder; or image files.
+            parquet file with the column `path`, relative to its own folder, and perhaps boxes
+            (`x1`, `y1`, `x2`, `y2`, see `dmlray.data.boxes`); or image files.
 
     Raises:
         DataError: If there is none, or a source cannot be read.
@@ -100,7 +102,24 @@ def _from_table(source: Path) -> pa.Table:
         if not isinstance(path, str) or not path:
             raise DataError(f"{source}: row {row}: {path!r} is no path")
     absolute = [os.path.join(source.parent.absolute(), path) for path in paths]
+    if found := [name for name in boxes.COLUMNS if name in names]:
+        absolute = _with_boxes(source, absolute, table.select(found))
     return table.set_column(names.index(PATH), PATH, pa.array(absolute, pa.string()))
+
+
+def _with_boxes(source: Path, paths: Sequence[str], written: pa.Table) -> list[str]:
+    """Paths of the boxes that the rows of a table have."""
+    if len(written.column_names) < len(boxes.COLUMNS):
+        problem = f"columns {', '.join(written.column_names)} of a box without the others"
+        raise DataError(f"{source}: {problem}. Allowed: all of {', '.join(boxes.COLUMNS)}, or none")
+    named = []
+    for row, (path, values) in enumerate(zip(paths, written.to_pylist(), strict=True), start=1):
+        texts = {name: "" if value is None else str(value) for name, value in values.items()}
+        try:
+            named.append(boxes.named(path, boxes.parse(texts)))
+        except ValueError as error:
+            raise DataError(f"{source}: row {row}: {error}") from None
+    return named
 
 
 def _read_csv(source: Path) -> pa.Table:

@@ -27,13 +27,13 @@ def problems(plan: Experiment, parts: Sequence[Subset]) -> list[ConfigError]:
 
     Warns of steps without pairs if the method needs pairs.
     """
-    found = []
-    for check in (_check_classes, _check_workers, _check_pairs, _check_loss):
+    found: list[ConfigError] = []
+    for check in (_check_classes, _check_categories, _check_workers, _check_pairs, _check_loss):
         try:
             for train in sorted(parts, key=lambda part: len(part.classes)):
                 check(plan, train)
-        except ConfigError as error:
-            found.append(error)
+        except ConfigError as error:  # two checks may draw batches
+            found += [error] if str(error) not in map(str, found) else []
     if not found:
         _warn_of_idle_steps(plan, parts)
     return found
@@ -45,6 +45,11 @@ def _check_classes(plan: Experiment, train: Subset) -> None:
         needs = f"{size} images, {each} of each class, need {size // each} classes"
         allowed = f"Allowed: at most {classes * each}"
         raise ConfigError("data.batch_size", [f"{needs}, but there are {classes}. {allowed}"])
+
+
+def _check_categories(plan: Experiment, train: Subset) -> None:
+    if plan.data.categories:
+        samplers.class_categories(train)
 
 
 def _too_few_classes(plan: Experiment, train: Subset) -> bool:
@@ -164,10 +169,7 @@ def _batches(plan: Experiment, train: Subset) -> Iterator[np.ndarray]:
 
 
 def _epoch(plan: Experiment, train: Subset, epoch: int) -> list[np.ndarray]:
-    data = plan.data
-    return samplers.epoch_batches(
-        train.labels, data.batch_size, data.images_per_class, data.replacement, plan.seed, epoch
-    )
+    return samplers.epoch_batches(train, plan.data.sampling(plan.seed), epoch)
 
 
 def _pattern(labels: np.ndarray) -> Sizes:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dmlray import backbones, methods
 from dmlray.backbones import Trunk
 from dmlray.data import folds
-from dmlray.data.batches.loader import BatchLoader, Delivery, Sampling
+from dmlray.data.batches.loader import BatchLoader, Delivery
 from dmlray.data.cache.eval_cache import open_eval_cache
 from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.datasets import role_checks
@@ -242,9 +242,7 @@ class Training:
             cache,
             subset,
             data.transform,
-            Sampling(
-                data.batch_size, data.images_per_class, self.plan.seed, data.replacement, views
-            ),
+            data.sampling(self.plan.seed, views),
             network._replace(mean=mean, std=std),
             Delivery(runtime.device, runtime.threads, group.rank, group.size),
         )

@@ -8,7 +8,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from dmlray.backbones.trunk import BatchNorm, Pooling
 from dmlray.config_model import ConfigModel
 from dmlray.data.batches.augment import Transform
-from dmlray.data.batches.samplers import Replacement
+from dmlray.data.batches.samplers import Replacement, Sampling
 from dmlray.data.cache.decode import MAX_PIXELS
 from dmlray.data.datasets.train_test import Split
 from dmlray.data.folds import Kind
@@ -37,9 +37,9 @@ class DataConfig(ConfigModel):
     """Which images, how they are cut and how they are dealt into batches."""
 
     name: str = Field("demo", description="data set: see `dmlray data list`")
-    root: Path | None = Field(None, description="folder, or CSV file, that holds the images")
+    root: Path | None = Field(None, description="folder or file that lists the images")
     split: Split = Field(
-        "classes", description="first half of the classes trains, or as given (folder, csv)"
+        "classes", description="first half of the classes trains, or as given (own images)"
     )
     skip_broken: bool = Field(
         False, description="leave out images that cannot be decoded; every score names them"
@@ -54,12 +54,25 @@ class DataConfig(ConfigModel):
     replacement: Replacement = Field(
         "none", description="what a batch of images_per_class may hold twice: an image, a class"
     )
+    categories: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="super-classes (column category) that fill a batch of images_per_class, as "
+        "hard negatives; null: any",
+    )
     transform: Transform = Field(default_factory=lambda: Transform())
 
     @property
     def max_pixels(self) -> int:
         """`max_megapixels` in pixels."""
         return round(self.max_megapixels * 1e6)
+
+    def sampling(self, seed: int, views: int = 1) -> Sampling:
+        """How batches are sampled."""
+        return Sampling(
+            self.batch_size, self.images_per_class, seed, self.replacement, views, self.categories
+        )
 
     @field_validator("root", mode="before")
     @classmethod
@@ -74,6 +87,10 @@ class DataConfig(ConfigModel):
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by images_per_class "
                 f"{self.images_per_class}. Allowed: a multiple of {self.images_per_class}"
+            )
+        if self.categories and not (self.images_per_class and self.replacement == "none"):
+            raise ValueError(
+                "categories needs images_per_class, and replacement none. Allowed: null otherwise"
             )
         return self
 

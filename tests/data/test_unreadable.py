@@ -84,7 +84,9 @@ def test_a_png_with_a_wrong_checksum_is_refused(tmp_path: Path, name: str) -> No
         decode(path, None)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif", "ppm", "avif"])
+@pytest.mark.parametrize(
+    "suffix", ["jpg", "png", "webp", "bmp", "tif", "gif", "ppm", "avif", "heic"]
+)
 def test_half_a_file_of_any_format_is_refused(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,3 +278,30 @@ def test_a_library_loss_that_fails_on_the_plans_batches_is_refused(
 )
 def test_the_advice_of_the_messages_is_accepted(draw: Draw, loss: str, words: list[str]) -> None:
     preflight(plan_of(draw(8, lone=(0,)), f"method.loss={loss}", *words, method="pml"))
+
+
+def test_batches_of_categories_need_one_for_each_class(draw: Draw) -> None:
+    words = ["data.images_per_class=2", "data.categories=1"]
+    root = draw(8)
+    assert refusal(plan_of(root, *words)).startswith(
+        "data.categories: the images have no categories"
+    )
+    table = root / "images.csv"
+    rows = [(file, file.parent.name) for file in sorted(root.glob("*/*.png"))]
+
+    def listed(category: Callable[[str, int], str]) -> Experiment:
+        lines = [f"{file},{name},{category(name, n)}" for n, (file, name) in enumerate(rows)]
+        table.write_text("\n".join(["path,label,category", *lines]))
+        return plan_of(root, *words, "data.name=csv", f"data.root={table}", method="pml")
+
+    preflight(listed(lambda name, number: "odd" if name[-1] in "13579" else "even"))
+    message = refusal(listed(lambda name, number: f"{number % 2}"))
+    assert message.count("data.categories") == 1, "also where a loss is tried on batches"
+    assert "2 categories ('0', '1')" in message
+
+
+def test_categories_are_of_batches_of_whole_classes(draw: Draw) -> None:
+    root = draw(8)
+    for words in (["data.images_per_class=null"], ["data.replacement=images"]):
+        with pytest.raises(ConfigError, match="categories needs images_per_class"):
+            plan_of(root, "data.images_per_class=2", "data.categories=1", *words)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dmlray.data.batches import samplers
 from dmlray.data.batches.augment import Transform, crop_eval, crop_train, normalise
-from dmlray.data.batches.samplers import Replacement
+from dmlray.data.batches.samplers import Sampling
 from dmlray.data.cache.image_cache import Cache
 from dmlray.data.folds import Subset
 from dmlray.input_statistics import InputStatistics
@@ -31,23 +31,6 @@ PIECE = 32  # images per thread task, so that several threads prepare the first 
 def share(total: int, part: int, parts: int) -> slice:
     """Rows of `part` among `total`; sizes of parts differ by one at most."""
     return slice(total * part // parts, total * (part + 1) // parts)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which images form a training batch, as a function of (seed, epoch) alone.
-
-    Args:
-        images_per_class: None shuffles; else each batch has this many images of each class in it.
-        replacement: What such a batch may repeat, see `samplers.per_class`.
-        views: Crops of each image; more than one make images (B, V, 3, S, S).
-    """
-
-    batch_size: int
-    images_per_class: int | None = None
-    seed: int = 0
-    replacement: Replacement = "none"
-    views: int = 1
 
 
 @dataclass(frozen=True)
@@ -155,10 +138,7 @@ class BatchLoader:
 
     def plan(self, number: int) -> list[np.ndarray]:
         """Return the positions (B,) in the subset of each batch of epoch `number`."""
-        return samplers.epoch_batches(
-            self._subset.labels, self._sampling.batch_size, self._sampling.images_per_class,
-            self._sampling.replacement, self._sampling.seed, number,
-        )  # fmt: skip
+        return samplers.epoch_batches(self._subset, self._sampling, number)
 
     def _staged(self, images: Tensor, positions: np.ndarray) -> Pair:
         labels = torch.from_numpy(self._subset.labels[positions])

@@ -1,28 +1,95 @@
 """Batch samplers: lists of positions (B,) int64 into a subset."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from dmlray.data.folds import Subset
 from dmlray.errors import ConfigError
 
 Replacement = Literal["none", "images", "classes"]  # what a batch may repeat
+Draw = Callable[[int], np.ndarray]  # number of classes -> distinct classes
 
 
-def epoch_batches(
-    labels: np.ndarray,
-    batch_size: int,
-    images_per_class: int | None,
-    replacement: Replacement,
-    seed: int,
-    epoch: int,
-) -> list[np.ndarray]:
-    """Batches of an epoch of a subset with labels (N,), a function of (seed, epoch)."""
-    rng = np.random.default_rng([seed, epoch])
-    if images_per_class is None:
-        return shuffled(len(labels), batch_size, rng)
-    return per_class(labels, batch_size, images_per_class, rng, replacement)
+@dataclass(frozen=True)
+class Sampling:
+    """Which images form a training batch, as a function of (seed, epoch) alone.
+
+    Args:
+        images_per_class: None shuffles; else each batch has this many images of each class in it.
+        replacement: What such a batch may repeat, see `per_class`.
+        views: Crops of each image; more than one make images (B, V, 3, S, S).
+        categories: Super-classes from which each batch takes its classes, see `few_categories`;
+            None: from all.
+    """
+
+    batch_size: int
+    images_per_class: int | None = None
+    seed: int = 0
+    replacement: Replacement = "none"
+    views: int = 1
+    categories: int | None = None
+
+
+def epoch_batches(subset: Subset, sampling: Sampling, epoch: int) -> list[np.ndarray]:
+    """Batches of an epoch of a subset, a function of (seed, epoch).
+
+    Raises:
+        ConfigError: As `per_class` and `class_categories` do.
+    """
+    rng = np.random.default_rng([sampling.seed, epoch])
+    size, each = sampling.batch_size, sampling.images_per_class
+    if each is None:
+        return shuffled(len(subset), size, rng)
+    if sampling.categories is None:
+        return per_class(subset.labels, size, each, rng, sampling.replacement)
+    draw = few_categories(class_categories(subset), sampling.categories, rng)
+    return per_class(subset.labels, size, each, rng, draw=draw)
+
+
+def class_categories(subset: Subset) -> np.ndarray:
+    """Category (C,) int64 of each class.
+
+    Raises:
+        ConfigError: If the images have no categories, or those of a class have several.
+    """
+    if subset.categories is None:
+        allowed = "Allowed: null, or a data set with a column category"
+        raise ConfigError("data.categories", [f"the images have no categories. {allowed}"])
+    numbers = np.unique(subset.categories, return_inverse=True)[1]
+    of_class = np.zeros(len(subset.classes), dtype=np.int64)
+    of_class[subset.labels] = numbers
+    mixed = np.flatnonzero(of_class[subset.labels] != numbers)
+    if len(mixed):
+        found = np.unique(subset.categories[subset.labels == subset.labels[mixed[0]]])
+        listed = ", ".join(map(repr, found.tolist()))
+        problem = f"the images of a class have {len(found)} categories ({listed})"
+        raise ConfigError("data.categories", [f"{problem}. Allowed: one for all images of a class"])
+    return of_class
+
+
+def few_categories(categories: np.ndarray, count: int, rng: np.random.Generator) -> Draw:
+    """Draw classes from `count` random categories, for batches of hard negatives.
+
+    A category is drawn in proportion to its classes, so that small ones are not repeated more
+    often. If the categories drawn have too few classes, more are drawn.
+
+    Args:
+        categories: Category (C,) int64 of each class, from 0.
+        count: Categories of a batch.
+        rng: Source of the draws.
+    """
+    sizes = np.bincount(categories)
+
+    def draw(classes: int) -> np.ndarray:
+        order = rng.choice(len(sizes), len(sizes), replace=False, p=sizes / sizes.sum())
+        enough = int(np.searchsorted(sizes[order].cumsum(), classes)) + 1
+        allowed = np.flatnonzero(np.isin(categories, order[: max(count, enough)]))
+        return rng.choice(allowed, classes, replace=False)
+
+    return draw
 
 
 def can_pair(
@@ -55,12 +122,14 @@ def per_class(
     images_per_class: int,
     rng: np.random.Generator,
     replacement: Replacement = "none",
+    draw: Draw | None = None,
 ) -> list[np.ndarray]:
     """Fill each batch with `images_per_class` images of each of several classes.
 
     Without replacement the classes are distinct, and so are the images of a class that has
     enough of them. `images` may repeat an image (RCDML's and Proxy-Anchor's sampler), `classes`
-    may also repeat a class (DCML's, datasampler/class_random_sampler.py:28-35).
+    may also repeat a class (DCML's, datasampler/class_random_sampler.py:28-35). `draw` chooses
+    distinct classes; by default all are equally likely.
 
     Raises:
         ConfigError: If the batch size is not a multiple, or needs more classes than there are.
@@ -78,7 +147,7 @@ def per_class(
                     images_per_class,
                     repeat or len(members[label]) < images_per_class,
                 )
-                for label in rng.choice(len(members), groups, replace=repeat)
+                for label in (draw(groups) if draw else rng.choice(len(members), groups, repeat))
             ]
         )
         for _ in range(max(1, len(labels) // batch_size))

@@ -45,4 +45,5 @@ def leave_out(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
         remarks=(*dataset.remarks, remark),
         listed=dataset,
         roles=dataset.roles and dataset.roles.of(intact),
+        categories=None if dataset.categories is None else dataset.categories[intact],
     )

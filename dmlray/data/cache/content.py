@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from dmlray.data import boxes
 from dmlray.data.cache.findings import refusal
 from dmlray.file_reading import open_regular
 
@@ -45,12 +46,12 @@ def contents(root: Path, files: Sequence[str]) -> list[Content]:
 
 
 def content(path: Path) -> Content:
-    """Read and hash one file.
+    """Read and hash one file; of a box, the whole file.
 
     Raises:
         OSError: If it cannot be read or is not a regular file.
     """
-    with open_regular(path) as file:
+    with open_regular(boxes.file_of(path)) as file:
         status = os.fstat(file.fileno())
         digest = hashlib.sha256()
         if status.st_size <= WHOLE:

@@ -10,7 +10,9 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from dmlray.data.cache.formats import FORMATS
+from dmlray.data import boxes
+from dmlray.data.boxes import Box
+from dmlray.data.cache.formats import FORMATS, HEAD, is_heif
 from dmlray.data.cache.pixels import Rgb, to_rgb
 from dmlray.errors import DataError
 from dmlray.file_reading import open_regular
@@ -47,22 +49,37 @@ def decode(path: Path, short_side: int | None, max_pixels: int | None = None) ->
     """Read an image as (height, width, 3) uint8, resized to `short_side` pixels unless None.
 
     Args:
-        path: File of the image.
+        path: File of the image, or a box in it.
         short_side: Pixels of the shorter side; None keeps the size.
         max_pixels: Larger images are refused before memory is allocated; None means twice
             Pillow's MAX_IMAGE_PIXELS.
 
     Raises:
-        UnreadableImageError: If the file is not an image, is damaged, truncated or too large.
+        UnreadableImageError: If the file is not an image, is damaged, truncated or too large, or
+            the box reaches outside of it.
     """
     return np.asarray(decoded(path, short_side, max_pixels).image)
 
 
 def decoded(path: Path, short_side: int | None, max_pixels: int | None = None) -> Rgb:
     """Read an image as `decode` does, with the kind of pixels it had."""
-    with _opened(path, max_pixels, check=True) as image:
+    file, box = boxes.split(str(path))
+    with _opened(Path(file), max_pixels, check=True) as image:
         found = upright(image)
-        return found._replace(image=to_short_side(found.image, short_side))
+        pixels = _cut(found.image, box)
+        return found._replace(image=to_short_side(pixels, short_side))
+
+
+def _cut(image: Image.Image, box: Box | None) -> Image.Image:
+    if box is None:
+        return image
+    _check_box(box, image.height, image.width)
+    return image.crop(box)
+
+
+def _check_box(box: Box, height: int, width: int) -> None:
+    if problem := box.problem(height, width):
+        raise ValueError(problem)
 
 
 def upright(image: Image.Image) -> Rgb:
@@ -89,11 +106,15 @@ def to_short_side(image: Image.Image, short_side: int | None) -> Image.Image:
 def decoded_size(
     path: Path, short_side: int | None, max_pixels: int | None = None
 ) -> tuple[int, int]:
-    """Read the (height, width) of `decode` from the file's header."""
-    with _opened(path, max_pixels, check=False) as image:
+    """Read the (height, width) of `decode` from the file's header; of a box, its own."""
+    file, box = boxes.split(str(path))
+    with _opened(Path(file), max_pixels, check=False) as image:
         width, height = image.size
         if _orientation(image) in SIDEWAYS:
             width, height = height, width
+        if box is not None:
+            _check_box(box, height, width)
+            height, width = box.bottom - box.top, box.right - box.left
     return (height, width) if short_side is None else resized(height, width, short_side)
 
 
@@ -144,7 +165,8 @@ def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
     Departs: no pixel limit, which in Pillow is process-wide.
     """
     file.seek(0)
-    start, reason = file.read(16), "its content has no known image format"
+    start, reason = file.read(HEAD), "its content has no known image format"
+    lacking = _add_heif() if is_heif(start) else None
     for load_readers in (Image.preinit, Image.init):  # the usual readers, then all, which is slow
         load_readers()
         for name in filter(Image.OPEN.__contains__, FORMATS):
@@ -158,7 +180,17 @@ def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
                     return factory(file, str(path))
                 except (SyntaxError, IndexError, TypeError, struct.error) as error:
                     reason = f"a {name} file that is damaged or of an unknown kind ({error})"
-    raise UnidentifiedImageError(reason)
+    raise UnidentifiedImageError(lacking or reason)
+
+
+def _add_heif() -> str | None:
+    """Register the reader of HEIC, which Pillow does not have; return why it cannot be."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return 'a HEIC file, which needs another package: pip install "dmlray[heic]"'
+    register_heif_opener()
+    return None
 
 
 def _check_size(path: Path, size: tuple[int, int], most: int) -> None:

@@ -14,7 +14,10 @@ from dmlray.errors import ConfigError
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One cache: `images` of `dataset`, decoded from `root` to `short_side` pixels (None: raw)."""
+    """One cache: `images` of `dataset`, decoded from `root` to `short_side` pixels (None: raw).
+
+    Or files of the images that lie inside of the table `root`, see `image_copies`.
+    """
 
     folder: Path
     dataset: str
@@ -99,16 +102,16 @@ def _entry(folder: Path) -> CacheEntry | None:
         return None
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        root = Path(about["root"])
+        root, copies = Path(about["root"]), about.get("copies", False)
         return CacheEntry(
             folder=folder,
             dataset=folder.name.rpartition("-")[0],
             root=root,
             images=about["images"],
-            bytes=(folder / cache_build.IMAGES).stat().st_size,
+            bytes=about["bytes"] if copies else (folder / cache_build.IMAGES).stat().st_size,
             short_side=about["short_side"],
             last_used=datetime.fromtimestamp((folder / ABOUT).stat().st_mtime).astimezone(),
-            data_found=root.is_dir(),
+            data_found=root.exists(),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

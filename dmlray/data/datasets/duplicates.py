@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dmlray.data import boxes
 from dmlray.data.cache.content import content
 from dmlray.data.dataset import Dataset
 from dmlray.errors import DataError
@@ -47,11 +48,12 @@ def _group_by(
 ) -> list[list[int]]:
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for row in rows:
-        path = dataset.root / dataset.files[row]
+        file, box = boxes.split(dataset.files[row])
         with suppress(OSError):  # unreadable files are reported when they are decoded
-            groups[key_of(path)].append(row)
+            if key := key_of(dataset.root / file):
+                groups[key, box].append(row)
     # Size 0: empty files are damaged, not duplicates; they are reported when they are decoded.
-    return [group for key, group in groups.items() if key and len(group) > 1]
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _size(path: Path) -> int:

@@ -23,12 +23,14 @@ class Tree:
     """Content of class folders; file names are relative to the root of the data set.
 
     `images` has each class folder, also those without images; `loose` are images outside of class
-    folders, `others` counts non-image files by suffix, `unreadable` are sentences.
+    folders, `others` counts non-image files by suffix, `hidden` files and folders whose names begin
+    with a dot, such as side-cars of macOS; `unreadable` are sentences.
     """
 
     images: dict[str, list[str]] = field(default_factory=dict)
     loose: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
     unreadable: list[str] = field(default_factory=list)
 
     @property
@@ -70,10 +72,13 @@ def skipped(*trees: Tree) -> str | None:
     others: Counter[str] = sum((tree.others for tree in trees), Counter())
     empty = [label for tree in trees for label, files in tree.images.items() if not files]
     loose = sum(len(tree.loose) for tree in trees)
+    hidden = sum(tree.hidden for tree in trees)
     parts = []
     if others:
         kinds = _some([f"{kind} {count}" for kind, count in others.most_common()])
         parts.append(f"{_counted(others.total(), 'file')} in no known image format ({kinds})")
+    if hidden:
+        parts.append(_counted(hidden, "hidden file"))
     if loose:
         parts.append(f"{_counted(loose, 'image')} outside of class folders")
     if empty:
@@ -148,17 +153,19 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """Visible entries, sorted by name."""
+    """Entries sorted by name."""
     with os.scandir(folder) as entries:
-        visible = (entry for entry in entries if not entry.name.startswith("."))
-        return sorted(visible, key=lambda entry: entry.name)
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _kinds(
     entries: list["os.DirEntry[str]"], tree: Tree
 ) -> Iterator[tuple["os.DirEntry[str]", str]]:
-    """Yield (entry, kind) of the readable entries; errors go into `tree.unreadable`."""
+    """Yield (entry, kind) of the visible, readable entries; errors go into `tree.unreadable`."""
     for entry in entries:
+        if entry.name.startswith("."):
+            tree.hidden += 1
+            continue
         try:
             kind = _kind(entry)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Survey a folder or a CSV file of images: counts, sizes, broken files, possible folds."""
+"""Survey a folder or a table of images: counts, sizes, broken files, possible folds."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +12,7 @@ from dmlray.data.cache.broken import leave_out
 from dmlray.data.cache.cache_build import Progress
 from dmlray.data.cache.decode import decoded_size
 from dmlray.data.dataset import Dataset
-from dmlray.data.datasets import registry
+from dmlray.data.datasets import huggingface, parquet, registry
 from dmlray.data.datasets.dataset_listing import DatasetListing
 from dmlray.data.datasets.train_test import Split
 from dmlray.data.datasets.verify import verify
@@ -52,12 +52,12 @@ class Survey:
 
 
 def survey(source: Path, progress: Progress | None = None) -> Survey:
-    """List the images of a folder or a CSV file, decode each once, and count.
+    """List the images of a folder or a table, decode each once, and count.
 
     An existing split is used: folders train and test, or a column split.
 
     Args:
-        source: Folder or CSV file.
+        source: Folder, CSV or parquet file, or a folder written by `save_to_disk`.
         progress: Called with (images decoded, total images).
 
     Raises:
@@ -85,10 +85,21 @@ def survey(source: Path, progress: Progress | None = None) -> Survey:
 
 def _list(source: Path) -> tuple[DatasetListing, Split]:
     """List the images with the given split, else the first half of the classes trains."""
-    name = "csv" if source.is_file() else "folder"
+    name = kind_of(source)
     with suppress(DataError):
         return registry.find(name, source, "given"), "given"
     return registry.find(name, source, "classes"), "classes"
+
+
+def kind_of(source: Path) -> str:
+    """Name the data set that reads a folder or a file of one's own images."""
+    if source.is_file():
+        return parquet.NAME if source.suffix.lower() == parquet.SUFFIX else "csv"
+    if not source.is_dir():
+        return "folder"
+    if huggingface.is_saved(source):
+        return huggingface.NAME
+    return parquet.NAME if parquet.parts(source) else "folder"
 
 
 def _short_sides(dataset: Dataset) -> list[int]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dmlray.data import boxes
 from dmlray.data.cache import cache_build
 from dmlray.data.cache.cache_build import Progress
 from dmlray.data.cache.decode import limit
@@ -131,7 +132,9 @@ def _decode_all(
     dataset: Dataset, progress: Progress | None, max_pixels: int | None
 ) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:
     """Decode every file; return the missing ones, reasons of the unreadable ones, and remarks."""
-    missing = tuple(file for file in dataset.files if not (dataset.root / file).exists())
+    missing = tuple(
+        file for file in dataset.files if not boxes.file_of(dataset.root / file).exists()
+    )
     is_missing = set(missing)
     files = [file for file in dataset.files if file not in is_missing]
     job = cache_build.DecodeJob(str(dataset.root), files, None, limit(max_pixels))

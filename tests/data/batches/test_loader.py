@@ -11,7 +11,8 @@ import torch
 from dmlray.data import folds
 from dmlray.data.batches import loader as module
 from dmlray.data.batches.augment import Transform, crop_eval, normalise
-from dmlray.data.batches.loader import BatchLoader, Delivery, Pair, Sampling
+from dmlray.data.batches.loader import BatchLoader, Delivery, Pair
+from dmlray.data.batches.samplers import Sampling
 from dmlray.data.cache.image_cache import Cache, open_cache
 from dmlray.data.datasets.folder import read
 from dmlray.data.folds import Subset

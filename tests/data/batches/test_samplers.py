@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmlray.data.batches.samplers import balanced, per_class, shuffled
+from dmlray.data.batches.samplers import (
+    Sampling,
+    balanced,
+    class_categories,
+    epoch_batches,
+    few_categories,
+    per_class,
+    shuffled,
+)
+from dmlray.data.folds import Subset
 from dmlray.errors import ConfigError
 from tests.golden_vectors import files, load
 
@@ -92,3 +101,59 @@ def test_images_alone_may_repeat(rng: np.random.Generator) -> None:
     many = [per_class(labels, 4, 2, rng, replacement="images")[0] for _ in range(50)]
     assert {len(set(labels[batch])) for batch in many} == {2}
     assert any(first == second for batch in many for first, second in batch.reshape(-1, 2))
+
+
+CATEGORIES = np.repeat([0, 1, 2], [6, 3, 1])  # of ten classes
+
+
+def subset(categories: np.ndarray | None) -> Subset:
+    """Ten classes of five images."""
+    labels = np.repeat(np.arange(10), 5)
+    return Subset(np.arange(50), labels, np.arange(10), categories=categories)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("classes", [1, 3, 5, 8])
+def test_batches_come_from_few_categories(count: int, classes: int) -> None:
+    text = np.array(["fruit", "juice", ""])[CATEGORIES][np.repeat(np.arange(10), 5)]
+    sampling = Sampling(4 * classes, 4, seed=3, categories=count)
+    batches = [
+        batch for epoch in range(40) for batch in epoch_batches(subset(text), sampling, epoch)
+    ]
+    sizes = np.bincount(CATEGORIES)
+    drawn = set()
+    for batch in batches:
+        found, counts = np.unique(subset(text).labels[batch], return_counts=True)
+        assert len(found) == classes
+        assert set(counts) == {4}
+        own = set(CATEGORIES[found].tolist())
+        drawn |= own
+        # More than `count` only where these are too small.
+        assert len(own) <= count or sizes[list(own)].sum() - sizes[list(own)].max() < classes
+    assert drawn == {0, 1, 2}
+
+
+def test_classes_of_small_categories_are_drawn_as_often(rng: np.random.Generator) -> None:
+    draw = few_categories(CATEGORIES, 1, rng)
+    drawn = np.concatenate([draw(1) for _ in range(5000)])
+    np.testing.assert_allclose(np.bincount(drawn, minlength=10) / 5000, 0.1, atol=0.02)
+
+
+def test_batches_of_categories_are_a_function_of_seed_and_epoch() -> None:
+    images = subset(CATEGORIES[np.repeat(np.arange(10), 5)])
+    sampling = Sampling(8, 4, seed=1, categories=1)
+    first, again, other = (epoch_batches(images, sampling, epoch) for epoch in (2, 2, 3))
+    np.testing.assert_array_equal(first, again)
+    assert (np.stack(first) != np.stack(other)).any()
+
+
+def test_a_class_has_one_category() -> None:
+    text = np.array(["fruit"] * 50)
+    np.testing.assert_array_equal(class_categories(subset(text)), np.zeros(10))
+    text[7] = "juice"
+    with pytest.raises(
+        ConfigError, match=r"data\.categories: .* 2 categories \('fruit', 'juice'\)"
+    ):
+        class_categories(subset(text))
+    with pytest.raises(ConfigError, match=r"data\.categories: the images have no categories"):
+        epoch_batches(subset(None), Sampling(8, 4, categories=1), 0)

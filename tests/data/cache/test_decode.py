@@ -1,14 +1,16 @@
 """Any image file becomes upright 8-bit RGB, or an error that names it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from pillow_heif import register_heif_opener
 from torchvision import transforms
 
-from dmlray.data.cache.decode import LONGEST, decode, decoded_size
+from dmlray.data.cache.decode import LONGEST, UnreadableImageError, decode, decoded_size
 
 HEIGHT, WIDTH = 20, 30
 GREY = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
@@ -158,3 +160,37 @@ def test_threads_of_pixels_stay_small(tmp_path: Path, size: tuple[int, int]) -> 
     assert decoded_size(path, 64) == shape
     assert min(shape) == 64
     assert max(shape) == (64 if size == (1, 1) else 64 * LONGEST)
+
+
+def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "lime", "blue")]
+    for suffix, options in (("gif", {}), ("webp", {"lossless": True}), ("png", {}), ("tif", {})):
+        path = save(
+            tmp_path / f"moving.{suffix}", frames[0], save_all=True, append_images=frames[1:],
+            **options,
+        )  # fmt: skip
+        assert getattr(Image.open(path), "n_frames", 1) == 3
+        np.testing.assert_array_equal(decode(path, None), np.asarray(frames[0]))
+
+
+def test_heic_is_read_upright(tmp_path: Path) -> None:
+    register_heif_opener()
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    drawn = Image.fromarray(COLOURS).resize((96, 64))
+    # As bytes: then the turn is also stored as phones store it, beside EXIF.
+    path = save(tmp_path / "IMG_1.HEIC", drawn, quality=100, exif=exif.tobytes())
+    wanted = np.rot90(np.asarray(drawn), -1)
+    assert decoded_size(path, None) == wanted.shape[:2]
+    assert np.abs(decode(path, None).astype(int) - wanted).mean() < 8
+
+
+def test_heic_without_its_package_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_heif_opener()
+    path = save(tmp_path / "1.heic", Image.fromarray(COLOURS))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF")
+    with pytest.raises(UnreadableImageError, match=r"a HEIC file, .*dmlray\[heic\]"):
+        decode(path, None)

@@ -2,10 +2,13 @@
 
 import io
 
+import pillow_heif
 import pytest
 from PIL import Image
 
 from dmlray.data.cache.formats import FORMATS, HEAD, SUFFIXES, is_raster, suffix
+
+pillow_heif.register_heif_opener()
 
 
 def test_every_suffix_is_of_a_format_that_is_opened() -> None:

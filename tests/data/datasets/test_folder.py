@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pillow_heif import register_heif_opener
 
 from dmlray.data.cache.formats import SUFFIXES
 from dmlray.data.datasets import folder, registry
@@ -17,6 +18,7 @@ from tests.data.images import picture
 from tests.data.rights import without_rights
 
 LEGAL = ("a/1.png", "a/2.png", "b/1.png", "b/2.png")
+register_heif_opener()  # to write HEIC
 GIVEN = ("train/a/1.png", "train/a/2.png", "test/b/1.png", "test/b/2.png")
 
 
@@ -55,8 +57,8 @@ def test_passes_over_hidden_and_foreign_files(tmp_path: Path) -> None:
     dataset = registry.load("folder", tmp_path)
     assert dataset.files == seen
     assert dataset.remarks[0] == (
-        "skipped: 1 file in no known image format (.txt 1), 1 image outside of class folders,"
-        " 1 folder without images ('empty')"
+        "skipped: 1 file in no known image format (.txt 1), 2 hidden files,"
+        " 1 image outside of class folders, 1 folder without images ('empty')"
     )
 
 
@@ -179,7 +181,7 @@ def test_folders_are_walked_down(tmp_path: Path) -> None:
     dataset = folder.load(tmp_path)
     assert dataset.files == (*names[:-1], "c/v/3.png", "c/w/3.png")
     assert dataset.classes == ("a", "b", "c")
-    assert not dataset.remarks
+    assert dataset.remarks == ("skipped: 2 hidden files",)
 
 
 def test_links_are_followed_and_each_folder_is_walked_once(tmp_path: Path) -> None:
@@ -236,14 +238,14 @@ def test_one_remark_counts_all_that_is_passed_over(
     save(tmp_path, *LEGAL, "loose.png", "other.jpg")
     others = (
         "a/1.svg",
-        "a/1.heic",
-        "a/x/2.heic",
-        "b/3.HEIC",
+        "a/1.jxl",
+        "a/x/2.jxl",
+        "b/3.JXL",
         "b/Thumbs.db",
         "README.md",
         "a/1.xml",
     )
-    for name in (*others, "c/1.heic", "d/1.heic", "e/1.heic", ".DS_Store", "a/._1.png"):
+    for name in (*others, "c/1.jxl", "d/1.jxl", "e/1.jxl", ".DS_Store", "a/._1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "f").mkdir()
@@ -255,10 +257,10 @@ def test_one_remark_counts_all_that_is_passed_over(
     assert dataset.files == LEGAL
     (remark,) = dataset.remarks
     assert remark.startswith(
-        "skipped: 12 files in no known image format (.heic 6, pipe or device 2, "
+        "skipped: 12 files in no known image format (.jxl 6, pipe or device 2, "
     )
     assert remark.endswith(
-        "and 3 more), 2 images outside of class folders, 4 folders without images"
+        "and 3 more), 2 hidden files, 2 images outside of class folders, 4 folders without images"
         " ('c', 'd', 'e' and 1 more)"
     )
 

@@ -12,7 +12,8 @@ from dmlray.errors import ConfigError
 
 
 def test_each_data_set_is_listed_once_with_a_line_of_its_own() -> None:
-    assert registry.names() == ["cars", "csv", "cub", "demo", "folder", "inshop", "sop"]
+    known = ["cars", "csv", "cub", "demo", "folder", "huggingface", "inshop", "parquet", "sop"]
+    assert registry.names() == known
     assert len({registry.about(name) for name in registry.names()}) == len(registry.names())
 
 
