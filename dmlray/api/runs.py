@@ -42,6 +42,7 @@ from dmlray.plans.resolve import ExperimentSource, read_experiment, write_experi
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search, SearchSource, read_plan, read_search
 from dmlray.reporting.progress import Display, Shown, shown
+from dmlray.reporting.search_page import write_search_page
 from dmlray.reporting.search_report import SearchReport
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores
@@ -145,6 +146,7 @@ def _search(run: Run[Search], address: str | None) -> SearchReport:
         if plan.settings.repeats and not report.failure:
             new = {"experiment": folder.best, "size": plan.settings.repeats}
             repeat(**resume_or_start(folder.repeat.path, **new), display=display)
+    write_search_page(plan, folder, report)
     return report
 
 

@@ -67,7 +67,7 @@ def search(
         display.log("no trial is stopped early, because there are several metrics")
     if study.missing:
         _run(plan, folder, resources, study, display, job)
-    report = find(plan, folder, study)
+    report = find(plan, folder, study.study)
     report.write(folder)
     if study.stopped_by:
         raise UnfinishedRunError(study.stopped_by)

@@ -31,6 +31,7 @@ PLAN = "plan"  # attribute of the study: identity of the plan
 REASON = "reason"  # attribute of a trial: why it failed
 POINT = "point"  # attribute of a trial: a copy of its values
 SAME_AS = "same_as"  # attribute of a trial: number of an earlier trial with its point
+IMPORTED = "imported"  # attribute of a trial: the search that trained it, of `start_from`
 PATIENCE = 5.0  # seconds to wait for another process's lock of the file
 
 
