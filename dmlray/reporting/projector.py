@@ -77,7 +77,9 @@ def _write_sprite(folder: RunFolder, images: ScoredImages) -> tuple[int, str]:
     sprite.save(packed, "PNG")
     with whole_file(folder.projector / "sprite.png") as temporary:
         temporary.write_bytes(packed.getbuffer())
-    return side, f"{missing} pictures are not where they were: grey in the projector" * bool(missing)
+    return side, f"{missing} pictures are not where they were: grey in the projector" * bool(
+        missing
+    )
 
 
 def _sprite(

@@ -28,9 +28,10 @@ def history(report: SearchReport) -> "Figure":
         ("PRUNED", "v", _GREY, "stopped early"),
     ):
         chosen = [row for row in rows if _has(row, state, metric)]
-        points = [(row.number, max(least, row.metrics[metric])) for row in chosen]
-        if points:
-            axes.scatter(*zip(*points, strict=True), marker=marker, c=colour, s=22, label=text)
+        values = [max(least, row.metrics[metric]) for row in chosen]
+        numbers = [row.number for row in chosen]
+        if chosen:
+            axes.scatter(numbers, values, marker=marker, c=colour, s=22, label=text)
     failed = [row.number for row in rows if row.state == "FAIL"]
     if failed:
         style: dict[str, Any] = {"marker": "x", "c": _RED, "clip_on": False}
@@ -106,14 +107,20 @@ def slice_of(report: SearchReport, key: str, distribution: Distribution) -> "Fig
         )  # fmt: skip
     if report.best and key in report.best.values:
         place = _place(report.best.values[key], distribution)
-        axes.scatter([place], [report.best.metrics[metric]], s=70, facecolors="none", edgecolors=_RED)
+        axes.scatter(
+            [place], [report.best.metrics[metric]], s=70, facecolors="none", edgecolors=_RED
+        )
     if isinstance(distribution, Choice):
         texts = [_cut(short(value)) for value in distribution.values]
         axes.set_xticks(range(len(texts)), texts, fontsize=8)
         axes.set_xlim(-0.5, len(texts) - 0.5)
     elif distribution.log:
         axes.set_xscale("log")
-        ends = (distribution.low, math.sqrt(distribution.low * distribution.high), distribution.high)
+        ends = (
+            distribution.low,
+            math.sqrt(distribution.low * distribution.high),
+            distribution.high,
+        )
         axes.set_xticks(ends, [f"{end:.2g}" for end in ends])
         axes.set_xticks([], minor=True)
     _style(axes, metric)
@@ -162,13 +169,14 @@ def front(report: SearchReport, other: str) -> "Figure":
     figure, axes = _figure(5.6, 3.2)
     best = {row.number for row in report.front}
     for chosen, colour, text in ((False, _BLUE, "complete"), (True, _RED, "Pareto front")):
-        points = [
-            (row.metrics[other], row.metrics[metric])
+        rows = [
+            row
             for row in report.trained
-            if row.state == "COMPLETE" and (row.number in best) is chosen
+            if _has(row, "COMPLETE", other) and (row.number in best) is chosen
         ]
-        if points:
-            axes.scatter(*zip(*points, strict=True), c=colour, s=24, label=text)
+        points = [[row.metrics[name] for row in rows] for name in (other, metric)]
+        if rows:
+            axes.scatter(points[0], points[1], c=colour, s=24, label=text)
     _style(axes, metric)
     axes.set_xlabel(drawable(label(other)))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)

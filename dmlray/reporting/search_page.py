@@ -36,7 +36,7 @@ def search_page(
     return render(
         "search.html",
         title=f"{title}: search of {experiment.method.name} on {experiment.data.name}",
-        findings=[*_winner(report), *report.verdict(), *report.warnings],
+        findings=[*_winner(report), *map(_sentence, [*report.verdict(), *report.warnings])],
         settings=_settings(report),
         words=_words(plan),
         repeats=_repeats(repeats) if repeats else None,
@@ -63,28 +63,32 @@ def _winner(report: SearchReport) -> Iterator[str]:
         yield f"Not to be relied on: {failure}"
 
 
-def _settings(report: SearchReport) -> list[tuple[str, str, str]]:
+def _sentence(line: str) -> str:
+    return f"{line}."
+
+
+def _settings(report: SearchReport) -> list[list[str]]:
     """Key, value of the best trial, value of trial 0."""
     if report.best is None:
         return []
     best, first = report.best.values, report.rows[0].values
     keys = dict.fromkeys([*best, *first])
-    return [(k, *(short(v[k]) if k in v else "-" for v in (best, first))) for k in keys]
+    return [[k, *(short(v[k]) if k in v else "-" for v in (best, first))] for k in keys]
 
 
 def _words(plan: Search) -> dict[str, str]:
     """What the search did, and what its scores are of."""
     settings, protocol = plan.settings, plan.experiment.protocol
-    words = {
+    return {
         "Scores": f"{', '.join(map(label, plan.metrics))} on held-out training classes, mean of "
-        f"{protocol.fold_count} {protocol.split} folds; no test class was seen by the search.",
+        f"{protocol.fold_count} folds ({protocol.split}); the search saw no test class. The best "
+        "of many trials is rated too high: dmlray repeat best.yaml scores it on test classes.",
         "Trials": f"{settings.trials} asked for; trial 0 has the experiment's own settings.",
         "Sampler": f"{settings.sampler}, seed {settings.seed}.",
         "Early stopping": f"{_STOPPING[settings.scheduler]}."
         if len(plan.metrics) == 1
         else "none, because there are several metrics.",
     }
-    return words
 
 
 def _repeats(scores: Scores) -> dict[str, Any]:

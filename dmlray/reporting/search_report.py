@@ -160,11 +160,11 @@ class SearchReport:
         """Whether the search has found more than the experiment's own settings have."""
         gain, name = self.gain, self.metrics[0]
         if self.best and self.best.number == 0:
-            yield "the best trial is trial 0: the experiment's own settings"
+            yield "The best trial is trial 0: the experiment's own settings"
         if gain:
             verb = "more" if gain.is_clear else "not more"
             yield (
-                f"{label(name)} is {100 * gain.value:+.2f} points above trial 0, the experiment's "
+                f"{label(name)} is {100 * gain.value:.2f} points above trial 0, the experiment's "
                 f"own settings: {verb} than the spread between folds (standard deviation "
                 f"{100 * gain.spread:.2f} points); better on {gain.better_folds} of {gain.folds} "
                 "folds"

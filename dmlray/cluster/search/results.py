@@ -60,6 +60,11 @@ def _row(plan: Search, folder: RunFolder, trial: FrozenTrial) -> Row:
     lines = metrics_log.read(folder.trial(trial.number).metrics)
     last: dict[str, Any] = lines[-1] if lines else {}
     metrics = {name: last[name] for name in plan.metrics if name in last}
+    imported: dict[str, Any] = trial.user_attrs.get(IMPORTED, {})
+    if imported:  # its metrics log is in the other run
+        last = {"epoch": trial.last_step or plan.epochs(trial.params)}
+    if imported and trial.last_step:
+        metrics = {plan.metrics[0]: trial.intermediate_values[trial.last_step]}
     if trial.state == TrialState.COMPLETE:  # the study is authoritative
         metrics = dict(zip(plan.metrics, trial.values, strict=True))
     return Row(
@@ -69,17 +74,19 @@ def _row(plan: Search, folder: RunFolder, trial: FrozenTrial) -> Row:
         dict(trial.params),
         epochs=int(last.get("epoch", 0)),
         planned_epochs=plan.epochs(trial.params),
-        folds=[last[key] for key in _fold_keys(plan) if key in last],
+        folds=imported.get("folds") or fold_values(plan, folder, trial),
         seconds=last.get("seconds"),
         reason=trial.user_attrs.get(REASON),
         same_as=trial.user_attrs.get(SAME_AS),
-        imported=trial.user_attrs.get(IMPORTED),
+        imported=imported.get("from"),
     )
 
 
-def _fold_keys(plan: Search) -> list[str]:
-    """Names in the metrics log of the first metric on each fold."""
-    return [f"fold{n}/{plan.metrics[0]}" for n in range(plan.experiment.protocol.fold_count)]
+def fold_values(plan: Search, folder: RunFolder, trial: FrozenTrial) -> list[float]:
+    """The first metric of a trial's last epoch on each fold, from its metrics log."""
+    lines = metrics_log.read(folder.trial(trial.number).metrics)
+    keys = [f"fold{n}/{plan.metrics[0]}" for n in range(plan.experiment.protocol.fold_count)]
+    return [lines[-1][key] for key in keys if key in lines[-1]] if lines else []
 
 
 def _importances(study: OptunaStudy) -> dict[str, float]:
