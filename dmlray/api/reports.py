@@ -5,15 +5,15 @@ from pathlib import Path
 
 from dmlray.api.run_results import ComparisonResult, RunResult, SearchResult
 from dmlray.api.run_setup import claim, path_of
-from dmlray.atomic_files import write_text
 from dmlray.errors import Call, ConfigError
 from dmlray.learn.class_split import listed_once
+from dmlray.learn.runtime import whole_machine
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
 from dmlray.printable import shortened
 from dmlray.reporting.progress import Display, Shown, shown
 from dmlray.reporting.projector import write_projector
-from dmlray.reporting.run_report import page
+from dmlray.reporting.run_report import write_ensemble_report
 from dmlray.reporting.search_page import write_search_page
 from dmlray.reporting.training_report import IMAGES, write_report
 from dmlray.results.comparison import compare_runs
@@ -107,9 +107,9 @@ def write_run_report(
     folder: RunFolder, scores: Scores, images: int = IMAGES, display: Display | None = None
 ) -> None:
     """Write report.html of a run of any kind that has scores."""
-    if folder.kind() in ("ensemble", "merge"):
-        write_text(folder.report, page(folder.path.name, scores))
-        return
     if display:
         display.log(f"writing {folder}/{folder.report.name}")
+    if folder.kind() in ("ensemble", "merge"):
+        write_ensemble_report(folder, scores, whole_machine().device)
+        return
     write_report(folder, images)
