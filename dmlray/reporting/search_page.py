@@ -109,8 +109,8 @@ def _budget(budget: Budget, again: int) -> list[str]:
     ]
     if budget.stopped:
         lines.append(
-            f"{budget.stopped} trials were stopped early: that saved {budget.saved_epochs:,} "
-            f"epochs, about {_time(budget.saved_seconds)} at the pace of the trials stopped."
+            f"Trials stopped early: {budget.stopped}. That saved {budget.saved_epochs:,} epochs, "
+            f"about {_time(budget.saved_seconds)} at their own pace."
         )
     if again:
         lines.append(f"{again} suggestions were points of earlier trials and not trained again.")

@@ -57,7 +57,7 @@ def test_more_trials_budget_and_resources_are_kept_for_the_next_session(
     [
         (
             ["optimizer.lr=0.1"],
-            "--resume: optimizer.lr cannot change while a search goes on. Allow",
+            "--resume: optimizer.lr cannot change while a search goes on. A",
         ),
         (["seed=1"], "--resume: seed cannot change while a search goes on"),
         (["trails=40"], "trails cannot change while a search goes on. Did you mean trials?"),

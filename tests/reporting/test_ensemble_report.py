@@ -46,9 +46,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("DMLRAY_CACHE", str(root / "cache"))
         for seed in range(SIZE):
             plan = read_experiment(EXPERIMENT, [*toy_words(images, 1), f"seed={seed}"]).experiment
-            run_training(
-                plan, RunFolder(root / f"m{seed}"), lambda epoch: None, Runtime(CPU), False
-            )
+            run = RunFolder(root / f"m{seed}")
+            run_training(plan, run, lambda epoch: None, Runtime(CPU), False)
         yield root
 
 

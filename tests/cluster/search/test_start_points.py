@@ -169,7 +169,7 @@ def test_bad_input_is_one_sentence(value: str, sentence: str, tmp_path: Path) ->
 
 def test_a_torn_study_of_the_other_search_is_named(first: StudySearcher) -> None:
     Path("first/study.db").write_bytes(b"torn")
-    with pytest.raises(ConfigError, match="first/study.db: is damaged"):
+    with pytest.raises(ConfigError, match=r"first/study\.db: is damaged"):
         read_start(plan("start_from=first"), None)
 
 
