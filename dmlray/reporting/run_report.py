@@ -84,7 +84,7 @@ def _members(found: MemberAnalysis) -> dict[str, Any]:
         f"these scores would agree on {found.by_chance:.1%}."
         + part
         * (found.queries < found.all_queries),
-        "head": ["member", *names, "agreement", *(f"{name} it adds" for name in names)],
+        "head": ["member", *names, "agreement", *(f"adds {name}" for name in names)],
         "rows": [
             [
                 row.name,

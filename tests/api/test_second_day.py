@@ -29,6 +29,7 @@ def searched(images: Path, no_ray: None, monkeypatch: pytest.MonkeyPatch) -> lis
         return SearchReport(("map_at_r",), rows, rows[0])
 
     monkeypatch.setattr("dmlray.api.searches.searching.search", search)
+    monkeypatch.setattr("dmlray.api.searches.read_study", lambda *_: [])
     toy = [*toy_words(images, 1), "protocol.folds=3", "trials=2"]
     plan, folder = read_search(SEARCH, toy), RunFolder(Path("run"))
     plan.write(folder.plan("search"))
