@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import fmean, pstdev
+from statistics import fmean, pstdev, stdev
 from typing import Any
 
 from dmlray.atomic_files import write_json
@@ -55,7 +55,7 @@ class Gain:
     """The first metric of the best trial above that of trial 0, on the same folds."""
 
     value: float
-    spread: float  # the larger of both trials' standard deviations over folds
+    spread: float  # standard deviation of that difference between folds
     better_folds: int
     folds: int
 
@@ -103,14 +103,15 @@ class SearchReport:
         best, first = self.best, next(iter(self.rows), None)
         if best is None or first is None or best.number == 0 or first.state != "COMPLETE":
             return None
-        if not best.folds or len(best.folds) != len(first.folds):
+        if len(best.folds) < 2 or len(best.folds) != len(first.folds):
             return None
-        pairs = list(zip(best.folds, first.folds, strict=True))
+        # By fold: some folds are harder than others, for all trials alike.
+        differences = [a - b for a, b in zip(best.folds, first.folds, strict=True)]
         return Gain(
-            value=fmean(best.folds) - fmean(first.folds),
-            spread=max(best.spread, first.spread),
-            better_folds=sum(one > other for one, other in pairs),
-            folds=len(pairs),
+            value=fmean(differences),
+            spread=stdev(differences),
+            better_folds=sum(difference > 0 for difference in differences),
+            folds=len(differences),
         )
 
     @property
@@ -165,8 +166,8 @@ class SearchReport:
             verb = "more" if gain.is_clear else "not more"
             yield (
                 f"{label(name)} is {100 * gain.value:.2f} points above trial 0, the experiment's "
-                f"own settings: {verb} than the spread between folds (standard deviation "
-                f"{100 * gain.spread:.2f} points); better on {gain.better_folds} of {gain.folds} "
+                f"own settings: {verb} than this difference spreads between folds (standard "
+                f"deviation {100 * gain.spread:.2f} points); better on {gain.better_folds} of {gain.folds} "
                 "folds"
             )
 

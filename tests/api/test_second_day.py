@@ -83,8 +83,8 @@ def test_a_start_that_cannot_be_used_is_refused_before_ray_starts(
     for module in ("searches", "runs"):
         monkeypatch.setattr(f"dmlray.api.{module}.session", lambda *_: pytest.fail("starts Ray"))
     refused = run(command, *words("tune", images)[1:], "start_from=nowhere")
-    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
-    assert "nowhere: no such file" in refused.output
+    assert refused.exit_code == 2
+    assert "nowhere: no such file" in refused.output.splitlines()[-1]
     assert not Path("runs").exists()
 
 
