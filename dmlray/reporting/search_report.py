@@ -167,8 +167,8 @@ class SearchReport:
             yield (
                 f"{label(name)} is {100 * gain.value:.2f} points above trial 0, the experiment's "
                 f"own settings: {verb} than this difference spreads between folds (standard "
-                f"deviation {100 * gain.spread:.2f} points); better on {gain.better_folds} of {gain.folds} "
-                "folds"
+                f"deviation {100 * gain.spread:.2f} points); better on "
+                f"{gain.better_folds} of {gain.folds} folds"
             )
 
 
