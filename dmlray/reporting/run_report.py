@@ -15,7 +15,7 @@ from dmlray.reporting import figures
 from dmlray.reporting.loggers import DEFAULT, Logger, open_logger
 from dmlray.reporting.pages import png_address, render, script
 from dmlray.results.member_analysis import METRICS, MemberAnalysis, analyse_members
-from dmlray.scores import Scores, protocol_line
+from dmlray.scores import Scores, percent, protocol_line
 
 _NOT_PROTOCOL = (
     "metrics", "half_width", "curve", "parts", "concatenated", "zero_shot", "embeddings_sha256",
@@ -88,19 +88,13 @@ def _members(found: MemberAnalysis) -> dict[str, Any]:
         "rows": [
             [
                 row.name,
-                f"{100 * row.recall_at_1:.1f}",
-                f"{100 * row.map_at_r:.1f}",
-                _optional(row.agreement, "{:.1f}"),
-                _optional(row.recall_at_1_contribution, "{:+.2f}"),
-                _optional(row.map_at_r_contribution, "{:+.2f}"),
+                *(percent(row.scores, name) for name in METRICS),
+                f"{100 * row.agreement:.1f}",
+                *(f"{100 * row.adds[n]:+.2f}" if n in row.adds else "-" for n in METRICS),
             ]
             for row in found.rows
         ],
     }
-
-
-def _optional(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(100 * value)
 
 
 def document(scores: Scores) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from io import StringIO
 
 import torch
@@ -23,18 +23,21 @@ _MOST_QUERIES = 5000  # the time of ranking grows with members x queries x galle
 
 @dataclass(frozen=True)
 class MemberRow:
-    """Scores of one member by itself, and what the ensemble would lose without it.
+    """One member: its own scores, its mean agreement with all others, and what it adds.
 
-    `agreement` is the mean over all other members; contributions are None where an ensemble's
-    embeddings were projected or it has one member.
+    `adds` is by how much each score of the ensemble is higher with it; empty where the embeddings
+    were projected after the merge.
     """
 
     name: str
-    recall_at_1: float
-    map_at_r: float
-    agreement: float | None
-    recall_at_1_contribution: float | None
-    map_at_r_contribution: float | None
+    scores: dict[str, float]
+    agreement: float
+    adds: dict[str, float]
+
+    def record(self) -> dict[str, object]:
+        """The member as a row of a table, with a value for each of METRICS."""
+        adds = {f"{name}_added": self.adds.get(name) for name in METRICS}
+        return {"member": printable(self.name), **self.scores, "agreement": self.agreement, **adds}
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,10 @@ class MemberAnalysis:
     def write(self, folder: RunFolder) -> None:
         """Write members.csv."""
         text = StringIO()
-        writer = csv.DictWriter(text, list(MemberRow.__dataclass_fields__), lineterminator="\n")
+        records = [row.record() for row in self.rows]
+        writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**asdict(row), "name": printable(row.name)} for row in self.rows)
+        writer.writerows(records)
         write_text(folder.table("members"), text.getvalue())
 
 
@@ -77,22 +81,22 @@ def analyse_members(folder: RunFolder, device: torch.device) -> MemberAnalysis |
     counted = ~torch.isnan(alone[0]["recall_at_1"])
     hits = torch.stack([values["recall_at_1"][counted] for values in alone]).cpu()
     alike = agreement(hits)
-    others = len(members) - 1
-    changes = [{}] * len(members) if projected else _contributions(members, rows, some, device)
+    recall = hits.double().mean(1)
+    none: list[dict[str, float]] = [{}] * len(members)
+    adds = none if projected else _contributions(members, rows, some, device)
+    found = zip(members, alone, alike, adds, strict=True)
     return MemberAnalysis(
         [
             MemberRow(
                 _name(member, folder),
-                *(float(values[name][counted].mean()) for name in METRICS),
-                agreement=float(alike[number].sum() - 1) / others,
-                **{f"{name}_contribution": change.get(name) for name in METRICS},
+                {name: float(values[name][counted].mean()) for name in METRICS},
+                float(row.sum() - 1) / (len(members) - 1),
+                added,
             )
-            for number, (member, values, change) in enumerate(
-                zip(members, alone, changes, strict=True)
-            )
+            for member, values, row, added in found
         ],
         agreement=_pairs(alike),
-        by_chance=_pairs(_by_chance(hits.mean(1))),
+        by_chance=_pairs(_by_chance(recall)),
         queries=some.query_count,
         all_queries=task.query_count,
     )

@@ -82,7 +82,7 @@ def test_a_merge_says_how_alike_its_members_are_and_what_each_adds(folder: Path)
     alike = [fmean(a == b for a, b in zip(each[i], each[j], strict=True)) for i, j in pairs]
     assert found.agreement == pytest.approx(fmean(alike))
     recall = [fmean(map(float, row)) for row in each]
-    assert [row.recall_at_1 for row in found.rows] == pytest.approx(recall)
+    assert [row.scores["recall_at_1"] for row in found.rows] == pytest.approx(recall)
     chance = [recall[i] * recall[j] + (1 - recall[i]) * (1 - recall[j]) for i, j in pairs]
     assert found.by_chance == pytest.approx(fmean(chance))
     whole = read_scores(run.scores).metrics["map_at_r"]
@@ -90,18 +90,18 @@ def test_a_merge_says_how_alike_its_members_are_and_what_each_adds(folder: Path)
         others = [f"m{n}" for n in range(SIZE) if n != number]
         shutil.rmtree("other", ignore_errors=True)
         rest = dmlray.merge(others, out="other", display=None).scores.metrics["map_at_r"]
-        assert row.map_at_r_contribution == pytest.approx(whole - rest, abs=1e-6)
+        assert row.adds["map_at_r"] == pytest.approx(whole - rest, abs=1e-6)
     text = run.report.read_text()
     assert f"Two members agree on {found.agreement:.1%} of the queries" in text
-    (row,) = [row for row in Reader(text).rows if row and row[0].endswith("m1")]
-    assert row[-1] == f"{100 * found.rows[1].map_at_r_contribution:+.2f}"
+    (cells,) = [cells for cells in Reader(text).rows if cells and cells[0].endswith("m1")]
+    assert cells[-1] == f"{100 * found.rows[1].adds['map_at_r']:+.2f}"
     table = list(csv.DictReader(run.table("members").open()))
     assert float(table[2]["agreement"]) == pytest.approx(found.rows[2].agreement)
 
 
 def test_a_projection_has_no_contributions_and_one_member_no_table(folder: Path) -> None:
     run = merge("m0", "m1", pca=4)
-    assert [row.map_at_r_contribution for row in analyse_members(run, CPU).rows] == [None, None]
+    assert [row.adds for row in analyse_members(run, CPU).rows] == [{}, {}]
     shutil.rmtree("merged")
     run = merge("m0")
     assert "Members" not in run.report.read_text()
@@ -112,7 +112,7 @@ def test_a_part_of_many_queries_is_enough(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(member_analysis, "_MOST_QUERIES", 8)
     found = analyse_members(run, CPU)
     assert (found.queries, found.all_queries) == (8, IMAGES)
-    assert found.rows[0].recall_at_1 == pytest.approx(fmean(map(float, hits("m0")[::3])))
+    assert found.rows[0].scores["recall_at_1"] == pytest.approx(fmean(map(float, hits("m0")[::3])))
     dmlray.report("merged", display=None)
     assert "(8 of 24 queries)" in run.report.read_text()
 

@@ -63,13 +63,28 @@ def run_search(folder: RunFolder, trials: int, *words: str) -> None:
     study.flush()
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A search of ten trials, of which one was stopped early and one failed."""
-    monkeypatch.chdir(tmp_path)
-    folder = RunFolder(tmp_path / "run")
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A search of ten trials, of which one was stopped early and one failed, with its page."""
+    folder = RunFolder(tmp_path_factory.mktemp("searched") / "run")
     run_search(folder, 10)
+    text_of(folder)
     return folder
+
+
+@pytest.fixture
+def text(searched: RunFolder) -> str:
+    return searched.report.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def run(searched: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A copy of that search without its report."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(searched.path, "run")
+    for name in ("report.html", "trials.json"):
+        Path("run", name).unlink()
+    return RunFolder(tmp_path / "run")
 
 
 def text_of(run: RunFolder) -> str:
@@ -79,9 +94,8 @@ def text_of(run: RunFolder) -> str:
     return run.report.read_text(encoding="utf-8")
 
 
-def test_the_page_has_every_trial_with_its_reason(run: RunFolder) -> None:
-    text = text_of(run)
-    stored = json.loads(run.trials.read_text())
+def test_the_page_has_every_trial_with_its_reason(searched: RunFolder, text: str) -> None:
+    stored = json.loads(searched.trials.read_text())
     rows = {row[0]: row[1:] for row in Reader(text).rows if row and row[0].isdigit()}
     assert len(rows) == len(stored["trials"]) == 10
     assert rows["4"][:5] == ["complete", "40.00%", "1.30%", "3/3", "6"]
@@ -91,14 +105,13 @@ def test_the_page_has_every_trial_with_its_reason(run: RunFolder) -> None:
     assert "optuna-dashboard sqlite:///study.db" in text
 
 
-def test_it_says_what_was_spent_and_saved(run: RunFolder) -> None:
-    text = text_of(run)
+def test_it_says_what_was_spent_and_saved(text: str) -> None:
     epochs, seconds = 8 * 3 + 2, 8 * 6.0 + 2 * 2.0
     assert f"{epochs} of 30 planned epochs were trained (each of all folds), in {seconds} s" in text
     assert "Trials stopped early: 1. That saved 2 epochs, about 4.0 s" in text
 
 
-def test_it_says_whether_the_winner_is_better_than_trial_0(run: RunFolder) -> None:
+def test_it_says_whether_the_winner_is_better_than_trial_0(text: str) -> None:
     best, first = folds_of(9, 3), folds_of(0, 3)
     gain = fmean(best) - fmean(first)
     spread = stdev([best[0] - first[0], best[1] - first[1]])
@@ -106,7 +119,7 @@ def test_it_says_whether_the_winner_is_better_than_trial_0(run: RunFolder) -> No
         f"MAP@R is {100 * gain:.2f} points above trial 0, the experiment's own settings: more than "
         f"this difference spreads between folds (standard deviation {100 * spread:.2f} points); "
         "better on 2 of 2 folds"
-    ) in text_of(run).replace("&#39;", "'")
+    ) in text.replace("&#39;", "'")
 
 
 @pytest.mark.parametrize(
@@ -122,16 +135,14 @@ def test_a_gain_within_the_spread_is_not_called_more(values: list[float], clear:
     assert (": more than" in next(report.verdict())) is clear
 
 
-def test_the_pictures_are_all_there(run: RunFolder) -> None:
-    text = text_of(run)
+def test_the_pictures_are_all_there(text: str) -> None:
     slices = re.findall(r'alt="Score over ([\w.]+)"', text)
     assert sorted(slices) == ["method.dim", "method.margin", "optimizer.lr"]
     for name in ("Trials, as in the table", "Importance of each key", "All settings of each trial"):
         assert f'alt="{name}' in text
 
 
-def test_the_page_loads_nothing_and_allows_its_own_script_only(run: RunFolder) -> None:
-    text = text_of(run)
+def test_the_page_loads_nothing_and_allows_its_own_script_only(text: str) -> None:
     assert all(address.startswith("data:image/png") for address in Reader(text).addresses)
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -140,8 +151,6 @@ def test_the_page_loads_nothing_and_allows_its_own_script_only(run: RunFolder) -
 
 
 def test_a_search_that_goes_on_or_was_killed_has_a_page_too(run: RunFolder) -> None:
-    for name in ("trials.json", "report.html"):
-        run.path.joinpath(name).unlink(missing_ok=True)
     shutil.rmtree(run.trial(9).path.parent)  # only the study is left
     text = text_of(run)
     assert "Best of 10 trials: trial 9" in text
@@ -202,7 +211,9 @@ def test_a_search_without_an_ended_trial_or_with_a_projector_is_refused(run: Run
     assert (done.exit_code, done.output.count("\n")) == (2, 1)
     assert "--projector: run is a search without embeddings. Allowed: a training of" in done.output
     new = RunFolder(Path("new"))
-    read_search("search.yaml").write(new.plan("search"))
+    shutil.copytree("run", "new")
+    new.study.unlink()
+    shutil.rmtree("new/trials")
     done = CliRunner().invoke(main, ["report", "new"])
     assert (done.exit_code, done.output.count("\n")) == (2, 1)
     assert "new: none of its trials has ended yet; go on with --resume" in done.output
