@@ -21,6 +21,8 @@ _LONGEST = 24  # characters of a key or a value
 
 def history(report: SearchReport) -> "Figure":
     """Draw the first metric of each trial, and the best so far, over the trials' numbers."""
+    from matplotlib.ticker import MaxNLocator
+
     metric, rows, least = report.metrics[0], report.trained, floor(report)
     figure, axes = _figure(5.6, 3.2)
     for state, marker, colour, text in (
@@ -40,6 +42,7 @@ def history(report: SearchReport) -> "Figure":
     _best_so_far(axes, [row for row in rows if _has(row, "COMPLETE", metric)], metric)
     _trial_0(axes, rows[0], metric)
     _style(axes, metric)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("trial")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
     return figure
@@ -69,10 +72,6 @@ def _trial_0(axes: "Axes", first: Row, metric: str) -> None:
     if first.number == 0 and _has(first, "COMPLETE", metric):
         value = first.metrics[metric]
         axes.axhline(value, ls="--", lw=1, c="#222222", label="trial 0")
-        if len(first.folds) > 1:
-            ends = value - first.spread, value + first.spread
-            axes.axhspan(*ends, color="#222222", alpha=0.08, lw=0,
-                         label="± spread of folds")  # fmt: skip
 
 
 def importances(shares: dict[str, float]) -> "Figure":

@@ -166,7 +166,7 @@ class SearchReport:
             verb = "more" if gain.is_clear else "not more"
             yield (
                 f"{label(name)} is {100 * gain.value:.2f} points above trial 0, the experiment's "
-                f"own settings: {verb} than this difference spreads between folds (standard "
+                f"own settings: {verb} than its spread between folds (standard "
                 f"deviation {100 * gain.spread:.2f} points); better on "
                 f"{gain.better_folds} of {gain.folds} folds"
             )

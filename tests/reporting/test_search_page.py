@@ -117,7 +117,7 @@ def test_it_says_whether_the_winner_is_better_than_trial_0(text: str) -> None:
     spread = stdev([best[0] - first[0], best[1] - first[1]])
     assert (
         f"MAP@R is {100 * gain:.2f} points above trial 0, the experiment's own settings: more than "
-        f"this difference spreads between folds (standard deviation {100 * spread:.2f} points); "
+        f"its spread between folds (standard deviation {100 * spread:.2f} points); "
         "better on 2 of 2 folds"
     ) in text.replace("&#39;", "'")
 
