@@ -150,6 +150,23 @@ def test_averages_are_logged_by_the_loggers_of_the_plan(tmp_path: Path) -> None:
         assert (scalar.step, round(scalar.value, 6)) == (2, value)
 
 
+def test_averages_of_a_resumed_run_continue_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    plan, run = read_experiment(EXPERIMENT, ["loggers=[mlflow]"]).experiment, RunFolder(tmp_path)
+    for _ in range(2):
+        log_averages(run, plan, scores(curve=[]))
+    client = mlflow.MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
+    (experiment,) = [e for e in client.search_experiments() if e.name == tmp_path.name]
+    (found,) = client.search_runs([experiment.experiment_id])
+    (value,) = client.get_metric_history(found.info.run_id, "test/map_at_r")
+    assert (value.step, value.value) == (1, 0.25)
+    assert found.data.params["method.name"] == "proxy_anchor"
+
+
 def projector(logdir: str) -> Client:
     """TensorBoard's own plugin."""
     context = SimpleNamespace(
