@@ -6,7 +6,8 @@ from dmlray.api.demo_stages import Demo, demo
 from dmlray.api.ensembles import ensemble, merge
 from dmlray.api.reports import compare, report
 from dmlray.api.run_results import ComparisonResult, RunResult, SearchResult
-from dmlray.api.runs import doctor, evaluate, plan, train, tune
+from dmlray.api.runs import doctor, evaluate, plan, train
+from dmlray.api.searches import tune
 from dmlray.api.settings import read_experiment, show
 from dmlray.api.starting import Started, init
 from dmlray.plans.search import read_search

@@ -15,6 +15,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.plans.config_sources import Overrides
 from dmlray.plans.ensemble import Ensemble, cross_validation, read_ensemble, repeats
 from dmlray.plans.resolve import ExperimentSource, read_experiment
+from dmlray.reporting.average_log import log_averages
 from dmlray.reporting.progress import Shown
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores
@@ -118,4 +119,6 @@ def _averaged(
         run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
         teach(teacher, dataset, run.folder, run.display)
         members.train_members(plan, run.folder, cluster, members_per_gpu, run.display)
-        return score_members(plan, run.folder)
+        scores = score_members(plan, run.folder)
+    log_averages(run.folder, plan.experiment, scores)
+    return scores

@@ -9,7 +9,8 @@ from typing import Any
 
 from dmlray.api.ensembles import ensemble, merge
 from dmlray.api.run_setup import RUNS, claim, path_of, resume_or_start
-from dmlray.api.runs import train, tune
+from dmlray.api.runs import train
+from dmlray.api.searches import tune
 from dmlray.cluster.session import session
 from dmlray.data.datasets import registry
 from dmlray.errors import Call

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmlray import methods
+from dmlray.api.reports import write_run_report
 from dmlray.api.run_results import RunResult
 from dmlray.api.run_setup import Command, Run, open_run, path_of, prepare, run_name
 from dmlray.api.teaching import load_teacher, teach
@@ -21,6 +22,7 @@ from dmlray.plans.config_sources import Overrides, read_overrides
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble
 from dmlray.plans.merge import Merge, read_merge
 from dmlray.plans.resolve import ExperimentSource, read_experiment
+from dmlray.reporting import loggers
 from dmlray.reporting.progress import Shown
 from dmlray.reporting.run_report import write_ensemble
 from dmlray.results import merge_runs
@@ -88,7 +90,9 @@ def ensemble(  # noqa: PLR0913  # keywords of the public API, one for each optio
             members.train_members(
                 plan, run.folder, cluster, members_per_gpu, run.display, merger.on_finished
             )
-            return RunResult(merger.finish(), run.folder)
+            scores = merger.finish()
+        write_run_report(run.folder, scores, display=run.display)
+        return RunResult(scores, run.folder)
 
 
 def merge(
@@ -133,9 +137,12 @@ def merge(
     }
     with open_run(_MERGE, new, given, resume, display) as run:
         merge_runs.check(run.plan)
+        chosen = merge_runs.loggers_of(run.plan)
+        loggers.check(chosen)
         run.start(lambda: run.plan.write(run.plan_file))
         scores = merge_runs.merge(run.plan, run.folder, whole_machine(), run.display.count)
-        write_ensemble(run.folder, scores)
+        write_ensemble(run.folder, scores, chosen)
+        write_run_report(run.folder, scores, display=run.display)
         return RunResult(scores, run.folder)
 
 

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmlray.api.run_results import ComparisonResult, RunResult
+from dmlray.api.run_results import ComparisonResult, RunResult, SearchResult
 from dmlray.api.run_setup import claim, path_of
-from dmlray.atomic_files import write_text
 from dmlray.errors import Call, ConfigError
 from dmlray.learn.class_split import listed_once
+from dmlray.learn.runtime import whole_machine
 from dmlray.plans.run_folder import RunFolder
+from dmlray.plans.search import read_search
 from dmlray.printable import shortened
 from dmlray.reporting.progress import Display, Shown, shown
-from dmlray.reporting.run_report import page
+from dmlray.reporting.projector import write_projector
+from dmlray.reporting.run_report import write_ensemble_report
+from dmlray.reporting.search_page import write_search_page
 from dmlray.reporting.training_report import IMAGES, write_report
 from dmlray.results.comparison import compare_runs
 from dmlray.results.paired_tests import finished_run
@@ -50,12 +53,16 @@ def compare(
         return ComparisonResult(compare_runs(paths, sort, published, counting))
 
 
-def report(run: str | Path, *, images: int = IMAGES, display: Shown = "auto") -> RunResult:
-    """Write report.html of a finished run from its files; nothing is trained.
+def report(
+    run: str | Path, *, images: int = IMAGES, projector: bool = False, display: Shown = "auto"
+) -> RunResult | SearchResult:
+    """Write report.html of a run from its files; nothing is trained.
 
     Args:
-        run: Folder of a training, cross-validation, repeat, ensemble or merge.
+        run: Folder of a search, of which a trial has ended, or of a finished training,
+            cross-validation, repeat, ensemble or merge.
         images: Queries of a training that are shown with their neighbours; 0: no pictures.
+        projector: Write the embeddings for TensorBoard's projector, too.
         display: "auto" shows progress on standard error; None shows none.
 
     Raises:
@@ -65,24 +72,44 @@ def report(run: str | Path, *, images: int = IMAGES, display: Shown = "auto") ->
     if isinstance(images, bool) or not isinstance(images, int) or not 0 <= images <= MOST_IMAGES:
         problem = f"{shortened(images)} is not allowed. Allowed: 0 to {MOST_IMAGES}"
         raise ConfigError("`images`", [problem])
-    finished = finished_run(RunFolder(path_of("run", run)))
+    folder = RunFolder(path_of("run", run))
+    if folder.kind() == "search":
+        return _report_search(folder, projector, display)
+    finished = finished_run(folder)
     call = Call("report", {"run": str(finished.folder)})
     with (
         shown(display) as entered,
         claim(finished.folder, call, resumed=True) as opened,
         listed_once(),
     ):
+        if projector and (note := write_projector(opened.folder, finished.scores)):
+            entered.log(note)
         write_run_report(opened.folder, finished.scores, images, entered)
     return RunResult(finished.scores, finished.folder)
+
+
+def _report_search(folder: RunFolder, projector: bool, display: Shown) -> SearchResult:
+    from dmlray.cluster.search.results import read_results  # Optuna takes a second to import
+
+    if projector:
+        allowed = f"Allowed: a training of {folder.best}"
+        raise ConfigError("`projector`", [f"{folder} is a search without embeddings. {allowed}"])
+    plan = read_search(folder.plan("search"))
+    call = Call("report", {"run": str(folder)})
+    with shown(display), claim(folder, call, resumed=True) as opened:
+        found = read_results(plan, opened.folder)
+        found.write(opened.folder)
+        write_search_page(plan, opened.folder, found)
+    return SearchResult(found, folder)
 
 
 def write_run_report(
     folder: RunFolder, scores: Scores, images: int = IMAGES, display: Display | None = None
 ) -> None:
     """Write report.html of a run of any kind that has scores."""
-    if folder.kind() in ("ensemble", "merge"):
-        write_text(folder.report, page(folder.path.name, scores))
-        return
     if display:
         display.log(f"writing {folder}/{folder.report.name}")
+    if folder.kind() in ("ensemble", "merge"):
+        write_ensemble_report(folder, scores, whole_machine().device)
+        return
     write_report(folder, images)

@@ -1,22 +1,19 @@
-"""Search, train, forecast, evaluate: the functions behind most commands."""
+"""Train, forecast, evaluate: the functions behind most commands."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from dmlray.api.averages import repeat
 from dmlray.api.ensembles import merge
 from dmlray.api.reports import write_run_report
-from dmlray.api.run_results import RunResult, SearchResult
+from dmlray.api.run_results import RunResult
 from dmlray.api.run_setup import (
     RUNS,
     Command,
-    Run,
     claim,
     open_run,
     path_of,
     prepare,
-    resume_or_start,
     run_name,
 )
 from dmlray.api.teaching import load_teacher, teach
@@ -25,8 +22,7 @@ from dmlray.cluster import train as cluster_train
 from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.ensemble.merge_actor import merge_members
 from dmlray.cluster.forecast import Forecast
-from dmlray.cluster.search import run as searching
-from dmlray.cluster.search.study_checks import read_study
+from dmlray.cluster.search.start_points import read_start
 from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import Call, ConfigError
@@ -41,14 +37,12 @@ from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import ExperimentSource, read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.plans.search import Search, SearchSource, read_plan, read_search
+from dmlray.plans.search import Search, SearchSource, read_plan
 from dmlray.reporting.progress import Display, Shown, shown
-from dmlray.reporting.search_report import SearchReport
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores
 
 _TRAIN = Command("train", "experiment", lambda path: read_experiment(path).experiment)
-_TUNE = Command("tune", "search", read_search)
 _PROBING = "probing a few steps, in a process of its own"
 
 
@@ -93,66 +87,6 @@ def train(
         return RunResult(scores, run.folder)
 
 
-def tune(
-    search: SearchSource | None = None,
-    overrides: Overrides = (),
-    *,
-    out: str | Path | None = None,
-    resume: str | Path | None = None,
-    address: str | None = None,
-    display: Shown = "auto",
-) -> SearchResult:
-    """Search hyperparameters; write the winner as `best.yaml`, a legal experiment, and repeat it.
-
-    Only the repeats, where the search asks for some, open the test classes: after the search, and
-    not where most of its trials failed, see `SearchReport.failure`.
-
-    Args:
-        search: A file, its content, or a `Search`.
-        overrides: Key -> value: the search's own settings, and dotted keys of its experiment.
-        out: New run folder; default runs/NAME.
-        resume: Run folder to go on with, in place of all of the above.
-        address: Ray cluster to join; default RAY_ADDRESS or a new one.
-        display: "auto" shows progress on standard error; None shows none.
-
-    Raises:
-        DmlrayError: If an argument cannot be used, or the run failed.
-    """
-
-    def new() -> tuple[Search, str]:
-        plan = read_search(search, overrides)
-        return plan, run_name(search, plan.experiment)
-
-    given = {"search": search, "overrides": overrides, "out": out}
-    with open_run(_TUNE, new, given, resume, display) as run:
-        if resume:
-            read_study(run.plan, run.folder)
-        return SearchResult(_search(run, address), run.folder)
-
-
-def _search(run: Run[Search], address: str | None) -> SearchReport:
-    """Run the trials that are missing, and train the winner as often as the search asks for."""
-    folder, display = run.folder, run.display
-    teacher = load_teacher([run.plan.experiment], folder)
-    experiment, dataset = prepare(run.plan.experiment, display, folds=True)
-    plan = replace(run.plan, experiment=experiment)
-    preflight_space(plan, dataset)
-    with session(address, run.display.log) as cluster:
-        resources = searching.resources_of(plan, cluster)
-        fill_caches(plan.experiment, display, resources.cpus, resources.gpus)
-        run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
-        teach(teacher, dataset, folder, display)
-        report = searching.search(plan, folder, resources, display)
-        best = report.best
-        assert best is not None  # else the search has raised
-        score, trials = best.metrics[plan.metrics[0]], len(report.trained)
-        plan.write_winner(folder.best, best.number, best.values, score, trials)
-        if plan.settings.repeats and not report.failure:
-            new = {"experiment": folder.best, "size": plan.settings.repeats}
-            repeat(**resume_or_start(folder.repeat.path, **new), display=display)
-    return report
-
-
 def plan(
     file: ExperimentSource | SearchSource,
     overrides: Overrides = (),
@@ -187,6 +121,7 @@ def _plan_search(search: Search, address: str | None, display: Display) -> Forec
     experiment, dataset = prepare(search.experiment, display, folds=True)
     search = replace(search, experiment=experiment)
     preflight_space(search, dataset)
+    read_start(search, dataset.fingerprint)
     with session(address, display.log) as cluster:
         display.log(_PROBING)
         return forecasting.of_search(search, dataset, cluster)

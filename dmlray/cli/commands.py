@@ -131,7 +131,7 @@ def train(words: Sequence[str], **options: Any) -> None:
 
 @main.command()
 @click.argument("words", nargs=-1, metavar="[SEARCH] [KEY=VALUE]...")
-@click.option("--trials", type=SIZES, help="Trials in all.")
+@click.option("--trials", type=SIZES, help="Trials in all, also with --resume.")
 @_run_options
 def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     """Search hyperparameters over class-disjoint folds, as the file SEARCH describes."""
@@ -145,6 +145,7 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     for line in report.lines():
         echo_wrapped(line)
     echo(f"train it with:  dmlray train {typed(str(folder))}/{folder.best.name}")
+    echo(f"report:  {folder}/{folder.report.name}")
     if folder.repeat.scores.exists():
         from dmlray.scores import read_scores
 

@@ -9,6 +9,7 @@ import click
 
 from dmlray.cli.local_path import PATH
 from dmlray.cli.output import echo
+from dmlray.cli.parameters import typed
 
 FORMATS = ("text", "md", "latex", "csv", "html")
 
@@ -32,11 +33,14 @@ def compare(runs: Sequence[Path], format_: str, sort: str | None, published: boo
 @click.command()
 @click.argument("run", type=PATH)
 @click.option("--images", type=int, default=24, show_default=True, help="Queries shown; 0: none.")
-def report(run: Path, images: int) -> None:
-    """Write report.html of the finished run in folder RUN, from its files."""
+@click.option("--projector", is_flag=True, help="Write the embeddings for TensorBoard, too.")
+def report(run: Path, images: int, projector: bool) -> None:
+    """Write report.html of the run in folder RUN, from its files."""
     from dmlray import api
     from dmlray.reporting.progress import Display
 
     with Display() as display:
-        _, folder = api.report(run, images=images, display=display)
+        _, folder = api.report(run, images=images, projector=projector, display=display)
     echo(f"report:  {folder}/{folder.report.name}")
+    if projector:
+        echo(f"projector:  tensorboard --logdir {typed(str(folder))}")

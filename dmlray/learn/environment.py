@@ -90,6 +90,15 @@ def check_images(folder: RunFolder, dataset: Dataset) -> None:
     _begun(folder, dataset)
 
 
+def recorded_fingerprint(folder: RunFolder) -> str | None:
+    """Return the fingerprint of the data that the run in `folder` began with, if it is known.
+
+    Raises:
+        DataError: If environment.json is damaged.
+    """
+    return _read(folder.environment).get("dataset_fingerprint")
+
+
 def _begun(folder: RunFolder, dataset: Dataset) -> dict[str, Any]:
     """Read what the first session wrote, {} without one; check that the images are the same."""
     begun = _read(folder.environment)

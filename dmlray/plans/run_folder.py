@@ -117,6 +117,16 @@ class RunFolder:
         return self.path / f"{name}.csv"
 
     @property
+    def projector(self) -> Path:
+        """Vectors, classes and pictures of the test images for TensorBoard's projector."""
+        return self.path / "projector"
+
+    @property
+    def projector_config(self) -> Path:
+        """What TensorBoard's projector looks for."""
+        return self.path / "projector_config.pbtxt"
+
+    @property
     def study(self) -> Path:
         """Optuna's own SQLite storage."""
         return self.path / "study.db"

@@ -199,7 +199,7 @@ def resolve_search(search: SearchSource | None, overrides: Overrides = ()) -> Re
     file = read_source(document, "search", ("searches",))
     source = file.name
     own, rest = _divided(read_overrides(overrides))
-    settings, origins = _settings(source, [file, own])
+    settings, origins = read_settings(source, [file, own])
     both = _joined(file, own)
     changes = [file.below("set"), _aliases(own), own.below("experiment"), own.below("set"), rest]
     resolved = resolve(source, [_base(source, both), _aliases(file), *changes])
@@ -290,14 +290,18 @@ def _aliases(source_config: ConfigSource) -> ConfigSource:
     return ConfigSource(source_config.name, values, locations)
 
 
-def _settings(source: str, sources: list[ConfigSource]) -> tuple[SearchSettings, dict[str, str]]:
+def read_settings(
+    source: str, sources: list[ConfigSource]
+) -> tuple[SearchSettings, dict[str, str]]:
     """The search's own settings, and the origin of each."""
     values: dict[str, Any] = {}
     locations: dict[str, str] = {}
     for source_config in sources:
         for key, value in source_config.values.items():
             if key.split(".")[0] not in _SECTIONS:
-                values[key], locations[key] = value, source_config.location(key)
+                path = key == "start_from" and not isinstance(value, list | dict)
+                values[key] = source_config.texts.get(key, value) if path else value
+                locations[key] = source_config.location(key)
     try:
         origins = dict.fromkeys(SearchSettings.model_fields, "default") | locations
         return SearchSettings.model_validate(values), origins

@@ -53,6 +53,10 @@ class SearchSettings(ConfigModel):
         description="of each fold, a share or whole ones; null: 1 if the cluster has any, else 0",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of the sampler")
+    start_from: str | tuple[dict[str, Any], ...] | None = Field(
+        None,
+        description="run of a search, file of an experiment such as best.yaml, or list of points",
+    )
     repeats: int = Field(
         0, ge=0, le=1000, description="trainings of the winner with new seeds, for the test classes"
     )
@@ -77,6 +81,15 @@ class SearchSettings(ConfigModel):
                     f"unknown {shortened(name)}. Allowed: {scores}, {', '.join(COSTS)}"
                 )
         return tuple(names)
+
+    @field_validator("start_from", mode="before")
+    @classmethod
+    def _source(cls, given: Any) -> Any:
+        points = isinstance(given, list | tuple) and all(isinstance(p, dict) and p for p in given)
+        if given is None or (isinstance(given, str) and given) or (points and given):
+            return given
+        allowed = "a run folder or file, or a list of points {key: value}"
+        raise ValueError(f"{shortened(given)} is not allowed. Allowed: {allowed}")
 
     @field_validator("gpus")
     @classmethod

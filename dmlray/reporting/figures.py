@@ -63,7 +63,7 @@ def training_curve(lines: Sequence[Mapping[str, float]], names: Sequence[str]) -
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     for name in names:
         points = [(line["epoch"], line[name]) for line in lines if name in line]
-        shown = _drawable(label(name)).replace("$", r"\$")
+        shown = drawable(label(name)).replace("$", r"\$")
         marker = "o" if len(points) <= _MOST_MARKERS else None
         axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=shown)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=_STEPS))
@@ -106,7 +106,7 @@ def add_text(figure: "Figure", title: str, caption: str) -> None:
         (title, _TITLE, figure.suptitle),
         (caption, _CAPTION, figure.supxlabel),
     ):
-        lines = textwrap.wrap(_drawable(text), characters)
+        lines = textwrap.wrap(drawable(text), characters)
         figure.set_figheight(figure.get_figheight() + 1.3 * points / 72 * len(lines))
         # Names are no formulas: neither "$" nor "_" means anything in them.
         plain: dict[str, Any] = {"parse_math": False, "usetex": False}
@@ -156,7 +156,7 @@ def _style(axes: "Axes", size: int) -> None:
     )
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """Replace what the font has no glyph for by its code: matplotlib would draw empty boxes."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 

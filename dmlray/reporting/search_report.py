@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean, pstdev, stdev
 from typing import Any
 
 from dmlray.atomic_files import write_json
+from dmlray.evaluation.metrics import label
 from dmlray.plans.run_folder import RunFolder
 
 _TOP = 5
@@ -20,9 +22,47 @@ class Row:
     metrics: dict[str, float]
     values: dict[str, Any]
     epochs: int = 0
+    planned_epochs: int = 0
+    folds: list[float] = field(default_factory=list)  # the first metric, of its last epoch
     seconds: float | None = None
     reason: str | None = None  # why it failed
     same_as: int | None = None  # the trial that had its point before: it was not trained again
+    imported: str | None = None  # the search that trained it, see `start_from`
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the first metric over folds."""
+        return pstdev(self.folds) if self.folds else 0.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the trials of a search took, and what those that were stopped early did not take.
+
+    `saved_seconds` assumes that each further epoch takes as long as the ones that were trained.
+    """
+
+    epochs: int
+    planned_epochs: int
+    stopped: int  # trials
+    saved_epochs: int
+    seconds: float
+    saved_seconds: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The first metric of the best trial above that of trial 0, on the same folds."""
+
+    value: float
+    spread: float  # standard deviation of that difference between folds
+    better_folds: int
+    folds: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is more than the spread."""
+        return self.value > self.spread
 
 
 @dataclass(frozen=True)
@@ -38,8 +78,41 @@ class SearchReport:
 
     @property
     def trained(self) -> list[Row]:
-        """The trials that were trained: one for each point."""
+        """The trials that were trained, here or in an imported search: one for each point."""
         return [row for row in self.rows if row.same_as is None]
+
+    @property
+    def budget(self) -> Budget:
+        """What this search itself took."""
+        own = [row for row in self.trained if row.imported is None]
+        stopped = [row for row in own if row.state == "PRUNED"]
+        left = [row.planned_epochs - row.epochs for row in stopped]
+        per_epoch = [(row.seconds or 0.0) / max(1, row.epochs) for row in stopped]
+        return Budget(
+            epochs=sum(row.epochs for row in own),
+            planned_epochs=sum(row.planned_epochs for row in own),
+            stopped=len(stopped),
+            saved_epochs=sum(left),
+            seconds=sum(row.seconds or 0.0 for row in own),
+            saved_seconds=sum(n * each for n, each in zip(left, per_epoch, strict=True)),
+        )
+
+    @property
+    def gain(self) -> Gain | None:
+        """What the search gained over trial 0; None where they are one or folds are unknown."""
+        best, first = self.best, next(iter(self.rows), None)
+        if best is None or first is None or best.number == 0 or first.state != "COMPLETE":
+            return None
+        if len(best.folds) < 2 or len(best.folds) != len(first.folds):
+            return None
+        # By fold: some folds are harder than others, for all trials alike.
+        differences = [a - b for a, b in zip(best.folds, first.folds, strict=True)]
+        return Gain(
+            value=fmean(differences),
+            spread=stdev(differences),
+            better_folds=sum(difference > 0 for difference in differences),
+            folds=len(differences),
+        )
 
     @property
     def failure(self) -> str | None:
@@ -81,7 +154,22 @@ class SearchReport:
             yield f"{failed} of {len(self.trained)} trials failed; trials.json has the reasons"
         if again := len(self.rows) - len(self.trained):
             yield f"{again} more suggestions were points of earlier trials and not trained again"
+        yield from self.verdict()
         yield from (f"warning: {warning}" for warning in self.warnings)
+
+    def verdict(self) -> Iterator[str]:
+        """Whether the search has found more than the experiment's own settings have."""
+        gain, name = self.gain, self.metrics[0]
+        if self.best and self.best.number == 0:
+            yield "The best trial is trial 0: the experiment's own settings"
+        if gain:
+            verb = "more" if gain.is_clear else "not more"
+            yield (
+                f"{label(name)} is {100 * gain.value:.2f} points above trial 0, the experiment's "
+                f"own settings: {verb} than its spread between folds (standard "
+                f"deviation {100 * gain.spread:.2f} points); better on "
+                f"{gain.better_folds} of {gain.folds} folds"
+            )
 
 
 def short(value: Any) -> str:

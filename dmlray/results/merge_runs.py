@@ -77,6 +77,12 @@ def check(plan: Merge) -> tuple[list[Member], RetrievalTask]:
     return members, test_task(members)
 
 
+def loggers_of(plan: Merge) -> tuple[str, ...]:
+    """The loggers of the merged runs, each once: a merge has no setting of its own."""
+    members = [member for run in plan.runs for member in members_of(run)]
+    return tuple(dict.fromkeys(name for member in members for name in member.plan.loggers))
+
+
 def _check_held_out(members: Sequence[Member]) -> None:
     """Check that all members held out the same validation classes, as greedy selection needs."""
     for member in members:

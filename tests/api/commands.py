@@ -75,7 +75,7 @@ def nothing_trains(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Non
         raise error
 
     monkeypatch.setattr("dmlray.api.runs.cluster_train.train", fail)
-    monkeypatch.setattr("dmlray.api.runs.searching.search", fail)
+    monkeypatch.setattr("dmlray.api.searches.searching.search", fail)
     monkeypatch.setattr("dmlray.api.averages.members.train_members", fail)
     monkeypatch.setattr(runs, "merge_members", fail)
     monkeypatch.setattr(runs, "score_members", fail)

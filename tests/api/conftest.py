@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmlray.api import averages, ensembles, runs
+from dmlray.api import averages, ensembles, runs, searches
 from dmlray.cluster.resources import Cluster
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
@@ -36,7 +36,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def session(address: str | None = None, log: object = None) -> Iterator[Cluster]:
         yield Cluster(2.0, 0.0, 1)
 
-    for module in (averages, ensembles, runs):
+    for module in (averages, ensembles, runs, searches):
         monkeypatch.setattr(module, "session", session)
         monkeypatch.setattr(module, "fill_caches", lambda plan, display, cpus, gpus: None)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dmlray.api import averages, ensembles, run_setup, runs
+from dmlray.api import averages, ensembles, run_setup, runs, searches
 from dmlray.errors import ConfigError, ResourceError
 from dmlray.learn.class_split import load_dataset
 from dmlray.plans.resolve import read_experiment
@@ -78,7 +78,8 @@ def test_a_folder_that_cannot_be_used_is_refused_before_anything_slow(
     out = where(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr(run_setup, "preflight", lambda *_: pytest.fail("decodes images"))
-    monkeypatch.setattr(runs, "session", lambda *_: pytest.fail("starts Ray"))
+    for module in (runs, searches):
+        monkeypatch.setattr(module, "session", lambda *_: pytest.fail("starts Ray"))
     result = run(*words(kind, images), "--out", str(out))
     assert result.exit_code == 2, result.output
     last = result.output.splitlines()[-1]
@@ -120,7 +121,7 @@ def test_nothing_is_left_behind_when_the_machine_is_too_small(
         raise ResourceError("too small")
 
     monkeypatch.setattr("dmlray.api.runs.cluster_train.resources_of", too_small)
-    monkeypatch.setattr("dmlray.api.runs.searching.resources_of", too_small)
+    monkeypatch.setattr("dmlray.api.searches.searching.resources_of", too_small)
     monkeypatch.setattr(averages, "share_of", too_small)
     monkeypatch.setattr(ensembles, "share_of", too_small)
     result = run(*words(kind, images), "--out", "deep/run")

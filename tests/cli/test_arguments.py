@@ -48,13 +48,12 @@ def runs() -> None:
     ("command", "given", "named"),
     [
         *((name, ["nothing.yaml"], "no {}") for name in ("train", "tune", "cv", "repeat")),
-        *((name, ["seed=1"], "no KEY=VALUE") for name in ("train", "tune", "cv", "repeat")),
+        *((name, ["seed=1"], "no KEY=VALUE") for name in ("train", "cv", "repeat")),
         *(
             (name, ["--out", "new"], "no --out")
             for name in ("train", "tune", "cv", "repeat", "ensemble", "merge")
         ),
         ("train", ["nothing.yaml", "seed=1"], "no EXPERIMENT and no KEY=VALUE"),
-        ("tune", ["--trials", "3"], "no KEY=VALUE"),
         ("repeat", ["--repeats", "5"], "no --repeats"),
         ("merge", ["a", "b"], "no RUN"),
         ("merge", ["--weights", "1,2"], "no --weights"),

@@ -221,7 +221,6 @@ def test_a_training_ends_with_its_report(
         (["nowhere"], "nowhere: is not a run folder"),
         (["unscored"], "has no scores yet"),
         (["one", "--images", "-1"], "--images: -1 is not allowed. Allowed: 0 to 1000"),
-        (["search"], "is a search"),
         (["torn"], "embeddings.npy: cannot be read"),
         (["unlisted"], "items.csv: is not a table"),
     ],
@@ -229,10 +228,9 @@ def test_a_training_ends_with_its_report(
 def test_bad_input_is_one_sentence_and_writes_nothing(
     folder: Path, words: list[str], sentence: str
 ) -> None:
-    for name in ("unscored", "search", "torn", "unlisted"):
+    for name in ("unscored", "torn", "unlisted"):
         shutil.copytree("one", name)
     Path("unscored/scores.json").unlink()
-    Path("search/experiment.yaml").rename("search/search.yaml")
     Path("torn/embeddings.npy").write_bytes(b"torn")
     Path("unlisted/items.csv").write_text("a,b\n")
     result = CliRunner().invoke(main, ["report", *words])

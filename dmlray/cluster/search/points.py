@@ -26,10 +26,11 @@ class Points:
         """Draw a random point without a trial; return None if none was found."""
         ranges, base = self._plan.ranges, self._plan.base()
         if self._plan.size <= _LISTED:
-            points = [point for point in every_point(ranges, base) if self._is_new(point)]
+            points = [point for point in every_point(ranges, base) if self.is_new(point)]
             return self._rng.choice(points) if points else None
         draws = (random_point(ranges, base, self._rng) for _ in range(_DRAWS))
-        return next(filter(self._is_new, draws), None)
+        return next(filter(self.is_new, draws), None)
 
-    def _is_new(self, point: dict[str, Any]) -> bool:
+    def is_new(self, point: Mapping[str, Any]) -> bool:
+        """Whether no trial has this point."""
         return self._plan.ranges.fingerprint(point) not in self._trials

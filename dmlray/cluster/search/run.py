@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune.error import TuneError
 
@@ -20,7 +21,7 @@ from dmlray.cluster.search.fold_trainer import train_folds
 from dmlray.cluster.search.results import find
 from dmlray.cluster.search.schedulers import scheduler
 from dmlray.cluster.search.searcher import StudySearcher
-from dmlray.cluster.search.study_storage import refused
+from dmlray.cluster.search.study_storage import IMPORTED, refused
 from dmlray.cluster.search.tune_callback import TuneCallback
 from dmlray.errors import DmlrayError, RunError, StorageError, UnfinishedRunError
 from dmlray.learn import metrics_log
@@ -65,9 +66,11 @@ def search(
     study = StudySearcher(plan, folder)
     if plan.settings.scheduler != "none" and len(plan.metrics) > 1:
         display.log("no trial is stopped early, because there are several metrics")
+    if study.note:
+        display.log(study.note)
     if study.missing:
         _run(plan, folder, resources, study, display, job)
-    report = find(plan, folder, study)
+    report = find(plan, folder, study.study)
     report.write(folder)
     if study.stopped_by:
         raise UnfinishedRunError(study.stopped_by)
@@ -93,9 +96,7 @@ def _run(
     missing, folds = study.missing, plan.experiment.protocol.fold_count
     display.start(f"{missing} trials of {folds} folds, epochs", missing * plan.most_epochs)
     callback = TuneCallback(plan, folder, study, display)
-    past = [
-        (row.number, metrics_log.read(folder.trial(row.number).metrics)) for row in study.finished()
-    ]
+    past = [(row.number, _epochs(plan, folder, row)) for row in study.finished()]
     tuner = tune.Tuner(
         tune.with_resources(_trainable(plan, folder, resources, job), _request(resources)),
         tune_config=tune.TuneConfig(
@@ -122,6 +123,16 @@ def _run(
     if resources.spread:
         callback.release_all()
     shutil.rmtree(folder.ray, ignore_errors=True)
+
+
+def _epochs(plan: Search, folder: RunFolder, row: FrozenTrial) -> list[dict[str, Any]]:
+    """Return the epochs of an ended trial; an imported one has only what the study keeps."""
+    if IMPORTED not in row.user_attrs:
+        return metrics_log.read(folder.trial(row.number).metrics)
+    metric = plan.metrics[0]
+    return [
+        {"epoch": n, metric: row.intermediate_values[n]} for n in sorted(row.intermediate_values)
+    ]
 
 
 @contextmanager

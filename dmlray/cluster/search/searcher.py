@@ -18,8 +18,10 @@ from ray.tune.search import Searcher
 from dmlray.cluster.error_messages import DIED
 from dmlray.cluster.search.points import Points
 from dmlray.cluster.search.samplers import ask, sampler
+from dmlray.cluster.search.start_points import Start, read_start
 from dmlray.cluster.search.study_checks import read_study
 from dmlray.cluster.search.study_storage import (
+    IMPORTED,
     POINT,
     REASON,
     SAME_AS,
@@ -27,6 +29,7 @@ from dmlray.cluster.search.study_storage import (
     create,
     directions,
 )
+from dmlray.learn.environment import recorded_fingerprint
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
 
@@ -41,6 +44,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
 
     Attributes:
         study: Optuna's study, in memory.
+        note: What a new study began with, see `start_from`; empty where it is nothing.
 
     Raises:
         ConfigError: If the study in `folder` is damaged or belongs to another plan.
@@ -53,8 +57,12 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         self._plan, self._folder, self._base = plan, folder, plan.base()
         super().__init__(metric=list(plan.metrics), mode=list(plan.modes))
         past = read_study(plan, folder)
+        start = Start()
         if not folder.study.exists():
-            create(folder.study, plan.modes, plan.identity())
+            start = read_start(plan, recorded_fingerprint(folder))
+            create(folder.study, plan.modes, plan.identity(), start.trials, start.points)
+            past = start.trials
+        self.note = start.note
         self._record = StudyStorage(folder.study)
         for row in past:
             row.system_attrs = {}  # of earlier samplers; CMA-ES's would be unpickled
@@ -63,8 +71,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
             pruner=optuna.pruners.NopPruner(),
             directions=directions(plan.modes),
         )
-        if not past:
-            self.study.enqueue_trial(plan.base_point())
+        self._first = [*([] if past else [plan.base_point()]), *self._record.start_points()]
         self.study.add_trials(past)  # with the same numbers
         self._trials: dict[str, optuna.trial.Trial] = {}  # by Ray Tune's id
         self._points = Points(plan, plan.settings.seed + len(past))
@@ -82,10 +89,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
 
     @property
     def missing(self) -> int:
-        """Trials still to run; each point of the space is run once."""
+        """Trials still to run; each point of the space is run once, imported ones are."""
         ran = [row for row in self.finished() if SAME_AS not in row.user_attrs]
         tried = {self._plan.ranges.fingerprint(row.params) for row in ran}
-        wanted = min(self._plan.settings.trials - len(ran), self._plan.size - len(tried))
+        own = sum(IMPORTED not in row.user_attrs for row in ran)
+        wanted = min(self._plan.settings.trials - own, self._plan.size - len(tried))
         return int(max(0, wanted))
 
     @property
@@ -188,14 +196,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         A repeated point is reported to the sampler with its known value, and the next point is
         drawn from the remaining ones.
         """
+        first = next((point for point in self._first if self._points.is_new(point)), None)
+        if first is not None:
+            self.study.enqueue_trial(first)
         trial = self.study.ask()
         point = self._sample(trial)
         trial.set_user_attr(POINT, point)
-        first = self._points.claim(point, trial.number)
-        if first == trial.number:
+        owner = self._points.claim(point, trial.number)
+        if owner == trial.number:
             return trial
-        trial.set_user_attr(SAME_AS, first)
-        self._pair(trial, first)
+        trial.set_user_attr(SAME_AS, owner)
+        self._pair(trial, owner)
         left = self._points.left()
         if left is None:
             return None

@@ -10,7 +10,7 @@ in the background. A trial whose end is lost in a crash reports it again from it
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +31,8 @@ PLAN = "plan"  # attribute of the study: identity of the plan
 REASON = "reason"  # attribute of a trial: why it failed
 POINT = "point"  # attribute of a trial: a copy of its values
 SAME_AS = "same_as"  # attribute of a trial: number of an earlier trial with its point
+IMPORTED = "imported"  # attribute of a trial: what trained it, and its folds, of `start_from`
+START = "start"  # attribute of the study: points that are trained before others
 PATIENCE = 5.0  # seconds to wait for another process's lock of the file
 
 
@@ -50,8 +52,21 @@ def storage(path: Path, new: bool = False, checking: bool = False) -> RDBStorage
     return RDBStorage(named, {"creator": connect}, skip_table_creation=not new)
 
 
-def create(path: Path, modes: list[str], plan: dict[str, str]) -> None:
-    """Create a study without trials, atomically.
+def create(
+    path: Path,
+    modes: list[str],
+    plan: dict[str, str],
+    trials: Sequence[FrozenTrial] = (),
+    start: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Create a study atomically.
+
+    Args:
+        path: File of the study.
+        modes: `max` or `min` for each metric.
+        plan: Identity of the plan.
+        trials: Finished trials of another search.
+        start: Points that are trained before others.
 
     Raises:
         StorageError: If SQLite cannot write it.
@@ -60,6 +75,8 @@ def create(path: Path, modes: list[str], plan: dict[str, str]) -> None:
         created = storage(temporary, new=True)
         study = create_study(storage=created, study_name=NAME, directions=directions(modes))
         study.set_user_attr(PLAN, plan)
+        study.set_user_attr(START, list(start))
+        study.add_trials(trials)
         created.remove_session()
         created.engine.dispose()
 
@@ -101,6 +118,13 @@ class StudyStorage:
     def trials(self) -> list[FrozenTrial]:
         """Return all trials, in order."""
         return self._storage.get_all_trials(self._study_id, deepcopy=False)
+
+    def start_points(self) -> list[dict[str, Any]]:
+        """Return the points that are trained before others, also those that were trained."""
+        points: list[dict[str, Any]] = self._storage.get_study_user_attrs(self._study_id).get(
+            START, []
+        )
+        return points
 
     def add_trial(self, trial: FrozenTrial) -> None:
         """Write a trial with its suggested values, before pending writes; nothing if it exists."""

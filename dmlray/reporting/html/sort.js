@@ -4,7 +4,9 @@ for (const head of document.querySelectorAll("table.sortable th")) {
     const column = head.cellIndex, body = head.closest("table").tBodies[0];
     const falling = head.getAttribute("aria-sort") === "ascending";
     const value = row => row.cells[column].textContent;
-    const order = (a, b) => value(a).localeCompare(value(b), undefined, { numeric: true });
+    const number = row => /^[-+]?\d+(\.\d+)?(e[-+]?\d+)?%?$/.test(value(row)) ? parseFloat(value(row)) : NaN;
+    const order = (a, b) => number(a) - number(b)
+      || value(a).localeCompare(value(b), undefined, { numeric: true });
     const rows = [...body.rows].sort((a, b) => falling ? order(b, a) : order(a, b));
     for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", falling ? "descending" : "ascending");

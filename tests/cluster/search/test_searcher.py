@@ -56,7 +56,7 @@ def told(study: StudySearcher, name: str, epochs: int = 2, **last: Any) -> dict[
 
 
 def report(study: StudySearcher) -> SearchReport:
-    return find(study._plan, study._folder, study)
+    return find(study._plan, study._folder, study.study)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -129,7 +129,7 @@ def test_the_command_refuses_before_anything_is_trained_or_written(
 ) -> None:
     _, folder = copy(whole, tmp_path)
     read_search(folder.plan("search"), WORDS).write(folder.plan("search"))
-    monkeypatch.setattr("dmlray.api.runs.session", lambda *_: pytest.fail("Ray was started"))
+    monkeypatch.setattr("dmlray.api.searches.session", lambda *_: pytest.fail("Ray was started"))
     folder.study.unlink()
     before = content(folder)
     with pytest.raises(ConfigError, match=r"study\.db: is missing, trials/0000 is not"):
