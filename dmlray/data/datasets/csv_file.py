@@ -81,7 +81,8 @@ def _table(root: Path | None, split: Split) -> tuple[Path, list[str], list[CsvEn
 def _found(
     source: Path, header: Sequence[str], entries: Sequence[CsvEntry], split: Split, keep: Keep
 ) -> DatasetListing:
-    dataset = keep(_dataset(source, entries, split))
+    listed = _dataset(source, entries, split)
+    dataset = keep(train_test.all_train(listed) if split == "all" else listed)
     dataset = replace(dataset, remarks=(*_unused(header, split), *dataset.remarks))
     lines = {entry.file: entry.line for entry in entries}
     dataset, problems = train_test.examine(
@@ -246,7 +247,7 @@ def _missing(
 
 def _dataset(source: Path, entries: Sequence[CsvEntry], split: Split) -> Dataset:
     remarks: list[str] = []
-    if split == "classes":
+    if split != "given":
         train, test = train_test.halves(_images(entries))
     else:
         values = dict.fromkeys(str(entry.split) for entry in entries)
