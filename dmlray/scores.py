@@ -76,6 +76,7 @@ class Scores:
         embeddings_sha256: SHA-256 of embeddings.npy; None without that file or in older runs.
             Embeddings that differ in rounding may have the same scores.
         precision: Of training and of embeddings, on the device used; empty in older runs.
+        trained_on: Data set and fingerprint of the training, where other data are scored.
         computed_on: GPU, with the versions of CUDA, cuDNN and driver; empty on a CPU.
     """
 
@@ -105,6 +106,7 @@ class Scores:
     embeddings_sha256: Sha256 | None = field(default=None, compare=False)
     precision: Text = ""
     computed_on: Text = ""
+    trained_on: Text = ""
 
     def write(self, path: Path) -> None:
         """Write all fields as JSON, whole or not at all."""
@@ -200,6 +202,8 @@ def protocol_line(scores: Scores) -> str:
     computed += f" on {scores.computed_on}" if scores.computed_on else ""
     remarks = "".join(f"; NOTE: {remark}" for remark in scores.remarks)
     tested = f"{scores.test_images} test images" if scores.test_classes else NO_TEST_CLASSES
+    if scores.trained_on:
+        tested = f"{tested} of OTHER DATA than the training's ({scores.trained_on})"
     return printable(
         f"{tested}; {scores.backbone}, {scores.embedding_size}-d; "
         f"{rules[scores.selection]}{tuned}{computed}; n = {scores.n}; seed {scores.seed}; "

@@ -20,7 +20,8 @@ def print_table(
     Where the terminal is too narrow for the table, each number has a line of its own.
     """
     console = console or Console(highlight=False)
-    tested = f"{scores.test_classes} classes never seen in training, %"
+    seen = "of other data" if scores.trained_on else "never seen in training"
+    tested = f"{scores.test_classes} classes {seen}, %"
     title = printable(f"{scores.dataset}: {tested if scores.test_classes else NO_TEST_CLASSES}")
     columns = tabled(name for _, metrics in rows for name in metrics)
     table = Table(title=Text(title))
