@@ -15,6 +15,7 @@ from dmlray.inference.export import export
 from dmlray.inference.load import load_model
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
+from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import protocol_line, read_scores
@@ -100,7 +101,7 @@ def test_the_same_command_adds_what_is_missing(
     scored: list[str] = []
     whole = dmlray.api.backbones.score_backbone  # type: ignore[attr-defined]
 
-    def counted(plan: object, folder: RunFolder, runtime: Runtime) -> object:
+    def counted(plan: Experiment, folder: RunFolder, runtime: Runtime) -> object:
         scored.append(folder.path.name)
         return whole(plan, folder, runtime)
 
