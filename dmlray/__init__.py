@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ComparisonResult,
         RunResult,
         SearchResult,
+        ZeroShotResult,
         compare,
         cross_validate,
         demo,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         train,
         tune,
         verify_data,
+        zero_shot,
     )
     from dmlray.api.embedding import embed_on_cluster
     from dmlray.errors import DmlrayError
@@ -54,10 +56,10 @@ __version__ = "0.2.0.dev0"
 
 __all__ = [
     "ComparisonResult", "DmlrayError", "Ensemble", "Experiment", "Model", "RunFolder", "RunResult",
-    "Scores", "Search", "SearchResult", "compare", "cross_validate", "demo", "doctor", "embed",
-    "embed_on_cluster", "ensemble", "evaluate", "export", "init", "load_model", "merge", "plan",
-    "prepare_data", "query", "read_experiment", "read_scores", "read_search", "repeat", "report",
-    "show", "train", "tune", "verify_data",
+    "Scores", "Search", "SearchResult", "ZeroShotResult", "compare", "cross_validate", "demo",
+    "doctor", "embed", "embed_on_cluster", "ensemble", "evaluate", "export", "init", "load_model",
+    "merge", "plan", "prepare_data", "query", "read_experiment", "read_scores", "read_search",
+    "repeat", "report", "show", "train", "tune", "verify_data", "zero_shot",
 ]  # fmt: skip
 
 _ELSEWHERE = {

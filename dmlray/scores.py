@@ -25,6 +25,7 @@ from dmlray.json_schema import (
 )
 from dmlray.printable import printable
 
+NO_TEST_CLASSES = "no test classes, as all classes train"
 _ROUNDING = 1e-9  # by which NMI may exceed 1
 
 
@@ -37,7 +38,7 @@ def _in_range(metrics: dict[str, float]) -> dict[str, float]:
 
 
 Metrics = Annotated[dict[Text, Number], AfterValidator(_in_range)]
-Selection = Literal["validation", "last", "best_on_test", "mixed"]
+Selection = Literal["validation", "last", "best_on_test", "mixed", "none"]  # none: no training
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class ScorePart:
 class Scores:
     """Retrieval scores on classes unseen in training; metrics are those of METRICS, most in [0, 1].
 
+    Where all classes train there are no test classes and no metrics.
+
     Attributes:
         remarks: How the data differ from the published data set, and what a merge did other than
             concatenating embeddings.
@@ -74,6 +77,7 @@ class Scores:
         embeddings_sha256: SHA-256 of embeddings.npy; None without that file or in older runs.
             Embeddings that differ in rounding may have the same scores.
         precision: Of training and of embeddings, on the device used; empty in older runs.
+        trained_on: Data set and fingerprint of the training, where other data are scored.
         computed_on: GPU, with the versions of CUDA, cuDNN and driver; empty on a CPU.
         verification: Thresholds chosen on held-out training classes; None without any.
         no_threshold: Why there is no `verification`; empty if there is, and in older runs.
@@ -85,8 +89,8 @@ class Scores:
     dataset: Text
     dataset_fingerprint: Text
     split_fingerprint: Text
-    test_classes: FromOne
-    test_images: FromOne
+    test_classes: FromZero
+    test_images: FromZero
     method: Text
     backbone: Text
     embedding_size: FromOne
@@ -107,6 +111,7 @@ class Scores:
     computed_on: Text = ""
     no_threshold: Text = ""
     verification: Verification | None = None
+    trained_on: Text = ""
 
     def write(self, path: Path) -> None:
         """Write all fields as JSON, whole or not at all."""
@@ -160,8 +165,9 @@ def read_zero_shot(path: Path) -> dict[str, float]:
 def _check_agreement(scores: Scores) -> None:
     """Check that numbers that are stored twice agree."""
     names = scores.metrics.keys()
-    if not names:
-        raise ValueError("metrics: holds no metric")
+    if bool(names) != bool(scores.test_classes) or bool(names) != bool(scores.test_images):
+        held = "some metric" if names else "no metric"
+        raise ValueError(f"metrics: holds {held} of {scores.test_classes} test classes")
     if scores.curve and scores.curve[-1] != scores.metrics:
         raise ValueError("curve: its last entry differs from metrics")
     if any(entry.keys() != names for entry in [*scores.curve, *(p.metrics for p in scores.parts)]):
@@ -237,14 +243,18 @@ def protocol_line(scores: Scores) -> str:
         "last": "last epoch, trained on all training classes",
         "validation": "epoch chosen on held-out training classes",
         "mixed": "epochs by each run's own rule",
+        "none": "nothing trained",
         "best_on_test": "EPOCH CHOSEN ON THE TEST CLASSES, for comparison only",
     }
     tuned = f"; settings by {scores.tuned_by}" if scores.tuned_by else ""
     computed = f"; computed in {scores.precision}" if scores.precision else ""
     computed += f" on {scores.computed_on}" if scores.computed_on else ""
     remarks = "".join(f"; NOTE: {remark}" for remark in scores.remarks)
+    tested = f"{scores.test_images} test images" if scores.test_classes else NO_TEST_CLASSES
+    if scores.trained_on:
+        tested = f"{tested} of OTHER DATA than the training's ({scores.trained_on})"
     return printable(
-        f"{scores.test_images} test images; {scores.backbone}, {scores.embedding_size}-d; "
+        f"{tested}; {scores.backbone}, {scores.embedding_size}-d; "
         f"{rules[scores.selection]}{tuned}{computed}; n = {scores.n}; seed {scores.seed}; "
         f"split {' '.join(filter(None, (scores.split, scores.split_fingerprint)))}{remarks}"
     )

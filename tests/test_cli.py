@@ -53,7 +53,7 @@ def refused(*words: str) -> str:
     [
         (["method.alpah=3"], "method.alpah: unknown key. Did you mean alpha?"),
         (["optimizer.lr=fast"], "optimizer.lr: 'fast' is not allowed. Allowed: a number in (0, 1]"),
-        (["budget.epochs=0"], "budget.epochs: 0 is not allowed. Allowed: a whole number in [1,"),
+        (["budget.epochs=-1"], "budget.epochs: -1 is not allowed. Allowed: a whole number in [0,"),
         (["method.name=proxy"], "unknown method 'proxy'"),
         (["data.name=cup"], "unknown data set 'cup'. Allowed: cars, csv, cub, demo"),
         (["data.root=nowhere"], "nowhere"),

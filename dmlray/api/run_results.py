@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from dmlray.errors import ConfigError
 from dmlray.plans.run_folder import RunFolder
 from dmlray.printable import shortened
+from dmlray.reporting.backbone_table import protocol_lines
 from dmlray.reporting.comparison_records import comparison_records
 from dmlray.reporting.comparison_tables import FORMATS, sections
 from dmlray.reporting.search_report import SearchReport
 from dmlray.reporting.tables import score_rows
 from dmlray.reporting.tabular import Tabular
+from dmlray.results.backbone_comparison import BackboneComparison
 from dmlray.results.comparison import Comparison
 from dmlray.scores import Scores, protocol_line
 
@@ -78,6 +80,42 @@ class SearchResult(_Search, Tabular):
     def remarks(self) -> list[str]:
         """Return the warnings of the search and the file of its winner."""
         return [*self.report.warnings, f"winner: {self.best}"]
+
+
+class _ZeroShot(NamedTuple):
+    comparison: BackboneComparison
+    folder: RunFolder
+
+
+class ZeroShotResult(_ZeroShot, Tabular):
+    """A `comparison` of frozen backbones, and the `folder` of its runs; unpacks to these two.
+
+    Rows are the backbones, with their scores and 95 % intervals as fractions.
+    """
+
+    __slots__ = ()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one row per backbone, the scores of validation and test classes as columns."""
+        return [
+            {
+                "backbone": row.backbone,
+                "pooling": row.pooling,
+                "embedding_size": row.embedding_size,
+                "milliseconds": row.milliseconds,
+                **{
+                    f"{side}/{name}{suffix}": getattr(score, part)
+                    for side, scores in (("validation", row.validation), ("test", row.test))
+                    for name, score in scores.items()
+                    for suffix, part in (("", "value"), ("_low", "low"), ("_high", "high"))
+                },
+            }
+            for row in self.comparison.rows
+        ]
+
+    def remarks(self) -> list[str]:
+        """Return what the scores depend on and the run folder."""
+        return [*protocol_lines(self.comparison), f"run folder: {self.folder}"]
 
 
 @dataclass(frozen=True)

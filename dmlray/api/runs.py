@@ -27,6 +27,9 @@ from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import Call, ConfigError
 from dmlray.evaluation import clustering
+from dmlray.inference.evaluate import evaluate_on, other_data
+from dmlray.inference.load import load_model
+from dmlray.inference.model_files import is_model
 from dmlray.learn.class_split import listed_once, load_dataset
 from dmlray.learn.environment import check_images
 from dmlray.learn.run import evaluate as evaluate_run
@@ -127,11 +130,15 @@ def _plan_search(search: Search, address: str | None, display: Display) -> Forec
         return forecasting.of_search(search, dataset, cluster)
 
 
-def evaluate(run: str | Path, display: Shown = "auto") -> RunResult:
-    """Score a finished run again from its files, in this process.
+def evaluate(run: str | Path, overrides: Overrides = (), *, display: Shown = "auto") -> RunResult:
+    """Score a finished run again from its files, or a model on other data, in this process.
+
+    Scores on other data are written beside the model, as `evaluation_DATA_SPLIT_HASH.json`.
 
     Args:
-        run: Folder of a training, cross-validation, repeat, ensemble or merge.
+        run: Folder of a training, cross-validation, repeat, ensemble or merge; for other data
+            also of an exported model, and not of averages.
+        overrides: Other data: `data.name`, `data.root` and other keys of `data` and `protocol`.
         display: "auto" shows progress on standard error; None shows none.
 
     Raises:
@@ -140,7 +147,19 @@ def evaluate(run: str | Path, display: Shown = "auto") -> RunResult:
     """
     folder = RunFolder(path_of("run", run))
     with shown(display) as entered, listed_once():
+        if overrides:
+            return RunResult(_on_other_data(folder, overrides, entered), folder)
+        if is_model(folder.path):
+            problem = "a model has no images of its own"
+            raise ConfigError(str(folder), [f"{problem}. Allowed: data.name and data.root beside"])
         return RunResult(_evaluate(folder, entered), folder)
+
+
+def _on_other_data(folder: RunFolder, overrides: Overrides, display: Display) -> Scores:
+    model = load_model(folder.path)
+    plan = other_data(model, overrides)
+    load_dataset(plan, display.count("decoding images"))
+    return evaluate_on(model, plan, folder, display.count("embedding images"))
 
 
 def _evaluate(folder: RunFolder, display: Display) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from dmlray import __version__
 from dmlray.cli.data import data
 from dmlray.cli.info import doctor, methods, plan, show
 from dmlray.cli.init import init
-from dmlray.cli.local_path import PATH, read_path
+from dmlray.cli.local_path import PATH, split_words
 from dmlray.cli.models import embed, export, index, query
 from dmlray.cli.output import (
     echo,
@@ -28,12 +27,13 @@ from dmlray.cli.output import (
 from dmlray.cli.parameters import as_command, typed, with_options
 from dmlray.cli.reports import compare, report
 from dmlray.cli.scores import curve_rows, print_averages, print_folder, print_scores, stage_rows
+from dmlray.cli.zero_shot import zero_shot
 from dmlray.errors import DmlrayError, Interrupted, RunError
 from dmlray.interrupts import interruptible
 
 SIZES = click.IntRange(min=1)
 SECTIONS = {  # of `dmlray --help`
-    "Start": ("demo", "init", "data", "doctor"),
+    "Start": ("demo", "init", "data", "doctor", "zero-shot"),
     "Train": ("train", "cv", "repeat", "evaluate"),
     "Search": ("tune", "plan"),
     "Ensembles": ("ensemble", "merge"),
@@ -122,7 +122,7 @@ def train(words: Sequence[str], **options: Any) -> None:
     """Train one experiment and score it on classes never seen."""
     from dmlray import api
 
-    file, overrides = _split(words)
+    file, overrides = split_words(words)
     with _display() as display:
         scores, folder = api.train(file, overrides, display=display, **options)
     print_scores(stage_rows(scores, "trained"), scores)
@@ -137,7 +137,7 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     """Search hyperparameters over class-disjoint folds, as the file SEARCH describes."""
     from dmlray import api
 
-    file, overrides = _split(words)
+    file, overrides = split_words(words)
     if trials:
         overrides = [*overrides, f"trials={trials}"]
     with _display() as display:
@@ -167,7 +167,7 @@ def cv(words: Sequence[str], **options: Any) -> None:
     """
     from dmlray import api
 
-    file, overrides = _split(words)
+    file, overrides = split_words(words)
     with _display() as display:
         scores, folder = api.cross_validate(file, overrides, display=display, **options)
     print_averages(scores)
@@ -183,7 +183,7 @@ def repeat(words: Sequence[str], **options: Any) -> None:
     """Train one experiment several times with new seeds; average the scores on the test classes."""
     from dmlray import api
 
-    file, overrides = _split(words)
+    file, overrides = split_words(words)
     with _display() as display:
         scores, folder = api.repeat(file, overrides, display=display, **options)
     print_averages(scores)
@@ -252,13 +252,17 @@ def demo(out: Path | None) -> None:
 
 
 @main.command()
-@click.argument("run", type=PATH)
-def evaluate(run: Path) -> None:
-    """Score the finished run in folder RUN again."""
+@click.argument("run", type=PATH, metavar="MODEL|RUN")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def evaluate(run: Path, overrides: Sequence[str]) -> None:
+    """Score the finished run in folder RUN again, or a MODEL or RUN on other data.
+
+    data.name=folder data.root=photos scores the test classes there, with data.split=all all.
+    """
     from dmlray import api
 
     with _display() as display:
-        scores, _ = api.evaluate(run, display)
+        scores, _ = api.evaluate(run, overrides, display=display)
     if scores.parts:
         print_averages(scores)
     else:
@@ -272,6 +276,7 @@ for command in (
     plan,
     methods,
     doctor,
+    zero_shot,
     compare,
     report,
     export,
@@ -280,16 +285,6 @@ for command in (
     index,
 ):
     main.add_command(command)
-
-
-def _split(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The file, if the first word is one, and the overrides; runs/lr=1/best.yaml is a file."""
-    if not words:
-        return None, []
-    key, equals, _ = words[0].partition("=")
-    if equals and "/" not in key and not os.path.isfile(words[0]):
-        return None, list(words)
-    return read_path("command line", words[0]), list(words[1:])
 
 
 def _display() -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -36,3 +38,13 @@ def read_path(source: str, given: str | Path) -> Path:
         return local_path(given)
     except ValueError as error:
         raise ConfigError(source, [str(error)]) from None
+
+
+def split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file, if the first word is one, and the overrides; runs/lr=1/best.yaml is a file."""
+    if not words:
+        return None, []
+    key, equals, _ = words[0].partition("=")
+    if equals and "/" not in key and not os.path.isfile(words[0]):
+        return None, list(words)
+    return read_path("command line", words[0]), list(words[1:])

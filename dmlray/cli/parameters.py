@@ -10,7 +10,12 @@ import click
 
 from dmlray.errors import Call
 
-_COMMANDS = {"cross_validate": "cv", "prepare_data": "data prepare", "verify_data": "data verify"}
+_COMMANDS = {
+    "cross_validate": "cv",
+    "prepare_data": "data prepare",
+    "verify_data": "data verify",
+    "zero_shot": "zero-shot",
+}
 _WORDS = {"experiment": "EXPERIMENT", "search": "SEARCH", "overrides": "KEY=VALUE", "file": "FILE"}
 _PARAMETER = re.compile("`([a-z_]+)`")
 

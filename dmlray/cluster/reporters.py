@@ -49,7 +49,7 @@ class EpochLogger:
 
     def finish(self, scores: Scores) -> None:
         """Log the scores of the test classes, unless each epoch was scored on them."""
-        if self._logger and self._scored_on != "test":
+        if self._logger and scores.metrics and self._scored_on != "test":
             self._logger.scalars(
                 self._last, {f"test/{name}": value for name, value in scores.metrics.items()}
             )

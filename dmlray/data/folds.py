@@ -33,6 +33,10 @@ class Subset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def first(self, count: int) -> "Subset":
+        """The first images, without roles."""
+        return Subset(self.rows[:count], self.labels[:count], self.classes)
+
 
 def select(dataset: Dataset, class_ids: np.ndarray) -> Subset:
     """Select the classes `class_ids` (C,) of a data set and relabel them in this order."""
@@ -118,23 +122,24 @@ def suitable(dataset: Dataset, kind: Kind, seed: int = 0, most: int = 1000) -> l
     ]
 
 
-def check_sides(dataset: Dataset, *, halved: bool) -> None:
+def check_sides(dataset: Dataset, *, halved: bool, tested: bool = True) -> None:
     """Check that the training and the test classes suffice for meaningful scores.
 
     Args:
         dataset: Images with their classes.
         halved: The first half of the classes trains; only for the message.
+        tested: Whether there are to be test classes.
 
     Raises:
         DataError: If they do not, such as a single class.
     """
     train, classes = dataset.train_classes, len(dataset.classes)
-    test_flaw = flaw(dataset, np.arange(train, classes))
+    test_flaw = flaw(dataset, np.arange(train, classes)) if tested else None
     problem = f"the test side {test_flaw}" if test_flaw else None
     if train < MIN_CLASSES:
         problem = f"the training side has {train or 'no'} class"
     if problem:
-        allowed = f"at least {MIN_CLASSES} classes on each side"
+        allowed = f"at least {MIN_CLASSES} classes{' on each side' if tested else ''}"
         half = "; the first half of them trains" if halved else ""
         raise DataError(f"{dataset.root}: {problem}. Allowed: {allowed}{half}")
 

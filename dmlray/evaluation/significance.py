@@ -97,6 +97,24 @@ def class_bootstrap(
     return Difference(float(gaps.sum() / queries.sum()), float(low), float(high), p, classes)
 
 
+def class_interval(values: np.ndarray, labels: np.ndarray) -> Difference | None:
+    """The mean of a metric over queries with its interval, by a bootstrap over their classes.
+
+    Args:
+        values: Of each query (Q,); NaN for one that does not count.
+        labels: Class of each query (Q,) int64.
+
+    Returns:
+        The mean's difference from zero; None if fewer than two classes have queries.
+    """
+    counted = ~np.isnan(values)
+    queries = np.bincount(labels[counted])
+    sums = np.bincount(labels[counted], values[counted])[queries > 0]
+    if len(sums) < 2:
+        return None
+    return class_bootstrap(sums, np.zeros_like(sums), queries[queries > 0])
+
+
 def holm(values: Sequence[float]) -> list[float]:
     """Adjust p-values for the number of tests, in the order given.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dmlray.atomic_files import write_text
+from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError, DmlrayError
 from dmlray.inference.from_run import members_behind
@@ -123,7 +124,7 @@ def _test_images(run: Path, needed: bool) -> list[Path]:
             return []
         problem = f"the graph must be checked on real images, but {error}"
         raise ConfigError("images", [f"{problem}. Allowed: a folder of images"]) from None
-    rows = test_subset(dataset).rows
+    rows = (test_subset(dataset) or train_subset(dataset)).rows  # all classes may train
     chosen = np.unique(np.linspace(0, len(rows) - 1, _CHECKED).round().astype(int))
     return [dataset.root / dataset.files[row] for row in rows[chosen]]
 

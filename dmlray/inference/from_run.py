@@ -91,12 +91,17 @@ def _described(members: Sequence[Member]) -> tuple[list[Branch], list[Trunk]]:
     for member in members:
         plan, backbone = member.plan, member.plan.backbone
         trunk = backbones.build(backbone.name, "none", backbone.pooling)
-        method = methods.load(plan.method.name)
-        head = method.embedding_head(plan.method.config, member.scores.embedding_size)
+        head = _head(plan, member.scores.embedding_size)
         transform, weight = plan.data.transform, member.weight
         branches.append(branch_of(trunk, backbone.name, transform, head, weight))
         trunks.append(trunk)
     return branches, trunks
+
+
+def _head(plan: Experiment, size: int) -> methods.EmbeddingHead:
+    if not plan.trains:
+        return methods.Features()
+    return methods.load(plan.method.name).embedding_head(plan.method.config, size)
 
 
 def _fill_branch(branch: torch.nn.Module, member: Member) -> None:

@@ -9,6 +9,7 @@ from dmlray.inference.config import Crop
 from dmlray.inference.model import Model
 from dmlray.printable import printable
 from dmlray.scores import (
+    NO_TEST_CLASSES,
     Scores,
     percent,
     protocol_line,
@@ -60,6 +61,24 @@ def _crop(crop: Crop) -> str:
 def _scores(scores: Scores) -> Iterator[str]:
     yield "## Scores"
     yield ""
+    yield from _tested(scores) if scores.test_classes else _untested(scores)
+    yield "Protocol:"
+    yield ""
+    yield "```"
+    yield protocol_line(scores)
+    yield "```"
+    yield ""
+    yield f"- method: {printable(scores.method)}"
+    yield f"- data fingerprint: {printable(scores.dataset_fingerprint)}"
+    yield f"- split hash: {printable(scores.split_fingerprint)}"
+
+
+def _untested(scores: Scores) -> Iterator[str]:
+    yield f"None: there are {NO_TEST_CLASSES} ({printable(scores.dataset)}, `data.split: all`)."
+    yield ""
+
+
+def _tested(scores: Scores) -> Iterator[str]:
     yield f"On {scores.test_classes} classes of {printable(scores.dataset)} never seen in training,"
     interval = "mean and half-width of the 95 % interval" if scores.half_width else "no interval"
     yield f"in percent, n = {scores.n} ({interval}):"
@@ -71,15 +90,6 @@ def _scores(scores: Scores) -> Iterator[str]:
         before = percent(scores.zero_shot, name)
         yield f"| {label(name)} | {percent(scores.metrics, name)}{width} | {before} |"
     yield ""
-    yield "Protocol:"
-    yield ""
-    yield "```"
-    yield protocol_line(scores)
-    yield "```"
-    yield ""
-    yield f"- method: {printable(scores.method)}"
-    yield f"- data fingerprint: {printable(scores.dataset_fingerprint)}"
-    yield f"- split hash: {printable(scores.split_fingerprint)}"
 
 
 def _threshold(scores: Scores) -> Iterator[str]:

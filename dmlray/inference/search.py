@@ -178,7 +178,7 @@ def read_vectors(vectors: Path, about: About) -> Iterator[tuple[int, Tensor]]:
 def _numbers(path: Path, shard: pa.parquet.ParquetFile, about: About) -> np.ndarray:
     try:
         column = shard.read([VECTOR], use_threads=False)[VECTOR].combine_chunks()
-        numbers = column.flatten().to_numpy().reshape(-1, about.dimension)
+        numbers = np.from_dlpack(column.flatten()).reshape(-1, about.dimension)
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         why = str(error).splitlines()[0]
         raise DataError(f"{path}: is damaged ({why}); delete it and embed again") from None
@@ -209,7 +209,8 @@ def _columns(vectors: Path, about: About, rows: np.ndarray) -> dict[int, dict[st
         here = rows[(rows >= first) & (rows < first + count)]
         if len(here):
             names = [name for name in shard.schema_arrow.names if name != VECTOR]
-            table = shard.read(names, use_threads=False).take(pa.array(here - first))
-            found |= dict(zip(here.tolist(), table.to_pylist(), strict=True))
+            table = shard.read(names, use_threads=False)
+            for row in here.tolist():  # a slice: arrays of indices would import pandas
+                found[row] = table.slice(row - first, 1).to_pylist()[0]
         first += count
     return found

@@ -24,8 +24,7 @@ def chosen_weights(plan: Experiment, folder: RunFolder) -> dict[str, Tensor]:
 
 def chosen_checkpoint(plan: Experiment, folder: RunFolder) -> Path:
     """The file of the epoch that the selection rule chose, once all epochs are done."""
-    last = plan.protocol.selection == "last"
-    return folder.last_checkpoint if last else folder.best_checkpoint
+    return folder.last_checkpoint if _is_last(plan) else folder.best_checkpoint
 
 
 def check_chosen(plan: Experiment, folder: RunFolder, chosen: TrainProgress) -> None:
@@ -34,10 +33,14 @@ def check_chosen(plan: Experiment, folder: RunFolder, chosen: TrainProgress) -> 
     Raises:
         DataError: If it is of another one, or the run is not finished.
     """
-    if plan.protocol.selection == "last":
+    if _is_last(plan):
         _check_over(plan, folder, chosen)
     else:
         _check_best(plan, folder, chosen)
+
+
+def _is_last(plan: Experiment) -> bool:
+    return plan.protocol.selection == "last" or not plan.trains
 
 
 def _check_best(plan: Experiment, folder: RunFolder, best: TrainProgress) -> None:

@@ -67,7 +67,7 @@ def record_environment(
         "fingerprint_format": FINGERPRINT_FORMAT,
     }
     if runtime:
-        now["device"] = _device_name(runtime.device)
+        now["device"] = device_name(runtime.device)
         now["cpu_threads"] = torch.get_num_threads()
     if computing:
         now |= _computing(computing)
@@ -150,10 +150,11 @@ def computed_on(device: torch.device) -> str:
         return ""
     found = _gpu_versions()
     libraries = f"CUDA {found['cuda']}, cuDNN {found['cudnn']}, driver {found['driver']}"
-    return f"{_device_name(device)}, {libraries}"
+    return f"{device_name(device)}, {libraries}"
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The GPU, or the kind of CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu {platform.processor() or platform.machine()}"

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from dmlray.data.unseen import test_subset
 from dmlray.evaluation.comparisons import Comparisons
 from dmlray.evaluation.verification import Verification, verify
 from dmlray.learn.retrieval_task import task_of
@@ -14,10 +15,17 @@ _REASONS: dict[Selection, str] = {
     "best_on_test": "epochs were chosen on the test classes and no training class was held out, "
     "and a threshold is never chosen on test classes; protocol.selection=validation holds some out",
 }
+_UNTESTED = "there are no test classes to check a threshold on"
+_UNTRAINED = "no training class was held out; protocol.selection=validation holds some out"
 
 
 def no_threshold(training: Training) -> str:
     """Why a training has no threshold; empty if it held classes out."""
+    dataset = training.split.dataset
+    if dataset.train_classes == len(dataset.classes):
+        return _UNTESTED
+    if not training.plan.trains and training.plan.protocol.selection == "last":
+        return _UNTRAINED
     return _REASONS.get(training.plan.protocol.selection, "")
 
 
@@ -29,12 +37,13 @@ def held_out_embeddings(training: Training) -> Tensor | None:
     validation = training.split.validation
     if validation is None or no_threshold(training):
         return None
-    return training.embed(training.learner.embed, validation)
+    return training.embeddings(validation)
 
 
-def verified(training: Training, held_out: Tensor | None, test: Comparisons) -> Verification | None:
-    """Thresholds by the embeddings of `held_out_embeddings`, checked on the test comparisons."""
-    if held_out is None:
+def verified(training: Training, held_out: Tensor | None, tested: Tensor) -> Verification | None:
+    """Thresholds by the embeddings of `held_out_embeddings`, checked on those of test images."""
+    validation = training.split.validation
+    if held_out is None or validation is None:
         return None
-    assert training.split.validation is not None
-    return verify(Comparisons([held_out], task_of(training.split.validation)), test)
+    test = Comparisons([tested], task_of(test_subset(training.split.dataset)))
+    return verify(Comparisons([held_out], task_of(validation)), test)

@@ -43,13 +43,15 @@ def preflight(
     parts = _parts(fitted, dataset, in_folds=folds)
     if folds or plan.protocol.selection == "validation":
         _warn_of_folds(plan, fitted, dataset)
-    scored = [test_subset(dataset), *(subset for _, subset in parts)]
-    _check_neighbours(plan, min(task_of(subset).neighbours for subset in scored))
+    scored = [subset for subset in (test_subset(dataset), *(other for _, other in parts)) if subset]
+    if scored:
+        _check_neighbours(plan, min(task_of(subset).neighbours for subset in scored))
     backbone = plan.backbone
     trunk = backbones.build(backbone.name, backbone.weights, backbone.pooling, backbone.batchnorm)
     transform = plan.data.transform
     trunk.check_size(transform.size)
-    batch_checks.check_batchnorm(plan, [train for train, _ in parts], trunk)
+    if plan.trains:
+        batch_checks.check_batchnorm(plan, [train for train, _ in parts], trunk)
     opened = partial(
         open_cache,
         dataset,
@@ -68,14 +70,16 @@ def _parts(plan: Experiment, dataset: Dataset, in_folds: bool) -> list[tuple[Sub
     Raises:
         DmlrayError: If there are too few classes; or lists all problems of folds and batches.
     """
-    folds.check_sides(dataset, halved=plan.data.split == "classes")
+    split = plan.data.split
+    folds.check_sides(dataset, halved=split == "classes", tested=split != "all")
     parts, errors = [(train_subset(dataset), test_subset(dataset))], []
     if in_folds or plan.protocol.selection == "validation":
         try:
             parts = _checked_folds(plan, dataset, in_folds)
         except ConfigError as error:
             errors.append(error)
-    errors += batch_checks.problems(plan, [train for train, _ in parts])
+    if plan.trains:
+        errors += batch_checks.problems(plan, [train for train, _ in parts])
     if len(errors) > 1:
         lines = [f"{error.source}: {text}" for error in errors for text in error.problems]
         raise ConfigError("experiment", lines)

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from dmlray.atomic_files import write_json
 from dmlray.data import folds
@@ -14,8 +13,6 @@ from dmlray.data.unseen import test_subset
 from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress, clustering_scores
-from dmlray.evaluation.comparisons import Comparisons
-from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
 from dmlray.learn.chosen_epoch import check_chosen, chosen_checkpoint
@@ -25,7 +22,6 @@ from dmlray.learn.environment import check_images, computed_on, record_environme
 from dmlray.learn.held_out import held_out_embeddings, no_threshold, verified
 from dmlray.learn.loop import Report
 from dmlray.learn.process_group import ProcessGroup
-from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.trainer import WITHOUT_PAIRS, Training
 from dmlray.plans.experiment import Experiment
@@ -53,17 +49,27 @@ def run_training(
     plan = with_folds(plan, dataset)
     keep_best = plan.protocol.selection != "last"
     training = Training(plan, class_split(plan, dataset), folder, runtime, keep_best)
-    if group.size > 1 and runtime.device.type == "cpu":  # GPUs normalise a batch together
+    if plan.trains:
+        _train(training, report, with_zero_shot)
+    elif not training.resumed:
+        group.ask_main(lambda: _record(training))
+        training.save_untrained()
+    return _finish(training)
+
+
+def _train(training: Training, report: Report, with_zero_shot: bool) -> None:
+    plan, folder, group = training.plan, training.folder, training.runtime.group
+    if group.size > 1 and training.runtime.device.type == "cpu":  # GPUs normalise a batch together
         check_batchnorm(plan, [training.split.train], training.trunk, group.size)
     group.ask_main(lambda: _record(training))
-    if with_zero_shot and not training.resumed:
-        zero_shot = _zero_shot(training)
+    tested = test_subset(training.split.dataset)
+    if with_zero_shot and tested and not training.resumed:
+        zero_shot = training.retrieval(training.pooled(tested), tested)
         if group.is_main:
             write_json(folder.zero_shot, zero_shot)
     with closing(training.epochs()) as epochs:
         for epoch in epochs:
             report(epoch)
-    return _finish(training)
 
 
 def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
@@ -74,7 +80,7 @@ def scores_of(folder: RunFolder, plan: Experiment) -> Scores:
     """
     scores = read_scores(folder.scores)
     recorded = f"{scores.method}, seed {scores.seed}"
-    expected = f"{plan.method.name}, seed {plan.seed}"
+    expected = f"{plan.scored_as}, seed {plan.seed}"
     if recorded != expected:
         problem = f"are scores of another run ({recorded}), its plan is {expected}"
         raise RunError(f"{folder.scores}: {problem}; delete it and resume the run")
@@ -85,7 +91,7 @@ def _recorded(plan: Experiment, folder: RunFolder) -> dict[str, Any] | None:
     """Return the scores of a finished folder, None if it is not finished."""
     if folder.scores.exists():
         scores = scores_of(folder, plan)
-        there = folder.embeddings.exists() and (
+        there = (folder.embeddings.exists() or not scores.test_classes) and (
             scores.verification is None or folder.validation_embeddings.exists()
         )
         if there or not folder.last_checkpoint.exists():
@@ -123,7 +129,7 @@ def class_split(plan: Experiment, dataset: Dataset) -> ClassSplit:
 def _finish(training: Training) -> Scores:
     """Score the chosen epoch on the test classes; write embeddings and scores, scores last."""
     plan, folder, group = training.plan, training.folder, training.runtime.group
-    if plan.protocol.selection != "last":
+    if plan.protocol.selection != "last" or not plan.trains:
         _load_chosen(training)
     progress = metrics_log.count(folder.progress_log, clustering.COUNTED) if group.is_main else None
     embeddings, metrics = _score(training, progress)
@@ -131,10 +137,11 @@ def _finish(training: Training) -> Scores:
     scores = _scores(training, metrics, embeddings, held_out)
     if group.is_main:
         folder.scores.unlink(missing_ok=True)  # scores must never exist without their embeddings
-        dataset = training.split.dataset
-        write_items(folder.items, dataset, test_subset(dataset))
-        digest = write_embeddings(folder.embeddings, embeddings)
-        scores = replace(scores, embeddings_sha256=digest)
+        if metrics:
+            dataset = training.split.dataset
+            write_items(folder.items, dataset, test_subset(dataset))
+            digest = write_embeddings(folder.embeddings, embeddings)
+            scores = replace(scores, embeddings_sha256=digest)
         if held_out is not None and scores.verification:
             digest = write_embeddings(folder.validation_embeddings, held_out)
             verification = replace(scores.verification, embeddings_sha256=digest)
@@ -178,8 +185,13 @@ def _load_chosen(training: Training) -> None:
 def _score(
     training: Training, progress: Progress | None = None
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Return embeddings (N, D) of the test images and all scores of the protocol."""
+    """Return embeddings (N, D) of the test images and all scores of the protocol.
+
+    Without test classes these are no scores, and embeddings of one training image for their size.
+    """
     subset = test_subset(training.split.dataset)
+    if not subset:
+        return training.embeddings(training.split.train.first(1)), {}
     embeddings, metrics = training.score(subset)
     if names := training.plan.protocol.clustering_metrics:
         labels = torch.as_tensor(subset.labels)
@@ -188,15 +200,6 @@ def _score(
             lambda: clustering_scores(embeddings, labels, names, progress=progress)
         )
     return embeddings, metrics
-
-
-def _zero_shot(training: Training) -> dict[str, float]:
-    """Score the trunk's pooled features on the test classes, before training."""
-    subset = test_subset(training.split.dataset)
-    features = F.normalize(training.embed(training.trunk, subset))
-    task = task_of(subset)
-    metrics = training.plan.protocol.retrieval_metrics(task.neighbours)
-    return retrieval_scores(features, task, metrics)
 
 
 def _idle(training: Training) -> str | None:
@@ -226,16 +229,16 @@ def _scores(
         split_fingerprint=folds.fingerprint(dataset, training.split.train),
         test_classes=len(subset.classes),
         test_images=len(subset.rows),
-        method=plan.method.name,
+        method=plan.scored_as,
         backbone=plan.backbone.name,
         embedding_size=embeddings.shape[1],
-        selection=plan.protocol.selection,
+        selection=plan.protocol.selection if plan.trains else "none",
         tuned_by=plan.protocol.tuned_by,
         seed=plan.seed,
-        clustering=clustering.name(training.runtime.device) if clustered else None,
+        clustering=clustering.name(training.runtime.device) if clustered and metrics else None,
         zero_shot=zero_shot,
         precision=str(training.precision),
         computed_on=computed_on(training.runtime.device),
-        verification=verified(training, held_out, Comparisons([embeddings], task_of(subset))),
+        verification=verified(training, held_out, embeddings),
         no_threshold=no_threshold(training),
     )

@@ -33,6 +33,7 @@ from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.state import TrainProgress, TrainState
 from dmlray.learn.teacher import TaughtLoader, TeacherVectors, TrainLoader, read_vectors
+from dmlray.losses.cosine import unit_rows
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
@@ -94,6 +95,14 @@ class Training:
                     metrics_log.append(folder.metrics, {"epoch": epoch.number, **metrics})
                     writer.save(folder.last_checkpoint, best, content)
                 yield Epoch(epoch.number, metrics)
+
+    def save_untrained(self) -> None:
+        """Write the checkpoint of a plan that trains nothing."""
+        self.runtime.group.broadcast(self.learner)
+        if self.runtime.group.is_main:
+            checkpoint.save(
+                self.folder.last_checkpoint, TrainState(self.learner, identity=self._identity)
+            )
 
     def _start(self) -> TrainState[Learner]:
         """Load the last checkpoint, or start from the beginning with warmed-up heads."""
@@ -196,16 +205,30 @@ class Training:
             lambda: self.embed(self.trunk, subset),
         )  # fmt: skip
 
+    def pooled(self, subset: Subset) -> Tensor:
+        """Compute the trunk's features (N, F) of length 1, which are scored without training."""
+        return unit_rows(self.embed(self.trunk, subset))
+
+    def embeddings(self, subset: Subset) -> Tensor:
+        """Compute the unit embeddings (N, D) that are scored."""
+        if not self.plan.trains:
+            return self.pooled(subset)
+        return self.embed(self.learner.embed, subset)
+
     def score(self, subset: Subset) -> tuple[Tensor, dict[str, float]]:
         """Return unit embeddings (N, D) of `subset` and their retrieval scores."""
-        embeddings = self.embed(self.learner.embed, subset)
+        embeddings = self.embeddings(subset)
         if broken := int((~embeddings.isfinite().all(1)).sum()):
             problem = f"{broken} of {len(embeddings)} embeddings are not finite"
             cause = "weights or BatchNorm's statistics have grown too large"
             raise RunError(f"{self.folder}: {problem}: {cause}; try a smaller optimizer.lr")
+        return embeddings, self.retrieval(embeddings, subset)
+
+    def retrieval(self, embeddings: Tensor, subset: Subset) -> dict[str, float]:
+        """Score unit rows (N, D) of the images of `subset` by the protocol's retrieval metrics."""
         task = task_of(subset)
         metrics = self.plan.protocol.retrieval_metrics(task.neighbours)
-        return embeddings, retrieval_scores(embeddings, task, metrics)
+        return retrieval_scores(embeddings, task, metrics)
 
     def _validate(self) -> dict[str, float]:
         if self.split.validation is None:

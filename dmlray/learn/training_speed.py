@@ -34,14 +34,15 @@ def images_per_second(
     with precision.train():
         for step in range(_WARM + _STEPS):
             if step == _WARM:
-                started = _now(device)
+                started = now(device)
             with precision.autocast():
                 features = trunk(images)
             features.float().square().mean().backward()
-    return _STEPS * batch_size / (_now(device) - started)
+    return _STEPS * batch_size / (now(device) - started)
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

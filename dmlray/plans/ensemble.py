@@ -42,6 +42,8 @@ class Ensemble:
         if self.vary not in get_args(Vary):
             allowed = ", ".join(get_args(Vary))
             raise ConfigError("`vary`", [f"{self.vary!r} is not allowed. Allowed: {allowed}"])
+        for experiment in (self.experiment, *self.others):
+            _check_members(experiment)
         problem = self._problem()
         if problem:
             raise ConfigError("`vary`", [problem])
@@ -124,6 +126,15 @@ class Ensemble:
             if ours != theirs:
                 return f"settings: {key} is {ours} and {theirs}. Allowed: one test set for all"
         return None
+
+
+def _check_members(experiment: Experiment) -> None:
+    """Refuse an experiment whose members could not be scored, or would be equal."""
+    if not experiment.trains:
+        raise ConfigError("budget.epochs", ["0 trains no members. Allowed: at least 1"])
+    if experiment.data.split == "all":
+        problem = "all leaves no test classes, on which members are scored"
+        raise ConfigError("data.split", [f"{problem}. Allowed: classes, given"])
 
 
 def default_vary(experiment: Experiment) -> Vary:

@@ -23,6 +23,7 @@ from dmlray.evaluation.metrics import (
 from dmlray.local_paths import local_path
 from dmlray.printable import shortened
 
+ZERO_SHOT = "zero-shot"  # in place of a method's name, where nothing is trained
 FOLDS = 4  # where the plan leaves their number open and the data set has classes enough
 
 
@@ -39,7 +40,9 @@ class DataConfig(ConfigModel):
     name: str = Field("demo", description="data set: see `dmlray data list`")
     root: Path | None = Field(None, description="folder or file that lists the images")
     split: Split = Field(
-        "classes", description="first half of the classes trains, or as given (own images)"
+        "classes",
+        description="first half of the classes trains, or as given (own images), or all of them, "
+        "which leaves no test classes",
     )
     skip_broken: bool = Field(
         False, description="leave out images that cannot be decoded; every score names them"
@@ -147,7 +150,12 @@ class OptimizerConfig(ConfigModel):
 class BudgetConfig(ConfigModel):
     """How long to learn."""
 
-    epochs: int = Field(10, ge=1, le=10_000, description="passes over the training images")
+    epochs: int = Field(
+        10,
+        ge=0,
+        le=10_000,
+        description="passes over the training images; 0 scores the backbone as it is",
+    )
     warmup_epochs: int = Field(0, ge=0, le=1000, description="first epochs with the trunk at rest")
     head_warmup_steps: int = Field(
         0, ge=0, le=100_000, description="steps of heads alone on features computed once"
@@ -287,6 +295,25 @@ class Experiment(ConfigModel):
                 "images of a batch. Allowed: at most data.batch_size"
             )
         return self
+
+    @model_validator(mode="after")
+    def _classes_to_choose_on(self) -> "Experiment":
+        if self.data.split == "all" and self.protocol.selection == "best_on_test":
+            raise ValueError(
+                "protocol.selection best_on_test needs test classes, and data.split all leaves "
+                "none. Allowed: validation, last"
+            )
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained; else the backbone's pooled features are scored."""
+        return self.budget.epochs > 0
+
+    @property
+    def scored_as(self) -> str:
+        """What its scores name as the method."""
+        return self.method.name if self.trains else ZERO_SHOT
 
     def document(self) -> dict[str, Any]:
         """The plain nested form that a YAML file holds: legal to read back."""

@@ -152,6 +152,11 @@ class RunFolder:
         return self.path / "zero_shot.json"
 
     @property
+    def backbones(self) -> Path:
+        """A comparison of frozen backbones, whose runs of zero epochs lie beside it."""
+        return self.path / "backbones.json"
+
+    @property
     def report(self) -> Path:
         """One self-contained page for a browser."""
         return self.path / "report.html"
@@ -175,6 +180,14 @@ class RunFolder:
     def repeat(self) -> "RunFolder":
         """Repeats of a search's winner: a run folder of its own."""
         return self._part("repeat")
+
+    def evaluation(self, data: str) -> Path:
+        """Scores of the model here on other data; also of an exported one."""
+        return self.path / f"evaluation_{data}.json"
+
+    def backbone(self, name: str) -> "RunFolder":
+        """Return the folder of a run of zero epochs, by a name that `backbones` has."""
+        return self._part(name)
 
     def member(self, index: int) -> "RunFolder":
         """Return the folder of an ensemble's member."""

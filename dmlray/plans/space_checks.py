@@ -29,7 +29,11 @@ def space_problems(
 ) -> list[str]:
     """Ranges that the experiment does not allow, that miss trial 0 or that no sampler takes."""
     known = flatten(experiment.document())
-    found = [*_workers(experiment, ranges), *_sampler(settings)]
+    found = [
+        *_workers(experiment, ranges),
+        *_sampler(settings),
+        *_trained(experiment, ranges, settings),
+    ]
     for key, distribution in ranges.space.items():
         problems = [*_unlike(key, ranges), *_conditions(key, ranges, known)]
         problems = problems or list(_ends(experiment, ranges, key, known))
@@ -56,6 +60,15 @@ def is_measure(key: str) -> bool:
     last = key.rpartition(".")[2]
     seed = last == "seed" or last.endswith("_seed")
     return seed or key.startswith("protocol.") or key in ("method.name", "protocol", *_MEASURE)
+
+
+def _trained(experiment: Experiment, ranges: Ranges, settings: SearchSettings) -> Iterator[str]:
+    """What leaves nothing to compare trials by, or to score repeats on."""
+    epochs = ranges.space.get("budget.epochs")
+    if 0 in (extremes(epochs) if epochs else (experiment.budget.epochs,)):
+        yield "budget.epochs: 0 trains no trials. Allowed: at least 1"
+    if settings.repeats and experiment.data.split == "all":
+        yield "repeats: data.split all leaves no test classes to score them on. Allowed: 0"
 
 
 def _unlike(key: str, ranges: Ranges) -> Iterator[str]:

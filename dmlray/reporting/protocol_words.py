@@ -1,10 +1,11 @@
 """The protocol of a score in words."""
 
-from dmlray.scores import Scores
+from dmlray.scores import NO_TEST_CLASSES, Scores
 
 _RULES = {
     "last": "No choice: the last epoch is scored, trained on all training classes.",
     "validation": "The epoch was chosen on training classes that were held out.",
+    "none": "Nothing was trained: the backbone's pooled features are scored.",
     "mixed": "Each run's epoch was chosen by its own rule.",
     "best_on_test": "The epoch was chosen ON THE TEST CLASSES: for comparison with published "
     "scores only.",
@@ -17,7 +18,9 @@ def protocol_words(scores: Scores) -> dict[str, str]:
     words = {
         "Data set": dataset,
         "Test": f"{scores.test_images} images of {scores.test_classes} classes never seen in "
-        "training; each is searched for in all others.",
+        "training; each is searched for in all others."
+        if scores.test_classes
+        else f"{NO_TEST_CLASSES[0].upper()}{NO_TEST_CLASSES[1:]}.",
         "Training": f"{scores.split or 'training classes'} (hash {scores.split_fingerprint}).",
         "Selection": _RULES[scores.selection],
         "Settings": f"Chosen by {scores.tuned_by}."

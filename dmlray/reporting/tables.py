@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dmlray.evaluation.metrics import label, tabled
 from dmlray.printable import printable, wrapped
-from dmlray.scores import ScorePart, Scores, percent, protocol_line
+from dmlray.scores import NO_TEST_CLASSES, ScorePart, Scores, percent, protocol_line
 
 
 def print_table(
@@ -20,7 +20,9 @@ def print_table(
     Where the terminal is too narrow for the table, each number has a line of its own.
     """
     console = console or Console(highlight=False)
-    title = printable(f"{scores.dataset}: {scores.test_classes} classes never seen in training, %")
+    seen = "of other data" if scores.trained_on else "never seen in training"
+    tested = f"{scores.test_classes} classes {seen}, %"
+    title = printable(f"{scores.dataset}: {tested if scores.test_classes else NO_TEST_CLASSES}")
     columns = tabled(name for _, metrics in rows for name in metrics)
     table = Table(title=Text(title))
     table.add_column("")

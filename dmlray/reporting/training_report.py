@@ -22,7 +22,7 @@ from dmlray.results.comparison import PublishedRow, published_row, resolved_plan
 from dmlray.results.error_analysis import METRICS, ErrorAnalysis, analyse
 from dmlray.results.paired_tests import ComparedRun
 from dmlray.results.scored_images import scored_images
-from dmlray.scores import Scores, percent, read_scores
+from dmlray.scores import NO_TEST_CLASSES, Scores, percent, read_scores
 
 IMAGES = 24  # queries that are shown
 
@@ -39,7 +39,7 @@ def write_report(folder: RunFolder, images: int = IMAGES) -> None:
     """
     scores = read_scores(folder.scores)
     analysis = None
-    if folder.kind() == "experiment":
+    if folder.kind() == "experiment" and scores.test_classes:
         analysis = analyse(scored_images(folder, scores))
         analysis.write(folder)
     write_text(folder.report, report_page(folder, scores, analysis, images))
@@ -88,6 +88,8 @@ def _scores(
     scores: Scores, published: PublishedRow | None, analysis: ErrorAnalysis | None
 ) -> dict[str, Any]:
     """The table of all scores: a row for each metric."""
+    if not scores.test_classes:
+        return {"head": [], "rows": [], "lines": [f"There are {NO_TEST_CLASSES}."]}
     columns: dict[str, Mapping[str, float]] = dict(score_rows(scores))
     found = {name: analysis.interval(name) for name in METRICS} if analysis else {}
     intervals = {name: value for name, value in found.items() if value}

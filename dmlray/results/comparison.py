@@ -18,6 +18,7 @@ from dmlray.results.paired_tests import (
     TestedPair,
     finished_run,
 )
+from dmlray.scores import NO_TEST_CLASSES
 
 DEFAULT_METRIC = "map_at_r"
 
@@ -93,7 +94,7 @@ def compare_runs(
 def published_row(run: ComparedRun) -> PublishedRow | None:
     """Published scores of a run's method on its data set; None if there are none."""
     resolved = resolved_plan(run.folder)
-    published = resolved.published() if resolved else None
+    published = resolved.published() if resolved and resolved.experiment.trains else None
     if resolved is None or published is None or not published.scores:
         return None
     differs = [f"settings {', '.join(keys)}"] if (keys := resolved.departures()) else []
@@ -118,6 +119,10 @@ def resolved_plan(folder: RunFolder) -> Resolved | None:
 def _check(runs: Sequence[ComparedRun], metric: str) -> None:
     if not runs:
         raise ConfigError("`runs`", ["is empty. Allowed: folders of finished runs"])
+    for run in runs:
+        if not run.scores.test_classes:
+            problem = f"has no scores: there are {NO_TEST_CLASSES}"
+            raise ConfigError(run.name, [f"{problem}. Allowed: runs with test classes"])
     known = [m for m in runs[0].scores.metrics if all(m in r.scores.metrics for r in runs)]
     if metric not in known or not is_known(metric):
         problem = f"{metric} is not a score of all runs. Allowed: {', '.join(known) or 'none'}"

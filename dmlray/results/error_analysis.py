@@ -12,7 +12,7 @@ from dmlray.atomic_files import whole_file
 from dmlray.evaluation.errors import Confusion, Suspect, confusions, suspects
 from dmlray.evaluation.neighbours import Neighbours, nearest
 from dmlray.evaluation.retrieval import retrieval_values
-from dmlray.evaluation.significance import Difference, class_bootstrap
+from dmlray.evaluation.significance import Difference, class_interval
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.scored_images import ScoredImages
 
@@ -62,14 +62,7 @@ class ErrorAnalysis:
 
     def interval(self, metric: str) -> Difference | None:
         """The mean of one of METRICS with its interval over test classes; None for one class."""
-        values, labels = self.values[metric], self.images.labels
-        counted = ~np.isnan(values)
-        queries = np.bincount(labels[counted])
-        sums = np.bincount(labels[counted], values[counted])[queries > 0]
-        try:
-            return class_bootstrap(sums, np.zeros_like(sums), queries[queries > 0])
-        except ValueError:
-            return None
+        return class_interval(self.values[metric], self.images.labels)
 
     def queries(self, count: int, seed: int = 0) -> dict[str, list[int]]:
         """Choose so many queries in all: a third of the best, of the worst, and of random ones.

@@ -26,7 +26,7 @@ from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment, ProtocolConfig
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.scores import Scores, read_scores
+from dmlray.scores import NO_TEST_CLASSES, Scores, read_scores
 
 _CPU = torch.device("cpu")
 _MAY_MOVE = (("data", "root"), ("backbone", "weights"))  # paths of a member's plan
@@ -147,9 +147,12 @@ def check_one_test_set(members: Sequence[Member]) -> None:
     """Check that all members were scored on the same images.
 
     Raises:
-        DataError: If one was scored on other images than the first.
+        DataError: If one was scored on other images than the first, or the first on none.
     """
     first = members[0]
+    if not first.scores.test_classes:
+        problem = f"has no scores: there are {NO_TEST_CLASSES}"
+        raise DataError(f"{first.folder}: {problem}. Allowed: runs with test classes")
     for other in members[1:]:
         if _test_set(other.scores) != _test_set(first.scores):
             raise DataError(

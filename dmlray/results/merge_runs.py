@@ -202,7 +202,7 @@ class _Embedder:
                 f"{file}: {reason(error)}; delete {folder} and resume the run"
             ) from None
         training = load_finished(member.plan, member.folder, self.runtime)
-        rows = training.embed(training.learner.embed, subset)
+        rows = training.embeddings(subset)
         folder.mkdir(exist_ok=True)
         made = _Embedded(member.scores.embeddings_sha256, write_embeddings(file, rows))
         write_json(file.with_suffix(".json"), asdict(made))

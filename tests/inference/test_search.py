@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +155,21 @@ def test_the_commands_go_from_a_run_to_a_search(
         assert status == 2
         assert said in err
         assert err.count("\n") == 1
+
+
+def test_a_query_imports_nothing_that_is_slow_and_not_needed(runs: Path, tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors"
+    image = next((runs / "images").rglob("*.png"))
+    dmlray.embed(runs / "a", [runs / "images"], vectors)
+    program = (
+        "import sys\n"
+        "from dmlray.cli.commands import main\n"
+        "try:\n"
+        f"    main(['query', {str(runs / 'a')!r}, {str(vectors)!r}, {str(image)!r}, '-k', '2'])\n"
+        "finally:\n"
+        "    slow = ('ray', 'optuna', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'faiss')\n"
+        "    print('imported', [name for name in slow if name in sys.modules])\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.endswith("imported []\n")

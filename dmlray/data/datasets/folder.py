@@ -19,7 +19,7 @@ def load(
 ) -> Dataset:
     """List the data set `folder`: `root/<class>/`, or as given `root/{train,test}/<class>/`.
 
-    For test/ there may be query/ and gallery/.
+    All classes may lie in either way. For test/ there may be query/ and gallery/.
 
     Raises:
         ConfigError: If there is no root.
@@ -35,8 +35,8 @@ def find(
     if root is None:
         problem = "data set 'folder' needs a folder with one sub-folder per class. Set data.root."
         raise ConfigError("data.root", [problem])
-    found = _read("folder", root) if split == "classes" else _read_given(root)
-    kept = keep(found.dataset)
+    found = _read_given(root) if split == "given" else _read("folder", root, split)
+    kept = keep(train_test.all_train(found.dataset) if split == "all" else found.dataset)
     dataset, problems = train_test.examine(kept, lambda row: str(kept.root / kept.files[row]))
     return replace(found, dataset=dataset, problems=(*found.problems, *problems))
 
@@ -50,10 +50,12 @@ def read(name: str, root: Path) -> Dataset:
     return complete(_read(name, root))
 
 
-def _read(name: str, root: Path) -> DatasetListing:
+def _read(name: str, root: Path, split: Split = "classes") -> DatasetListing:
     root = listing.real_path(root)
     tree = listing.read(root)
     if _are_sides(tree.classes):
+        if split == "all":
+            return _read_given(root)
         raise DataError(
             f"{root}: the sub-folders {', '.join(tree.classes)} are named like parts of a split,"
             f" not classes. For train/<class>/ and test/<class>/ set {train_test.GIVEN}."

@@ -49,7 +49,8 @@ def find(name: str, table: ImageTable, split: Split) -> DatasetListing:
 def _found(
     name: str, table: ImageTable, entries: Sequence[TableEntry], split: Split, keep: Keep
 ) -> DatasetListing:
-    dataset = keep(_dataset(name, table, entries, split))
+    listed = _dataset(name, table, entries, split)
+    dataset = keep(train_test.all_train(listed) if split == "all" else listed)
     unused = table_columns.unused(table.header, split)
     dataset = replace(dataset, remarks=(*unused, *dataset.remarks))
     places = {entry.file: entry.place for entry in entries}
@@ -123,7 +124,7 @@ def _outside(table: ImageTable, entries: Sequence[TableEntry]) -> str | None:
 
 def _dataset(name: str, table: ImageTable, entries: Sequence[TableEntry], split: Split) -> Dataset:
     remarks: list[str] = []
-    if split == "classes":
+    if split != "given":
         train, test = train_test.halves(_images(entries))
     else:
         values = dict.fromkeys(str(entry.split) for entry in entries)

@@ -1,12 +1,13 @@
 """Data sets by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from dmlray.data.archives.download import Source
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets.dataset_listing import DatasetListing
 from dmlray.data.datasets.spec import DatasetSpec, specs
-from dmlray.data.datasets.train_test import Keep, Split, everything
+from dmlray.data.datasets.train_test import Keep, Split, all_train, everything
 from dmlray.errors import ConfigError
 
 __all__ = ["Dataset", "about", "find", "load", "names", "source"]
@@ -38,7 +39,10 @@ def load(
         DataError: If its images are missing, or another problem forbids its use.
     """
     spec = _spec(name, split)
-    return spec.load(root, split, keep) if spec.own_images else keep(spec.load(root))
+    if spec.own_images:
+        return spec.load(root, split, keep)
+    dataset = spec.load(root)
+    return keep(all_train(dataset) if split == "all" else dataset)
 
 
 def find(name: str, root: Path | None, split: Split = "classes") -> DatasetListing:
@@ -50,7 +54,10 @@ def find(name: str, root: Path | None, split: Split = "classes") -> DatasetListi
         DataError: If no layout fits or lists contradict each other.
     """
     spec = _spec(name, split)
-    return spec.find(root, split) if spec.own_images else spec.find(root)
+    if spec.own_images:
+        return spec.find(root, split)
+    listing = spec.find(root)
+    return replace(listing, dataset=all_train(listing.dataset)) if split == "all" else listing
 
 
 def source(name: str) -> Source:
@@ -72,8 +79,10 @@ def _spec(name: str, split: Split) -> DatasetSpec:
     if spec is None:
         allowed = ", ".join(names())
         raise ConfigError("data.name", [f"unknown data set {name!r}. Allowed: {allowed}."])
-    if split != "classes" and not spec.own_images:
+    if split == "given" and not spec.own_images:
         own = ", ".join(other.name for other in specs().values() if other.own_images)
         problem = f"{split} is not for {name}, which has its own"
-        raise ConfigError("data.split", [f"{problem}. Allowed: classes, or a data.name of {own}."])
+        raise ConfigError(
+            "data.split", [f"{problem}. Allowed: classes, all, or a data.name of {own}."]
+        )
     return spec

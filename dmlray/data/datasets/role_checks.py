@@ -21,6 +21,13 @@ def check(dataset: Dataset, where: Callable[[int], str]) -> None:
     """
     if dataset.roles is None:
         return
+    if _tested(dataset).any():
+        _check_tested(dataset, where)
+    _check_distractors(dataset, where)
+
+
+def _check_tested(dataset: Dataset, where: Callable[[int], str]) -> None:
+    assert dataset.roles is not None
     tested = _tested(dataset)
     queries, gallery = dataset.roles.queries & tested, dataset.roles.gallery & tested
     first, count = where(int(tested.argmax())), int(tested.sum())
@@ -35,7 +42,6 @@ def check(dataset: Dataset, where: Callable[[int], str]) -> None:
         problem = f"this query and all {queries.sum()} have no match"
         expected = f"an image of a query's label{other} in the gallery"
         raise DataError(f"{where(int(queries.argmax()))}: {problem}. Expected {expected}.")
-    _check_distractors(dataset, where)
 
 
 def remarks(dataset: Dataset) -> list[str]:
@@ -49,7 +55,8 @@ def remarks(dataset: Dataset) -> list[str]:
     details = f" ({distractors} of labels that no query has)" if distractors else ""
     if dataset.roles.groups is not None:
         details += "; images of equal label and group are not compared"
-    found = [f"{queries.sum()} queries are searched for in {gallery.sum()} gallery images{details}"]
+    searches = f"{queries.sum()} queries are searched for in {gallery.sum()} gallery images"
+    found = [f"{searches}{details}"] if tested.any() else []
     for side, part in (("test", tested), ("training", ~tested)):
         wanted = dataset.roles.queries & part
         lone = wanted & ~dataset.with_match

@@ -12,7 +12,8 @@ from dmlray.data.dataset import Dataset, from_ordered, half
 from dmlray.data.datasets import duplicates, role_checks
 from dmlray.errors import DataError
 
-Split = Literal["classes", "given"]  # the first half of the classes trains, or the user's split
+# The first half of the classes trains, or the user's split, or all classes.
+Split = Literal["classes", "given", "all"]
 Keep = Callable[[Dataset], Dataset]  # removes images from a listed data set
 Images = Mapping[str, Sequence[str]]  # class -> files relative to the root
 GIVEN = "data.split=given (as an argument: `split`)"
@@ -38,6 +39,26 @@ def join(name: str, root: Path, train: Images, test: Images) -> Dataset:
         (label, side[label]) for side in (train, test) for label in sorted(side, key=natural)
     ]
     return from_ordered(name, root, classes, len(train))
+
+
+def all_train(dataset: Dataset) -> Dataset:
+    """Make all classes training classes; a class in both train and test becomes one."""
+    names = dataset.classes
+    if len(set(names)) == len(names):
+        return replace(dataset, train_classes=len(names))
+    names = tuple(sorted(set(names), key=natural))
+    number = {name: index for index, name in enumerate(names)}
+    labels = np.array([number[name] for name in dataset.classes])[dataset.labels]
+    order = np.array(sorted(range(len(labels)), key=lambda row: (labels[row], dataset.files[row])))
+    return replace(
+        dataset,
+        files=tuple(dataset.files[row] for row in order),
+        labels=labels[order],
+        classes=names,
+        train_classes=len(names),
+        roles=dataset.roles and dataset.roles.of(order),
+        categories=None if dataset.categories is None else dataset.categories[order],
+    )
 
 
 def side(name: str) -> str | None:

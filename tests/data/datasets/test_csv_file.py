@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmlray.data.datasets import csv_file
+from dmlray.data.datasets import csv_file, role_checks
 from dmlray.data.datasets.train_test import Split
 from dmlray.data.datasets.verify import verify
 from dmlray.errors import ConfigError, DataError
@@ -365,3 +365,20 @@ def test_columns_of_other_libraries_are_remarked(
 def test_root_must_be_given() -> None:
     with pytest.raises(ConfigError, match=r"^data\.root: .*needs a CSV file"):
         csv_file.load(None)
+
+
+def test_all_classes_train_whatever_the_split_says(source: Path) -> None:
+    text = "path,label,split\na1.png,b,test\na2.png,a,train\nb1.png,a,test\nb2.png,b,other\n"
+    dataset = csv_file.load(write(source, text), "all")
+    assert dataset.classes == ("a", "b")
+    assert dataset.files == ("a2.png", "b1.png", "a1.png", "b2.png")
+    assert dataset.train_classes == 2
+    assert dataset.remarks == ()
+
+
+def test_all_classes_train_with_their_roles(source: Path) -> None:
+    text = "path,label,role\na1.png,a,query\na2.png,a,gallery\nb1.png,b,both\nb2.png,b,both\n"
+    dataset = csv_file.load(write(source, text), "all")
+    assert dataset.roles is not None
+    assert dataset.roles.queries.tolist() == [True, False, True, True]
+    assert role_checks.remarks(dataset) == []

@@ -375,3 +375,21 @@ def test_verify_names_one_of_each_fault_in_one_run(tmp_path: Path) -> None:
     problems = " ".join(found.problems)
     for wanted in ("the only image of test class 'c'", "d/copy.png: the same image"):
         assert wanted in problems
+
+
+def test_all_classes_train_also_with_one_image_each(tmp_path: Path) -> None:
+    save(tmp_path, *LEGAL, "c/1.png")
+    dataset = registry.load("folder", tmp_path, "all")
+    assert (dataset.classes, dataset.train_classes) == (("a", "b", "c"), 3)
+    assert dataset.remarks == ("1 of 3 training classes have one image, never a query",)
+    assert dataset.files == (*LEGAL, "c/1.png")
+
+
+def test_all_classes_train_from_both_sides_of_a_split(tmp_path: Path) -> None:
+    save(tmp_path, *GIVEN, "test/a/3.png", "test/a/4.png", "train/c/1.png", "train/c/2.png")
+    dataset = registry.load("folder", tmp_path, "all")
+    assert (dataset.classes, dataset.train_classes) == (("a", "b", "c"), 3)
+    rows = [dataset.classes[label] for label in dataset.labels]
+    assert rows == [file.split("/")[1] for file in dataset.files]
+    assert dataset.files[:4] == ("test/a/3.png", "test/a/4.png", "train/a/1.png", "train/a/2.png")
+    assert len(dataset) == 8

@@ -24,6 +24,13 @@ def test_an_unknown_name_and_a_split_that_cannot_be_chosen_are_refused() -> None
         registry.find("cub", Path("x"), "given")
 
 
+def test_all_classes_of_a_published_data_set_may_train() -> None:
+    half, whole = (registry.load("demo", None, split) for split in ("classes", "all"))
+    assert 0 < half.train_classes < len(half.classes)
+    assert whole.train_classes == len(whole.classes) == len(half.classes)
+    assert whole.fingerprint == half.fingerprint
+
+
 @pytest.mark.parametrize("dataset", [name for name, spec in specs().items() if spec.source])
 def test_public_archives_are_complete(dataset: str) -> None:
     source = registry.source(dataset)

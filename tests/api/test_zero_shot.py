@@ -1,0 +1,270 @@
+"""Frozen backbones side by side, and models on other data."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import dmlray
+from dmlray.cli.commands import main
+from dmlray.evaluation.significance import class_interval
+from dmlray.inference.export import export
+from dmlray.inference.load import load_model
+from dmlray.learn.run import run_training
+from dmlray.learn.runtime import Runtime
+from dmlray.plans.experiment import Experiment
+from dmlray.plans.resolve import override, read_experiment
+from dmlray.plans.run_folder import RunFolder
+from dmlray.scores import protocol_line, read_scores
+from tests.toy_data import draw_images, toy_words
+
+DEMO = Path("experiments/proxy_anchor_demo.yaml").absolute()
+BACKBONES = ["timm/test_resnet", "timm/test_resnet:max"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("zero_shot")
+    draw_images(root / "images")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMLRAY_CACHE", str(root / "cache"))
+
+
+def words(root: Path, *more: str) -> list[str]:
+    large = ("data.transform.size=64", "data.transform.eval_resize=64")  # maps of 2 x 2
+    held_out = ("protocol.folds=3", "protocol.selection=validation")
+    return [*toy_words(root / "images"), *large, *held_out, *more]
+
+
+@pytest.fixture(scope="module")
+def compared(root: Path) -> dmlray.ZeroShotResult:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DMLRAY_CACHE", str(root / "cache"))
+        return dmlray.zero_shot(
+            DEMO, words(root), backbones=BACKBONES, out=root / "two", display=None
+        )
+
+
+def recall_at_1(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    cosines = rows @ rows.T - 3 * np.eye(len(rows))
+    hits: np.ndarray = labels[cosines.argmax(1)] == labels
+    return hits.astype(float)
+
+
+def test_each_backbone_is_scored_on_validation_and_test_classes(
+    compared: dmlray.ZeroShotResult, root: Path
+) -> None:
+    average, most = compared.comparison.rows
+    assert (average.pooling, most.pooling) == ("avg", "max")
+    assert average.test != most.test
+    for row in compared.comparison.rows:
+        assert row.milliseconds > 0
+        assert "nothing trained" in row.protocol
+        model = load_model(compared.folder.path / row.run)
+        assert model.dimension == row.embedding_size
+        sides = (("validation", row.validation, range(2)), ("test", row.test, range(6, 12)))
+        for _, found, classes in sides:  # the first fold of six training classes, and the others
+            files = [f for c in classes for f in sorted((root / f"images/class{c:02d}").iterdir())]
+            labels = np.repeat(np.arange(len(classes)), 8)
+            hits = recall_at_1(model.embed(files), labels)
+            score, drawn = found["recall_at_1"], class_interval(hits, labels)
+            assert score.value == pytest.approx(hits.mean(), abs=1e-6)
+            assert drawn is not None
+            assert (score.low, score.high) == pytest.approx((drawn.low, drawn.high))
+            assert score.low is not None
+            assert score.high is not None
+            assert score.low <= score.value <= score.high
+    scored = compared.comparison.validation
+    assert (scored.classes, scored.images, compared.comparison.test.images) == (2, 16, 48)
+
+
+def test_the_file_holds_what_was_returned(compared: dmlray.ZeroShotResult) -> None:
+    held = json.loads((compared.folder.path / "backbones.json").read_text())
+    assert [row["run"] for row in held["rows"]] == ["timm_test_resnet_avg", "timm_test_resnet_max"]
+    assert held["interval"].startswith("95 %")
+    records = compared.records()
+    value = held["rows"][1]["test"]["map_at_r"]
+    assert records[1]["test/map_at_r"] == value["value"]
+    assert records[1]["test/map_at_r_low"] == value["low"]
+
+
+def test_the_same_command_adds_what_is_missing(
+    compared: dmlray.ZeroShotResult, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[str] = []
+    whole = dmlray.api.backbones.score_backbone  # type: ignore[attr-defined]
+
+    def counted(plan: Experiment, folder: RunFolder, runtime: Runtime) -> object:
+        scored.append(folder.path.name)
+        return whole(plan, folder, runtime)
+
+    monkeypatch.setattr("dmlray.api.backbones.score_backbone", counted)
+    more = [*BACKBONES, "timm/test_resnet:avg+max"]
+    again = dmlray.zero_shot(
+        DEMO, words(root), backbones=more, out=compared.folder.path, display=None
+    )
+    assert scored == ["timm_test_resnet_avg_max"]
+    assert list(again.comparison.rows[:2]) == list(compared.comparison.rows)
+
+
+def test_the_command_prints_a_table_and_its_protocol(
+    compared: dmlray.ZeroShotResult, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    names = ",".join(BACKBONES)
+    run = [
+        "zero-shot",
+        str(DEMO),
+        *words(root),
+        "--backbones",
+        names,
+        "--out",
+        str(compared.folder.path),
+    ]
+    output = CliRunner().invoke(main, run).output
+    assert "test MAP@R" in output
+    row = compared.comparison.rows[1].test["recall_at_1"]
+    assert f"{100 * row.value:.1f}" in output
+    assert "nothing was trained" in output
+    assert "best MAP@R on validation: timm/test_resnet" in output
+
+
+def test_no_experiment_is_needed(root: Path, tmp_path: Path) -> None:
+    changes = {
+        "data.name": "folder", "data.root": str(root / "images"), "backbone.weights": "none",
+        "data.transform.size": 64, "data.transform.eval_resize": 64,
+    }  # fmt: skip
+    found = dmlray.zero_shot(
+        None, changes, backbones=["timm/test_resnet"], out=tmp_path / "run", display=None
+    )
+    assert found.comparison.best.backbone == "timm/test_resnet"
+
+
+def test_all_classes_leave_validation_scores_alone(root: Path) -> None:
+    every = words(root, "data.split=all", "protocol.selection=last")
+    found = dmlray.zero_shot(
+        DEMO, every, backbones=["timm/test_resnet"], out=root / "every", display=None
+    )
+    (row,) = found.comparison.rows
+    assert row.test == {}
+    assert found.comparison.validation.which == "all training classes"
+    assert found.comparison.validation.images == 96
+
+
+@pytest.mark.parametrize(
+    ("more", "names", "problem"),
+    [
+        ([], "timm/test_resnet,timm/test_resnet:avg", "is named twice"),
+        ([], ",", "--backbones: names none"),
+        ([], "no_such_net", "no_such_net"),
+        ([], "timm/test_resnet:cls", "cls needs a network with a class token"),
+        (["seed=8"], "timm/test_resnet", "was begun with"),
+        (["data.split=all"], "timm/test_resnet", "was begun with"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence(
+    compared: dmlray.ZeroShotResult, root: Path, more: list[str], names: str, problem: str
+) -> None:
+    before = (compared.folder.path / "backbones.json").read_text()
+    run = ["zero-shot", str(DEMO), *words(root, *more), "--backbones", names]
+    result = CliRunner().invoke(main, [*run, "--out", str(compared.folder.path)])
+    assert result.exit_code == 2
+    assert problem in result.output
+    assert "Traceback" not in result.output
+    assert (compared.folder.path / "backbones.json").read_text() == before
+
+
+def test_a_folder_of_something_else_is_left_alone(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    run = [
+        "zero-shot",
+        str(DEMO),
+        *words(root),
+        "--backbones",
+        "timm/test_resnet",
+        "--out",
+        str(tmp_path),
+    ]
+    result = CliRunner().invoke(main, run)
+    assert result.exit_code == 2
+    assert "is no comparison of backbones" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path) -> Path:
+    """A training of one epoch, and `other` images of four classes."""
+    draw_images(root / "other", classes=4, images=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DMLRAY_CACHE", str(root / "cache"))
+        plan = read_experiment(DEMO, words(root, "budget.epochs=1")).experiment
+        here = Runtime(torch.device("cpu"))
+        run_training(plan, RunFolder(root / "trained"), lambda epoch: None, here, False)
+        every = override(plan, "t", {"data.split": "all", "protocol.selection": "last"})
+        run_training(every, RunFolder(root / "deployed"), lambda epoch: None, here, False)
+        export(root / "trained", root / "model")
+    return root / "trained"
+
+
+def test_a_model_is_scored_on_other_data_in_a_file_of_its_own(trained: Path, root: Path) -> None:
+    own = (trained / "scores.json").read_text()
+    data = ["data.name=folder", f"data.root={root / 'other'}", "data.split=all"]
+    files = sorted((root / "other").rglob("*.png"))
+    labels = np.repeat(np.arange(4), 5)
+    for folder in (trained, root / "model"):
+        scores, _ = dmlray.evaluate(folder, data, display=None)
+        hits = recall_at_1(load_model(folder).embed(files), labels)
+        assert scores.metrics["recall_at_1"] == pytest.approx(hits.mean())
+        assert (scores.test_classes, scores.test_images) == (4, 20)
+        assert "OTHER DATA than the training's (folder " in protocol_line(scores)
+        (written,) = folder.glob("evaluation_folder_all_*.json")
+        assert read_scores(written) == scores
+    assert (trained / "scores.json").read_text() == own
+
+
+def test_half_of_the_classes_are_scored_as_the_split_says(trained: Path, root: Path) -> None:
+    data = {"data.name": "folder", "data.root": str(root / "other"), "protocol.nmi": True}
+    scores, _ = dmlray.evaluate(trained, data, display=None)
+    assert scores.test_classes == 2
+    assert {"nmi", "recall_at_2", "map_at_r"} <= scores.metrics.keys()
+
+
+def test_classes_that_were_trained_on_are_named(trained: Path, root: Path) -> None:
+    data = ["data.name=folder", f"data.root={root / 'images'}"]
+    seen = "some of these classes were trained on"
+    for run, more, expected in (
+        (trained, [], False),
+        (trained, ["data.split=all"], True),
+        (root / "deployed", [], True),
+    ):
+        scores, _ = dmlray.evaluate(run, [*data, *more], display=None)
+        assert (seen in scores.remarks) == expected
+    own = read_scores(trained / "scores.json").metrics
+    assert dmlray.evaluate(trained, data, display=None).metrics == pytest.approx(own, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("folder", "given", "problem"),
+    [
+        ("model", [], "a model has no images of its own"),
+        ("trained", ["data.root=x"], "data.name: is missing"),
+        ("trained", ["data.name=folder", "seed=1"], "seed: is not of an evaluation"),
+        ("trained", ["data.name=folder", "data.root=no_such"], "no_such"),
+        ("trained", ["data.name=cup"], "unknown data set"),
+        ("images", ["data.name=demo"], "is neither a run nor a model"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_sentence(
+    trained: Path, root: Path, folder: str, given: list[str], problem: str
+) -> None:
+    result = CliRunner().invoke(main, ["evaluate", str(root / folder), *given])
+    assert result.exit_code == 2
+    assert problem in result.output
+    assert "Traceback" not in result.output
