@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 COLUMNS = ("x1", "y1", "x2", "y2")
 
+_LARGEST = 999_999_999  # pixels: the 9 digits of a name
 _NAME = re.compile(r"(.+)#xywh=(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})", re.DOTALL)
 
 
@@ -24,7 +25,9 @@ class Box(NamedTuple):
     bottom: int
 
     def problem(self, height: int, width: int) -> str | None:
-        """Describe why the box is not inside of an image of (height, width); None if it is."""
+        """Describe why the box is no part of an image of (height, width); None if it is one."""
+        if self.right <= self.left or self.bottom <= self.top:
+            return f"box {', '.join(map(str, self))} has no area"
         if self.right <= width and self.bottom <= height:
             return None
         return f"box {', '.join(map(str, self))} reaches outside of the image of {width} x {height}"
@@ -68,7 +71,7 @@ def parse(values: Mapping[str, str]) -> Box | None:
     except ValueError:
         numbers = [math.nan]
     shown = ", ".join(written)
-    if not all(abs(number) < 1e9 for number in numbers):  # also NaN
+    if not all(abs(number) <= _LARGEST for number in numbers):  # also NaN
         raise ValueError(f"box {shown!r}: expected 4 numbers of pixels, or 4 empty cells")
     box = Box(*(round(number) for number in numbers))
     if box.right <= box.left or box.bottom <= box.top:

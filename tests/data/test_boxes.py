@@ -107,6 +107,7 @@ def test_boxes_are_of_the_upright_image(tmp_path: Path) -> None:
         ("a.png,a,5,,8,2", "line 2: box '5, , 8, 2': expected 4 numbers"),
         ("a.png,a,5,nan,8,2", "line 2: box '5, nan, 8, 2': expected 4 numbers"),
         ("a.png,a,5,0,inf,2", "line 2: box '5, 0, inf, 2': expected 4 numbers"),
+        ("a.png,a,5,0,999999999.9,2", "line 2: box '5, 0, 999999999.9, 2': expected 4 numbers"),
         ("a.png,a,left,0,5,2", "line 2: box 'left, 0, 5, 2': expected 4 numbers"),
         (ROWS[1], "line 4: a.png#xywh=10,0,20,20 is on line 2 already"),
     ],
@@ -126,6 +127,8 @@ def test_a_name_of_a_box_outside_of_its_image_is_unreadable(source: Path) -> Non
     for read in (decode, decoded_size):
         with pytest.raises(UnreadableImageError, match=r"a\.png: .*reaches outside .* 30 x 20"):
             read(source.parent / "a.png#xywh=0,0,31,1", None)
+        with pytest.raises(UnreadableImageError, match=r"a\.png: .*box 4, 4, 4, 9 has no area"):
+            read(source.parent / "a.png#xywh=4,4,0,5", None)
 
 
 def test_the_same_box_of_equal_files_contradicts_and_another_does_not(source: Path) -> None:

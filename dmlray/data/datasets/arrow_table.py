@@ -1,6 +1,5 @@
 """Tables of images in Arrow's formats, which hold the paths of images or the images themselves."""
 
-import json
 import math
 import os
 from collections import Counter
@@ -16,7 +15,7 @@ import pyarrow.parquet
 from dmlray.data.cache.image_copies import ImageCopies, StoredImage, copied
 from dmlray.data.datasets.table_columns import OPTIONAL, UNUSED, ImageTable
 from dmlray.errors import DataError
-from dmlray.file_reading import open_regular, reason
+from dmlray.file_reading import open_regular, parse_json, reason
 
 BATCH = 64  # rows in memory at once, with their images
 IMAGE, PATH, LABEL, SPLIT = "image", "path", "label", "split"
@@ -56,6 +55,8 @@ class ArrowFile:
             raise DataError(f"{self.path}: is no table or is damaged ({why}).") from None
         except OSError as error:
             raise DataError(f"{self.path}: {reason(error)}.") from None
+        except (ValueError, OverflowError) as error:  # no Python value: bad UTF-8, the year 300,000
+            raise DataError(f"{self.path}: a value cannot be read ({error}).") from None
 
     @property
     def _is_parquet(self) -> bool:
@@ -130,11 +131,15 @@ def _image(source: Path, schema: pa.Schema) -> str | None:
 def _holds_images(kind: pa.DataType) -> bool:
     """Whether a column has bytes, or as `datasets` stores images, a structure of bytes and path."""
     if pa.types.is_struct(kind):
-        field = kind.get_field_index("bytes")
-        return field >= 0 and _holds_images(kind.field(field).type)
-    return bool(
-        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    )
+        fields = {field.name: field.type for field in kind}
+        path = fields.get("path", pa.string())
+        is_path = pa.types.is_null(path) or _is_any(path, "string", "large_string", "string_view")
+        return "bytes" in fields and _holds_images(fields["bytes"]) and is_path
+    return _is_any(kind, "binary", "large_binary", "binary_view")
+
+
+def _is_any(kind: pa.DataType, *names: str) -> bool:
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in names)
 
 
 def _label(source: Path, schema: pa.Schema) -> str:
@@ -150,14 +155,15 @@ def _label(source: Path, schema: pa.Schema) -> str:
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """Column -> names of its class numbers, as `datasets` writes them into a table."""
+    """Column of whole numbers -> names of these classes, as `datasets` writes them into a table."""
     try:
-        written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        written = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = written.get("info", {}).get("features", {})
         return {
-            name: list(map(str, feature["names"]))
-            for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+            field.name: list(map(str, features[field.name]["names"]))
+            for field in schema
+            if pa.types.is_integer(field.type)
+            and features.get(field.name, {}).get("_type") == "ClassLabel"
         }
     except (ValueError, AttributeError, KeyError, TypeError):  # not as `datasets` writes it
         return {}

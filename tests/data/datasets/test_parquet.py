@@ -209,3 +209,53 @@ def test_what_is_no_parquet_file_is_refused(source: Path, kind: str) -> None:
 def test_root_must_be_given() -> None:
     with pytest.raises(ConfigError, match=r"^data\.root: .*needs a parquet file"):
         parquet_file.load(None)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (np.array([2**62] * 4).view("M8[us]"), "out of range"),
+        (np.array([2**62] * 4).view("m8[s]"), "too large"),
+        (pa.array([b"\xff"] * 4).view(pa.string()), "can't decode"),
+    ],
+)
+def test_a_value_that_is_none_of_python_is_refused(source: Path, values: Any, why: str) -> None:
+    for column in ("label", "path"):
+        columns = {"path": NAMES, "label": LABELS, column: pa.array(values)}
+        found = refused(source, columns)
+        assert found.startswith("a value cannot be read (")
+        assert why in found
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (list("aabb"), ("a", "b")),
+        ([0.0, 0.0, 1.0, 1.0], ("0", "1")),
+        ([True, True, False, False], ("False", "True")),
+    ],
+)
+def test_class_names_are_those_of_whole_numbers_only(
+    source: Path, labels: list[Any], classes: tuple[str, ...]
+) -> None:
+    parquet(source, table({"path": NAMES, "label": labels}, {"label": ["x", "y"]}))
+    assert parquet_file.load(source).classes == classes
+
+
+@pytest.mark.parametrize("feature", [b"[" * 100_000, b'{"info": {"features": {"label": 1}}}'])
+def test_metadata_of_another_kind_are_no_class_names(source: Path, feature: bytes) -> None:
+    plain = pa.table({"path": NAMES, "label": [0, 0, 1, 1]})
+    parquet(source, plain.replace_schema_metadata({"huggingface": feature}))
+    assert parquet_file.load(source).classes == ("0", "1")
+
+
+def test_class_names_of_a_column_that_is_not_there_are_no_label(source: Path) -> None:
+    parquet(source, table({"path": NAMES}, {"ghost": ["x"]}))
+    with pytest.raises(DataError, match="no column named 'label' and 0 of type ClassLabel"):
+        parquet_file.load(source)
+
+
+def test_a_path_of_an_image_is_text(source: Path) -> None:
+    stored = [{"bytes": b"", "path": 3}] * 4
+    found = refused(source, {"image": stored, "label": LABELS})
+    assert found.startswith("0 columns of images")
