@@ -1,7 +1,8 @@
 """Images outside of a data set: a folder, a table of paths, or some files -> one Arrow table."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,11 +47,17 @@ def _from_folder(root: Path) -> pa.Table:
     columns = {PATH: [str((root / file).absolute()) for file in files]}
     if any("/" in file for file in files):
         columns[LABEL] = [file.partition("/")[0] if "/" in file else "" for file in files]
+    return _texts(columns)
+
+
+def _texts(columns: Mapping[str, Sequence[str]]) -> pa.Table:
     try:
-        return pa.table(columns, pa.schema([(name, pa.string()) for name in columns]))
+        return pa.table(dict(columns), pa.schema([(name, pa.string()) for name in columns]))
     except (UnicodeEncodeError, pa.ArrowException):
-        strange = next(file for file in files if not _is_unicode(file))
-        raise DataError(f"{root}: {strange!a} is no name in UTF-8. Rename it") from None
+        strange = Path(next(path for path in columns[PATH] if not _is_unicode(path)))
+        raise DataError(
+            f"{strange.parent}: {strange.name!a} is no name in UTF-8. Rename it"
+        ) from None
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -81,22 +88,24 @@ def _from_files(sources: Sequence[Path]) -> pa.Table:
     for source in sources:
         if not source.is_file():
             raise DataError(f"{source}: is no file. Allowed: one folder, one table, or image files")
-    return pa.table({PATH: [str(source.absolute()) for source in sources]})
+    return _texts({PATH: [str(source.absolute()) for source in sources]})
 
 
 def _from_table(source: Path) -> pa.Table:
     try:
         open_regular(source).close()
         table = _read_csv(source) if source.suffix.lower() == ".csv" else _read_parquet(source)
+        names = table.column_names
+        _check_values(table)
     except OSError as error:
         raise DataError(f"{source}: {reason(error)}") from None
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:
         why = str(error).splitlines()[0]
         raise DataError(f"{source}: is no table or is damaged ({why})") from None
-    names = table.column_names
-    if names.count(PATH) != 1:
-        problem = f"{names.count(PATH)} columns named {PATH!r} among {', '.join(names)}"
-        raise DataError(f"{source}: {problem}. Allowed: one")
+    for name, count in {PATH: 0, **Counter(names)}.items():
+        if count != 1:
+            problem = f"{count} columns named {name!r} among {', '.join(names)}"
+            raise DataError(f"{source}: {problem}. Allowed: one")
     paths = table[PATH].to_pylist()
     for row, path in enumerate(paths, start=1):
         if not isinstance(path, str) or not path:
@@ -105,6 +114,14 @@ def _from_table(source: Path) -> pa.Table:
     if found := [name for name in boxes.COLUMNS if name in names]:
         absolute = _with_boxes(source, absolute, table.select(found))
     return table.set_column(names.index(PATH), PATH, pa.array(absolute, pa.string()))
+
+
+def _check_values(table: pa.Table) -> None:
+    """Raise if a value has no form in Python: bytes that are no UTF-8, the year 300,000."""
+    table.validate(full=True)
+    for column in table.columns:
+        if pa.types.is_temporal(column.type) or pa.types.is_nested(column.type):
+            column.to_pylist()
 
 
 def _with_boxes(source: Path, paths: Sequence[str], written: pa.Table) -> list[str]:

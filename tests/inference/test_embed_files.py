@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,9 @@ def test_other_models_images_and_folders_are_refused(
         ("x.csv", "", "is no table or is damaged"),
         ("x.csv", "path,label\na\n", "is no table or is damaged"),
         ("x.csv", "path\na\xff\n", "is no table or is damaged"),
+        ("x.csv", "\xff\xfep\0a\0t\0h\0\n\0a\0\n\0", "is no table or is damaged"),
+        ("x.csv", "path,x1,x1,y1,x2,y2\na,0,0,0,1,1\n", "2 columns named 'x1'"),
+        ("x.csv", "path,note,note\na,b,c\n", "2 columns named 'note'"),
         ("x.parquet", "PAR1", "is no table or is damaged"),
         ("x.txt/y", None, "is no file"),
     ],
@@ -187,6 +191,30 @@ def test_lists_that_are_none_are_one_sentence(
         list_images([tmp_path / name])
     assert caught.value.exit_status == 2
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        (pa.array([b"\xff"]).view(pa.string()), "Invalid UTF8"),
+        (pa.array([2**62], pa.timestamp("us")), "out of range"),
+        (pa.array([[2**62]], pa.list_(pa.timestamp("us"))), "out of range"),
+    ],
+)
+def test_a_value_that_is_none_of_python_is_refused(
+    tmp_path: Path, column: pa.Array, why: str
+) -> None:
+    pyarrow.parquet.write_table(pa.table({"path": ["a"], "label": column}), tmp_path / "x.parquet")
+    with pytest.raises(DmlrayError, match=rf"is no table or is damaged \(.*{why}"):
+        list_images([tmp_path / "x.parquet"])
+
+
+def test_a_file_without_a_name_in_utf8_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"bad\xff.png")
+    file.write_bytes(b"?")
+    for sources in ([file], [tmp_path]):
+        with pytest.raises(DmlrayError, match=r"'bad.*' is no name in UTF-8"):
+            list_images(sources)
 
 
 def test_folders_are_walked_down_and_files_are_taken_as_they_are(
