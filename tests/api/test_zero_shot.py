@@ -158,6 +158,15 @@ def test_all_classes_leave_validation_scores_alone(root: Path) -> None:
     assert found.comparison.validation.images == 96
 
 
+def test_an_experiment_with_a_teacher_needs_none_to_score_backbones(root: Path) -> None:
+    plan = DEMO.with_name("distil_demo.yaml")
+    found = dmlray.zero_shot(
+        plan, words(root), backbones=["timm/test_resnet"], out=root / "taught", display=None
+    )
+    assert not (root / "taught" / "timm_test_resnet_avg" / "teacher.pt").exists()
+    assert "teacher" not in found.comparison.best.protocol
+
+
 @pytest.mark.parametrize(
     ("more", "names", "problem"),
     [
