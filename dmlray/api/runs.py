@@ -138,7 +138,8 @@ def evaluate(run: str | Path, overrides: Overrides = (), *, display: Shown = "au
     Args:
         run: Folder of a training, cross-validation, repeat, ensemble or merge; for other data
             also of an exported model, and not of averages.
-        overrides: Other data: `data.name`, `data.root` and other keys of `data` and `protocol`.
+        overrides: Other data: `data.name`, `data.root` and others that say which images they are,
+            and keys of `protocol`.
         display: "auto" shows progress on standard error; None shows none.
 
     Raises:

@@ -16,12 +16,12 @@ _KEY = "method.teacher"
 
 
 def load_teacher(plans: Sequence[Experiment], folder: RunFolder | None = None) -> Model | None:
-    """The one teacher of `plans`; None if none of them trains with one, or `folder` has its vectors.
+    """The one teacher of `plans`; None if none trains with one, or `folder` has its vectors.
 
     Raises:
         DmlrayError: If it is missing, no finished run or model, or they name several.
     """
-    configs = [plan.method.config for plan in plans if plan.budget.epochs]
+    configs = [plan.method.config for plan in plans if plan.trains]
     configs = [config for config in configs if methods.has_teacher(config)]
     paths = {getattr(config, "teacher") for config in configs}  # noqa: B009  # of some methods
     allowed = "Allowed: the folder of a finished run or of an exported model"

@@ -25,6 +25,11 @@ class Roles:
         groups = None if self.groups is None else self.groups[rows]
         return Roles(self.queries[rows], self.gallery[rows], groups)
 
+    def names(self) -> list[str]:
+        """Each image's role, of ROLES."""
+        pairs = zip(self.queries, self.gallery, strict=True)
+        return [BOTH if query and shown else QUERY if query else GALLERY for query, shown in pairs]
+
     def details(self) -> Iterator[str]:
         """Each image's role and group as text, for a fingerprint."""
         groups = np.full(len(self.queries), -1) if self.groups is None else self.groups

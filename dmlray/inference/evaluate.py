@@ -27,6 +27,7 @@ from dmlray.results.finished_runs import all_scores, distinct
 from dmlray.scores import Scores
 
 _METHOD = "proxy_anchor"  # of a model without settings; nothing of it is used
+_DATA = ("name", "root", "split", "skip_broken", "max_megapixels")  # others are of a training
 _SEEN = "some of these classes were trained on"
 
 
@@ -34,13 +35,14 @@ def other_data(model: Model, overrides: Overrides) -> Experiment:
     """The protocol of the model's training, for the data set that the overrides name.
 
     Raises:
-        ConfigError: If they name none, or anything but data and protocol.
+        ConfigError: If they name none, or anything but a data set and the protocol.
     """
     given = read_overrides(overrides)
     keys = [*flatten(given.values)]
-    strange = [key for key in keys if key.split(".")[0] not in ("data", "protocol")]
+    allowed = [f"data.{name}" for name in _DATA]
+    strange = [key for key in keys if not (key in allowed or key.startswith("protocol."))]
     if strange:
-        problem = "is not of an evaluation. Allowed: keys of data and protocol"
+        problem = f"is not of an evaluation. Allowed: {', '.join(allowed)}, protocol.KEY"
         raise ConfigError("command line", [f"{key}: {problem}" for key in strange])
     if "data.name" not in keys:
         raise ConfigError("data.name", ["is missing. Allowed: the data set that is to be scored"])

@@ -1,8 +1,10 @@
 """Embeddings in .npy files: written with their SHA-256, checked before use."""
 
 import csv
+from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -10,10 +12,12 @@ from torch import Tensor
 from dmlray.atomic_files import whole_file, write_array
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
+from dmlray.data.roles import ROLES, Roles, roles_of
 from dmlray.file_reading import open_regular, read_bytes, sha256
 
 _MAGIC = b"\x93NUMPY"
 _TOLERANCE = 1e-2  # of a length: rows normalised in half precision are off by 0.001
+_HEADS = (["path", "label"], ["path", "label", "role"], ["path", "label", "role", "group"])
 _MAX_ITEMS = 1 << 30  # bytes of items.csv: millions of images
 
 
@@ -25,18 +29,35 @@ def write_embeddings(path: Path, rows: Tensor) -> str:
 
 
 def write_items(path: Path, dataset: Dataset, subset: Subset) -> None:
-    """Write path, relative to the data set's root, and class of each image of `subset` as CSV."""
+    """Write path, relative to the data set's root, and class of each image of `subset` as CSV.
+
+    With roles also its role and, where there are groups, the number of its group.
+    """
+    columns: dict[str, Iterable[object]] = {
+        "path": [dataset.files[row] for row in subset.rows],
+        "label": [dataset.classes[dataset.labels[row]] for row in subset.rows],
+    }
+    if subset.roles is not None:
+        columns["role"] = subset.roles.names()
+        if subset.roles.groups is not None:
+            columns["group"] = subset.roles.groups
     table = StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("path", "label"))
-    for row in subset.rows:
-        writer.writerow((dataset.files[row], dataset.classes[dataset.labels[row]]))
+    writer.writerows([columns, *zip(*columns.values(), strict=True)])
     with whole_file(path) as temporary:
         temporary.write_bytes(table.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def read_items(path: Path) -> list[tuple[str, str]]:
-    """Read what `write_items` wrote: path and class of each image.
+class Items(NamedTuple):
+    """Paths and classes (N,) of images, and their roles."""
+
+    files: tuple[str, ...]
+    classes: tuple[str, ...]
+    roles: Roles | None = None
+
+
+def read_items(path: Path) -> Items:
+    """Read what `write_items` wrote.
 
     Raises:
         OSError: If there is no such file, or it cannot be read.
@@ -47,9 +68,14 @@ def read_items(path: Path) -> list[tuple[str, str]]:
         head, *rows = csv.reader(StringIO(text), strict=True)
     except (ValueError, csv.Error):
         raise ValueError("is not a table of images") from None
-    if head != ["path", "label"] or any(len(row) != 2 for row in rows):
+    if head not in _HEADS or not rows or any(len(row) != len(head) for row in rows):
         raise ValueError("is not a table with the columns path and label")
-    return [(path, label) for path, label in rows]
+    columns = dict(zip(head, zip(*rows, strict=True), strict=True))
+    roles = columns.get("role")
+    if roles and not set(roles) <= {*ROLES}:
+        raise ValueError(f"has a role other than {', '.join(ROLES)}")
+    known = roles_of(roles, columns.get("group")) if roles else None
+    return Items(columns["path"], columns["label"], known)
 
 
 def read_embeddings(path: Path, shape: tuple[int, int], expected: str | None) -> np.ndarray:

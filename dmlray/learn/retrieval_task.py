@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from dmlray.data.folds import Subset
+from dmlray.data.roles import Roles
 from dmlray.evaluation.task import RetrievalTask
 
 
@@ -13,7 +14,12 @@ def task_of(subset: Subset) -> RetrievalTask:
     Raises:
         DataError: If the subset has no query, or nothing in its gallery.
     """
-    labels, roles = torch.as_tensor(subset.labels), subset.roles
+    return task_with(subset.labels, subset.roles)
+
+
+def task_with(numbers: np.ndarray, roles: Roles | None) -> RetrievalTask:
+    """As `task_of`, for images of labels (N,) with these roles."""
+    labels = torch.as_tensor(numbers)
     if roles is None:
         return RetrievalTask(labels)
     groups = None if roles.groups is None else torch.as_tensor(roles.groups)

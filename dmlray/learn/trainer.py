@@ -163,7 +163,7 @@ class Training:
 
     @cached_property
     def _teacher(self) -> TeacherVectors | None:
-        if not (self.plan.budget.epochs and methods.has_teacher(self.plan.method.config)):
+        if not (self.plan.trains and methods.has_teacher(self.plan.method.config)):
             return None
         return read_vectors(self.folder.teacher, self.split.dataset, self.runtime.group)
 

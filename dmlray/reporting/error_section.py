@@ -1,6 +1,6 @@
 """The part of a report that shows what went wrong: retrieval grids, classes, suspected labels."""
 
-from math import isnan
+from math import inf, isnan
 from typing import Any
 
 from dmlray.evaluation.errors import PERCENTILE
@@ -60,6 +60,7 @@ class _Section:
         hits = (
             self._item(index, self._is_hit(query, index), value)
             for index, value in zip(indices, values, strict=True)
+            if value > -inf  # there are fewer
         )
         return [self._item(query, "query"), *hits]
 

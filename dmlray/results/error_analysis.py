@@ -7,12 +7,16 @@ from functools import cached_property
 from io import StringIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from dmlray.atomic_files import whole_file
 from dmlray.evaluation.errors import Confusion, Suspect, confusions, suspects
-from dmlray.evaluation.neighbours import Neighbours, nearest
+from dmlray.evaluation.neighbours import Neighbours, nearest, tiles, top
+from dmlray.evaluation.ranking import Ranking
 from dmlray.evaluation.retrieval import retrieval_values
 from dmlray.evaluation.significance import Difference, class_interval
+from dmlray.evaluation.task import RetrievalTask
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.scored_images import ScoredImages
 
@@ -34,7 +38,11 @@ class ClassRow:
 
 @dataclass(frozen=True, eq=False)
 class ErrorAnalysis:
-    """Neighbours (N, K) of each test image, and METRICS of each (N,), NaN for one that is alone."""
+    """Neighbours (N, K) of each test image, and METRICS of each (N,), NaN where it does not count.
+
+    In place of a neighbour that is not there, and of all of an image that is no query, an image
+    has itself with a similarity of -inf.
+    """
 
     images: ScoredImages
     neighbours: Neighbours
@@ -110,11 +118,30 @@ class ErrorAnalysis:
 
 
 def analyse(images: ScoredImages) -> ErrorAnalysis:
-    """Rank each test image in all others."""
-    rows = images.rows.float()
-    found = nearest(rows, min(NEIGHBOURS, len(rows) - 1))
-    values = retrieval_values(rows, images.task, METRICS)
-    return ErrorAnalysis(images, found, {name: row.numpy() for name, row in values.items()})
+    """Rank the gallery for each query; without roles, all others for each test image."""
+    rows, task = images.rows.float(), images.task
+    queries = task.of_queries(torch.arange(len(rows)))
+    values = {name: np.full(len(rows), np.nan) for name in METRICS}
+    for name, found in retrieval_values(rows, task, METRICS).items():
+        values[name][queries] = found.numpy()
+    if images.roles is None:
+        return ErrorAnalysis(images, nearest(rows, min(NEIGHBOURS, len(rows) - 1)), values)
+    return ErrorAnalysis(images, _in_gallery(rows, task), values)
+
+
+def _in_gallery(rows: Tensor, task: RetrievalTask) -> Neighbours:
+    """Nearest images (N, K) that count for each query, see `ErrorAnalysis`."""
+    images = torch.arange(len(rows))
+    queries, gallery = task.of_queries(images), task.of_gallery(images)
+    k, hide = min(NEIGHBOURS, task.neighbours), Ranking("analysis", task, METRICS).hide
+    similarities = torch.full((len(rows), k), -torch.inf)
+    indices = images[:, None].repeat(1, k)
+    for numbers, block in tiles(task.of_queries(rows), task.of_gallery(rows), hide):
+        found, at = top(block, k), queries[numbers]
+        similarities[at] = found.similarities
+        there = found.similarities > -torch.inf
+        indices[at] = torch.where(there, gallery[found.indices], at[:, None])
+    return Neighbours(similarities, indices)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -121,9 +121,12 @@ class PairTester:
         if path not in self._sums:
             self._progress(len(self._sums), self._runs)
             images = scored_images(run.folder, run.scores)
-            values = retrieval_values(images.rows, images.task, [self._metric])[self._metric]
+            task = images.task
+            values = retrieval_values(images.rows, task, [self._metric])[self._metric]
             _check_mean(run, self._metric, float(values.nanmean()))
-            self._sums[path] = _sums(images.names, images.labels, values.numpy())
+            self._sums[path] = _sums(
+                images.names, task.of_queries(task.labels).numpy(), values.numpy()
+            )
             self._progress(len(self._sums), self._runs)
         return self._sums[path]
 

@@ -7,17 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dmlray.data.roles import Roles
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation.task import RetrievalTask
 from dmlray.file_reading import reason
 from dmlray.learn.class_split import load_dataset
-from dmlray.learn.embedding_files import read_embeddings, read_items
+from dmlray.learn.embedding_files import Items, read_embeddings, read_items
+from dmlray.learn.retrieval_task import task_with
 from dmlray.plans.merge import read_merge
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.averages import concatenated
 from dmlray.results.finished_runs import Member, members_of, test_task, training_of
-from dmlray.scores import Scores
+from dmlray.scores import NO_TEST_CLASSES, Scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,7 @@ class ScoredImages:
     rows: Tensor
     classes: tuple[str, ...]
     files: tuple[str, ...]
+    roles: Roles | None = None
 
     @cached_property
     def names(self) -> list[str]:
@@ -41,8 +44,8 @@ class ScoredImages:
 
     @property
     def task(self) -> RetrievalTask:
-        """Each image is searched for in all others."""
-        return RetrievalTask(torch.from_numpy(self.labels))
+        """The queries are searched for in the gallery; without roles, each in all others."""
+        return task_with(self.labels, self.roles)
 
 
 def scored_images(folder: RunFolder, scores: Scores) -> ScoredImages:
@@ -52,9 +55,13 @@ def scored_images(folder: RunFolder, scores: Scores) -> ScoredImages:
     listed again.
 
     Raises:
-        ConfigError: If the run has no embeddings of its own.
+        ConfigError: If the run has no embeddings of its own, or no test classes.
         DataError: If its files are damaged, or its images have changed and it has no items.csv.
     """
+    if not scores.test_classes:
+        raise ConfigError(
+            str(folder), [f"has no test images: {NO_TEST_CLASSES}. Allowed: other runs"]
+        )
     members = _sources(folder)
     if folder.kind() == "merge":
         return _with_items(_rows(folder, scores), members[0])
@@ -88,14 +95,13 @@ def _rows(folder: RunFolder, scores: Scores) -> Tensor:
 
 def _with_items(rows: Tensor, member: Member) -> ScoredImages:
     items = _items(member)
-    if len(items) != len(rows):
-        problem = f"lists {len(items)} images, the embeddings are of {len(rows)}"
+    if len(items.files) != len(rows):
+        problem = f"lists {len(items.files)} images, the embeddings are of {len(rows)}"
         raise DataError(f"{member.folder.items}: {problem}")
-    files, classes = zip(*items, strict=True)
-    return ScoredImages(rows, classes, files)
+    return ScoredImages(rows, items.classes, items.files, items.roles)
 
 
-def _items(member: Member) -> list[tuple[str, str]]:
+def _items(member: Member) -> Items:
     try:
         return read_items(member.folder.items)
     except FileNotFoundError:
@@ -105,7 +111,9 @@ def _items(member: Member) -> list[tuple[str, str]]:
         raise DataError(f"{member.folder.items}: {reason(error)}; {remedy}") from None
     test_task([member])  # checks that the images are those that were scored
     dataset = load_dataset(member.plan)
-    return [
-        (dataset.files[row], dataset.classes[dataset.labels[row]])
-        for row in test_subset(dataset).rows
-    ]
+    subset = test_subset(dataset)
+    return Items(
+        tuple(dataset.files[row] for row in subset.rows),
+        tuple(dataset.classes[dataset.labels[row]] for row in subset.rows),
+        subset.roles,
+    )

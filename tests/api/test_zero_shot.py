@@ -265,6 +265,8 @@ def test_classes_that_were_trained_on_are_named(trained: Path, root: Path) -> No
         ("model", [], "a model has no images of its own"),
         ("trained", ["data.root=x"], "data.name: is missing"),
         ("trained", ["data.name=folder", "seed=1"], "seed: is not of an evaluation"),
+        ("model", ["data.name=demo", "data.transform.size=8"], "data.transform.size: is not of an"),
+        ("model", ["data.name=demo", "data.batch_size=4"], "data.batch_size: is not of an"),
         ("trained", ["data.name=folder", "data.root=no_such"], "no_such"),
         ("trained", ["data.name=cup"], "unknown data set"),
         ("images", ["data.name=demo"], "is neither a run nor a model"),

@@ -95,8 +95,8 @@ def test_single_runs_are_tested_by_class(folder: Path) -> None:
 
 def test_a_clear_difference_is_significant_and_the_same_run_is_not(folder: Path) -> None:
     items = read_items(folder / "a" / "items.csv")
-    rows = np.zeros((len(items), 16), np.float32)
-    rows[np.arange(len(items)), [int(label[-2:]) % 16 for _, label in items]] = 1
+    rows = np.zeros((len(items.files), 16), np.float32)
+    rows[np.arange(len(rows)), [int(label[-2:]) % 16 for label in items.classes]] = 1
     np.save(folder / "a" / "embeddings.npy", rows)
     scores = replace(read_scores(folder / "a" / "scores.json"), embeddings_sha256=None)
     perfect = dict.fromkeys(scores.metrics, 1.0)

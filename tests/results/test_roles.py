@@ -22,9 +22,12 @@ from dmlray.plans.merge import Merge
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.averages import score_members
+from dmlray.results.comparison import compare_runs
+from dmlray.results.error_analysis import analyse
 from dmlray.results.finished_runs import Member, ensemble_curve, member_of
 from dmlray.results.finished_runs import test_task as task_of
 from dmlray.results.merge_runs import merge
+from dmlray.results.scored_images import scored_images
 from tests.evaluation import slow
 from tests.toy_data import draw_images, toy_words
 
@@ -181,3 +184,36 @@ def test_a_fold_s_epochs_are_those_of_its_roles(plan: Experiment, tmp_path: Path
     assert training.split.validation is not None
     embeddings, scores = training.score(training.split.validation)
     equal(scores, embeddings, range(TRAIN // 2, TRAIN))
+
+
+def test_the_report_searches_queries_in_the_gallery(members: list[Member]) -> None:
+    member = members[0]
+    images = scored_images(member.folder, member.scores)
+    found = analyse(images)
+    for metric, values in found.values.items():
+        assert np.nanmean(values) == pytest.approx(member.scores.metrics[metric])
+    drawn = [(label, number) for label in range(TRAIN, CLASSES) for number in range(IMAGES)]
+    cosines = images.rows @ images.rows.T
+    for query, (label, number) in enumerate(drawn):
+        allowed = [
+            index
+            for index, other in enumerate(drawn)
+            if role(*other) != "query"
+            and other != (label, number)
+            and not (other[0] == label and camera(*other) == camera(label, number))
+        ]
+        order = sorted(allowed, key=lambda index: -float(cosines[query, index]))
+        own = [query] * found.neighbours.indices.shape[1]
+        expected = own if role(label, number) == "gallery" else order[: len(own)]
+        assert found.neighbours.indices[query].tolist() == expected
+    assert not any(role(*drawn[c.query]) == "gallery" for c in found.confusions)
+
+
+def test_differences_of_two_runs_are_over_queries(members: list[Member]) -> None:
+    paths = [member.folder.path for member in members]
+    (group,) = compare_runs(paths, None, False, lambda done, total: None).groups
+    (pair,) = group.pairs
+    values = [run.scores.metrics["map_at_r"] for run in group.runs]
+    assert pair.reason == ""
+    assert pair.difference is not None
+    assert pair.difference.value == pytest.approx(values[0] - values[1])
