@@ -279,3 +279,10 @@ def test_what_cannot_be_scored_is_one_sentence(
     assert result.exit_code == 2
     assert problem in result.output
     assert "Traceback" not in result.output
+
+
+def test_without_test_classes_there_is_nothing_to_project(trained: Path, root: Path) -> None:
+    result = CliRunner().invoke(main, ["report", str(root / "deployed"), "--projector"])
+    assert result.exit_code == 2
+    assert "has no test images: no test classes, as all classes train" in result.output
+    assert not (root / "deployed" / "projector").exists()
