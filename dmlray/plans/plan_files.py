@@ -8,6 +8,8 @@ from dmlray.errors import ConfigError
 from dmlray.nearest_names import nearest_or_all
 
 FOLDERS = ("experiments", "searches")
+BENCHMARKS = "benchmark_plans"
+_WORDS = {"experiments": "experiment", "searches": "search", BENCHMARKS: "benchmark"}
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -48,7 +50,7 @@ def prefer_experiment(path: Path) -> Path:
         return path
 
 
-def shipped(folders: Sequence[str] = FOLDERS) -> list[str]:
+def shipped(folders: Sequence[str] = (*FOLDERS, BENCHMARKS)) -> list[str]:
     """Paths of the files that come with dmlray, from its own folder."""
     home = _home()
     files = (file for folder in folders for file in (home / folder).glob("*.yaml"))
@@ -75,6 +77,6 @@ def _unknown(path: Path, folders: Sequence[str]) -> str:
     known = shipped(folders)
     if not _is_bare(path):
         return f"no such file.{nearest_or_all(path.as_posix(), known, most=3)}"
-    what = " or ".join({"experiments": "experiment", "searches": "search"}[f] for f in folders)
+    what = " or ".join(_WORDS[f] for f in folders)
     names = dict.fromkeys(Path(file).stem for file in known)
     return f"no such file or {what} of dmlray.{nearest_or_all(path.name, names, most=3)}"
