@@ -1,18 +1,20 @@
 """One function per command. Everything that the command line does can be done from Python."""
 
 from dmlray.api.averages import cross_validate, repeat
+from dmlray.api.benchmarks import benchmark
 from dmlray.api.datasets import prepare_data, verify_data
 from dmlray.api.demo_stages import Demo, demo
 from dmlray.api.ensembles import ensemble, merge
 from dmlray.api.reports import compare, report
-from dmlray.api.run_results import ComparisonResult, RunResult, SearchResult
+from dmlray.api.run_results import BenchmarkResult, ComparisonResult, RunResult, SearchResult
 from dmlray.api.runs import doctor, evaluate, plan, train, tune
 from dmlray.api.settings import read_experiment, show
 from dmlray.api.starting import Started, init
 from dmlray.plans.search import read_search
 
 __all__ = [
-    "ComparisonResult", "Demo", "RunResult", "SearchResult", "Started", "compare", "cross_validate",
-    "demo", "doctor", "ensemble", "evaluate", "init", "merge", "plan", "prepare_data",
-    "read_experiment", "read_search", "repeat", "report", "show", "train", "tune", "verify_data",
+    "BenchmarkResult", "ComparisonResult", "Demo", "RunResult", "SearchResult", "Started",
+    "benchmark", "compare", "cross_validate", "demo", "doctor", "ensemble", "evaluate", "init",
+    "merge", "plan", "prepare_data", "read_experiment", "read_search", "repeat", "report",
+    "show", "train", "tune", "verify_data",
 ]  # fmt: skip

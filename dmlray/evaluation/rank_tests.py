@@ -1,5 +1,7 @@
 """Tests of methods over several data sets by their ranks. N data sets, k methods."""
 
+import math
+
 import numpy as np
 
 LEVEL = 0.05
@@ -39,5 +41,5 @@ def critical_difference(methods: int, datasets: int) -> float:
     """
     from scipy import stats
 
-    q = float(stats.studentized_range.ppf(1 - LEVEL, methods, np.inf)) / 2**0.5
-    return q * (methods * (methods + 1) / (6 * datasets)) ** 0.5
+    q = float(stats.studentized_range.ppf(1 - LEVEL, methods, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(methods * (methods + 1) / (6 * datasets))

@@ -118,7 +118,7 @@ def read_benchmark(benchmark: BenchmarkSource | None, overrides: Overrides = ())
         ConfigError: Lists all problems at once.
     """
     document = benchmark.document() if isinstance(benchmark, Benchmark) else benchmark
-    file = read_source(document, "benchmark", (BENCHMARKS,))
+    file = read_source(document, "file", (BENCHMARKS,))
     source = joined(file, read_overrides(overrides), tuple(Budget.model_fields))
     found = [*check_sections(source)]
     budget = _model(Budget, source, "budget", found)
