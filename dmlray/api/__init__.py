@@ -5,9 +5,10 @@ from dmlray.api.benchmarks import benchmark
 from dmlray.api.datasets import prepare_data, verify_data
 from dmlray.api.demo_stages import Demo, demo
 from dmlray.api.ensembles import ensemble, merge
+from dmlray.api.planning import plan
 from dmlray.api.reports import compare, report
 from dmlray.api.run_results import BenchmarkResult, ComparisonResult, RunResult, SearchResult
-from dmlray.api.runs import doctor, evaluate, plan, train, tune
+from dmlray.api.runs import doctor, evaluate, train, tune
 from dmlray.api.settings import read_experiment, show
 from dmlray.api.starting import Started, init
 from dmlray.plans.search import read_search

@@ -1,11 +1,13 @@
 """The function behind `dmlray benchmark`: methods x data sets under one budget."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dmlray.api.benchmark_cells import run_cell
 from dmlray.api.run_results import BenchmarkResult
 from dmlray.api.run_setup import Command, Run, open_run, path_of, prepare
+from dmlray.cluster.benchmark_forecast import BenchmarkForecast, of_cell
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.resources import Cluster
 from dmlray.cluster.search.run import resources_of
@@ -16,9 +18,9 @@ from dmlray.plans.benchmark import Benchmark, BenchmarkSource, Cell, read_benchm
 from dmlray.plans.config_sources import Overrides
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.leaderboard_files import write_leaderboard
-from dmlray.reporting.progress import Display, Shown
+from dmlray.reporting.progress import Display, Shown, SilentDisplay
 from dmlray.results.cells import CellResult, file_of, read_cell
-from dmlray.results.leaderboard import Leaderboard, leaderboard
+from dmlray.results.leaderboard import finished_leaderboard
 
 _BENCHMARK = Command("benchmark", "benchmark", read_benchmark)
 _NAMED = 3  # cells that a problem names
@@ -74,18 +76,24 @@ def benchmark(
         return BenchmarkResult(found, run.folder)
 
 
-def finished_leaderboard(folder: RunFolder, plan: Benchmark) -> Leaderboard:
-    """Make the leaderboard of the finished cells, in the order of the plan.
+def plan_benchmark(plan: Benchmark, address: str | None, display: Display) -> BenchmarkForecast:
+    """Forecast all cells from a probe of each; check all and leave no trace.
 
     Raises:
-        ConfigError: If no cell is finished.
-        DataError: If a result is damaged.
+        DmlrayError: What the first trial of a cell would meet.
     """
-    files = [file_of(folder.results, cell.dataset, cell.method) for cell in plan.cells]
-    done = [read_cell(file) for file in files if file.exists()]
-    if not done:
-        raise ConfigError(str(folder), ["has no finished cell yet. Allowed: after the first one"])
-    return leaderboard(done)
+    prepare_cells(plan.cells, display)
+    with session(address, display.log) as cluster:
+        at_once = cells_at_once(plan.cells, cluster)
+        probed = display.count("probing cells, each in a process of its own")
+        found = []
+        for number, cell in enumerate(plan.cells):
+            probed(number, len(plan.cells))
+            experiment, dataset = prepare(cell.search.experiment, SilentDisplay(), folds=True)
+            fitted = replace(cell, search=replace(cell.search, experiment=experiment))
+            found.append(of_cell(fitted, dataset, cluster))
+        probed(len(found), len(found))
+        return BenchmarkForecast(found, at_once)
 
 
 def prepare_cells(cells: Sequence[Cell], display: Display) -> None:

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmlray.api.run_results import ComparisonResult, RunResult
+from dmlray.api.run_results import BenchmarkResult, ComparisonResult, RunResult
 from dmlray.api.run_setup import claim, path_of
 from dmlray.atomic_files import write_text
 from dmlray.errors import Call, ConfigError
 from dmlray.learn.class_split import listed_once
+from dmlray.plans.benchmark import read_benchmark
 from dmlray.plans.run_folder import RunFolder
 from dmlray.printable import shortened
+from dmlray.reporting.leaderboard_files import write_leaderboard
 from dmlray.reporting.progress import Display, Shown, shown
 from dmlray.reporting.run_report import page
 from dmlray.reporting.training_report import IMAGES, write_report
 from dmlray.results.comparison import compare_runs
+from dmlray.results.leaderboard import finished_leaderboard
 from dmlray.results.paired_tests import finished_run
 from dmlray.scores import Scores
 
@@ -50,11 +53,15 @@ def compare(
         return ComparisonResult(compare_runs(paths, sort, published, counting))
 
 
-def report(run: str | Path, *, images: int = IMAGES, display: Shown = "auto") -> RunResult:
-    """Write report.html of a finished run from its files; nothing is trained.
+def report(
+    run: str | Path, *, images: int = IMAGES, display: Shown = "auto"
+) -> RunResult | BenchmarkResult:
+    """Write the report of a finished run from its files; nothing is trained.
+
+    It is report.html, of a benchmark leaderboard.html and its other forms.
 
     Args:
-        run: Folder of a training, cross-validation, repeat, ensemble or merge.
+        run: Folder of a training, cross-validation, repeat, ensemble, merge or benchmark.
         images: Queries of a training that are shown with their neighbours; 0: no pictures.
         display: "auto" shows progress on standard error; None shows none.
 
@@ -65,7 +72,10 @@ def report(run: str | Path, *, images: int = IMAGES, display: Shown = "auto") ->
     if isinstance(images, bool) or not isinstance(images, int) or not 0 <= images <= MOST_IMAGES:
         problem = f"{shortened(images)} is not allowed. Allowed: 0 to {MOST_IMAGES}"
         raise ConfigError("`images`", [problem])
-    finished = finished_run(RunFolder(path_of("run", run)))
+    folder = RunFolder(path_of("run", run))
+    if folder.kind() == "benchmark":
+        return _report_benchmark(folder)
+    finished = finished_run(folder)
     call = Call("report", {"run": str(finished.folder)})
     with (
         shown(display) as entered,
@@ -74,6 +84,15 @@ def report(run: str | Path, *, images: int = IMAGES, display: Shown = "auto") ->
     ):
         write_run_report(opened.folder, finished.scores, images, entered)
     return RunResult(finished.scores, finished.folder)
+
+
+def _report_benchmark(folder: RunFolder) -> BenchmarkResult:
+    call = Call("report", {"run": str(folder)})
+    with claim(folder, call, resumed=True) as opened:
+        plan = read_benchmark(folder.plan("benchmark"))
+        found = finished_leaderboard(opened.folder, plan)
+        write_leaderboard(opened.folder, found)
+    return BenchmarkResult(found, folder)
 
 
 def write_run_report(

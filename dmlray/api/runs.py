@@ -19,11 +19,9 @@ from dmlray.api.run_setup import (
     resume_or_start,
     run_name,
 )
-from dmlray.cluster import forecast as forecasting
 from dmlray.cluster import train as cluster_train
 from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.ensemble.merge_actor import merge_members
-from dmlray.cluster.forecast import Forecast
 from dmlray.cluster.search import run as searching
 from dmlray.cluster.search.study_checks import read_study
 from dmlray.cluster.session import session
@@ -40,7 +38,7 @@ from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import ExperimentSource, read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.plans.search import Search, SearchSource, read_plan, read_search
+from dmlray.plans.search import Search, SearchSource, read_search
 from dmlray.reporting.progress import Display, Shown, shown
 from dmlray.reporting.search_report import SearchReport
 from dmlray.results.averages import score_members
@@ -48,7 +46,6 @@ from dmlray.scores import Scores
 
 _TRAIN = Command("train", "experiment", lambda path: read_experiment(path).experiment)
 _TUNE = Command("tune", "search", read_search)
-_PROBING = "probing a few steps, in a process of its own"
 
 
 def train(
@@ -148,43 +145,6 @@ def _search(run: Run[Search], address: str | None) -> SearchReport:
     return report
 
 
-def plan(
-    file: ExperimentSource | SearchSource,
-    overrides: Overrides = (),
-    *,
-    address: str | None = None,
-    display: Shown = "auto",
-) -> Forecast:
-    """Forecast what a search or a training will take here; check all and leave no trace.
-
-    Args:
-        file: A file of an experiment or of a search, its content, or a plan.
-        overrides: Dotted key -> value, above the file's own.
-        address: Ray cluster to plan for; default RAY_ADDRESS or a new one.
-        display: "auto" shows progress on standard error; None shows none.
-
-    Raises:
-        DmlrayError: What the first trial or the training would meet.
-    """
-    with shown(display) as entered, listed_once():
-        read = read_plan(file, overrides)
-        if isinstance(read, Search):
-            return _plan_search(read, address, entered)
-        experiment, dataset = prepare(read.experiment, entered)
-        with session(address, entered.log) as cluster:
-            entered.log(_PROBING)
-            return forecasting.of_experiment(experiment, dataset, cluster)
-
-
-def _plan_search(search: Search, address: str | None, display: Display) -> Forecast:
-    experiment, dataset = prepare(search.experiment, display, folds=True)
-    search = replace(search, experiment=experiment)
-    preflight_space(search, dataset)
-    with session(address, display.log) as cluster:
-        display.log(_PROBING)
-        return forecasting.of_search(search, dataset, cluster)
-
-
 def evaluate(run: str | Path, display: Shown = "auto") -> RunResult:
     """Score a finished run again from its files, in this process.
 
@@ -213,6 +173,8 @@ def _evaluate(folder: RunFolder, display: Display) -> Scores:
             call = Call("evaluate", {"run": str(folder)})
             with claim(folder, call, resumed=True) as opened:
                 return _score(read_ensemble(folder.plan(kind)), kind, opened.folder)
+        case "benchmark":
+            raise ConfigError(str(folder), ["is a benchmark. Allowed: the runs in its cells"])
         case _:
             raise ConfigError(str(folder), [f"is a search. Allowed: a training of {folder.best}"])
 

@@ -33,10 +33,12 @@ def compare(runs: Sequence[Path], format_: str, sort: str | None, published: boo
 @click.argument("run", type=PATH)
 @click.option("--images", type=int, default=24, show_default=True, help="Queries shown; 0: none.")
 def report(run: Path, images: int) -> None:
-    """Write report.html of the finished run in folder RUN, from its files."""
+    """Write the report of the finished run in folder RUN, from its files."""
     from dmlray import api
     from dmlray.reporting.progress import Display
 
     with Display() as display:
-        _, folder = api.report(run, images=images, display=display)
-    echo(f"report:  {folder}/{folder.report.name}")
+        found = api.report(run, images=images, display=display)
+    benchmark = isinstance(found, api.BenchmarkResult)
+    page = found.folder.leaderboard("html") if benchmark else found.folder.report
+    echo(f"report:  {found.folder}/{page.name}")

@@ -67,6 +67,8 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
     trial += _TRAIN_START if resources.gpus else 0.0
     parallel = share_of(cluster, 1).capacity(cluster) if settings.repeats else 1
     repeat = _training(plan.experiment, found, dataset)
+    per_process_once = found.feature * len(dataset)
+    features = folds * per_process_once + (per_process_once if settings.repeats else 0.0)
     return Forecast(
         trials=plan.trials,
         folds=folds,
@@ -76,7 +78,8 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
         resources=resources,
         probe=found,
         seconds=ceil(plan.trials / resources.at_once) * trial
-        + ceil(settings.repeats / parallel) * repeat,
+        + ceil(settings.repeats / parallel) * repeat
+        + features,
         **_memory(found, per_process),
     )
 
@@ -98,7 +101,10 @@ def of_experiment(plan: Experiment, dataset: Dataset, cluster: Cluster) -> Forec
         stops_early=False,
         resources=resources,
         probe=found,
-        seconds=_TRAIN_START + _training(plan, found) + _unseen(dataset) * found.image,
+        seconds=_TRAIN_START
+        + _training(plan, found)
+        + _unseen(dataset) * found.image
+        + len(dataset) * found.feature,
         **_memory(found, 1),
     )
 
@@ -110,7 +116,8 @@ def _training(plan: Experiment, found: Probe, whole: Dataset | None = None) -> f
     if whole is not None:
         images, scored, tested = len(whole) - _unseen(whole), 0, _unseen(whole)
     steps = found.steps * images / found.train_images
-    head = images * found.image if budget.head_warmup_steps else 0.0  # its steps are negligible
+    warm = budget.head_warmup_steps and not plan.backbone.frozen  # whose features count once
+    head = images * found.image if warm else 0.0  # its steps are negligible
     epochs = budget.epochs * (steps * found.step + scored * found.image)
     return found.start + head + epochs + tested * found.image
 

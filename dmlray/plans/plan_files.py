@@ -27,11 +27,12 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
     if path.is_file():
         return path
     if _is_bare(path):
-        named = [file for folder in folders if (file := _named(Path(folder, f"{path}.yaml")))]
+        files = [Path(folder, f"{path}.yaml") for folder in folders]
+        named = {file: found for file in files if (found := _named(file))}
         if len(named) > 1:
-            both = " or ".join(f"{folder}/{path}.yaml" for folder in folders)
+            both = " or ".join(map(str, named))
             raise ConfigError(str(path), [f"is the name of several files. Allowed: {both}"])
-        found = named[0] if named else None
+        found = next(iter(named.values()), None)
     else:
         found = _named(path)
     if found:

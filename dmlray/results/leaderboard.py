@@ -10,7 +10,9 @@ import numpy as np
 from dmlray.errors import ConfigError, DataError
 from dmlray.evaluation.rank_tests import critical_difference, friedman, ranks
 from dmlray.evaluation.significance import LEVEL, Difference, holm, paired_t
-from dmlray.results.cells import CellResult, read_cell
+from dmlray.plans.benchmark import Benchmark
+from dmlray.plans.run_folder import RunFolder
+from dmlray.results.cells import CellResult, file_of, read_cell
 from dmlray.scores import Scores
 
 
@@ -94,6 +96,20 @@ def read_leaderboard(folder: Path) -> Leaderboard:
     if not files:
         raise ConfigError(str(folder), ["holds no results of a benchmark. Allowed: finished cells"])
     return leaderboard([read_cell(file) for file in files])
+
+
+def finished_leaderboard(folder: RunFolder, plan: Benchmark) -> Leaderboard:
+    """Make the leaderboard of the finished cells, in the order of the plan.
+
+    Raises:
+        ConfigError: If no cell is finished.
+        DataError: If a result is damaged.
+    """
+    files = [file_of(folder.results, cell.dataset, cell.method) for cell in plan.cells]
+    done = [read_cell(file) for file in files if file.exists()]
+    if not done:
+        raise ConfigError(str(folder), ["has no finished cell yet. Allowed: after the first one"])
+    return leaderboard(done)
 
 
 def leaderboard(cells: Sequence[CellResult]) -> Leaderboard:
