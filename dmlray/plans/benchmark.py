@@ -183,7 +183,8 @@ class _CellReader:
         }
         space = {f"space.{key}": fixed[key] for key in fixed if key in _searched(entry, fixed)}
         try:
-            search = read_search(entry.search(), {**own, **fixed, **space})
+            experiment = {f"set.{key}": value for key, value in fixed.items()}
+            search = read_search(entry.search(), {**own, **experiment, **space})
         except ConfigError as error:
             for problem in error.problems:
                 problem = problem.removeprefix("`overrides`  ").removeprefix("`search`  ")
