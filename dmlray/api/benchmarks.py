@@ -7,7 +7,7 @@ from pathlib import Path
 from dmlray.api.benchmark_cells import run_cell
 from dmlray.api.run_results import BenchmarkResult
 from dmlray.api.run_setup import Command, Run, open_run, path_of, prepare
-from dmlray.cluster.benchmark_forecast import BenchmarkForecast, of_cell
+from dmlray.cluster.benchmark_forecast import BenchmarkForecast, CellForecaster
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.resources import Cluster
 from dmlray.cluster.search.run import resources_of
@@ -77,7 +77,7 @@ def benchmark(
 
 
 def plan_benchmark(plan: Benchmark, address: str | None, display: Display) -> BenchmarkForecast:
-    """Forecast all cells from a probe of each; check all and leave no trace.
+    """Forecast all cells from a probe of each method; check all and leave no trace.
 
     Raises:
         DmlrayError: What the first trial of a cell would meet.
@@ -85,13 +85,13 @@ def plan_benchmark(plan: Benchmark, address: str | None, display: Display) -> Be
     prepare_cells(plan.cells, display)
     with session(address, display.log) as cluster:
         at_once = cells_at_once(plan.cells, cluster)
-        probed = display.count("probing cells, each in a process of its own")
-        found = []
+        probed = display.count("cells, each method probed in a process of its own")
+        found, forecaster = [], CellForecaster(cluster)
         for number, cell in enumerate(plan.cells):
             probed(number, len(plan.cells))
             experiment, dataset = prepare(cell.search.experiment, SilentDisplay(), folds=True)
             fitted = replace(cell, search=replace(cell.search, experiment=experiment))
-            found.append(of_cell(fitted, dataset, cluster))
+            found.append(forecaster.forecast(fitted, dataset))
         probed(len(found), len(found))
         return BenchmarkForecast(found, at_once)
 

@@ -1,10 +1,12 @@
-"""Estimate a benchmark from a probe of each cell."""
+"""Estimate a benchmark from a probe of each method."""
 
+import json
 from dataclasses import dataclass, replace
 
 from dmlray.cluster.forecast import Forecast, of_search
 from dmlray.cluster.resources import Cluster
 from dmlray.data.dataset import Dataset
+from dmlray.learn.probe import Probe
 from dmlray.plans.benchmark import Cell
 from dmlray.reporting.tabular import Tabular
 
@@ -52,21 +54,37 @@ class BenchmarkForecast(Tabular):
         return [vars(cell) for cell in self.cells]
 
 
-def of_cell(cell: Cell, dataset: Dataset, cluster: Cluster) -> CellForecast:
-    """Estimate the search of a cell and the trainings of its winner and its default setting.
+class CellForecaster:
+    """Estimates cells; each method is probed once, on the first of its data sets."""
 
-    Raises:
-        DmlrayError: As the first trial raises.
-    """
-    trainings = 2 * cell.repeats * cell.members
-    settings = cell.search.settings.model_copy(update={"repeats": trainings})
-    found: Forecast = of_search(replace(cell.search, settings=settings), dataset, cluster)
-    return CellForecast(
-        cell.method,
-        cell.dataset,
-        cell.trainings,
-        found.seconds + _STARTS * _START,
-        found.memory,
-        found.gpu_memory,
-        trainings * found.probe.held,  # checkpoints; a search keeps none
-    )
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._probed: dict[str, Probe] = {}
+
+    def forecast(self, cell: Cell, dataset: Dataset) -> CellForecast:
+        """Estimate the search of a cell and the trainings of its winner and its default setting.
+
+        Raises:
+            DmlrayError: As the first trial raises.
+        """
+        trainings = 2 * cell.repeats * cell.members
+        settings = cell.search.settings.model_copy(update={"repeats": trainings})
+        plan, key = replace(cell.search, settings=settings), _cost_key(cell)
+        found: Forecast = of_search(plan, dataset, self._cluster, self._probed.get(key))
+        self._probed.setdefault(key, found.probe)
+        return CellForecast(
+            cell.method,
+            cell.dataset,
+            cell.trainings,
+            found.seconds + _STARTS * _START,
+            found.memory,
+            found.gpu_memory,
+            trainings * found.probe.held,  # checkpoints; a search keeps none
+        )
+
+
+def _cost_key(cell: Cell) -> str:
+    """What the cost of a step depends on, besides the number of classes."""
+    document = cell.search.experiment.document()
+    data = document.pop("data")
+    return json.dumps([document, data["batch_size"], data["transform"]["size"]], sort_keys=True)

@@ -1,6 +1,6 @@
 """Estimate time and memory of a search or training from a probe on one worker."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 
 import ray
@@ -13,6 +13,7 @@ from dmlray.cluster.resources import Cluster
 from dmlray.cluster.search.run import Resources, resources_of
 from dmlray.data.dataset import Dataset
 from dmlray.errors import DmlrayError, ResourceError, RunError
+from dmlray.learn.class_split import fold_split
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.probe import Probe, probe
 from dmlray.learn.runtime import Runtime
@@ -53,14 +54,25 @@ class Forecast(Tabular):
         ]
 
 
-def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
+def of_search(
+    plan: Search, dataset: Dataset, cluster: Cluster, probed: Probe | None = None
+) -> Forecast:
     """Estimate all trials of `plan`, and the repeats of its winner.
+
+    Args:
+        plan: The search, whose number of folds is known.
+        dataset: Its images.
+        cluster: Where it will run.
+        probed: Costs of the same experiment, also on other images; None measures them.
 
     Raises:
         DmlrayError: As the first trial raises.
     """
     resources, settings = resources_of(plan, cluster), plan.settings
-    found = _probe(plan.experiment, resources, folds=True)
+    if probed:
+        found = _scaled(probed, plan.experiment, dataset)
+    else:
+        found = _probe(plan.experiment, resources, folds=True)
     folds = plan.experiment.protocol.fold_count
     per_process = ceil(folds / resources.workers)  # folds
     trial = per_process * _training(plan.experiment, found)
@@ -120,6 +132,14 @@ def _training(plan: Experiment, found: Probe, whole: Dataset | None = None) -> f
     head = images * found.image if warm else 0.0  # its steps are negligible
     epochs = budget.epochs * (steps * found.step + scored * found.image)
     return found.start + head + epochs + tested * found.image
+
+
+def _scaled(found: Probe, plan: Experiment, dataset: Dataset) -> Probe:
+    """Return the probe with the numbers of images, and of steps, of the first fold of `dataset`."""
+    split = fold_split(plan, dataset, 0)
+    train, scored = len(split.train), len(split.validation or ())
+    steps = max(1, round(found.steps * train / found.train_images))
+    return replace(found, train_images=train, scored_images=scored, steps=steps)
 
 
 def _unseen(dataset: Dataset) -> int:

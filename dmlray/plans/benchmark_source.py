@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.config_sources import ConfigSource, flatten
+from dmlray.plans.experiment import Experiment
 from dmlray.printable import shortened
 
 SECTIONS = ("budget", "search", "set", "datasets", "methods")
@@ -23,7 +24,7 @@ def joined(file: ConfigSource, overrides: ConfigSource, budget: Sequence[str]) -
     def place(key: str) -> str:
         section, _, rest = key.partition(".")
         own = section in SECTIONS and (section != "budget" or rest.split(".")[0] in budget)
-        return key if own or not rest else f"set.{key}"
+        return f"set.{key}" if section in Experiment.model_fields and not own else key
 
     new = flatten({place(key): value for key, value in overrides.values.items()})
     replaced = [place(key) for key in overrides.values]

@@ -12,7 +12,7 @@ from dmlray.errors import ConfigError
 
 
 def test_each_data_set_is_listed_once_with_a_line_of_its_own() -> None:
-    assert registry.names() == ["cars", "csv", "cub", "demo", "folder", "inshop", "sop"]
+    assert registry.names() == ["cars", "csv", "cub", "demo", "folder", "inshop", "letters", "sop"]
     assert len({registry.about(name) for name in registry.names()}) == len(registry.names())
 
 
