@@ -155,11 +155,11 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("words", nargs=-1, metavar="[BENCHMARK] [KEY=VALUE]...")
+@click.argument("words", nargs=-1, metavar="[FILE] [KEY=VALUE]...")
 @click.option("--start-from", type=PATH, metavar="RESULTS", help="Take finished cells from there.")
 @_run_options
 def benchmark(words: Sequence[str], **options: Any) -> None:
-    """Search and repeat each method on each data set of BENCHMARK; write a leaderboard."""
+    """Search and repeat each method on each data set of the benchmark FILE; write a leaderboard."""
     from dmlray import api
 
     file, overrides = _split(words)
