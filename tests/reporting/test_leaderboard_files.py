@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dmlray.plans.run_folder import RunFolder
@@ -75,6 +76,6 @@ def test_only_methods_within_the_critical_difference_are_connected() -> None:
 def test_each_method_is_drawn_at_its_mean_rank() -> None:
     figure = critical_difference_figure({"a": 1.2, "b": 2.0, "c": 2.8}, 0.9)
     axes = figure.axes[0]
-    drawn = {line.get_xdata()[0] for line in axes.lines}
+    drawn = {float(np.asarray(line.get_xdata())[0]) for line in axes.lines}
     assert {1.2, 2.0, 2.8} <= drawn
     assert {text.get_text().split()[0] for text in axes.texts} == {"a", "b", "c", "critical"}
