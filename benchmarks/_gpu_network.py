@@ -43,7 +43,7 @@ def network(name: str, bench: Bench) -> tuple[dict[str, float], list[str]]:
 
     def steps() -> None:
         for _ in range(size.steps):
-            step(learner, images, labels, optimizer, of)
+            step(learner, Batch(images, labels), optimizer, of)
 
     def go_through() -> None:
         for _ in batches.epoch(1):

@@ -23,6 +23,7 @@ from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.step import step
 from dmlray.learn.trainer import Training, build_learner
+from dmlray.methods import Batch
 from dmlray.plans.run_folder import RunFolder
 
 GOAL = 2_800  # images/s of ResNet-50's step in bfloat16 on a GPU of H100's class
@@ -143,7 +144,7 @@ def _step_rate(bench: Bench, precision: str, on: str = "false") -> float:
 
     def steps() -> None:
         for _ in range(size.steps):
-            step(learner, images, labels, optimizer, of)
+            step(learner, Batch(images, labels), optimizer, of)
 
     rate = Rate(timed(steps, device, size.rounds), size.steps * len(images))
     way = f"{precision}, compiled" if on == "true" else precision

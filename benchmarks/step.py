@@ -25,7 +25,7 @@ from dmlray.learn.optimizer import build_optimizer, clip
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.step import step
 from dmlray.learn.trainer import build_learner
-from dmlray.methods import Learner
+from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 
@@ -87,7 +87,7 @@ def stepper(
     optimizer = build_optimizer(plan.optimizer, learner.groups())
     learner.train()
     learner.start_epoch(0)
-    return lambda: step(learner, images, labels, optimizer, plan)
+    return lambda: step(learner, Batch(images, labels), optimizer, plan)
 
 
 def _method(name: str, rounds: int) -> tuple[float, list[str]]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, TypeAdapter
 from dmlray.atomic_files import write_json
 from dmlray.errors import DataError, RunError
 from dmlray.evaluation.metrics import lowest
+from dmlray.evaluation.verification import RATES, Rate, Verification
 from dmlray.file_reading import reason
 from dmlray.json_schema import (
     FromOne,
@@ -74,6 +75,8 @@ class Scores:
             Embeddings that differ in rounding may have the same scores.
         precision: Of training and of embeddings, on the device used; empty in older runs.
         computed_on: GPU, with the versions of CUDA, cuDNN and driver; empty on a CPU.
+        verification: Thresholds chosen on held-out training classes; None without any.
+        no_threshold: Why there is no `verification`; empty if there is, and in older runs.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -102,6 +105,8 @@ class Scores:
     embeddings_sha256: Sha256 | None = field(default=None, compare=False)
     precision: Text = ""
     computed_on: Text = ""
+    no_threshold: Text = ""
+    verification: Verification | None = None
 
     def write(self, path: Path) -> None:
         """Write all fields as JSON, whole or not at all."""
@@ -175,6 +180,50 @@ def half_width(values: Sequence[float]) -> float:
     mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     return float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+
+
+def why_no_threshold(scores: Scores) -> str:
+    """One sentence of why these scores have no thresholds."""
+    older = "the run was scored by a version without thresholds"
+    return scores.no_threshold or f"{older}; delete its scores.json and resume it"
+
+
+def threshold_table(verification: Verification) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table of all thresholds, rates in percent."""
+    head = ["chosen at", "cosine", "FMR, held out", "FNMR, held out", "FMR, test", "FNMR, test"]
+    rows = [
+        [
+            f"FMR {100 * RATES[name]:g} %" if name in RATES else "best F1",
+            f"{found.cosine:.4f}",
+            *(f"{100 * rate:.3g}" for rate in (found.fmr, found.fnmr)),
+            *map(_rate, (found.test_fmr, found.test_fnmr)),
+        ]
+        for name, found in verification.thresholds.items()
+    ]
+    return head, rows
+
+
+def threshold_words(found: Verification) -> str:
+    """What the thresholds were chosen on, in one sentence or two."""
+    lacking = [f"{100 * rate:g} %" for name, rate in RATES.items() if name not in found.thresholds]
+    few = f" Too few comparisons for an FMR of {', '.join(lacking)}." if lacking else ""
+    return (
+        f"Two images match from this cosine on. Chosen on {found.images} images of {found.classes} "
+        f"training classes that were held out ({found.positives:,} comparisons of one class, "
+        f"{found.negatives:,} of different classes) and checked once on the test classes; rates in "
+        f"percent, in brackets the 95 % interval over test classes.{few}"
+    )
+
+
+def _rate(rate: Rate | None) -> str:
+    if rate is None:
+        return "-"
+    ends = (
+        f" ({100 * rate.low:.3g} to {100 * rate.high:.3g})"
+        if rate.low is not None and rate.high is not None
+        else ""
+    )
+    return f"{100 * rate.value:.3g}{ends}"
 
 
 def percent(metrics: Mapping[str, Any], name: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from dmlray.api.reports import write_run_report
 from dmlray.api.run_results import RunResult
 from dmlray.api.run_setup import Command, Run, open_run, prepare, run_name
+from dmlray.api.teaching import load_teacher, teach
 from dmlray.cluster.ensemble import member_queue as members
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.session import session
@@ -110,9 +111,11 @@ def _averaged(
     run: Run[Ensemble], plan: Ensemble, dataset: Dataset, members_per_gpu: int, address: str | None
 ) -> Scores:
     """Train the members that are missing and average all; a new run keeps its plan."""
+    teacher = load_teacher([plan.experiment], run.folder)
     with session(address, run.display.log) as cluster:
         share = share_of(cluster, members_per_gpu)
         fill_caches(plan.experiment, run.display, share.cpus, share.gpus)
         run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
+        teach(teacher, dataset, run.folder, run.display)
         members.train_members(plan, run.folder, cluster, members_per_gpu, run.display)
         return score_members(plan, run.folder)

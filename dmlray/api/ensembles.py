@@ -8,6 +8,7 @@ from typing import Any
 from dmlray import methods
 from dmlray.api.run_results import RunResult
 from dmlray.api.run_setup import Command, Run, open_run, path_of, prepare, run_name
+from dmlray.api.teaching import load_teacher, teach
 from dmlray.cluster.ensemble import member_queue as members
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.ensemble.merge_actor import EnsembleMerge
@@ -72,10 +73,9 @@ def ensemble(  # noqa: PLR0913  # keywords of the public API, one for each optio
             _must_agree(run, files, changes, size, vary)
         elif not files:
             run.display.log(f"no experiment given: taking {_demo_of(method)}")
-        settings = [
-            prepare(each, run.display, run.plan.vary == "fold")
-            for each in (run.plan.experiment, *run.plan.others)
-        ]
+        plans = (run.plan.experiment, *run.plan.others)
+        teacher = load_teacher(plans, run.folder)
+        settings = [prepare(each, run.display, run.plan.vary == "fold") for each in plans]
         (first, dataset), *others = settings  # all of one data set
         plan = replace(run.plan, experiment=first, others=tuple(other for other, _ in others))
         with session(address, run.display.log) as cluster:
@@ -83,6 +83,7 @@ def ensemble(  # noqa: PLR0913  # keywords of the public API, one for each optio
             for setting, _ in settings:
                 fill_caches(setting, run.display, share.cpus, share.gpus)
             run.start(lambda: plan.write(run.plan_file), dataset, first.seed)
+            teach(teacher, dataset, run.folder, run.display)
             merger = EnsembleMerge(plan, run.folder)
             members.train_members(
                 plan, run.folder, cluster, members_per_gpu, run.display, merger.on_finished

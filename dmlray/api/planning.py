@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from dmlray.api.benchmarks import plan_benchmark
 from dmlray.api.run_setup import prepare
+from dmlray.api.teaching import load_teacher
 from dmlray.cluster import forecast as forecasting
 from dmlray.cluster.benchmark_forecast import BenchmarkForecast
 from dmlray.cluster.forecast import Forecast
@@ -47,6 +48,7 @@ def plan(
         read = read_plan(file, overrides)
         if isinstance(read, Search):
             return _plan_search(read, address, entered)
+        load_teacher([read.experiment])
         experiment, dataset = prepare(read.experiment, entered)
         with session(address, entered.log) as cluster:
             entered.log(_PROBING)
@@ -54,6 +56,7 @@ def plan(
 
 
 def _plan_search(search: Search, address: str | None, display: Display) -> Forecast:
+    load_teacher([search.experiment])
     experiment, dataset = prepare(search.experiment, display, folds=True)
     search = replace(search, experiment=experiment)
     preflight_space(search, dataset)

@@ -19,6 +19,7 @@ from dmlray.api.run_setup import (
     resume_or_start,
     run_name,
 )
+from dmlray.api.teaching import load_teacher, teach
 from dmlray.cluster import train as cluster_train
 from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.ensemble.merge_actor import merge_members
@@ -77,11 +78,13 @@ def train(
 
     given = {"experiment": experiment, "overrides": overrides, "out": out}
     with open_run(_TRAIN, new, given, resume, display) as run:
+        teacher = load_teacher([run.plan], run.folder)
         plan, dataset = prepare(run.plan, run.display)
         with session(address, run.display.log) as cluster:
             cpus, gpu = cluster_train.resources_of(plan, cluster)  # before anything is decoded
             fill_caches(plan, run.display, cpus, gpu)
             run.start(lambda: write_experiment(run.plan_file, plan), dataset, plan.seed)
+            teach(teacher, dataset, run.folder, run.display)
             scores = cluster_train.train(plan, run.folder, cluster, run.display)
         write_run_report(run.folder, scores, display=run.display)
         return RunResult(scores, run.folder)
@@ -127,6 +130,7 @@ def tune(
 def _search(run: Run[Search], address: str | None) -> SearchReport:
     """Run the trials that are missing, and train the winner as often as the search asks for."""
     folder, display = run.folder, run.display
+    teacher = load_teacher([run.plan.experiment], folder)
     experiment, dataset = prepare(run.plan.experiment, display, folds=True)
     plan = replace(run.plan, experiment=experiment)
     preflight_space(plan, dataset)
@@ -134,6 +138,7 @@ def _search(run: Run[Search], address: str | None) -> SearchReport:
         resources = searching.resources_of(plan, cluster)
         fill_caches(plan.experiment, display, resources.cpus, resources.gpus)
         run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
+        teach(teacher, dataset, folder, display)
         report = searching.search(plan, folder, resources, display)
         best = report.best
         assert best is not None  # else the search has raised

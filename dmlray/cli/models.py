@@ -119,6 +119,11 @@ def _embed(
 @click.argument("images", nargs=-1, type=PATH, required=True, metavar="IMAGE...")
 @click.option("-k", type=int, default=10, show_default=True, help="Neighbours of each image.")
 @click.option("--index", is_flag=True, help="Use the index of dmlray index: quicker, not exact.")
+@click.option(
+    "--threshold",
+    metavar="auto|NUMBER",
+    help="Mark matches: from this cosine on; auto: 1 of 1,000 different pairs, see the model card.",
+)
 @click.option("--html", type=PATH, metavar="PAGE", help="Also a page with small pictures.")
 @click.option("--csv", "table", type=PATH, metavar="FILE", help="Also a CSV file.")
 @DEVICE
@@ -127,31 +132,35 @@ def query(
     vectors: Path,
     images: Sequence[Path],
     k: int,
-    index: bool,
+    threshold: str | None,
     html: Path | None,
     table: Path | None,
-    device: str | None,
+    **options: Any,
 ) -> None:
     """Find the nearest of VECTORS to each IMAGE, exactly where no --index is used."""
     from dmlray.atomic_files import write_text
     from dmlray.inference.load import load_model
-    from dmlray.inference.search import query
+    from dmlray.inference.search import cosine_of, query
 
     for file in filter(None, (html, table)):
         _require_writable(file)
     loaded = load_model(model)
-    found = query(loaded, vectors, list(images), k, device, index=index)
+    limit = None if threshold is None else cosine_of(threshold, loaded)
+    found = query(loaded, vectors, list(images), k, threshold=limit, **options)
+    if limit is not None:
+        echo(f"match:        cosine of at least {limit:.4f}")
     for image, hits in zip(images, found, strict=True):
         echo(f"{image}")
         for hit in hits:
             label = f"  {hit.label}" if hit.label is not None else ""
-            echo_wrapped(f"  {hit.rank:>3}  {hit.similarity:.4f}  {hit.path}{label}")
+            mark = "" if hit.match is None else f"  {'match' if hit.match else 'no match':8}"
+            echo_wrapped(f"  {hit.rank:>3}  {hit.similarity:.4f}{mark}  {hit.path}{label}")
     if table:
         write_text(table, _csv(images, found))
     if html:
         from dmlray.reporting.query_page import query_page
 
-        write_text(html, query_page(images, found, loaded.protocol))
+        write_text(html, query_page(images, found, loaded.protocol, limit))
         echo(f"page:         {html}")
 
 
@@ -184,11 +193,13 @@ def _csv(images: Sequence[Path], found: Sequence[Sequence[Hit]]) -> str:
     names = list(dict.fromkeys(name for hits in found for hit in hits for name in hit.columns))
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("query", "rank", "similarity", *names))
+    marked = any(hit.match is not None for hits in found for hit in hits)
+    writer.writerow(("query", "rank", "similarity", *(["match"] if marked else []), *names))
     for image, hits in zip(images, found, strict=True):
         for hit in hits:
             cells = [hit.columns.get(name, "") for name in names]
-            writer.writerow((image, hit.rank, f"{hit.similarity:.6f}", *cells))
+            match = ["yes" if hit.match else "no"] if marked else []
+            writer.writerow((image, hit.rank, f"{hit.similarity:.6f}", *match, *cells))
     return text.getvalue()
 
 

@@ -15,11 +15,12 @@ from dmlray.evaluation.input_checks import check_depths
 from dmlray.evaluation.matmul import add_product
 
 ROWS = 512  # fills a CPU's product kernel; the block stays near the cache
+SYMMETRIC = 12 * ROWS  # of a matrix so small half is computed, and a quarter held: 36 MiB
 MOST_ROWS_ON_GPU = 4096
 RARE_ROWS, RARE_ROWS_ON_GPU = 8, 256  # copied for a second look: 8 stay in a CPU's cache
 FEW_ROWS = 16  # copied to be compared: they stay in a core's cache
 PARTED_ROWS = 64  # copied to be partitioned: they stay in a core's cache
-GROUPS, MOST_PER_GROUP = 6, 64  # groups of columns for each value that is looked for
+GROUPS = 6  # groups of columns, at least, for each value that is looked for
 RUN = 64  # columns that stand or fall together when few are looked for among many
 
 
@@ -44,20 +45,43 @@ def tiles(
     gallery: Tensor,
     hide: Callable[[Tensor, Tensor], None] | None,
     rounded: bool = False,
+    near_ties: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield query numbers (B,) and their similarities (B, N), which the next step overwrites.
 
     `hide(similarities, numbers)` puts what does not count at -inf. `rounded` allows products of
-    less than float32, see `matmul.add_product`.
+    less than float32, see `matmul.add_product`. `near_ties`: similarities to equal items may
+    differ by rounding, so that half of them can be taken from earlier rows.
     """
     block = new_block(gallery)
+    symmetric = near_ties and queries is gallery and len(gallery) <= SYMMETRIC
+    kept = dict[int, list[Tensor]]()
     for numbers in torch.arange(len(queries), device=block.device).split(len(block)):
         similarities = block[: len(numbers)]
-        rows = queries[numbers[0] : numbers[-1] + 1]
-        add_product(similarities, rows, gallery, rounded=rounded)
+        if symmetric and block.device.type == "cpu":
+            _add_symmetric(similarities, int(numbers[0]), gallery, kept, rounded)
+        else:
+            rows = queries[numbers[0] : numbers[-1] + 1]
+            add_product(similarities, rows, gallery, rounded=rounded)
         if hide:
             hide(similarities, numbers)
         yield numbers, similarities
+
+
+def _add_symmetric(
+    block: Tensor, first: int, embeddings: Tensor, kept: dict[int, list[Tensor]], rounded: bool
+) -> None:
+    """Fill a block (B, N) of the similarities of all pairs, rows `first` to `first` + B.
+
+    Columns left of the diagonal were computed by earlier rows, which left them in `kept`.
+    """
+    end = first + len(block)
+    add_product(block[:, first:], embeddings[first:end], embeddings[first:], rounded=rounded)
+    for column, tile in zip(range(0, first, ROWS), kept.pop(first, []), strict=True):
+        block[:, column : column + ROWS] = tile
+    for row in range(end, len(embeddings), ROWS):
+        tile = block[:, row : row + ROWS].T
+        kept.setdefault(row, []).append(tile.clone(memory_format=torch.contiguous_format))
 
 
 def new_block(like: Tensor) -> Tensor:
@@ -116,14 +140,15 @@ def highest(similarities: Tensor, k: int) -> Tensor:
 def _candidates(rows: np.ndarray, k: int) -> np.ndarray:
     """Few values of each row (B, N) with its k largest among them, padded with -inf: (B, C).
 
-    Of columns in groups, the k-th largest of their maxima is a bound that k values reach.
+    Of columns in groups, the k-th largest of their maxima is a bound that k values reach. Halves
+    are compared with halves, which takes long runs of columns at once.
     """
     count, columns = rows.shape
-    per_group = min(MOST_PER_GROUP, columns // (GROUPS * k))
-    if per_group < 2:
+    maxima = rows
+    while (groups := maxima.shape[1] // 2) >= GROUPS * k:
+        maxima = np.maximum(maxima[:, :groups], maxima[:, groups : 2 * groups])
+    if maxima is rows:
         return rows
-    groups = columns // per_group
-    maxima = rows[:, : groups * per_group].reshape(count, per_group, groups).max(axis=1)
     bound = np.partition(maxima, -k, axis=1)[:, -k]
     row, column = np.divmod(np.flatnonzero(rows >= bound[:, None]), columns)
     found = np.bincount(row, minlength=count)
@@ -156,8 +181,9 @@ def within(block: Tensor, rows: Tensor, low: Tensor, high: Tensor) -> tuple[Tens
     for start in range(0, len(rows), FEW_ROWS):  # as torch, in a tenth of its time
         part = slice(start, start + FEW_ROWS)
         copied = numbers[chosen[part]]
-        fits = (copied >= least[part, None]) & (copied <= most[part, None])
-        found.append(np.flatnonzero(fits) + start * block.shape[1])
+        above = np.flatnonzero(copied >= least[part, None])  # few, of which the rest is asked
+        fits = copied.ravel()[above] <= most[part][above // block.shape[1]]
+        found.append(above[fits] + start * block.shape[1])
     places = np.divmod(np.concatenate(found), block.shape[1])
     return torch.from_numpy(places[0]), torch.from_numpy(places[1])
 

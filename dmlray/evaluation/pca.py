@@ -54,6 +54,28 @@ def fit_projection(members: Sequence[Tensor], size: int | None, whiten: bool) ->
     return Projection(mean, directions)
 
 
+def principal_rows(rows: Tensor) -> Tensor:
+    """Rotate rows (N, D) so that their principal directions come first: (N, R), R <= min(N, D).
+
+    Without centring: cosines stay what they are, and the first K columns keep them best of all
+    (N, K). Directions that are rounding errors are left out.
+
+    Raises:
+        ConfigError: If both N and D are too large.
+    """
+    count, width = rows.shape
+    check_size(min(count, width), None)
+    exact = rows.double()
+    if width <= count:
+        squares, directions = torch.linalg.eigh(exact.T @ exact)
+        kept = exact @ directions
+    else:
+        squares, directions = torch.linalg.eigh(exact @ exact.T)
+        kept = directions * squares.clamp(min=0).sqrt()
+    rotated: Tensor = kept[:, squares > _NOTHING * squares[-1]].flip(1).to(rows.dtype)
+    return rotated
+
+
 def check_size(width: int, size: int | None) -> None:
     """Check what can be known of a projection before there are rows of `width` numbers.
 

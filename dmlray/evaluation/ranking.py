@@ -18,6 +18,7 @@ from dmlray.evaluation.products import Similarity
 from dmlray.evaluation.task import Classes, RetrievalTask
 
 PAIRS = 4_000_000  # of a window and an item that are looked at together
+SHALLOW = 32  # places, which to look at costs less than to search for a first hit beyond
 MANY = 400_000  # of these, in whose place one product of matrices is quicker
 
 
@@ -142,7 +143,8 @@ class Ranking:
         self.most = int(self.others.max())
         firsts = [k or task.gallery_size for metric, k in self._metrics if metric.needs == "first"]
         nearest = [k for metric, k in self._metrics if metric.needs == "nearest"]
-        self.width = max(self.most, *nearest, 0)  # places that are looked at
+        shallow = [k for k in firsts if k <= SHALLOW]
+        self.width = max(self.most, *nearest, *shallow, 0)  # places that are looked at
         self._deepest = max(firsts, default=0)
         within = max((k for k in (*firsts, *nearest) if k <= self.width), default=1)
         self.depth = self.others.clamp(min=within)  # (Q,) places whose hits count

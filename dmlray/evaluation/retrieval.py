@@ -60,5 +60,5 @@ def _blocks(
     part = Part(task.of_queries(embeddings), task.of_gallery(embeddings))
     rounded = ranking.width <= FEW_PLACES and may_round(embeddings)
     exact = similarity(part, rounded)
-    tiled = tiles(part.queries, part.gallery, ranking.hide, rounded)
+    tiled = tiles(part.queries, part.gallery, ranking.hide, rounded, near_ties=True)
     return ranking, ((similarities, numbers, exact) for numbers, similarities in tiled)

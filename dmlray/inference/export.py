@@ -18,7 +18,14 @@ from dmlray.inference.image_list import list_images
 from dmlray.inference.load import load_model
 from dmlray.inference.model import Model
 from dmlray.inference.model_card import model_card
-from dmlray.inference.model_files import CARD, ONNX, halved, is_model, write_model
+from dmlray.inference.model_files import (
+    CARD,
+    ONNX,
+    halved,
+    is_model,
+    write_model,
+    write_modules,
+)
 from dmlray.inference.onnx_export import OPSET, require_packages, write_onnx
 from dmlray.learn.class_split import load_dataset
 
@@ -74,6 +81,7 @@ def export(
 def _write(model: Model, folder: Path, half: bool, checked: list[Path]) -> float | None:
     """Write all files; with a graph where there are images that it is `checked` on."""
     write_model(model, folder, half)
+    write_modules(folder)
     difference = write_onnx(model, folder / ONNX, checked) if checked else None
     graph = None if difference is None else onnx_line(difference, len(checked))
     write_text(folder / CARD, model_card(model, graph, half))

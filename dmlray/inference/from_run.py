@@ -119,4 +119,6 @@ def _settings(plan: Experiment) -> dict[str, Any]:
     document["data"]["root"] = None
     if is_file(plan.backbone.weights):
         document["backbone"]["weights"] = Path(plan.backbone.weights).name
+    if teacher := document["method"].get("teacher"):
+        document["method"]["teacher"] = Path(teacher).name
     return document

@@ -16,7 +16,8 @@ from dmlray.backbones.trunk import Pooling
 from dmlray.data.batches.augment import Transform
 from dmlray.data.batches.loader import EVALUATION_BATCH, ahead
 from dmlray.data.cache.decode import MAX_PIXELS
-from dmlray.errors import RunError
+from dmlray.errors import ConfigError, RunError
+from dmlray.evaluation.verification import AUTO
 from dmlray.inference.config import ModelConfig, branch_of
 from dmlray.inference.images import ImageLike, crop_all
 from dmlray.inference.network import Network
@@ -24,7 +25,7 @@ from dmlray.learn.device import default_device, loader_threads, named_device
 from dmlray.learn.precision import precision_of
 from dmlray.methods import Features
 from dmlray.plans.experiment import BudgetConfig
-from dmlray.scores import Scores, protocol_line
+from dmlray.scores import Scores, protocol_line, why_no_threshold
 
 Progress = Callable[[int, int], None]
 
@@ -54,6 +55,31 @@ class Model:
         """What its scores depend on, in one line."""
         scores = self.config.scores
         return protocol_line(scores) if scores else "not trained by dmlray, no scores"
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Cosines from which on two images match, by name, such as fmr_1e-3 or best_f1."""
+        found = self.scores.verification if self.scores else None
+        return {name: each.cosine for name, each in found.thresholds.items()} if found else {}
+
+    def threshold(self, name: str = AUTO) -> float:
+        """The cosine of one of `thresholds`; default: at a false match rate of 0.001.
+
+        Raises:
+            ConfigError: If there is none of this name; the sentence says why.
+        """
+        found = self.thresholds
+        if name in found:
+            return found[name]
+        if not self.scores or not self.scores.verification:
+            why = why_no_threshold(self.scores) if self.scores else "nothing was trained"
+            problem = f"the model has none: {why}. Allowed: a cosine from -1 to 1"
+        else:
+            listed = ", ".join(f"{key} ({value:.4f})" for key, value in found.items())
+            compared = f"{self.scores.verification.negatives} comparisons of different classes"
+            problem = f"the model has none for {name} ({compared} chose them)"
+            problem += f". Allowed: {listed or 'a cosine from -1 to 1'}"
+        raise ConfigError("`threshold`", [problem])
 
     @property
     def inputs(self) -> list[str]:

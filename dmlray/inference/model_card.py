@@ -8,7 +8,14 @@ from dmlray.evaluation.metrics import label
 from dmlray.inference.config import Crop
 from dmlray.inference.model import Model
 from dmlray.printable import printable
-from dmlray.scores import Scores, percent, protocol_line
+from dmlray.scores import (
+    Scores,
+    percent,
+    protocol_line,
+    threshold_table,
+    threshold_words,
+    why_no_threshold,
+)
 
 
 def model_card(model: Model, onnx: str | None, half: bool) -> str:
@@ -22,6 +29,7 @@ def model_card(model: Model, onnx: str | None, half: bool) -> str:
         "",
         *(_scores(model.scores) if model.scores else ["Nothing was trained: there are no scores."]),
         "",
+        *(_threshold(model.scores) if model.scores else []),
         *_use(model, onnx),
         "",
         *_settings(model),
@@ -74,6 +82,22 @@ def _scores(scores: Scores) -> Iterator[str]:
     yield f"- split hash: {printable(scores.split_fingerprint)}"
 
 
+def _threshold(scores: Scores) -> Iterator[str]:
+    yield "## Threshold"
+    yield ""
+    if found := scores.verification:
+        head, rows = threshold_table(found)
+        yield threshold_words(found)
+        yield ""
+        yield f"| {' | '.join(head)} |"
+        yield "|---" * len(head) + "|"
+        for row in rows:
+            yield f"| {' | '.join(row)} |"
+    else:
+        yield printable(f"There is none: {why_no_threshold(scores)}.")
+    yield ""
+
+
 def _use(model: Model, onnx: str | None) -> Iterator[str]:
     yield "## Use"
     yield ""
@@ -84,6 +108,13 @@ def _use(model: Model, onnx: str | None) -> Iterator[str]:
     yield 'rows = model.embed(["one.jpg", "two.jpg"])  # (2, D) float32'
     yield 'dmlray.embed(model, ["photos"], "vectors")  # any number, into files'
     yield 'hits = dmlray.query(model, "vectors", "one.jpg", k=10)'
+    yield "```"
+    yield ""
+    yield "As a model of sentence-transformers, whose class is dmlray's; the folder holds no code:"
+    yield ""
+    yield "```python"
+    yield 'model = SentenceTransformer("FOLDER", trust_remote_code=True)'
+    yield 'rows = model.encode(["one.jpg", "two.jpg"])  # the same vectors'
     yield "```"
     if onnx:
         yield ""

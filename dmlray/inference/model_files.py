@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dmlray.atomic_files import whole_file, write_text
+from dmlray.atomic_files import whole_file, write_json, write_text
 from dmlray.errors import ConfigError, DataError
 from dmlray.file_reading import open_regular, read_json, reason
 from dmlray.inference.config import ModelConfig
@@ -20,6 +20,10 @@ from dmlray.inference.network import Network, build, fill, shape_problem
 from dmlray.json_schema import checked
 
 CONFIG, TENSORS, CARD, ONNX = "config.json", "model.safetensors", "README.md", "embed.onnx"
+_MODULES = "modules.json"  # of sentence-transformers
+_MODULE = {"idx": 0, "name": "0", "path": ""} | {
+    "type": "dmlray.inference.sentence_transformer.ImageEmbedder"
+}
 _CONFIG = TypeAdapter(ModelConfig)
 _FLOATS = ("F16", "F32", "F64")
 _MOST_HALF = torch.finfo(torch.float16).max
@@ -40,6 +44,11 @@ def write_model(model: Model, folder: Path, half: bool = False) -> None:
     with whole_file(folder / TENSORS) as temporary:
         temporary.write_bytes(packed)
     write_text(folder / CONFIG, model.config.model_dump_json(indent=2) + "\n")
+
+
+def write_modules(folder: Path) -> None:
+    """Write what makes a model folder a model of sentence-transformers as well."""
+    write_json(folder / _MODULES, [_MODULE])
 
 
 def halved(tensor: Tensor) -> Tensor:

@@ -3,9 +3,11 @@
 Letters: Q queries, N vectors, B vectors of a shard, D their dimension, K neighbours.
 """
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,15 +22,20 @@ from dmlray.inference.images import ImageLike
 from dmlray.inference.load import load_model
 from dmlray.inference.model import Model
 from dmlray.inference.vector_files import VECTOR, About
+from dmlray.printable import shortened
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A neighbour of a query: its cosine, and the columns of its image but for the vector."""
+    """A neighbour of a query: its cosine, and the columns of its image but for the vector.
+
+    `match`: whether the cosine reaches the threshold; None where none was asked for.
+    """
 
     rank: int
     similarity: float
     columns: dict[str, object]
+    match: bool | None = None
 
     @property
     def path(self) -> str:
@@ -50,6 +57,7 @@ def query(
     device: torch.device | str | None = None,
     *,
     index: bool = False,
+    threshold: float | Literal["auto"] | None = None,
 ) -> list[list[Hit]]:
     """The `k` nearest images of a folder of vectors, best first, of each query image.
 
@@ -60,10 +68,11 @@ def query(
         k: Neighbours of each.
         device: Of the model; the search itself runs on the CPU.
         index: Search by the folder's index, see `inference.index`.
+        threshold: Cosine from which on a neighbour is a match; "auto": the model's own.
 
     Raises:
         DmlrayError: If the vectors are of another model or not finished, an image cannot be read,
-            or there are fewer than `k` vectors.
+            there are fewer than `k` vectors, or the model has no threshold.
     """
     vectors = Path(vectors)
     about = finished_about(vectors)
@@ -72,8 +81,30 @@ def query(
         problem = f"holds vectors of another model ({about.model}, this one is {model.fingerprint})"
         raise ConfigError(str(vectors), [problem])
     check_k(k, about)
+    limit = None if threshold is None else cosine_of(threshold, model)
     rows = torch.from_numpy(model.embed(images, device=device))
-    return hits(vectors, about, _search(vectors, about, rows, k, index))
+    found = hits(vectors, about, _search(vectors, about, rows, k, index))
+    if limit is None:
+        return found
+    return [[replace(hit, match=hit.similarity >= limit) for hit in near] for near in found]
+
+
+def cosine_of(threshold: float | str, model: Model) -> float:
+    """The cosine of a threshold, which may be "auto": that of the model.
+
+    Raises:
+        ConfigError: If it is no cosine, or the model has no threshold.
+    """
+    if threshold == "auto":
+        return model.threshold()
+    try:
+        cosine = float(threshold)
+    except (TypeError, ValueError):
+        cosine = math.nan
+    if not -1 <= cosine <= 1:
+        problem = f"{shortened(threshold)} is not allowed"
+        raise ConfigError("`threshold`", [f"{problem}. Allowed: auto, or a cosine from -1 to 1"])
+    return cosine
 
 
 def _search(vectors: Path, about: About, rows: Tensor, k: int, index: bool) -> Neighbours:

@@ -28,6 +28,7 @@ class FeatureLoader:
     def __init__(self, images: BatchLoader, features: Tensor, group: ProcessGroup) -> None:
         self._images, self._features, self._group = images, features, group
         self._labels = torch.as_tensor(images.labels, device=features.device)
+        self.plan = images.plan
         self.batches_per_epoch = images.batches_per_epoch
         self.images_per_batch = images.images_per_batch
         self.steps_without_pairs = images.steps_without_pairs

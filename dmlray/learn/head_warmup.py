@@ -10,7 +10,13 @@ from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 
 
-def warm_up_heads(learner: Learner, features: Tensor, labels: np.ndarray, plan: Experiment) -> None:
+def warm_up_heads(
+    learner: Learner,
+    features: Tensor,
+    labels: np.ndarray,
+    plan: Experiment,
+    targets: Tensor | None = None,
+) -> None:
     """Train everything but the trunk on its features for `budget.head_warmup_steps` steps.
 
     The trunk is replaced by an identity, so that the method's own forward and loss are used. Each
@@ -21,11 +27,12 @@ def warm_up_heads(learner: Learner, features: Tensor, labels: np.ndarray, plan: 
         features: Of all training images (N, F), with their labels (N,).
         labels: Labels (N,) of the images.
         plan: Experiment with batch size, optimizer and budget.
+        targets: Vectors (N, R) of the images by a teacher, of a method that has one.
     """
     torch.manual_seed(plan.seed)  # other trainings may share this process
     steps = plan.budget.head_warmup_steps
     trunk = learner.trunk
-    targets = torch.as_tensor(labels, device=features.device)
+    classes = torch.as_tensor(labels, device=features.device)
     learner.trunk = nn.Identity()
     try:
         learner.initialise_head(features)
@@ -36,9 +43,10 @@ def warm_up_heads(learner: Learner, features: Tensor, labels: np.ndarray, plan: 
         for step, rows in enumerate(_batches(plan, labels, steps)):
             index = torch.as_tensor(rows, device=features.device)
             set_lr(optimizer, 1.0 - step / steps)
-            outputs = learner(Batch(features[index], targets[index]))
+            taught = None if targets is None else targets[index]
+            outputs = learner(Batch(features[index], classes[index], targets=taught))
             optimizer.zero_grad()
-            torch.stack(list(learner.loss(outputs, targets[index]).values())).sum().backward()
+            torch.stack(list(learner.loss(outputs, classes[index]).values())).sum().backward()
             optimizer.step()
     finally:
         learner.trunk = trunk

@@ -7,14 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dmlray.data.batches.loader import Pair
 from dmlray.learn.divergence import StepNorms, check_epoch, check_weights
 from dmlray.learn.gradient_average import GradientAverage
 from dmlray.learn.optimizer import lr_factor, set_lr
 from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup, SharedBatch
 from dmlray.learn.state import TrainState
 from dmlray.learn.step import Update, step
-from dmlray.methods import Learner
+from dmlray.methods import Batch, Learner
 from dmlray.plans.experiment import Experiment
 
 
@@ -29,6 +28,9 @@ class Epoch:
 Report = Callable[[Epoch], None]  # called with each epoch, once it is in the metrics log
 
 
+Loaded = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # images, labels and targets
+
+
 class Batches(Protocol):
     """Source of training batches: a `BatchLoader`, or a few batches of one."""
 
@@ -40,7 +42,7 @@ class Batches(Protocol):
     def images_per_batch(self) -> int:
         """The number of images of a batch over all devices."""
 
-    def epoch(self, number: int) -> Iterator[Pair]:
+    def epoch(self, number: int) -> Iterator[Loaded]:
         """Yield the batches of an epoch, a function of the seed and its number."""
 
 
@@ -70,12 +72,13 @@ def fit(
             sums: dict[str, Tensor] = {}
             norms = StepNorms()
             update = Update(epoch < plan.budget.warmup_epochs, state.scaler, average)
-            for number, (images, labels) in enumerate(loader.epoch(epoch)):
+            for number, (images, labels, *targets) in enumerate(loader.epoch(epoch)):
                 set_lr(
                     optimizer,
                     lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
                 )
-                terms = step(learner, images, labels, optimizer, plan, shared, update, norms)
+                batch = Batch(images, labels, shared.gather, shared.local_slice, *targets)
+                terms = step(learner, batch, optimizer, plan, update, norms)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, torch.zeros_like(term)) + term
             check_epoch(norms, learner, epoch + 1)

@@ -12,21 +12,23 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.optim.optimizer import Optimizer
 
-from dmlray.data.batches.loader import AHEAD, BatchLoader, Pair
-from dmlray.data.folds import Subset
+from dmlray import methods
+from dmlray.data.batches.loader import AHEAD
+from dmlray.data.folds import Subset, train_subset
 from dmlray.learn.class_split import fold_split, load_dataset
-from dmlray.learn.frozen_features import FeatureLoader
-from dmlray.learn.loop import fit
+from dmlray.learn.loop import Loaded, fit
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.run import class_split
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.state import TrainState
+from dmlray.learn.teacher import TrainLoader, write_vectors
 from dmlray.learn.trainer import Training
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
 _STEPS = 6
+_TEACHER_WIDTH = 512  # dimensions, the only thing of a teacher that costs time in a step
 _IMAGES = 256  # in the timed evaluation: one batch
 
 
@@ -61,11 +63,15 @@ def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
     dataset = load_dataset(plan)
     what = fold_split(plan, dataset, 0) if folds else class_split(plan, dataset)
     with TemporaryDirectory() as temporary:
-        training = Training(plan, what, RunFolder(Path(temporary)), runtime)
-    optimizer = build_optimizer(plan.optimizer, training.learner.groups())
-    begun = _now(runtime)
-    loader = training.train_batches()
-    looked = _now(runtime)
+        folder = RunFolder(Path(temporary))
+        if methods.has_teacher(plan.method.config):  # time does not depend on what it computes
+            images = len(train_subset(dataset))
+            write_vectors(folder.teacher, torch.randn(images, _TEACHER_WIDTH), dataset, "")
+        training = Training(plan, what, folder, runtime)
+        optimizer = build_optimizer(plan.optimizer, training.learner.groups())
+        begun = _now(runtime)
+        loader = training.train_batches()
+        looked = _now(runtime)
     few = _FirstBatches(loader, runtime)
     state = TrainState(training.learner, optimizer, scaler=training.precision.scaler())
     next(fit(state, few, plan))
@@ -86,7 +92,7 @@ def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
 class _FirstBatches:
     """The first batches of a loader, and the time at which each was requested."""
 
-    def __init__(self, loader: BatchLoader | FeatureLoader, runtime: Runtime) -> None:
+    def __init__(self, loader: TrainLoader, runtime: Runtime) -> None:
         self._loader, self._runtime = loader, runtime
         # Prefetched batches are free at first, so measure after they are used up.
         wanted = max(_STEPS, 2 * AHEAD * runtime.threads)
@@ -94,8 +100,9 @@ class _FirstBatches:
         self.images_per_batch = loader.images_per_batch
         self._times: list[float] = []
 
-    def epoch(self, number: int) -> Iterator[Pair]:
-        for batch in islice(self._loader.epoch(number), self.batches_per_epoch):
+    def epoch(self, number: int) -> Iterator[Loaded]:
+        batches: Iterator[Loaded] = self._loader.epoch(number)
+        for batch in islice(batches, self.batches_per_epoch):
             self._times.append(_now(self._runtime))
             yield batch
         self._times.append(_now(self._runtime))

@@ -123,12 +123,12 @@ class SharedBatch(NamedTuple):
     """A batch of `total` images that the workers of a group share."""
 
     group: ProcessGroup
-    total: int | None
+    total: int
 
     @property
     def local_slice(self) -> slice:
         """This worker's rows of the batch."""
-        return slice(None) if self.total is None else self.group.local_slice(self.total)
+        return self.group.local_slice(self.total)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Gather the rows (n, ...) of each worker, one for each of its images: (total, ...)."""
@@ -146,4 +146,3 @@ def _padded(rows: Tensor, length: int) -> Tensor:
 
 
 SINGLE_PROCESS = ProcessGroup()
-ALL_IMAGES = SharedBatch(SINGLE_PROCESS, None)

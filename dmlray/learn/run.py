@@ -15,6 +15,7 @@ from dmlray.data.unseen import test_subset
 from dmlray.errors import DataError, RunError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.clustering import Progress, clustering_scores
+from dmlray.evaluation.comparisons import Comparisons
 from dmlray.evaluation.retrieval import retrieval_scores
 from dmlray.learn import metrics_log
 from dmlray.learn.batch_checks import check_batchnorm
@@ -22,6 +23,7 @@ from dmlray.learn.chosen_epoch import check_chosen, chosen_checkpoint
 from dmlray.learn.class_split import ClassSplit, fold_split, full_split, load_dataset, with_folds
 from dmlray.learn.embedding_files import write_embeddings, write_items
 from dmlray.learn.environment import check_images, computed_on, record_environment
+from dmlray.learn.held_out import held_out_embeddings, no_threshold, verified
 from dmlray.learn.loop import Report
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.retrieval_task import task_of
@@ -88,7 +90,10 @@ def _recorded(plan: Experiment, folder: RunFolder) -> dict[str, Any] | None:
     """Return the scores of a finished folder, None if it is not finished."""
     if folder.scores.exists():
         scores = scores_of(folder, plan)
-        if folder.embeddings.exists() or not folder.last_checkpoint.exists():
+        there = folder.embeddings.exists() and (
+            scores.verification is None or folder.validation_embeddings.exists()
+        )
+        if there or not folder.last_checkpoint.exists():
             return asdict(scores)  # else the embeddings are computed again
     read_zero_shot(folder.zero_shot)  # find damage before training
     return None
@@ -127,13 +132,18 @@ def _finish(training: Training) -> Scores:
         _load_chosen(training)
     progress = metrics_log.count(folder.progress_log, clustering.COUNTED) if group.is_main else None
     embeddings, metrics = _score(training, progress)
-    scores = _scores(training, metrics, embeddings.shape[1])
+    held_out = held_out_embeddings(training)
+    scores = _scores(training, metrics, embeddings, held_out)
     if group.is_main:
         folder.scores.unlink(missing_ok=True)  # scores must never exist without their embeddings
         dataset = training.split.dataset
         write_items(folder.items, dataset, test_subset(dataset))
         digest = write_embeddings(folder.embeddings, embeddings)
         scores = replace(scores, embeddings_sha256=digest)
+        if held_out is not None and scores.verification:
+            digest = write_embeddings(folder.validation_embeddings, held_out)
+            verification = replace(scores.verification, embeddings_sha256=digest)
+            scores = replace(scores, verification=verification)
         scores.write(folder.scores)
         folder.progress_log.unlink(missing_ok=True)
     return scores
@@ -145,7 +155,7 @@ def evaluate(
     """Score a finished run again, from its checkpoint; `progress` reports long computations."""
     training = load_finished(plan, folder, runtime)
     embeddings, metrics = _score(training, progress)
-    return _scores(training, metrics, embeddings.shape[1])
+    return _scores(training, metrics, embeddings, held_out_embeddings(training))
 
 
 def load_finished(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Training:
@@ -201,7 +211,12 @@ def _idle(training: Training) -> str | None:
     return f"some training steps had no two images of a class: {WITHOUT_PAIRS} in metrics.jsonl"
 
 
-def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
+def _scores(
+    training: Training,
+    metrics: dict[str, float],
+    embeddings: torch.Tensor,
+    held_out: torch.Tensor | None,
+) -> Scores:
     plan, dataset, folder = training.plan, training.split.dataset, training.folder
     idle, zero_shot = training.runtime.group.ask_main(
         lambda: (_idle(training), read_zero_shot(folder.zero_shot))
@@ -218,7 +233,7 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         test_images=len(subset.rows),
         method=plan.method.name,
         backbone=plan.backbone.name,
-        embedding_size=size,
+        embedding_size=embeddings.shape[1],
         selection=plan.protocol.selection,
         tuned_by=plan.protocol.tuned_by,
         seed=plan.seed,
@@ -226,4 +241,6 @@ def _scores(training: Training, metrics: dict[str, float], size: int) -> Scores:
         zero_shot=zero_shot,
         precision=str(training.precision),
         computed_on=computed_on(training.runtime.device),
+        verification=verified(training, held_out, Comparisons([embeddings], task_of(subset))),
+        no_threshold=no_threshold(training),
     )

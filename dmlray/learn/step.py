@@ -11,7 +11,6 @@ from dmlray.learn.divergence import StepNorms
 from dmlray.learn.gradient_average import GradientAverage
 from dmlray.learn.optimizer import clip, freeze_trunk
 from dmlray.learn.precision import precision_of
-from dmlray.learn.process_group import ALL_IMAGES, SharedBatch
 from dmlray.methods import Batch, Learner, Outputs
 from dmlray.plans.experiment import Experiment
 
@@ -30,27 +29,25 @@ _PLAIN = Update()
 
 def step(
     learner: Learner,
-    images: Tensor,
-    labels: Tensor,
+    batch: Batch,
     optimizer: TorchOptimizer,
     plan: Experiment,
-    shared: SharedBatch = ALL_IMAGES,
     update: Update = _PLAIN,
     norms: StepNorms | None = None,
 ) -> dict[str, Tensor]:
-    """Take one step on images (B, 3, H, W) and labels (B,); give the loss terms, detached.
+    """Take one step on a batch; give the loss terms, detached.
 
     Each worker computes its part of a shared batch, and the loss gets all parts. Nothing here reads
     a number back from the device, so that a GPU always has kernels queued; `norms` records the
     norms from which the cause of a loss that is not finite is found later.
     """
-    outputs = forward(learner, Batch(images, labels, shared.gather, shared.local_slice), plan)
-    gathered = {name: shared.gather(rows) for name, rows in outputs.items()}
-    terms = learner.loss(gathered, shared.gather(labels))
+    outputs = forward(learner, batch, plan)
+    gathered = {name: batch.gather(rows) for name, rows in outputs.items()}
+    terms = learner.loss(gathered, batch.gather(batch.labels))
     optimizer.zero_grad()
     loss = torch.stack(list(terms.values())).sum()
     scaler = update.scaler
-    with precision_of(plan.budget, images.device).train():
+    with precision_of(plan.budget, batch.images.device).train():
         (scaler.scale(loss) if scaler else loss).backward()
     if update.average:
         update.average.finish()

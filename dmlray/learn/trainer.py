@@ -32,6 +32,7 @@ from dmlray.learn.random_layers import keep_generators_equal
 from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.state import TrainProgress, TrainState
+from dmlray.learn.teacher import TaughtLoader, TeacherVectors, TrainLoader, read_vectors
 from dmlray.methods import Learner
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
@@ -104,7 +105,7 @@ class Training:
             train = self.split.train
             features = self._features(train)
             with self.precision.evaluate():
-                warm_up_heads(self.learner, features, train.labels, self.plan)
+                warm_up_heads(self.learner, features, train.labels, self.plan, self._targets)
         return state
 
     def _finished_epochs(self, epoch: int) -> list[dict[str, Any]]:
@@ -134,13 +135,35 @@ class Training:
         classes = folds.fingerprint(self.split.dataset, self.split.train)
         return f"seed {self.plan.seed}, training images {classes}"
 
-    def train_batches(self) -> BatchLoader | FeatureLoader:
-        """Return the training images, augmented and in the method's views, or their features."""
+    def train_batches(self) -> TrainLoader:
+        """Return the training images or their features, and the teacher's vectors if there is one.
+
+        Images are augmented and in the method's views.
+        """
+        loader = self._train_images()
+        if self._targets is None:
+            return loader
+        return TaughtLoader(loader, self._targets, self.runtime.group)
+
+    def _train_images(self) -> BatchLoader | FeatureLoader:
         cache = self._cache(self.plan.data.transform.train_short_side)
         images = self._batches(cache, self.split.train, self.learner.views)
         if not self.plan.backbone.frozen:
             return images
         return FeatureLoader(images, self._features(self.split.train), self.runtime.group)
+
+    @cached_property
+    def _teacher(self) -> TeacherVectors | None:
+        if not methods.has_teacher(self.plan.method.config):
+            return None
+        return read_vectors(self.folder.teacher, self.split.dataset, self.runtime.group)
+
+    @cached_property
+    def _targets(self) -> Tensor | None:
+        """The teacher's vectors (N, R) of the training images."""
+        if self._teacher is None:
+            return None
+        return self._teacher.of(self.split.train).to(self.runtime.device)
 
     def eval_batches(self, subset: Subset) -> BatchLoader:
         """Return the images of `subset` with the evaluation transform."""
@@ -151,7 +174,8 @@ class Training:
         """Remarks for every score, on the data set, roles, the decoded images and the crop."""
         dataset, crop = self.split.dataset, self.plan.data.transform.remark
         listed = [*dataset.remarks, *role_checks.remarks(dataset)]
-        return [*listed, *self._eval_cache.remarks, *filter(None, [crop])]
+        taught = self._teacher.remark if self._teacher else None
+        return [*listed, *self._eval_cache.remarks, *filter(None, [crop, taught])]
 
     def embed(self, function: Callable[[Tensor], Tensor], subset: Subset) -> Tensor:
         """Apply `function` of the learner to the images of `subset`, in order: (N, D)."""
@@ -189,7 +213,7 @@ class Training:
         embeddings, scores = self.score(self.split.validation)
         return {**scores, "embedding_size": embeddings.shape[1]}
 
-    def _idle_steps(self, loader: BatchLoader | FeatureLoader, epoch: int) -> dict[str, float]:
+    def _idle_steps(self, loader: TrainLoader, epoch: int) -> dict[str, float]:
         """Count the steps without pairs if the method needs pairs."""
         needed = methods.needs_pairs(self.plan.method.config)
         idle = loader.steps_without_pairs(epoch - 1) if needed else 0

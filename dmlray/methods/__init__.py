@@ -28,6 +28,7 @@ __all__ = [
     "Outputs",
     "ParameterGroup",
     "Published",
+    "has_teacher",
     "load",
     "names",
     "needs_pairs",
@@ -72,6 +73,11 @@ def load(name: str) -> Method:
 def needs_pairs(config: ConfigModel) -> bool:
     """Whether the loss with these settings needs two images of a class in a batch."""
     return bool(getattr(config, "needs_pairs", False))
+
+
+def has_teacher(config: ConfigModel) -> bool:
+    """Whether a learner with these settings learns from a teacher, `config.teacher`."""
+    return "teacher" in type(config).model_fields
 
 
 def published(name: str, dataset: Any, values: Iterable[Any] = ()) -> Published | None:

@@ -18,6 +18,8 @@ def _identity(rows: Tensor) -> Tensor:
 class Batch(NamedTuple):
     """images (B, 3, H, W), normalised for the trunk; labels (B,) in [0, C).
 
+    `targets` (B, R): vectors of the same images by a teacher, of a method that learns from one.
+
     If several devices share a batch, this is one device's part: `gather` returns the rows of all
     devices, and `local_slice` selects this part of them.
     """
@@ -26,6 +28,7 @@ class Batch(NamedTuple):
     labels: Tensor
     gather: Callable[[Tensor], Tensor] = _identity
     local_slice: slice = slice(None)
+    targets: Tensor | None = None
 
 
 class ParameterGroup(NamedTuple):
@@ -67,7 +70,8 @@ class Learner(nn.Module):
     `forward(batch)` returns per-sample tensors (B, ...) and `loss` the named terms whose sum is
     minimised: training on several devices gathers the samples in between. Images are read only
     through `trunk`, which is replaced by an identity while heads warm up on its features.
-    A `Config` whose loss needs two images of a class in a batch has `needs_pairs` true.
+    A `Config` whose loss needs two images of a class in a batch has `needs_pairs` true; one that
+    learns from a teacher has `teacher`, the path of its model.
 
     Attributes:
         views: Crops of each training image; with more than one, images are (B, V, 3, H, W).

@@ -93,9 +93,19 @@ class RunFolder:
         return self.path / "embeddings.npy"
 
     @property
+    def validation_embeddings(self) -> Path:
+        """Unit embeddings (N, D) of the training images that were held out, if any were."""
+        return self.path / "validation.npy"
+
+    @property
     def items(self) -> Path:
         """Path, relative to the data set's root, and class of each row of `embeddings`."""
         return self.path / "items.csv"
+
+    @property
+    def teacher(self) -> Path:
+        """Vectors of the training images by the teacher of all trainings of the opened run."""
+        return (self.root or self.path) / "teacher.pt"
 
     @property
     def merged(self) -> Path:

@@ -18,6 +18,7 @@ from dmlray.plans.space_points import combinations, every_point, extremes, rando
 # What a score is a score of, and what is only luck: trials that differ in these are not compared.
 _MEASURE = (
     "data.name", "data.root", "data.split", "data.skip_broken", "data.max_megapixels", "loggers",
+    "method.teacher",
 )  # fmt: skip
 _SAMPLES = 128  # points that stand for a large space
 _MOST_POINTS = 5  # that are refused for a reason of their own

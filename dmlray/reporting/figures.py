@@ -13,6 +13,7 @@ import numpy as np
 
 from dmlray.atomic_files import whole_file
 from dmlray.evaluation.metrics import is_known, label
+from dmlray.evaluation.verification import AUTO, BEST_F1, Verification
 from dmlray.printable import printable
 from dmlray.scores import Scores
 
@@ -70,6 +71,32 @@ def training_curve(lines: Sequence[Mapping[str, float]], names: Sequence[str]) -
     axes.grid(axis="y", color=_GRID)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def cosine_histograms(verification: Verification) -> "Figure":
+    """Draw the shares of positive and negative comparisons by cosine, and the thresholds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((_WIDTH, _HEIGHT), _DPI, facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    for counts, name, colour in (
+        (verification.negative_counts, "different classes", "#c62828"),
+        (verification.positive_counts, "one class", "#1a7f37"),
+    ):
+        shares = np.array(counts) / max(1, sum(counts))
+        edges = np.linspace(-1, 1, len(shares) + 1)
+        axes.stairs(shares, edges, fill=True, alpha=0.4, color=colour, label=name)
+    for name, style in ((AUTO, "-"), (BEST_F1, "--")):
+        if name in verification.thresholds:
+            shown = "best F1" if name == BEST_F1 else "FMR 0.1 %"
+            cosine = verification.thresholds[name].cosine
+            axes.axvline(cosine, ls=style, lw=1, c="#222222", label=f"{shown}: {cosine:.3f}")
+    axes.set_xlim(-1, 1)
+    axes.set_xlabel("cosine")
+    axes.set_ylabel("share of comparisons")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
     return figure
 
 

@@ -13,13 +13,25 @@ from dmlray.reporting.thumbnails import jpeg_address
 SIDE = 128  # pixels of the longer side
 
 
-def query_page(queries: Sequence[Path], found: Sequence[Sequence[Hit]], protocol: str) -> str:
-    """The page as text; `protocol` says what the scores of the model depend on."""
+def query_page(
+    queries: Sequence[Path],
+    found: Sequence[Sequence[Hit]],
+    protocol: str,
+    threshold: float | None = None,
+) -> str:
+    """The page as text.
+
+    `protocol` says what the scores of the model depend on, `threshold` from which cosine on a
+    neighbour is marked as a match.
+    """
     rows = [
         {"name": path.name, "picture": _picture(path), "hits": [_described(hit) for hit in hits]}
         for path, hits in zip(queries, found, strict=True)
     ]
-    return render("query.html", title="Nearest images", queries=rows, protocol=protocol)
+    limit = None if threshold is None else f"{threshold:.4f}"
+    return render(
+        "query.html", title="Nearest images", queries=rows, protocol=protocol, threshold=limit
+    )
 
 
 def _described(hit: Hit) -> dict[str, object]:
@@ -28,6 +40,7 @@ def _described(hit: Hit) -> dict[str, object]:
         "path": hit.path,
         "label": hit.label,
         "similarity": f"{hit.similarity:.3f}",
+        "match": hit.match,
         "picture": _picture(Path(hit.path)),
     }
 

@@ -11,10 +11,12 @@ from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting import figures
 from dmlray.reporting.loggers import DEFAULT, Logger, open_logger
 from dmlray.reporting.pages import png_address, render
+from dmlray.reporting.threshold_section import threshold_section
 from dmlray.scores import Scores, protocol_line
 
 _NOT_PROTOCOL = (
     "metrics", "half_width", "curve", "parts", "concatenated", "zero_shot", "embeddings_sha256",
+    "verification", "no_threshold",
 )  # fmt: skip
 
 
@@ -53,6 +55,7 @@ def page(title: str, scores: Scores) -> str:
         protocol=protocol_line(scores),
         curve=png_address(curve) if curve else None,
         columns={name: label(name) for name in tabled(scores.metrics)},
+        threshold=threshold_section(scores),
         rows=zip(sizes, scores.curve or [scores.metrics], strict=True),
     )
 

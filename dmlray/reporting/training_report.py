@@ -16,6 +16,7 @@ from dmlray.reporting.error_section import error_section
 from dmlray.reporting.pages import png_address, render, script
 from dmlray.reporting.protocol_words import protocol_words
 from dmlray.reporting.tables import score_rows
+from dmlray.reporting.threshold_section import threshold_section
 from dmlray.reporting.thumbnails import Thumbnails
 from dmlray.results.comparison import PublishedRow, published_row, resolved_plan
 from dmlray.results.error_analysis import METRICS, ErrorAnalysis, analyse
@@ -61,6 +62,7 @@ def report_page(
         scores=_scores(scores, published, analysis),
         protocol=protocol_words(scores),
         curves=_curves(metrics_log.read(folder.metrics), scores.selection),
+        threshold=threshold_section(scores),
         errors=errors,
         script=script("sort.js"),
     )

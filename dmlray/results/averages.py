@@ -62,6 +62,8 @@ def joint(plan: Ensemble, scores: Sequence[Scores]) -> Scores:
         split=protocol.cut() if plan.vary == "fold" else scores[0].split,
         split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
         embeddings_sha256=None,  # of one member
+        verification=None,  # of one member
+        no_threshold="of several trainings, each of which has its own",
         precision=distinct(part.precision for part in scores),
         computed_on=distinct(part.computed_on for part in scores),
     )

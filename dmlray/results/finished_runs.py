@@ -47,9 +47,24 @@ class Member:
         Raises:
             DataError: If the file is missing, damaged or changed since it was scored.
         """
-        file, shape = self.folder.embeddings, (self.scores.test_images, self.scores.embedding_size)
+        scores = self.scores
+        return self._rows(self.folder.embeddings, scores.test_images, scores.embeddings_sha256)
+
+    def validation_embeddings(self) -> Tensor | None:
+        """Read the unit rows (N, D) of the training images that were held out; None without any.
+
+        Raises:
+            DataError: If the file is damaged or changed since it was scored.
+        """
+        found, file = self.scores.verification, self.folder.validation_embeddings
+        if found is None or not file.exists():
+            return None
+        return self._rows(file, found.images, found.embeddings_sha256)
+
+    def _rows(self, file: Path, images: int, expected: str | None) -> Tensor:
+        shape = (images, self.scores.embedding_size)
         try:
-            return torch.from_numpy(read_embeddings(file, shape, self.scores.embeddings_sha256))
+            return torch.from_numpy(read_embeddings(file, shape, expected))
         except (OSError, ValueError) as error:
             remedy = "delete it and resume the run to make it again from the checkpoint"
             raise DataError(f"{file}: {reason(error)}; {remedy}") from None
@@ -199,6 +214,7 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         half_width={},
         curve=[],
         embeddings_sha256=None,  # of one member
+        verification=None,  # see `joint_thresholds`
         precision=distinct(part.precision for part in scores),
         computed_on=distinct(part.computed_on for part in scores),
     )

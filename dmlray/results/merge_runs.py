@@ -18,7 +18,7 @@ from dmlray.evaluation.pca import check_size, fit_projection
 from dmlray.evaluation.task import RetrievalTask
 from dmlray.file_reading import reason
 from dmlray.json_schema import Sha256, read_checked
-from dmlray.learn.class_split import fold_split, load_dataset
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.embedding_files import read_embeddings, write_embeddings, write_items
 from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.run import load_finished
@@ -33,6 +33,7 @@ from dmlray.results.finished_runs import (
     members_of,
     test_task,
 )
+from dmlray.results.joint_thresholds import validation_subset, with_thresholds
 from dmlray.results.merged_file import write_merged
 from dmlray.scores import Scores
 
@@ -56,7 +57,8 @@ def merge(plan: Merge, folder: RunFolder, runtime: Runtime, counting: Counting) 
     write_merged(folder.merged, members, None)
     counted = counting("k-means, ensemble sizes")
     curve = ensemble_curve(members, task, members[0].plan.protocol, runtime.device, counted)
-    return replace(joined(members, curve[-1], remarks + _weights(plan)), curve=curve)
+    scores = replace(joined(members, curve[-1], remarks + _weights(plan)), curve=curve)
+    return with_thresholds(scores, members, task, runtime.device)
 
 
 def check(plan: Merge) -> tuple[list[Member], RetrievalTask]:
@@ -100,7 +102,7 @@ def _select_greedily(
     members: list[Member], folder: RunFolder, runtime: Runtime, counting: Counting
 ) -> tuple[list[Member], str]:
     """Select members by their score on the common validation classes; also return a remark."""
-    validation = _validation(members[0])
+    validation = validation_subset(members[0])
     rows = _Embedder(folder, runtime, counting).all(members, validation, "validation")
     protocol = members[0].plan.protocol
     numbers, score = greedy(
@@ -140,18 +142,13 @@ def _project(
     whitened = ", whitened" if plan.whiten else ""
     remark = f"PCA to {merged.shape[1]} dimensions{whitened}, fitted on the training classes"
     scores = joined(members, metrics, [*remarks, *_weights(plan), remark])
-    return replace(scores, embedding_size=merged.shape[1], embeddings_sha256=digest)
+    scores = replace(scores, embedding_size=merged.shape[1], embeddings_sha256=digest)
+    return with_thresholds(scores, members, task, runtime.device, (projection, merged))
 
 
 def _weights(plan: Merge) -> list[str]:
     weights = ", ".join(f"{weight:g}" for weight in plan.weights)
     return [f"cosines of the runs weighted {weights}"] if weights else []
-
-
-def _validation(member: Member) -> Subset:
-    split = fold_split(member.plan, load_dataset(member.plan), member.plan.protocol.fold)
-    assert split.validation is not None
-    return split.validation
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def test_a_model_folder_gives_the_vectors_of_its_run(runs: Path, tmp_path: Path,
         "README.md",
         "config.json",
         "model.safetensors",
+        "modules.json",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

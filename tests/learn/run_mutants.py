@@ -122,6 +122,8 @@ UNFIT: dict[str, tuple[Any, ...]] = {
     "zero_shot": ({"recall_at_1": 7.5}, [0.1]),
     "remarks": ("text", [3]),
     "embeddings_sha256": ("0" * 64, "abc", 3),
+    "verification": (3, {}, {"thresholds": {"best_f1": 0.5}, "classes": 1}),
+    "no_threshold": (3, None),
     "unknown": (1,),
 }
 

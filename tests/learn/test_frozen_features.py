@@ -50,7 +50,7 @@ def test_batches_hold_the_features_of_their_images(plan: Experiment, tmp_path: P
     with torch.inference_mode():
         known = training.trunk.eval()(torch.cat([images for images, _ in batches]))
     labels = torch.cat([labels for _, labels in batches])
-    for features, their_labels in training.train_batches().epoch(1):
+    for features, their_labels, *_ in training.train_batches().epoch(1):
         rows = torch.cdist(features, known).argmin(1)
         torch.testing.assert_close(features, known[rows])
         assert labels[rows].tolist() == their_labels.tolist()

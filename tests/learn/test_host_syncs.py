@@ -17,6 +17,7 @@ from dmlray import methods
 from dmlray.learn.divergence import StepNorms
 from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.step import step
+from dmlray.methods import Batch
 from dmlray.plans.experiment import Experiment, MethodConfig, OptimizerConfig
 
 CLASSES, BATCH, SIDE, WIDTH = 6, 12, 8, 32
@@ -69,11 +70,14 @@ def take_steps(device: str, name: str, settings: dict[str, Any]) -> None:
     views = (2,) if learner.views == 2 else ()
     images = torch.randn(BATCH, *views, 3, SIDE, SIDE, device=device)
     labels = torch.arange(BATCH, device=device) % CLASSES
+    targets = torch.randn(BATCH, 8, device=device)
     learner.start_epoch(0)
     norms = StepNorms()
     with waiting_fails(device):
         for _ in range(2):
-            terms = step(learner, images, labels, optimizer, plan, norms=norms)
+            terms = step(
+                learner, Batch(images, labels, targets=targets), optimizer, plan, norms=norms
+            )
     assert all(term.device.type == device and not term.dim() for term in terms.values())
 
 

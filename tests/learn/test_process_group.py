@@ -13,11 +13,14 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from dmlray import methods
+from dmlray.data.folds import train_subset
 from dmlray.errors import ConfigError
 from dmlray.learn import metrics_log
+from dmlray.learn.class_split import load_dataset
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
+from dmlray.learn.teacher import write_vectors
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -77,9 +80,20 @@ def runs(plans: dict[str, Experiment], tmp_path_factory: pytest.TempPathFactory)
         patch.setenv("DMLRAY_CACHE", str(root / "cache"))
         for name, plan in plans.items():
             folder = RunFolder(root / "alone" / name)
+            if methods.has_teacher(plan.method.config):
+                for run in (folder, RunFolder(root / "shared" / name)):
+                    _teach(plan, run)
             run_training(plan, folder, lambda epoch: None, Runtime(torch.device("cpu")))
         spawn(work, (WORKERS, plans, root / "shared"), nprocs=WORKERS)
     return root
+
+
+def _teach(plan: Experiment, folder: RunFolder) -> None:
+    dataset = load_dataset(plan)
+    generator = torch.Generator().manual_seed(0)
+    folder.make()
+    rows = torch.randn(len(train_subset(dataset)), 16, generator=generator)
+    write_vectors(folder.teacher, rows, dataset, "a teacher")
 
 
 def state(folder: RunFolder) -> dict[str, Tensor]:

@@ -35,20 +35,19 @@ def toy(name: str, *words: str) -> tuple[Any, Any]:
     return plan, build_learner(plan, CLASSES, Runtime(torch.device("cpu")))
 
 
-def batch(learner: Any) -> tuple[Tensor, Tensor]:
+def batch(learner: Any) -> Batch:
     views = (2,) if learner.views == 2 else ()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, *views, 3, 32, 32, generator=generator)
-    return images, torch.arange(BATCH) % CLASSES
+    targets = torch.randn(BATCH, 4, generator=generator)
+    return Batch(images, torch.arange(BATCH) % CLASSES, targets=targets)
 
 
 def terms_of(name: str, *words: str) -> dict[str, Tensor]:
     plan, learner = toy(name, *words)
     torch.manual_seed(0)
-    images, labels = batch(learner)
-    return step(
-        learner.train(), images, labels, build_optimizer(plan.optimizer, learner.groups()), plan
-    )
+    optimizer = build_optimizer(plan.optimizer, learner.groups())
+    return step(learner.train(), batch(learner), optimizer, plan)
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -66,13 +65,12 @@ def test_bfloat16_reaches_the_trunk_and_leaves_parameters_and_outputs_in_float32
     plan, learner = toy("proxy_anchor", "budget.precision=bfloat16")
     seen = []
     learner.trunk.register_forward_hook(lambda *arguments: seen.append(arguments[-1].dtype))
-    images, labels = batch(learner)
-    outputs = forward(learner, Batch(images, labels), plan)
-    step(learner, images, labels, build_optimizer(plan.optimizer, learner.groups()), plan)
+    outputs = forward(learner, batch(learner), plan)
+    step(learner, batch(learner), build_optimizer(plan.optimizer, learner.groups()), plan)
     assert seen == [torch.bfloat16] * 2
     assert outputs["embeddings"].dtype == torch.float32
     assert all(p.dtype == torch.float32 for p in learner.parameters())
-    learner.embed(images)
+    learner.embed(batch(learner).images)
     assert seen[-1] == torch.float32
 
 
@@ -84,9 +82,8 @@ def test_a_compiled_trunk_gives_the_same_numbers_under_the_same_names(
     plan, compiled = toy("proxy_anchor", "budget.compile=true")
     _, plain = toy("proxy_anchor")
     traced = torch._dynamo.utils.counters["stats"]["calls_captured"]
-    images, labels = batch(plain)
     found, expected = (
-        step(learner, images, labels, build_optimizer(plan.optimizer, learner.groups()), plan)
+        step(learner, batch(plain), build_optimizer(plan.optimizer, learner.groups()), plan)
         for learner in (compiled, plain)
     )
     assert torch._dynamo.utils.counters["stats"]["calls_captured"] > traced

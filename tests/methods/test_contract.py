@@ -21,13 +21,14 @@ class ToyTrunk(nn.Sequential):
 
 
 def noisy_images(seed: int) -> Batch:
-    """Coloured noise around a mean per class."""
+    """Coloured noise around a mean per class, and its projection as a teacher's vectors."""
     means = torch.randn(CLASSES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(CLASSES).repeat_interleave(EACH)
     noise = torch.randn(
         len(labels), 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed + 1)
     )
-    return Batch(means[labels] + noise, labels)
+    images = means[labels] + noise
+    return Batch(images, labels, targets=images.flatten(1)[:, :24])
 
 
 def build(name: str, seed: int = 0) -> Any:
@@ -114,7 +115,7 @@ def test_only_the_trunk_sees_images(name: str) -> None:
     loss, embeddings = total_loss(learner, batch), learner.embed(batch.images)
     features = learner.trunk(batch.images)
     learner.trunk = nn.Identity()
-    torch.testing.assert_close(total_loss(learner, Batch(features, batch.labels)), loss)
+    torch.testing.assert_close(total_loss(learner, batch._replace(images=features)), loss)
     torch.testing.assert_close(learner.embed(features), embeddings)
     assert not next(g for g in learner.groups() if g.name == "trunk").parameters
 
@@ -164,7 +165,8 @@ def test_a_method_that_needs_no_pairs_learns_without_them(
     config = methods.load(name).Config(**settings)
     learner = methods.load(name).Learner(config, ToyTrunk(), WIDTH, CLASSES)
     labels, size = torch.arange(8), (8, *(2,) * (learner.views - 1), 3, SIDE, SIDE)
-    batch = Batch(torch.randn(size, generator=torch.Generator().manual_seed(0)), labels)
+    images = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    batch = Batch(images, labels, targets=torch.eye(8))
     terms = learner.loss(learner(batch), labels)
     terms.pop("reinf", None)  # of DCML, independent of labels
     torch.stack(list(terms.values())).sum().backward()

@@ -110,6 +110,28 @@ def test_a_training_is_scored_and_chosen_by_roles(members: list[Member]) -> None
     assert evaluate(member.plan, member.folder, RUNTIME).metrics == member.scores.metrics
 
 
+def test_thresholds_compare_queries_with_the_gallery_of_other_cameras(
+    members: list[Member],
+) -> None:
+    member = members[0]
+    found, rows = member.scores.verification, member.validation_embeddings()
+    split = fold_split(member.plan, load_dataset(member.plan), member.plan.protocol.fold)
+    files = [load_dataset(member.plan).files[row] for row in split.validation.rows]
+    images = [(int(file[5:7]), int(file.split("/")[1][0])) for file in files]
+    pairs = [
+        (float(rows[i] @ rows[j]), one[0] == other[0])
+        for i, one in enumerate(images)
+        for j, other in enumerate(images)
+        if role(*one) != "gallery" and role(*other) != "query" and i != j
+        if one[0] != other[0] or camera(*one) != camera(*other)
+    ]
+    assert found.positives == sum(same for _, same in pairs)
+    assert found.negatives == sum(not same for _, same in pairs)
+    best = found.thresholds["best_f1"]
+    missed = [cosine < best.cosine for cosine, same in pairs if same]
+    assert best.fnmr == pytest.approx(sum(missed) / len(missed))
+
+
 def test_ensembles_of_every_size_keep_roles(members: list[Member]) -> None:
     task, protocol = task_of(members), members[0].plan.protocol
     curve = ensemble_curve(members, task, protocol, RUNTIME.device)

@@ -18,6 +18,7 @@ from dmlray.plans.experiment import ProtocolConfig
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.run_report import write_ensemble
 from dmlray.results.finished_runs import Member, ensemble_curve, joined, member_of, test_task
+from dmlray.results.joint_thresholds import with_thresholds
 from dmlray.scores import Scores
 
 _TRIES = 3  # attempts, if nodes are lost
@@ -53,6 +54,10 @@ class Merger:
         """Return the same scores block by block, for more images than fit into memory in `add`."""
         return ensemble_curve(members, self._task, self._protocol, self._device)
 
+    def with_thresholds(self, members: list[Member], scores: Scores) -> Scores:
+        """Add the thresholds of all members to their scores."""
+        return with_thresholds(scores, members, self._task, self._device)
+
 
 class EnsembleMerge:
     """The driver's side: sends finished members to the merge actor in order of their numbers."""
@@ -76,10 +81,11 @@ class EnsembleMerge:
         lacking = self._plan.size - len(self._members)
         if lacking:
             raise RunError(f"{self._folder}: {lacking} members are not finished; resume the run")
-        curve = self._curve()
-        scores = replace(
-            joined(self._members, curve[-1], []), curve=curve, seed=self._plan.experiment.seed
-        )
+        test_task(self._members)  # check that all have the same test set
+        curve: Curve = self._ask("add" if self._streams else "at_once")
+        seed = self._plan.experiment.seed
+        joined_scores = replace(joined(self._members, curve[-1], []), curve=curve, seed=seed)
+        scores: Scores = self._ask("with_thresholds", joined_scores)
         write_ensemble(self._folder, scores, self._plan.experiment.loggers)
         return scores
 
@@ -95,14 +101,12 @@ class EnsembleMerge:
                 return
             self._members.append(member_of(self._plan, self._folder, len(self._members)))
 
-    def _curve(self) -> Curve:
-        test_task(self._members)  # check that all have the same test set
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """Let the merge actor call one of its methods on all members."""
         for _ in range(_TRIES):
-            merger = self._start()
-            work = merger.add if self._streams else merger.at_once
+            work = getattr(self._start(), method)
             try:
-                curve: Curve = ray.get(work.remote(self._members))
-                return curve
+                return ray.get(work.remote(self._members, *arguments))
             except RayActorError:
                 self._merger = None  # retry: the files still exist
             except RayTaskError as error:

@@ -63,10 +63,12 @@ def _drop_damaged_results(member: RunFolder, display: Display) -> None:
         return
     try:
         training_of(member).embeddings()
+        training_of(member).validation_embeddings()
     except (RunError, DataError):
         display.log(f"{member.path}: its results are damaged; computed again")
         _delete(member.scores)
         _delete(member.embeddings)
+        _delete(member.validation_embeddings)
 
 
 def _delete(path: Path) -> None:

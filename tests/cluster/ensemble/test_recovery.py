@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from dmlray.cluster.ensemble.recovery import recover_members
 from dmlray.errors import ConfigError
+from dmlray.evaluation.verification import Verification
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.resolve import read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
@@ -74,6 +75,17 @@ def test_damaged_results_are_computed_again_from_the_checkpoint(
     assert "members/000: its results are damaged; computed again\n" in recovered(folder)
     assert not folder.member(0).scores.exists()
     assert folder.member(0).last_checkpoint.exists()
+
+
+def test_damaged_validation_embeddings_are_computed_again(folder: RunFolder) -> None:
+    member = folder.member(0)
+    np.save(member.validation_embeddings, np.eye(3, 4, dtype=np.float32))
+    found = Verification({}, 1, 3, 6, 0)
+    replace(SCORES, verification=found).write(member.scores)
+    assert recovered(folder) == ""
+    cut(member.validation_embeddings)
+    assert "members/000: its results are damaged; computed again\n" in recovered(folder)
+    assert not member.scores.exists()
 
 
 @pytest.mark.parametrize("name", ["experiment.yaml", "zero_shot.json"])
