@@ -1,5 +1,6 @@
 """Run a search on Ray Tune and Optuna; a trial trains all folds of one point."""
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -177,6 +178,8 @@ def _trainable(plan: Search, folder: RunFolder, resources: Resources, job: Job) 
             kind = "unfinished" if isinstance(failure, StorageError) else "error"
             tune.report({kind: str(failure), "epoch": 0})
 
+    # Tune keeps functions by name: searches that run at once in one process must not share it.
+    trial.__name__ = f"trial_{hashlib.sha256(bytes(folder.path.absolute())).hexdigest()[:16]}"
     return trial
 
 
