@@ -175,6 +175,8 @@ def test_searches_at_once_run_their_own_trials(tmp_path: Path, fake_gpus: None) 
 
     plan = read_search(Path(SEARCH), ["budget.epochs=1", "scheduler=none", "trials=3"])
     expected, one = {"a": 0.25, "b": 0.5}, Resources(1, 0, 1, 1)
+    for name in expected:
+        (tmp_path / name).mkdir()
     with ThreadPoolExecutor() as threads:
         found = {
             name: threads.submit(
