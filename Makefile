@@ -6,7 +6,10 @@ export OMP_WAIT_POLICY := PASSIVE
 BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/faults.py benchmarks/_%,$(wildcard benchmarks/*.py))
 PARALLEL := -n auto --dist=loadgroup --no-loadscope-reorder
 
-.PHONY: demo test check fast bench docs
+# Documents with tables of scores, which are made from results/*/*.json.
+SCORED := README.md docs/benchmarks.md
+
+.PHONY: demo test check fast bench docs tables
 
 demo: .venv/installed
 	$(BIN)/dmlray demo
@@ -25,6 +28,9 @@ fast: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m dmlray.reporting.settings_reference docs/settings.md
+
+tables: .venv/installed
+	$(BIN)/python -m dmlray.reporting.score_tables $(SCORED)
 
 bench: .venv/installed
 	@failed=; for script in $(BENCHMARKS); do \

@@ -2,8 +2,8 @@
 
 from setuptools import find_packages, setup
 
-# experiments/ and searches/ stand at the top for people and travel inside the package.
-DATA = {"dmlray.experiments": "experiments", "dmlray.searches": "searches"}
+# These stand at the top for people and travel inside the package.
+DATA = {f"dmlray.{name}": name for name in ("experiments", "searches", "benchmark_plans")}
 
 setup(
     packages=[*find_packages(include=["dmlray", "dmlray.*"]), *DATA],

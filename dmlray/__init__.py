@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from dmlray import losses as losses
     from dmlray import methods as methods
     from dmlray.api import (
+        BenchmarkResult,
         ComparisonResult,
         RunResult,
         SearchResult,
         ZeroShotResult,
+        benchmark,
         compare,
         cross_validate,
         demo,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from dmlray.inference.load import load_model
     from dmlray.inference.model import Model
     from dmlray.inference.search import query
+    from dmlray.plans.benchmark import Benchmark
     from dmlray.plans.ensemble import Ensemble
     from dmlray.plans.experiment import Experiment
     from dmlray.plans.run_folder import RunFolder
@@ -55,14 +58,16 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 __all__ = [
-    "ComparisonResult", "DmlrayError", "Ensemble", "Experiment", "Model", "RunFolder", "RunResult",
-    "Scores", "Search", "SearchResult", "ZeroShotResult", "compare", "cross_validate", "demo",
-    "doctor", "embed", "embed_on_cluster", "ensemble", "evaluate", "export", "init", "load_model",
-    "merge", "plan", "prepare_data", "query", "read_experiment", "read_scores", "read_search",
-    "repeat", "report", "show", "train", "tune", "verify_data", "zero_shot",
+    "Benchmark", "BenchmarkResult", "ComparisonResult", "DmlrayError", "Ensemble", "Experiment",
+    "Model", "RunFolder", "RunResult", "Scores", "Search", "SearchResult", "ZeroShotResult",
+    "benchmark", "compare", "cross_validate", "demo", "doctor", "embed", "embed_on_cluster",
+    "ensemble", "evaluate", "export", "init", "load_model", "merge", "plan", "prepare_data",
+    "query", "read_experiment", "read_scores", "read_search", "repeat", "report", "show", "train",
+    "tune", "verify_data", "zero_shot",
 ]  # fmt: skip
 
 _ELSEWHERE = {
+    "Benchmark": "plans.benchmark",
     "DmlrayError": "errors",
     "Ensemble": "plans.ensemble",
     "Experiment": "plans.experiment",

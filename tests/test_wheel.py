@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE")
-FOLDERS = ("dmlray", "experiments", "searches")
+FOLDERS = ("dmlray", "experiments", "searches", "benchmark_plans")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def python(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess
 
 
 def test_it_holds_every_experiment_search_and_licence(site: Path) -> None:
-    for folder in ("experiments", "searches"):
+    for folder in FOLDERS[1:]:
         ours, theirs = ROOT / folder, site / "dmlray" / folder
         names = {path.name for path in ours.glob("*.yaml")}
         assert names

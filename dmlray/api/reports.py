@@ -3,20 +3,23 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmlray.api.run_results import ComparisonResult, RunResult, SearchResult
+from dmlray.api.run_results import BenchmarkResult, ComparisonResult, RunResult, SearchResult
 from dmlray.api.run_setup import claim, path_of
 from dmlray.errors import Call, ConfigError
 from dmlray.learn.class_split import listed_once
 from dmlray.learn.runtime import whole_machine
+from dmlray.plans.benchmark import read_benchmark
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
 from dmlray.printable import shortened
+from dmlray.reporting.leaderboard_files import write_leaderboard
 from dmlray.reporting.progress import Display, Shown, shown
 from dmlray.reporting.projector import write_projector
 from dmlray.reporting.run_report import write_ensemble_report
 from dmlray.reporting.search_page import write_search_page
 from dmlray.reporting.training_report import IMAGES, write_report
 from dmlray.results.comparison import compare_runs
+from dmlray.results.leaderboard import finished_leaderboard
 from dmlray.results.paired_tests import finished_run
 from dmlray.scores import Scores
 
@@ -55,12 +58,14 @@ def compare(
 
 def report(
     run: str | Path, *, images: int = IMAGES, projector: bool = False, display: Shown = "auto"
-) -> RunResult | SearchResult:
-    """Write report.html of a run from its files; nothing is trained.
+) -> RunResult | SearchResult | BenchmarkResult:
+    """Write the report of a run from its files; nothing is trained.
+
+    It is report.html, of a benchmark leaderboard.html and its other forms.
 
     Args:
-        run: Folder of a search, of which a trial has ended, or of a finished training,
-            cross-validation, repeat, ensemble or merge.
+        run: Folder of a search, of which a trial has ended, of a benchmark, or of a finished
+            training, cross-validation, repeat, ensemble or merge.
         images: Queries of a training that are shown with their neighbours; 0: no pictures.
         projector: Write the embeddings for TensorBoard's projector, too.
         display: "auto" shows progress on standard error; None shows none.
@@ -75,6 +80,8 @@ def report(
     folder = RunFolder(path_of("run", run))
     if folder.kind() == "search":
         return _report_search(folder, projector, display)
+    if folder.kind() == "benchmark":
+        return _report_benchmark(folder)
     finished = finished_run(folder)
     call = Call("report", {"run": str(finished.folder)})
     with (
@@ -101,6 +108,15 @@ def _report_search(folder: RunFolder, projector: bool, display: Shown) -> Search
         found.write(opened.folder)
         write_search_page(plan, opened.folder, found)
     return SearchResult(found, folder)
+
+
+def _report_benchmark(folder: RunFolder) -> BenchmarkResult:
+    call = Call("report", {"run": str(folder)})
+    with claim(folder, call, resumed=True) as opened:
+        plan = read_benchmark(folder.plan("benchmark"))
+        found = finished_leaderboard(opened.folder, plan)
+        write_leaderboard(opened.folder, found)
+    return BenchmarkResult(found, folder)
 
 
 def write_run_report(

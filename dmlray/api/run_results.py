@@ -10,11 +10,15 @@ from dmlray.printable import shortened
 from dmlray.reporting.backbone_table import protocol_lines
 from dmlray.reporting.comparison_records import comparison_records
 from dmlray.reporting.comparison_tables import FORMATS, sections
+from dmlray.reporting.leaderboard_files import records as leaderboard_records
+from dmlray.reporting.leaderboard_tables import leaderboard_sections, summary
 from dmlray.reporting.search_report import SearchReport
+from dmlray.reporting.sections import as_text
 from dmlray.reporting.tables import score_rows
 from dmlray.reporting.tabular import Tabular
 from dmlray.results.backbone_comparison import BackboneComparison
 from dmlray.results.comparison import Comparison
+from dmlray.results.leaderboard import Leaderboard
 from dmlray.scores import Scores, protocol_line
 
 
@@ -116,6 +120,34 @@ class ZeroShotResult(_ZeroShot, Tabular):
     def remarks(self) -> list[str]:
         """Return what the scores depend on and the run folder."""
         return [*protocol_lines(self.comparison), f"run folder: {self.folder}"]
+
+
+class _Benchmark(NamedTuple):
+    leaderboard: Leaderboard
+    folder: RunFolder
+
+
+class BenchmarkResult(_Benchmark, Tabular):
+    """The `leaderboard` of a benchmark, and the `folder` that holds all; unpacks to these two.
+
+    Rows are the methods on each data set; metrics are fractions.
+    """
+
+    __slots__ = ()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one row per method and data set."""
+        rows = list(leaderboard_records(self.leaderboard))
+        names = dict.fromkeys(name for row in rows for name in row)
+        return [{name: row.get(name) for name in names} for row in rows]
+
+    def lines(self) -> list[str]:
+        """Return the tables as text."""
+        return as_text(leaderboard_sections(self.leaderboard)).split("\n")
+
+    def remarks(self) -> list[str]:
+        """Return the lines below the first table and the run folder."""
+        return [*summary(self.leaderboard).lines, f"run folder: {self.folder}"]
 
 
 @dataclass(frozen=True)

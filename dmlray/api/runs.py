@@ -1,7 +1,6 @@
 """Train, forecast, evaluate: the functions behind most commands."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from dmlray.api.ensembles import merge
@@ -17,12 +16,9 @@ from dmlray.api.run_setup import (
     run_name,
 )
 from dmlray.api.teaching import load_teacher, teach
-from dmlray.cluster import forecast as forecasting
 from dmlray.cluster import train as cluster_train
 from dmlray.cluster.doctor import Check, examine
 from dmlray.cluster.ensemble.merge_actor import merge_members
-from dmlray.cluster.forecast import Forecast
-from dmlray.cluster.search.start_points import read_start
 from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import Call, ConfigError
@@ -34,19 +30,16 @@ from dmlray.learn.class_split import listed_once, load_dataset
 from dmlray.learn.environment import check_images
 from dmlray.learn.run import evaluate as evaluate_run
 from dmlray.learn.runtime import whole_machine
-from dmlray.learn.space_preflight import preflight_space
 from dmlray.plans.config_sources import Overrides
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import ExperimentSource, read_experiment, write_experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.plans.search import Search, SearchSource, read_plan
 from dmlray.reporting.progress import Display, Shown, shown
 from dmlray.results.averages import score_members
 from dmlray.scores import Scores
 
 _TRAIN = Command("train", "experiment", lambda path: read_experiment(path).experiment)
-_PROBING = "probing a few steps, in a process of its own"
 
 
 def train(
@@ -88,46 +81,6 @@ def train(
             scores = cluster_train.train(plan, run.folder, cluster, run.display)
         write_run_report(run.folder, scores, display=run.display)
         return RunResult(scores, run.folder)
-
-
-def plan(
-    file: ExperimentSource | SearchSource,
-    overrides: Overrides = (),
-    *,
-    address: str | None = None,
-    display: Shown = "auto",
-) -> Forecast:
-    """Forecast what a search or a training will take here; check all and leave no trace.
-
-    Args:
-        file: A file of an experiment or of a search, its content, or a plan.
-        overrides: Dotted key -> value, above the file's own.
-        address: Ray cluster to plan for; default RAY_ADDRESS or a new one.
-        display: "auto" shows progress on standard error; None shows none.
-
-    Raises:
-        DmlrayError: What the first trial or the training would meet.
-    """
-    with shown(display) as entered, listed_once():
-        read = read_plan(file, overrides)
-        if isinstance(read, Search):
-            return _plan_search(read, address, entered)
-        load_teacher([read.experiment])
-        experiment, dataset = prepare(read.experiment, entered)
-        with session(address, entered.log) as cluster:
-            entered.log(_PROBING)
-            return forecasting.of_experiment(experiment, dataset, cluster)
-
-
-def _plan_search(search: Search, address: str | None, display: Display) -> Forecast:
-    load_teacher([search.experiment])
-    experiment, dataset = prepare(search.experiment, display, folds=True)
-    search = replace(search, experiment=experiment)
-    preflight_space(search, dataset)
-    read_start(search, dataset.fingerprint)
-    with session(address, display.log) as cluster:
-        display.log(_PROBING)
-        return forecasting.of_search(search, dataset, cluster)
 
 
 def evaluate(run: str | Path, overrides: Overrides = (), *, display: Shown = "auto") -> RunResult:
@@ -175,6 +128,8 @@ def _evaluate(folder: RunFolder, display: Display) -> Scores:
             call = Call("evaluate", {"run": str(folder)})
             with claim(folder, call, resumed=True) as opened:
                 return _score(read_ensemble(folder.plan(kind)), kind, opened.folder)
+        case "benchmark":
+            raise ConfigError(str(folder), ["is a benchmark. Allowed: the runs in its cells"])
         case _:
             raise ConfigError(str(folder), [f"is a search. Allowed: a training of {folder.best}"])
 

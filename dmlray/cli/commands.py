@@ -35,7 +35,7 @@ SIZES = click.IntRange(min=1)
 SECTIONS = {  # of `dmlray --help`
     "Start": ("demo", "init", "data", "doctor", "zero-shot"),
     "Train": ("train", "cv", "repeat", "evaluate"),
-    "Search": ("tune", "plan"),
+    "Search": ("tune", "benchmark", "plan"),
     "Ensembles": ("ensemble", "merge"),
     "Look": ("show", "methods", "report", "compare"),
     "Use": ("export", "embed", "query", "index"),
@@ -153,6 +153,23 @@ def tune(words: Sequence[str], trials: int | None, **options: Any) -> None:
     print_folder(folder)
     if report.failure:
         raise RunError(f"{report.failure}. See {folder}/trials.json")
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="[FILE] [KEY=VALUE]...")
+@click.option("--start-from", type=PATH, metavar="RESULTS", help="Take finished cells from there.")
+@_run_options
+def benchmark(words: Sequence[str], **options: Any) -> None:
+    """Search and repeat each method on each data set of the benchmark FILE; write a leaderboard."""
+    from dmlray import api
+
+    file, overrides = split_words(words)
+    with _display() as display:
+        found = api.benchmark(file, overrides, display=display, **options)
+    for line in found.lines():
+        echo(line)
+    echo(f"leaderboard:  {found.folder}/{found.folder.leaderboard('html').name}")
+    echo(f"run folder:   {found.folder}")
 
 
 @main.command()

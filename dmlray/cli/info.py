@@ -13,6 +13,7 @@ from dmlray.cli.local_path import PATH
 from dmlray.cli.output import echo_wrapped
 
 if TYPE_CHECKING:
+    from dmlray.cluster.benchmark_forecast import BenchmarkForecast
     from dmlray.cluster.forecast import Forecast
 
 FILE = click.argument("file", type=PATH)
@@ -41,13 +42,14 @@ def show(file: Path, overrides: Sequence[str], describe: bool) -> None:
 @OVERRIDES
 @click.option("--address", help="Ray cluster to plan for; default RAY_ADDRESS or a new one.")
 def plan(file: Path, overrides: Sequence[str], address: str | None) -> None:
-    """Check the search or experiment FILE and estimate time and memory here, from a short probe."""
+    """Check FILE, a search, an experiment or a benchmark, and estimate time and memory here."""
     from dmlray import api
+    from dmlray.cluster.forecast import Forecast
     from dmlray.reporting.progress import Display
 
     with Display() as display:
         found = api.plan(file, overrides, address=address, display=display)
-    for line in _lines(found):
+    for line in _lines(found) if isinstance(found, Forecast) else _benchmark_lines(found):
         echo_wrapped(line)
 
 
@@ -101,6 +103,20 @@ def _lines(found: Forecast) -> Iterator[str]:
         f"memory:        {_gib(found.memory)}{gpu} per process; "
         f"{_gib(processes * found.memory)} for {processes} side by side"
     )
+
+
+def _benchmark_lines(found: BenchmarkForecast) -> Iterator[str]:
+    for cell in found.cells:
+        each = f"{cell.trainings} trainings, {_duration(cell.seconds)}, {_gib(cell.disk)} on disk"
+        yield f"{cell.dataset + ', ' + cell.method:<32} {each}"
+    at_once = f"{found.at_once} at a time" if found.at_once > 1 else "one after another"
+    yield f"work:          {len(found.cells)} cells, {at_once}, {found.trainings} trainings"
+    yield f"time:          {_duration(found.seconds)}, if nothing slows anything else down"
+    memory = max(cell.memory for cell in found.cells)
+    gpu_memory = max(cell.gpu_memory for cell in found.cells)
+    gpu = f" and {_gib(gpu_memory)} of its GPU" if gpu_memory else ""
+    yield f"memory:        at most {_gib(memory)}{gpu} per process"
+    yield f"disk:          {_gib(found.disk)} of checkpoints"
 
 
 def _duration(seconds: float) -> str:

@@ -35,12 +35,14 @@ def compare(runs: Sequence[Path], format_: str, sort: str | None, published: boo
 @click.option("--images", type=int, default=24, show_default=True, help="Queries shown; 0: none.")
 @click.option("--projector", is_flag=True, help="Write the embeddings for TensorBoard, too.")
 def report(run: Path, images: int, projector: bool) -> None:
-    """Write report.html of the run in folder RUN, from its files."""
+    """Write the report of the run in folder RUN, from its files."""
     from dmlray import api
     from dmlray.reporting.progress import Display
 
     with Display() as display:
-        _, folder = api.report(run, images=images, projector=projector, display=display)
-    echo(f"report:  {folder}/{folder.report.name}")
+        found = api.report(run, images=images, projector=projector, display=display)
+    benchmark = isinstance(found, api.BenchmarkResult)
+    page = found.folder.leaderboard("html") if benchmark else found.folder.report
+    echo(f"report:  {found.folder}/{page.name}")
     if projector:
-        echo(f"projector:  tensorboard --logdir {typed(str(folder))}")
+        echo(f"projector:  tensorboard --logdir {typed(str(found.folder))}")

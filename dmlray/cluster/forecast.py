@@ -1,6 +1,6 @@
 """Estimate time and memory of a search or training from a probe on one worker."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 
 import ray
@@ -13,6 +13,7 @@ from dmlray.cluster.resources import Cluster
 from dmlray.cluster.search.run import Resources, resources_of
 from dmlray.data.dataset import Dataset
 from dmlray.errors import DmlrayError, ResourceError, RunError
+from dmlray.learn.class_split import fold_split
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.probe import Probe, probe
 from dmlray.learn.runtime import Runtime
@@ -53,20 +54,33 @@ class Forecast(Tabular):
         ]
 
 
-def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
+def of_search(
+    plan: Search, dataset: Dataset, cluster: Cluster, probed: Probe | None = None
+) -> Forecast:
     """Estimate all trials of `plan`, and the repeats of its winner.
+
+    Args:
+        plan: The search, whose number of folds is known.
+        dataset: Its images.
+        cluster: Where it will run.
+        probed: Costs of the same experiment, also on other images; None measures them.
 
     Raises:
         DmlrayError: As the first trial raises.
     """
     resources, settings = resources_of(plan, cluster), plan.settings
-    found = _probe(plan.experiment, resources, folds=True)
+    if probed:
+        found = _scaled(probed, plan.experiment, dataset)
+    else:
+        found = _probe(plan.experiment, resources, folds=True)
     folds = plan.experiment.protocol.fold_count
     per_process = ceil(folds / resources.workers)  # folds
     trial = per_process * _training(plan.experiment, found)
     trial += _TRAIN_START if resources.gpus else 0.0
     parallel = share_of(cluster, 1).capacity(cluster) if settings.repeats else 1
     repeat = _training(plan.experiment, found, dataset)
+    per_process_once = found.feature * len(dataset)
+    features = folds * per_process_once + (per_process_once if settings.repeats else 0.0)
     return Forecast(
         trials=plan.trials,
         folds=folds,
@@ -76,7 +90,8 @@ def of_search(plan: Search, dataset: Dataset, cluster: Cluster) -> Forecast:
         resources=resources,
         probe=found,
         seconds=ceil(plan.trials / resources.at_once) * trial
-        + ceil(settings.repeats / parallel) * repeat,
+        + ceil(settings.repeats / parallel) * repeat
+        + features,
         **_memory(found, per_process),
     )
 
@@ -98,7 +113,10 @@ def of_experiment(plan: Experiment, dataset: Dataset, cluster: Cluster) -> Forec
         stops_early=False,
         resources=resources,
         probe=found,
-        seconds=_TRAIN_START + _training(plan, found) + _unseen(dataset) * found.image,
+        seconds=_TRAIN_START
+        + _training(plan, found)
+        + _unseen(dataset) * found.image
+        + len(dataset) * found.feature,
         **_memory(found, 1),
     )
 
@@ -110,9 +128,18 @@ def _training(plan: Experiment, found: Probe, whole: Dataset | None = None) -> f
     if whole is not None:
         images, scored, tested = len(whole) - _unseen(whole), 0, _unseen(whole)
     steps = found.steps * images / found.train_images
-    head = images * found.image if budget.head_warmup_steps else 0.0  # its steps are negligible
+    warm = budget.head_warmup_steps and not plan.backbone.frozen  # whose features count once
+    head = images * found.image if warm else 0.0  # its steps are negligible
     epochs = budget.epochs * (steps * found.step + scored * found.image)
     return found.start + head + epochs + tested * found.image
+
+
+def _scaled(found: Probe, plan: Experiment, dataset: Dataset) -> Probe:
+    """Return the probe with the numbers of images, and of steps, of the first fold of `dataset`."""
+    split = fold_split(plan, dataset, 0)
+    train, scored = len(split.train), len(split.validation or ())
+    steps = max(1, round(found.steps * train / found.train_images))
+    return replace(found, train_images=train, scored_images=scored, steps=steps)
 
 
 def _unseen(dataset: Dataset) -> int:

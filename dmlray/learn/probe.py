@@ -36,8 +36,9 @@ _IMAGES = 256  # in the timed evaluation: one batch
 class Probe:
     """Cost of one training on this machine. Times in seconds, memory in bytes.
 
-    `held` is the memory that a training keeps between steps, which each further training in the
-    same process adds.
+    `feature` is the time of an image in a frozen trunk, which computes features once per process;
+    0 where the trunk trains. `held` is the memory that a training keeps between steps, which each
+    further training in the same process adds.
     """
 
     start: float  # from the plan to a learner on its device
@@ -49,6 +50,7 @@ class Probe:
     memory: int  # the process at its peak, shared pages of the image cache included
     gpu_memory: int  # at its peak; 0 without a GPU
     held: int
+    feature: float = 0.0
 
 
 def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
@@ -69,6 +71,7 @@ def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
         optimizer = build_optimizer(plan.optimizer, training.learner.groups())
         begun = _now(runtime)
         loader = training.train_batches()
+        looked = _now(runtime)
     few = _FirstBatches(loader, runtime)
     state = TrainState(training.learner, optimizer, scaler=training.precision.scaler())
     next(fit(state, few, plan))
@@ -82,6 +85,7 @@ def probe(plan: Experiment, runtime: Runtime, folds: bool) -> Probe:
         memory=_peak_memory(),
         gpu_memory=torch.cuda.max_memory_reserved() if runtime.device.type == "cuda" else 0,
         held=_held(training.learner, optimizer),
+        feature=(looked - begun) / len(what.train) if plan.backbone.frozen else 0.0,
     )
 
 

@@ -1,5 +1,6 @@
 """Run one training from its plan to its scores on the test classes. Needs no Ray."""
 
+import time
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
@@ -41,7 +42,7 @@ def run_training(
 
     Resumes from the folder's last checkpoint; the scores of a finished folder are only read.
     """
-    group = runtime.group
+    group, started = runtime.group, time.monotonic()
     if finished := group.ask_main(lambda: _recorded(plan, folder)):
         return parse_scores(finished)
     dataset = load_dataset(plan)
@@ -54,7 +55,11 @@ def run_training(
     elif not training.resumed:
         group.ask_main(lambda: _record(training))
         training.save_untrained()
-    return _finish(training)
+    scores = _finish(training)
+    if group.is_main:  # of this session: what a killed one has spent is not known
+        seconds = round(time.monotonic() - started, 3)
+        write_json(folder.cost, {"seconds": seconds, "devices": group.size})
+    return scores
 
 
 def _train(training: Training, report: Report, with_zero_shot: bool) -> None:

@@ -8,6 +8,8 @@ from dmlray.errors import ConfigError
 from dmlray.nearest_names import nearest_or_all
 
 FOLDERS = ("experiments", "searches")
+BENCHMARKS = "benchmark_plans"
+_WORDS = {"experiments": "experiment", "searches": "search", BENCHMARKS: "benchmark"}
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -25,11 +27,12 @@ def find(path: Path, folders: Sequence[str] = FOLDERS) -> Path:
     if path.is_file():
         return path
     if _is_bare(path):
-        named = [file for folder in folders if (file := _named(Path(folder, f"{path}.yaml")))]
+        files = [Path(folder, f"{path}.yaml") for folder in folders]
+        named = {file: found for file in files if (found := _named(file))}
         if len(named) > 1:
-            both = " or ".join(f"{folder}/{path}.yaml" for folder in folders)
+            both = " or ".join(map(str, named))
             raise ConfigError(str(path), [f"is the name of several files. Allowed: {both}"])
-        found = named[0] if named else None
+        found = next(iter(named.values()), None)
     else:
         found = _named(path)
     if found:
@@ -48,7 +51,7 @@ def prefer_experiment(path: Path) -> Path:
         return path
 
 
-def shipped(folders: Sequence[str] = FOLDERS) -> list[str]:
+def shipped(folders: Sequence[str] = (*FOLDERS, BENCHMARKS)) -> list[str]:
     """Paths of the files that come with dmlray, from its own folder."""
     home = _home()
     files = (file for folder in folders for file in (home / folder).glob("*.yaml"))
@@ -75,6 +78,6 @@ def _unknown(path: Path, folders: Sequence[str]) -> str:
     known = shipped(folders)
     if not _is_bare(path):
         return f"no such file.{nearest_or_all(path.as_posix(), known, most=3)}"
-    what = " or ".join({"experiments": "experiment", "searches": "search"}[f] for f in folders)
+    what = " or ".join(_WORDS[f] for f in folders)
     names = dict.fromkeys(Path(file).stem for file in known)
     return f"no such file or {what} of dmlray.{nearest_or_all(path.name, names, most=3)}"

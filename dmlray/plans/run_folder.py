@@ -11,7 +11,7 @@ from dmlray.atomic_files import storage_error
 from dmlray.errors import ConfigError, DiskFullError
 from dmlray.local_paths import refuse_address
 
-KINDS = ("search", "ensemble", "cross_validation", "repeat", "merge", "experiment")
+KINDS = ("benchmark", "search", "ensemble", "cross_validation", "repeat", "merge", "experiment")
 _LONGEST = Path(".ray", "x" * 200)  # about what Ray's own files need below a run folder
 
 
@@ -175,6 +175,24 @@ class RunFolder:
     def scores(self) -> Path:
         """The file of the final scores."""
         return self.path / "scores.json"
+
+    @property
+    def cost(self) -> Path:
+        """Seconds of a finished training, and the devices it ran on."""
+        return self.path / "cost.json"
+
+    @property
+    def results(self) -> Path:
+        """A benchmark's finished cells, a JSON file each."""
+        return self.path / "results"
+
+    def cell(self, dataset: str, method: str) -> Path:
+        """Return the folder of the runs of a benchmark's cell."""
+        return self.path / "cells" / dataset / method
+
+    def leaderboard(self, suffix: str) -> Path:
+        """A benchmark's leaderboard: json, html, md, tex, csv or png."""
+        return self.path / f"leaderboard.{suffix}"
 
     @property
     def repeat(self) -> "RunFolder":

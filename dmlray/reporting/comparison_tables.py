@@ -1,37 +1,19 @@
 """A comparison of runs as text, Markdown, LaTeX, CSV or HTML."""
 
-import csv
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from io import StringIO
+from collections.abc import Callable, Sequence
 
 from dmlray.evaluation.metrics import label, tabled
 from dmlray.evaluation.significance import RESAMPLES
 from dmlray.printable import printable
+from dmlray.reporting import sections as tables
 from dmlray.reporting.comparison_records import comparison_records, said
 from dmlray.reporting.pages import render
+from dmlray.reporting.sections import Section
 from dmlray.results.comparison import Comparison, Group, PublishedRow
 from dmlray.results.paired_tests import ComparedRun, TestedPair
 from dmlray.scores import percent
 
 _FEW_CLASSES = 20  # below which a percentile interval covers clearly less than it says
-_NAMES = 2  # columns of text, the others are numbers
-_ESCAPES = {ord(c): rf"\{c}" for c in "&%$#_{}"} | {
-    ord("\\"): r"\textbackslash{}",
-    ord("~"): r"\textasciitilde{}",
-    ord("^"): r"\textasciicircum{}",
-    ord("±"): r"$\pm$",
-}
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table with a title, and lines below it."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    lines: list[str]
 
 
 def sections(comparison: Comparison) -> list[Section]:
@@ -47,36 +29,9 @@ def sections(comparison: Comparison) -> list[Section]:
     return found
 
 
-def as_text(comparison: Comparison) -> str:
-    """Aligned columns."""
-    return "\n\n".join(
-        "\n".join([part.title, *_aligned([part.head, *part.rows]), *part.lines])
-        for part in sections(comparison)
-    )
-
-
-def as_markdown(comparison: Comparison) -> str:
-    """A table of GitHub's Markdown for each section."""
-    return "\n\n".join(
-        "\n\n".join([_marked(part.title), "\n".join(_piped(part)), _listed(part.lines)]).strip()
-        for part in sections(comparison)
-    )
-
-
-def as_latex(comparison: Comparison) -> str:
-    """A tabular for each section, with its lines as comments."""
-    return "\n\n".join("\n".join(_tabular(part)) for part in sections(comparison))
-
-
 def as_csv(comparison: Comparison) -> str:
     """One table: runs, published scores and differences, as fractions."""
-    records = list(comparison_records(comparison))
-    names = dict.fromkeys(name for record in records for name in record)
-    text = StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue().rstrip("\n")
+    return tables.as_csv(list(comparison_records(comparison)))
 
 
 def as_html(comparison: Comparison) -> str:
@@ -86,9 +41,9 @@ def as_html(comparison: Comparison) -> str:
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
-    "text": as_text,
-    "md": as_markdown,
-    "latex": as_latex,
+    "text": lambda comparison: tables.as_text(sections(comparison)),
+    "md": lambda comparison: tables.as_markdown(sections(comparison)),
+    "latex": lambda comparison: tables.as_latex(sections(comparison)),
     "csv": as_csv,
     "html": as_html,
 }
@@ -173,45 +128,3 @@ def _published(rows: Sequence[PublishedRow]) -> Section:
     lines = lines or ["none for these methods on these data sets"]
     head = ["rank", "run", "method", *map(label, metrics)]
     return Section("Published scores, not ranked; %", head, table, lines)
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if column in range(1, _NAMES + 1) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
-
-
-def _piped(part: Section) -> list[str]:
-    rule = ["---:" if n not in range(1, _NAMES + 1) else "---" for n in range(len(part.head))]
-    rows = [part.head, rule, *(list(map(_marked, row)) for row in part.rows)]
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _marked(text: str) -> str:
-    """Escape what is markup in Markdown, HTML included."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for character in "\\`*_[]|":
-        text = text.replace(character, f"\\{character}")
-    return text
-
-
-def _listed(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {_marked(line)}" for line in lines)
-
-
-def _tabular(part: Section) -> Iterator[str]:
-    yield f"% {part.title}"
-    yield rf"\begin{{tabular}}{{rll{'r' * (len(part.head) - _NAMES - 1)}}}"
-    yield r"\hline"
-    for number, row in enumerate([part.head, *part.rows]):
-        yield " & ".join(cell.translate(_ESCAPES) for cell in row) + r" \\"
-        if not number:
-            yield r"\hline"
-    yield r"\hline"
-    yield r"\end{tabular}"
-    yield from (f"% {line}" for line in part.lines)

@@ -9,6 +9,8 @@ from pydantic.fields import FieldInfo
 
 from dmlray import methods
 from dmlray.distributions import Choice, Distribution
+from dmlray.errors import ConfigError
+from dmlray.plans.benchmark import is_benchmark
 from dmlray.plans.config_sources import Overrides, flatten, read_overrides, read_source
 from dmlray.plans.ensemble import (
     MOST_MEMBERS,
@@ -20,7 +22,7 @@ from dmlray.plans.ensemble import (
 )
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.fields import field_of
-from dmlray.plans.plan_files import prefer_experiment
+from dmlray.plans.plan_files import BENCHMARKS, FOLDERS, prefer_experiment
 from dmlray.plans.resolve import ExperimentSource, Resolved, read_experiment
 from dmlray.plans.search import (
     ResolvedSearch,
@@ -83,7 +85,10 @@ def settings_table(
         return of_search(resolve_search(plan, overrides))
     if isinstance(plan, str | Path):
         plan = prefer_experiment(Path(plan))
-    keys = read_source(plan, "file")
+    keys = read_source(plan, "file", (*FOLDERS, BENCHMARKS))
+    if is_benchmark(keys):
+        problem = "is a benchmark. Allowed: `dmlray plan` for its cells, or the search of a cell"
+        raise ConfigError(keys.name, [problem])
     if is_ensemble(keys):
         return of_ensemble(resolve_ensemble(plan, [read_overrides(overrides)]))
     if is_search(keys):

@@ -74,6 +74,8 @@ def finished_run(folder: RunFolder) -> ComparedRun:
     if kind not in _KINDS:
         problem = f"is a {kind}, which has no scores on test classes"
         allowed = f"Allowed: a training of {folder.best}, or {folder.repeat}"
+        if kind == "benchmark":
+            allowed = f"Allowed: {folder.leaderboard('html').name} there, or the runs in its cells"
         raise ConfigError(str(folder), [f"{problem}. {allowed}"])
     if not folder.scores.exists():
         raise ConfigError(str(folder), ["has no scores yet. Allowed: finished runs"])

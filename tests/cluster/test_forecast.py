@@ -1,16 +1,21 @@
 """The estimate of a plan follows from the probe and from the cluster's parallelism."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dmlray import api
 from dmlray.cluster import forecast
+from dmlray.cluster.benchmark_forecast import BenchmarkForecast, CellForecaster
 from dmlray.cluster.resources import Cluster
+from dmlray.cluster.search.run import Resources
 from dmlray.data.dataset import Dataset, from_ordered
 from dmlray.errors import DataError, ResourceError
 from dmlray.learn.probe import Probe
+from dmlray.plans.benchmark import read_benchmark
+from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import read_search
 from dmlray.scores import read_scores
@@ -67,6 +72,47 @@ def test_repeats_and_head_warmup_count(probed: None, dataset: Dataset) -> None:
     assert warm - alone == 2 * 40 * 0.5  # each fold's images are embedded once
 
 
+def test_features_of_a_frozen_trunk_count_once(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["budget.epochs=3", "backbone.frozen=true", "trials=1"]
+    frozen = replace(FOUND, feature=0.25)
+    monkeypatch.setattr(forecast, "_probe", lambda plan, resources, folds: frozen)
+    fold = 10 + 3 * (5 * 2.0 + 20 * 0.5)  # head warm-up takes the same features
+    found = forecast.of_search(read_search(SEARCH, words), dataset, Cluster(1, 0, 1))
+    assert found.seconds == 2 * fold + 2 * 90 * 0.25  # two folds of all 90 images
+
+
+def test_a_benchmark_probes_each_method_once(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed = []
+
+    def probe(plan: Experiment, resources: Resources, folds: bool) -> Probe:
+        probed.append(plan.method.name)
+        return replace(FOUND, train_images=30, scored_images=30)
+
+    monkeypatch.setattr(forecast, "_probe", probe)
+    plan = read_benchmark({
+        "budget": {"trials": 2, "folds": 2, "repeats": 3, "epochs": 1},
+        "set": {"budget.head_warmup_steps": 0},
+        "datasets": {"one": {"name": "demo"}, "two": {"name": "folder", "root": "x"}},
+        "methods": {
+            "one": "experiments/proxy_anchor_demo.yaml",
+            "eight": {"experiment": "experiments/dreml_demo.yaml", "members": 8},
+        },
+    })  # fmt: skip
+    forecaster = CellForecaster(Cluster(1, 0, 1))
+    cells = [forecaster.forecast(cell, dataset) for cell in plan.cells]
+    assert probed == ["proxy_anchor", "dreml"]
+    assert [cell.trainings for cell in cells] == [10, 4 + 2 * 3 * 8] * 2
+    fold, repeat = 10 + 5 * 2.0 + 30 * 0.5, 10 + 5 * 60 / 30 * 2.0 + 30 * 0.5
+    assert cells[2].seconds == 4 * fold + 6 * repeat + 3 * 10
+    assert cells[1].disk == 48 * 100
+    found = BenchmarkForecast(cells, at_once=2)
+    assert found.seconds == sum(cell.seconds for cell in cells) / 2
+
+
 def test_an_experiment_is_one_training_and_one_evaluation_of_the_test_images(
     probed: None, dataset: Dataset
 ) -> None:
@@ -85,6 +131,7 @@ def test_a_search_is_planned_then_run_and_its_winner_repeated_on_new_seeds(
     monkeypatch.chdir(tmp_path)
     words = [*toy_words(toy_images), "trials=2", "repeats=2", "gpus=0", "scheduler=none"]
     found = api.plan(SEARCH, words)
+    assert isinstance(found, forecast.Forecast)
     assert (found.trials, found.folds, found.repeats) == (2, 2, 2)
     assert found.seconds > 0
     assert found.memory > 100 << 20

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from dmlray.cluster.resources import Cluster, Location, locate
-from dmlray.errors import ConfigError, ResourceError, RunError
+from dmlray.errors import ConfigError, ResourceError, UnfinishedRunError
 
 _MOST_MEMBERS_PER_GPU = 100
 _GIB = 1 << 30
@@ -149,7 +149,7 @@ class ActorPool:
         The caller returns the actor with `free` if its process is usable.
 
         Raises:
-            RunError: If actors repeatedly fail to start.
+            UnfinishedRunError: If actors repeatedly fail to start.
         """
         references = [*self._starting, *self._busy]
         if not references:
@@ -187,11 +187,13 @@ class ActorPool:
         actor = self._starting.pop(reference)
         try:
             actor.where, problem = ray.get(reference)
-        except RayActorError as error:  # its node was lost, or lacks what an actor needs
+        except (RayActorError, OutOfMemoryError) as error:  # its node was lost, or lacks memory
             self._failed_starts += 1
             if self._failed_starts >= _STARTS:
                 reason = str(error).strip().split("\n")[-1].strip()
-                raise RunError(f"actors do not start, see `dmlray doctor`: {reason}") from error
+                raise UnfinishedRunError(
+                    f"actors do not start, see `dmlray doctor`: {reason}"
+                ) from error
             return
         self._failed_starts = 0
         self._idle.append(actor)

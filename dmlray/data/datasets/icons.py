@@ -8,7 +8,7 @@ import json
 from collections import defaultdict
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -51,6 +51,9 @@ SYNONYMS = {
 DRAWING = 1  # increase it when drawing changes: cached icons are kept otherwise
 
 
+Name = TypeVar("Name")
+
+
 class Glyph(NamedTuple):
     """One drawing: `icon` is its name in `font`."""
 
@@ -81,7 +84,7 @@ def _draw_all(target: Path) -> None:
         if path.suffix == ".ttf"
     }
     for label, glyphs in _classes(wheel).items():
-        images = _distinct({glyph: _draw(fonts[glyph.font], glyph.code) for glyph in glyphs})
+        images = distinct({glyph: draw(fonts[glyph.font], glyph.code) for glyph in glyphs})
         if len(images) >= MIN_IMAGES:
             (target / label).mkdir()
             for glyph, image in images.items():
@@ -136,7 +139,8 @@ def _vendor(font: str) -> str:
     return font.split("-")[0].rstrip("0123456789")
 
 
-def _draw(font: ImageFont.FreeTypeFont, code: int) -> Image.Image:
+def draw(font: ImageFont.FreeTypeFont, code: int) -> Image.Image:
+    """Draw the character `code` in black on white, centred by its pixels."""
     canvas = Image.new("L", (3 * SIDE, 3 * SIDE))
     ImageDraw.Draw(canvas).text((SIDE, SIDE), chr(code), font=font, fill=255)
     # Bounding box of the pixels: the font's box includes margins, so it would not centre the icon.
@@ -145,7 +149,7 @@ def _draw(font: ImageFont.FreeTypeFont, code: int) -> Image.Image:
     return ImageOps.invert(canvas.crop((*corner, corner[0] + SIDE, corner[1] + SIDE)))
 
 
-def _distinct(images: dict[Glyph, Image.Image]) -> dict[Glyph, Image.Image]:
+def distinct(images: dict[Name, Image.Image]) -> dict[Name, Image.Image]:
     """Keep the first of identical images."""
     first = {image.tobytes(): glyph for glyph, image in reversed(images.items())}
     return {glyph: image for glyph, image in images.items() if first[image.tobytes()] == glyph}
