@@ -30,11 +30,11 @@ _SEARCH = "searches/rcdml_heads_demo.yaml"
 _WHOLE = {"backbone.frozen": False, "budget.epochs": 3}
 _MORE_SEEDS = 2
 _STAGES = {  # what each does and why, and its share of the time in percent
-    "start": ("train heads with default settings, to know what tuning gains", 7),
-    "search": ("try settings of the heads on held-out classes (Ray Tune)", 31),
-    "winner": ("train the whole network with the best of them (Ray Train)", 26),
-    "ensemble": ("train it with two more seeds, one Ray actor a core", 27),
-    "merge": ("join the three embeddings: members err differently", 2),
+    "start": ("train heads with default settings, to know what tuning gains", 9),
+    "search": ("try head settings on held-out classes (Ray Tune)", 23),
+    "winner": ("train the whole network with the best (Ray Train)", 28),
+    "ensemble": ("train two more seeds, one Ray actor a core", 32),
+    "merge": ("join the three embeddings: members err differently", 1),
     "query": ("find the nearest icons with the exported model", 7),
 }
 Row = tuple[str, Mapping[str, float]]

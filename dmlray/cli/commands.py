@@ -267,8 +267,8 @@ def demo(out: Path | None) -> None:
     print_folder(result.folder)
     echo(f"report:       {_shown(result.report)}")
     echo(f"model:        {_shown(result.model)}")
-    echo(f"queries:      {_shown(result.queries)}    (open it in a browser)")
-    echo("your own images:  dmlray init FOLDER    (one sub-folder per class, or a CSV file)")
+    echo_wrapped(f"queries:      {_shown(result.queries)}    (open it in a browser)")
+    echo_wrapped("your own images:  dmlray init FOLDER    (a sub-folder per class, or a CSV file)")
 
 
 @main.command()

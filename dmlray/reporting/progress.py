@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.text import Text
 
-from dmlray.printable import printable
+from dmlray.printable import printable, wrapped
 
 _BAR = 20  # columns, in terminals of at least four times as many
 _STARTING = 60.0  # seconds that processes may take to start
@@ -104,8 +104,10 @@ class Display:
         return count
 
     def log(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(Text(printable(text)), soft_wrap=True)
+        """A line that stays, broken between words in a terminal that is narrower."""
+        parts = wrapped(text, self.console.width) if self.console.is_terminal else [printable(text)]
+        for part in parts:
+            self.console.print(Text(part), soft_wrap=True)
 
     def _eta(self) -> str:
         """From the first step on, where there are more: what starts processes is no step."""
