@@ -9,6 +9,7 @@ import pytest
 from tests import golden_vectors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.update(RAY_worker_niceness="0")  # else workers of Ray wait for the other tests
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests with these
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored: in the background, or under nohup
 FOLDERS = ("backbones", "drml", "idml_dcml", "rcdml_dreml")

@@ -67,7 +67,7 @@ def inshop(root: Path) -> None:
     (root / "Inshop_Clothes" / "Eval" / "list_eval_partition.txt").write_text("\n".join(rows))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for build in (cub, cars, sop, inshop):

@@ -22,8 +22,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     ray = tempfile.mkdtemp(prefix="dr")
     cache = str(tmp_path_factory.mktemp("cache"))
     own = {"RAY_TMPDIR": ray, "DMLRAY_CACHE": cache, "OMP_NUM_THREADS": "1"}
-    # Run Ray's workers at the priority of the other tests, not at the lowest.
-    yield {**os.environ, **own, "RAY_worker_niceness": "0"}
+    yield {**os.environ, **own}
     shutil.rmtree(ray, ignore_errors=True)
 
 

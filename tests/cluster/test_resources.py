@@ -10,7 +10,9 @@ from dmlray.cluster.ensemble import merge_actor
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.resources import Cluster, Location, Node, Patience
 from dmlray.cluster.search import run
+from dmlray.data.dataset import from_ordered
 from dmlray.errors import ConfigError, ResourceError
+from dmlray.learn.probe import Probe
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.search import Search, read_search
@@ -185,13 +187,15 @@ def test_a_merger_fits_one_node() -> None:
 def test_a_forecast_repeats_the_winner_on_as_many_actors_as_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(forecast, "_probe", lambda *_, **__: None)
+    monkeypatch.setattr(forecast, "_probe", lambda *_, **__: Probe(1, 1, 1, 1, 1, 1, 1, 0, 0))
     monkeypatch.setattr(forecast, "_training", lambda *_: 1.0)
     monkeypatch.setattr(forecast, "_memory", lambda *_: {"memory": 0, "gpu_memory": 0})
 
+    data = from_ordered("two", Path(), [("a", ["0"]), ("b", ["1"])], 1)
+
     def seconds(*words: str) -> float:
         plan = trials("trials=1", *words)
-        return forecast.of_search(plan, None, cluster([(0.5, 0), (2.5, 0)])).seconds
+        return forecast.of_search(plan, data, cluster([(0.5, 0), (2.5, 0)])).seconds
 
     assert seconds("repeats=5") - seconds() == 3  # five on the two whole cores of one node
 

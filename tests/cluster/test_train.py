@@ -41,7 +41,9 @@ def test_a_killed_worker_and_a_killed_driver_change_no_score(
     calm = RunFolder(tmp_path / "calm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DMLRAY_CACHE", environment["DMLRAY_CACHE"])
+        torch.set_num_threads(os.cpu_count() or 1)  # as many as Ray gives to a training
         run_training(plan, calm, lambda epoch: None, Runtime(torch.device("cpu")))
+        torch.set_num_threads(1)
 
     metrics = tmp_path / "torn" / "metrics.jsonl"
     torn = Command([*words, "--out", "torn"], tmp_path, environment)

@@ -81,7 +81,8 @@ def test_a_step_stays_on_its_gpu(name: str, settings: dict[str, Any], precision:
         images = torch.randn(BATCH, *views, 3, SIDE, SIDE, device=GPU)
         labels = torch.arange(BATCH, device=GPU) % CLASSES
         learner.start_epoch(0)
-        terms = learner.loss(forward(learner, Batch(images, labels), plan), labels)
+        batch = Batch(images, labels, targets=torch.randn(BATCH, 16, device=GPU))
+        terms = learner.loss(forward(learner, batch, plan), labels)
         assert {(term.device.type, term.dtype) for term in terms.values()} == {(GPU, torch.float32)}
         optimizer = build_optimizer(plan.optimizer, learner.groups())
         for parameter in learner.parameters():

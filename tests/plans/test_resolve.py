@@ -38,7 +38,7 @@ def test_all_problems_of_a_file_are_told_at_once_with_line_spelling_and_range(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("seed: 1\n", "method.name: is missing. Allowed: dcml, dreml"),
+        ("seed: 1\n", "method.name: is missing. Allowed: dcml, distil, dreml"),
         ("method: {name: dremel}\n", "unknown method 'dremel'. Did you mean dreml?"),
         ("method: {name: dreml}\nseed: many\n", "seed: 'many' is not allowed. Allowed: a whole"),
         ("method: {name: dreml}\nbudget: 3\n", "budget: 3 is not allowed. Allowed: a group"),

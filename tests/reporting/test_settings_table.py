@@ -28,7 +28,7 @@ def test_an_experiment_shows_each_value_with_a_short_origin_and_its_long_source_
     assert row(table, "data.batch_size").origin == "line 4"
     assert row(table, "data.transform.size").origin == "published"
     assert row(table, "data.root") == Setting(
-        "data.root", "null", "default", "folder, or CSV file, that holds the images",
+        "data.root", "null", "default", "folder or file that lists the images",
         "a path or null",
     )  # fmt: skip
     assert "Proxy-Anchor-CVPR2020" in table.sources["published"]

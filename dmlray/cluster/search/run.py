@@ -1,10 +1,12 @@
 """Run a search on Ray Tune and Optuna; a trial trains all folds of one point."""
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
@@ -37,7 +39,9 @@ from dmlray.reporting.search_report import SearchReport
 
 # Logs each epoch in the folder's metrics log and then yields it; for trials in one process.
 Job = Callable[[Experiment, RunFolder, Runtime], Iterator[Epoch]]
+Trial = Callable[[dict[str, Any]], None]  # with the trial's number and values
 _MAX_RESTARTS = 2  # of a trial whose process dies
+_REGISTERING = Lock()
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def _run(
     callback = TuneCallback(plan, folder, study, display)
     past = [(row.number, _epochs(plan, folder, row)) for row in study.finished()]
     tuner = tune.Tuner(
-        tune.with_resources(_trainable(plan, folder, resources, job), _request(resources)),
+        _registered(_trainable(plan, folder, resources, job), folder, resources),
         tune_config=tune.TuneConfig(
             search_alg=study,
             scheduler=scheduler(plan, study.is_published, past),
@@ -123,6 +127,17 @@ def _run(
     if resources.spread:
         callback.release_all()
     shutil.rmtree(folder.ray, ignore_errors=True)
+
+
+def _registered(trial: Trial, folder: RunFolder, resources: Resources) -> str:
+    """Register the function with Tune under a name of its own.
+
+    Searches may run at once in one process, where Tune keeps functions by name, without a lock.
+    """
+    name = f"trial_{hashlib.sha256(bytes(folder.path.absolute())).hexdigest()[:16]}"
+    with _REGISTERING:
+        tune.register_trainable(name, tune.with_resources(trial, _request(resources)))
+    return name
 
 
 def _epochs(plan: Search, folder: RunFolder, row: FrozenTrial) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -15,7 +16,7 @@ from tensorboard.plugins.hparams import metadata
 
 from dmlray import api
 from dmlray.cluster.resources import Cluster
-from dmlray.cluster.search.run import Resources, resources_of, search
+from dmlray.cluster.search.run import Job, Resources, resources_of, search
 from dmlray.errors import RunError
 from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import lockstep
@@ -162,3 +163,26 @@ def test_failures_in_a_row_end_a_search_and_it_can_be_resumed(
     assert [row.state.name for row in trials(tmp_path)] == ["FAIL"] * 2
     search(plan, RunFolder(tmp_path), one, SilentDisplay(), well)
     assert [row.state.name for row in trials(tmp_path)] == ["FAIL"] * 2 + ["COMPLETE"] * 2
+
+
+def test_searches_at_once_run_their_own_trials(tmp_path: Path, fake_gpus: None) -> None:
+    def job(value: float) -> Job:
+        def constant(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Iterator[Epoch]:
+            metrics_log.append(folder.metrics, {"epoch": 1, "map_at_r": value})
+            yield Epoch(1, {"map_at_r": value})
+
+        return constant
+
+    plan = read_search(Path(SEARCH), ["budget.epochs=1", "scheduler=none", "trials=3"])
+    expected, one = {"a": 0.25, "b": 0.5}, Resources(1, 0, 1, 1)
+    for name in expected:
+        (tmp_path / name).mkdir()
+    with ThreadPoolExecutor() as threads:
+        found = {
+            name: threads.submit(
+                search, plan, RunFolder(tmp_path / name), one, SilentDisplay(), job(value)
+            )
+            for name, value in expected.items()
+        }
+    for name, value in expected.items():
+        assert [row.metrics["map_at_r"] for row in found[name].result().rows] == [value] * 3
