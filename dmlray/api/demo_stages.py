@@ -1,5 +1,6 @@
-"""The demo: a search, its winner, and an ensemble, on icons that this machine draws itself."""
+"""The demo: a search, its winner, an ensemble and queries, on icons that this machine draws."""
 
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dmlray.api.demo_queries import query_icons
 from dmlray.api.ensembles import ensemble, merge
 from dmlray.api.run_setup import RUNS, claim, path_of, resume_or_start
 from dmlray.api.runs import train
@@ -16,16 +18,25 @@ from dmlray.data.datasets import registry
 from dmlray.errors import Call
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import whole_machine
+from dmlray.learn.shared_features import sharing_features
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
-from dmlray.reporting.progress import Display, Shown, shown
+from dmlray.reporting.progress import Display, Shown, minutes, shown
 from dmlray.scores import Scores
 
 _SEARCH = "searches/rcdml_heads_demo.yaml"
-_WHOLE = {"backbone.frozen": False, "budget.epochs": 4}
+_WHOLE = {"backbone.frozen": False, "budget.epochs": 3}
 _MORE_SEEDS = 2
+_STAGES = {  # what each does and why, and its share of the time in percent
+    "start": ("train heads with default settings, to know what tuning gains", 9),
+    "search": ("try head settings on held-out classes (Ray Tune)", 23),
+    "winner": ("train the whole network with the best (Ray Train)", 28),
+    "ensemble": ("train two more seeds, one Ray actor a core", 32),
+    "merge": ("join the three embeddings: members err differently", 1),
+    "query": ("find the nearest icons with the exported model", 7),
+}
 Row = tuple[str, Mapping[str, float]]
 
 
@@ -35,18 +46,22 @@ class Demo:
 
     Attributes:
         rows: (stage, metrics) on the test classes, in order.
-        scores: Of the last stage.
+        scores: Of the merged networks.
         report: Page of the winner's training.
+        queries: Page of icons of unseen classes with their nearest others.
+        model: The exported model.
     """
 
     rows: list[Row]
     scores: Scores
     folder: RunFolder
     report: Path
+    queries: Path
+    model: Path
 
 
 def demo(*, out: str | Path | None = None, display: Shown = "auto") -> Demo:
-    """Search a method's settings, train the winner and merge an ensemble; resume where it was.
+    """Search a method's settings, train the winner, merge an ensemble, query it; resume it.
 
     Args:
         out: Run folder; default runs/demo.
@@ -64,7 +79,8 @@ def demo(*, out: str | Path | None = None, display: Shown = "auto") -> Demo:
         session(log=entered.log),
     ):
         run.start()
-        return _demo(run.folder, entered)
+        with sharing_features(run.folder):
+            return _demo(run.folder, entered, _Announced(entered, timed=not started))
 
 
 @contextmanager
@@ -75,24 +91,46 @@ def _images_drawn() -> Iterator[None]:
         yield
 
 
-def _demo(folder: RunFolder, display: Display) -> Demo:
+class _Announced:
+    """Logs each stage as it begins, with the time left, from how long the stages before took.
+
+    Not `timed` where stages are only read, which would seem quick.
+    """
+
+    def __init__(self, display: Display, timed: bool) -> None:
+        self._display, self._timed = display, timed
+        self._began = time.monotonic()
+
+    def __call__(self, stage: str) -> None:
+        names, shares = list(_STAGES), [share for _, share in _STAGES.values()]
+        number = names.index(stage)
+        line = f"{number + 1}/{len(names)} {stage}: {_STAGES[stage][0]}"
+        if self._timed and number:
+            taken = (time.monotonic() - self._began) / sum(shares[:number])
+            line += f"; about {minutes(taken * sum(shares[number:]))} left"
+        self._display.log(line)
+
+
+def _demo(folder: RunFolder, display: Display, begin: _Announced) -> Demo:
+    begin("start")
     default = read_search(Path(_SEARCH)).experiment
-    display.log("1/5  start: RCDML with default settings, heads on features of a frozen network")
     start = _train_here(default, RunFolder(folder.path / "start"), display)
-    display.log("2/5  search: 16 settings of these heads on held-out classes, Optuna on Ray Tune")
+    begin("search")
     found = tune(**_stage(folder, "search", search=_SEARCH), display=display)
     best = read_experiment(found.best).experiment
     heads = _train_here(best, RunFolder(folder.path / "heads"), display)
-    display.log("3/5  winner: the whole network with the best settings, on Ray Train")
+    begin("winner")
     new = {"experiment": found.best, "overrides": _WHOLE}
     winner = train(**_stage(folder, "winner", **new), display=display)
-    display.log(f"4/5  ensemble: {_MORE_SEEDS} more seeds of the winner, one Ray actor per core")
+    begin("ensemble")
     members = override(best, "demo", {**_WHOLE, "seed": best.seed + 1})
     more = {"experiments": members, "vary": "seed", "size": _MORE_SEEDS}
     ensemble(**_stage(folder, "ensemble", **more), display=display)
-    display.log("5/5  merge: the embeddings of all three side by side")
+    begin("merge")
     runs = [folder.path / name for name in ("winner", "ensemble")]
     merged = merge(**_stage(folder, "merged", runs=runs), display=display)
+    begin("query")
+    page, model = query_icons(merged.folder, folder, best, display)
     assert start.zero_shot is not None
     rows: list[Row] = [
         ("pretrained network", start.zero_shot),
@@ -101,7 +139,7 @@ def _demo(folder: RunFolder, display: Display) -> Demo:
         ("winner, whole network", winner.scores.metrics),
         ("three seeds merged", merged.scores.metrics),
     ]
-    return Demo(rows, merged.scores, folder, winner.folder.report)
+    return Demo(rows, merged.scores, folder, winner.folder.report, page, model)
 
 
 def _stage(folder: RunFolder, name: str, **new: Any) -> dict[str, Any]:

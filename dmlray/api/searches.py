@@ -13,6 +13,7 @@ from dmlray.cluster.search.start_points import read_start
 from dmlray.cluster.search.study_checks import read_study
 from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
+from dmlray.learn.shared_features import sharing_features
 from dmlray.learn.space_preflight import preflight_space
 from dmlray.plans.config_sources import Overrides
 from dmlray.plans.ensemble import read_ensemble, repeats
@@ -81,7 +82,8 @@ def _search(run: Run[Search], address: str | None) -> SearchReport:
         run.start(lambda: plan.write(run.plan_file), dataset, plan.experiment.seed)
         plan.write(run.plan_file)  # what changed in a search that goes on
         teach(teacher, dataset, folder, display)
-        report = searching.search(plan, folder, resources, display)
+        with sharing_features(folder):
+            report = searching.search(plan, folder, resources, display)
         best = report.best
         assert best is not None  # else the search has raised
         score, trials = best.metrics[plan.metrics[0]], len(report.trained)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +76,7 @@ def embed(
         raise ConfigError("--device", ["is of one process. Allowed: without --address"])
     try:
         with Display() as display:
-            options["progress"] = _images_per_second(display)
+            options["progress"] = display.count_images("embedding images")
             about = _embed(model, images, out, address, device, options)
     except Interrupted as error:
         given = {"model": model, "images": images, **click.get_current_context().params}
@@ -201,19 +200,3 @@ def _csv(images: Sequence[Path], found: Sequence[Sequence[Hit]]) -> str:
             match = ["yes" if hit.match else "no"] if marked else []
             writer.writerow((image, hit.rank, f"{hit.similarity:.6f}", *match, *cells))
     return text.getvalue()
-
-
-def _images_per_second(display: Any) -> Callable[[int, int], None]:
-    """Count the images that an earlier session has not embedded, with their speed."""
-    begun: list[tuple[float, int]] = []
-
-    def tell(done: int, total: int) -> None:
-        if not begun:
-            begun.append((time.monotonic(), done))
-            there = f" ({done} are there)" if done else ""
-            display.start(f"embedding images{there}", total - done)
-        (start, before), now = begun[0], time.monotonic()
-        speed = (done - before) / max(now - start, 1e-9)
-        display.update(done - before, f"{speed:,.0f} images/s" if done > before else "")
-
-    return tell

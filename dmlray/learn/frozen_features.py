@@ -55,7 +55,7 @@ def cached_features(
         plan.budget.precision, device, seed,
     ))  # fmt: skip
     if key not in _features:
-        _features[key] = compute().clone()  # leave inference mode
+        _features[key] = compute()
         while len(_features) > _KEPT:
             _features.popitem(last=False)
     _features.move_to_end(key)

@@ -31,6 +31,7 @@ from dmlray.learn.precision import Precision, precision_of
 from dmlray.learn.random_layers import keep_generators_equal
 from dmlray.learn.retrieval_task import task_of
 from dmlray.learn.runtime import Runtime
+from dmlray.learn.shared_features import shared_features
 from dmlray.learn.state import TrainProgress, TrainState
 from dmlray.learn.teacher import TaughtLoader, TeacherVectors, TrainLoader, read_vectors
 from dmlray.losses.cosine import unit_rows
@@ -197,17 +198,28 @@ class Training:
             return embed(self.learner, function, loader, self.runtime.group, fixed)
 
     def _features(self, subset: Subset) -> Tensor:
-        """Compute the trunk's features (N, F), once per process if it is frozen."""
+        """Return features (N, F) of the trunk before any training of it; never a trained one's."""
         if not self.plan.backbone.frozen:
-            return self.embed(self.trunk, subset).clone()  # leave inference mode
+            return self._untrained(subset)
         return cached_features(
             self.plan, self.split.dataset, subset, self.runtime.device,
-            lambda: self.embed(self.trunk, subset),
+            lambda: self._untrained(subset),
         )  # fmt: skip
 
+    def _untrained(self, subset: Subset) -> Tensor:
+        """Compute the trunk's features (N, F), or read those of another training of the run."""
+
+        def compute(images: Subset) -> Tensor:
+            return self.embed(self.trunk, images).clone()  # leave inference mode
+
+        if self.runtime.group.size > 1:  # its workers compute together
+            return compute(subset)
+        dataset, device = self.split.dataset, self.runtime.device
+        return shared_features(self.plan, self.folder, dataset, subset, device, compute)
+
     def pooled(self, subset: Subset) -> Tensor:
-        """Compute the trunk's features (N, F) of length 1, which are scored without training."""
-        return unit_rows(self.embed(self.trunk, subset))
+        """Compute the features (N, F) of length 1 of the untrained trunk, to be scored."""
+        return unit_rows(self._features(subset))
 
     def embeddings(self, subset: Subset) -> Tensor:
         """Compute the unit embeddings (N, D) that are scored."""

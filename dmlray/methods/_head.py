@@ -3,10 +3,25 @@
 N images, F backbone width, D embedding.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from dmlray.losses.cosine import at_least_float32
+
+
+class _Principal(NamedTuple):
+    """Mean (F,), variances (F,) float64, largest first, and their directions (F, F) as rows."""
+
+    mean: Tensor
+    variances: Tensor
+    directions: Tensor
+
+
+# A search that trains only heads starts every trial from the same features of a fold.
+_known = WeakTensorKeyDictionary()
 
 
 def linear_head(width: int, dim: int) -> nn.Linear:
@@ -28,12 +43,9 @@ def principal_head(head: nn.Linear, features: Tensor) -> None:
     between backbones; a factor per direction (whitening) would change the cosines. Directions
     beyond the rank of the features are small and random.
     """
-    features = at_least_float32(features).to(head.weight.device)
-    mean = features.mean(0)
-    centred = features - mean
-    covariance = (centred.T @ centred / len(features)).double()
-    variances, directions = torch.linalg.eigh(covariance)
-    variances, directions = variances.flip(0), directions.flip(1).T  # largest first; rows
+    if features not in _known:
+        _known[features] = _principal(at_least_float32(features).to(head.weight.device))
+    mean, variances, directions = (each.to(head.weight.device) for each in _known[features])
     rounding = max(1e-6 * float(variances[0]), 1e-10 * float(mean.square().mean()))
     rank = int((variances > rounding).sum())
     kept = min(len(head.weight), rank)
@@ -43,6 +55,14 @@ def principal_head(head: nn.Linear, features: Tensor) -> None:
     nn.init.normal_(head.weight, std=0.01 * float(scale) / head.in_features**0.5)
     head.weight[:kept] = (scale * directions[:kept]).to(head.weight.dtype)
     head.bias.copy_(-(head.weight @ mean.to(head.weight.dtype)))
+
+
+def _principal(features: Tensor) -> _Principal:
+    mean = features.mean(0)
+    centred = features - mean
+    covariance = (centred.T @ centred / len(features)).double()
+    variances, directions = torch.linalg.eigh(covariance)
+    return _Principal(mean, variances.flip(0), directions.flip(1).T)
 
 
 def trainable(*modules: nn.Module) -> list[nn.Parameter]:

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.text import Text
 
-from dmlray.printable import printable
+from dmlray.printable import printable, wrapped
 
 _BAR = 20  # columns, in terminals of at least four times as many
+_STARTING = 60.0  # seconds that processes may take to start
 _LINE_EVERY = 2.0  # seconds between plain lines, so that logs stay readable
 
 
@@ -30,6 +31,7 @@ class Display:
         self._task: TaskID | None = None
         self._title, self._total, self._done = "", 0, 0
         self._started = self._last_line = 0.0
+        self._first = (0, 0.0)  # steps at the first update, and when
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -54,6 +56,7 @@ class Display:
         """Begin counting `total` steps of `title`; what was counted before is put away."""
         self._title, self._total, self._done = title, total, 0
         self._started = self._last_line = time.monotonic()
+        self._first = (0, self._started)
         if self._progress:
             if self._task is not None:
                 self._progress.remove_task(self._task)
@@ -64,6 +67,8 @@ class Display:
     def update(self, done: int, note: str = "") -> None:
         """So many steps are done in all."""
         moved, self._done = done != self._done, done
+        if moved and not self._first[0]:
+            self._first = (done, time.monotonic())
         if self._progress and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
         elif moved and (done == self._total or time.monotonic() - self._last_line > _LINE_EVERY):
@@ -83,15 +88,36 @@ class Display:
 
         return count
 
+    def count_images(self, title: str) -> Callable[[int, int], None]:
+        """Like `count`, with images/s; images of an earlier session are only mentioned."""
+        begun: list[tuple[float, int]] = []
+
+        def count(done: int, total: int) -> None:
+            if not begun:
+                begun.append((time.monotonic(), done))
+                there = f" ({done} are there)" if done else ""
+                self.start(f"{title}{there}", total - done)
+            (start, before), now = begun[0], time.monotonic()
+            speed = (done - before) / max(now - start, 1e-9)
+            self.update(done - before, f"{speed:,.0f} images/s" if done > before else "")
+
+        return count
+
     def log(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(Text(printable(text)), soft_wrap=True)
+        """A line that stays, broken between words in a terminal that is narrower."""
+        parts = wrapped(text, self.console.width) if self.console.is_terminal else [printable(text)]
+        for part in parts:
+            self.console.print(Text(part), soft_wrap=True)
 
     def _eta(self) -> str:
-        if not self._done:
-            return ""
-        seconds = (time.monotonic() - self._started) / self._done * (self._total - self._done)
-        return f"({int(seconds) // 60}:{int(seconds) % 60:02d} left)"
+        """From the first step on, where there are more: what starts processes is no step."""
+        now, (first, at) = time.monotonic(), self._first
+        steps, taken = self._done - first, now - at
+        if not steps:  # the first step itself, which the start may dominate
+            steps, taken = self._done, now - self._started
+            if not steps or taken < _STARTING:
+                return ""
+        return f"({minutes(taken / steps * (self._total - self._done))} left)"
 
 
 class SilentDisplay(Display):
@@ -125,12 +151,13 @@ class _Fitted(ProgressColumn):
         line = f"{task.completed:.0f}/{task.total or 0:.0f}"
         title = max(self._width - len(line) - 1, 1)
         parts = [textwrap.shorten(printable(task.description), title, placeholder="…")]
-        parts += [_minutes(task.elapsed), f"{_minutes(task.time_remaining)} left"]
+        parts += [minutes(task.elapsed), f"{minutes(task.time_remaining)} left"]
         for part in (*parts, printable(task.fields["note"])):
             if part and len(line) + 1 + len(part) <= self._width:
                 line += f" {part}"
         return Text(line, no_wrap=True)
 
 
-def _minutes(seconds: float | None) -> str:
+def minutes(seconds: float | None) -> str:
+    """Write seconds as minutes and seconds, 1:05."""
     return "-:--" if seconds is None else str(timedelta(seconds=int(seconds))).removeprefix("0:")

@@ -33,7 +33,9 @@ def print_table(
     unlimited = console.options.update(max_width=10_000)
     if Measurement.get(console, unlimited, table).maximum <= console.width:
         console.print(table)
-        console.print(Text(protocol_line(scores)), soft_wrap=True)
+        line = protocol_line(scores)
+        for part in wrapped(line, console.width) if console.is_terminal else [line]:
+            console.print(Text(part), soft_wrap=True)
         return
     lines = [title]
     for name, metrics in rows:

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.learn import frozen_features
 from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.cross_validation import lockstep
 from dmlray.learn.run import evaluate, run_training
 from dmlray.learn.runtime import Runtime
+from dmlray.learn.shared_features import sharing_features
 from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
@@ -93,3 +95,56 @@ def test_a_finished_run_is_scored_again_from_its_checkpoint(
     scores = run_training(plan, folder, lambda epoch: None, HERE)
     frozen_features._features.clear()
     assert evaluate(plan, folder, HERE).metrics == scores.metrics
+
+
+def test_trainings_of_a_run_share_the_features_of_the_untrained_trunk(
+    plan: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen or not: in folds, in head warm-up and in zero-shot scores; equal to their own."""
+    computed, embed = list[int](), Training.embed
+
+    def counted(training: Training, function: object, subset: Subset) -> torch.Tensor:
+        if function is training.trunk:
+            computed.append(len(subset))
+        return embed(training, function, subset)  # type: ignore[arg-type]
+
+    dataset = load_dataset(plan)
+    own = Training(plan, fold_split(plan, dataset, 0), RunFolder(tmp_path / "own"), HERE)
+    expected = own.pooled(own.split.train)
+    monkeypatch.setattr(Training, "embed", counted)
+    run = RunFolder(tmp_path)
+    with sharing_features(run):
+        for number in range(2):
+            frozen_features._features.clear()  # as in another process
+            folder = run.trial(number).fold(number)
+            training = Training(plan, fold_split(plan, dataset, number), folder, HERE)
+            training.pooled(training.split.train)
+        warm = override(plan, "warm", {"backbone.frozen": False, "budget.head_warmup_steps": 1})
+        learner = Training(warm, fold_split(plan, dataset, 0), run.member(0), HERE)
+        torch.testing.assert_close(learner.pooled(learner.split.train), expected)
+        assert computed == [len(train_subset(dataset))]
+        for _ in learner.epochs():  # warms up its heads, then trains the trunk
+            pass
+        assert computed == [len(train_subset(dataset))]
+    assert not list(tmp_path.glob(".features"))
+
+
+def test_a_damaged_file_of_features_is_computed_again(plan: Experiment, tmp_path: Path) -> None:
+    dataset, run = load_dataset(plan), RunFolder(tmp_path)
+    with sharing_features(run):
+        training = Training(plan, fold_split(plan, dataset, 0), run.trial(0), HERE)
+        expected = training.pooled(training.split.train)
+        (file,) = tmp_path.glob(".features/*.npy")
+        file.write_bytes(file.read_bytes()[:-8])
+        frozen_features._features.clear()
+        assert torch.equal(training.pooled(training.split.train), expected)
+
+
+def test_another_trunk_has_features_of_its_own(plan: Experiment, tmp_path: Path) -> None:
+    dataset, run = load_dataset(plan), RunFolder(tmp_path)
+    other = override(plan, "other", {"backbone.weights": "none", "seed": plan.seed + 1})
+    with sharing_features(run):
+        for each in (plan, other):
+            training = Training(each, fold_split(each, dataset, 0), run.trial(0), HERE)
+            training.pooled(training.split.train)
+        assert len(list(tmp_path.glob(".features/*.npy"))) == 2

@@ -31,3 +31,14 @@ def test_equal_features_leave_the_head_as_it_was() -> None:
     before = head.weight.clone()
     principal_head(head, torch.full((7, 6), 2.3))
     assert torch.equal(head.weight, before)
+
+
+def test_directions_are_kept_for_the_same_features_only() -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(30, 6), torch.randn(30, 6)
+    first, again, third = (linear_head(6, 3) for _ in range(3))
+    principal_head(first, one)
+    principal_head(again, one)
+    principal_head(third, other)
+    assert torch.equal(first.weight, again.weight)
+    assert not torch.allclose(first.weight, third.weight)

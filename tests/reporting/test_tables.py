@@ -66,3 +66,29 @@ def test_the_protocol_names_the_precision_where_the_run_recorded_it() -> None:
         found
     )
     assert "computed" not in protocol_line(scores())
+
+
+def test_time_left_counts_from_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 s until the first of 5 steps, then 2 s for each: three steps are left, not 18 s."""
+    clock = [100.0]
+    monkeypatch.setattr("dmlray.reporting.progress.time.monotonic", lambda: clock[0])
+    file = io.StringIO()
+    display = Display(Console(file=file, width=80))
+    display.start("epochs", 5)
+    for done, now in enumerate((110.0, 112.1), start=1):
+        clock[0] = now
+        display.update(done)
+    assert file.getvalue().splitlines() == [
+        "epochs: 5 to do", "epochs: 1/5", "epochs: 2/5 (00:06 left)",
+    ]  # fmt: skip
+
+
+def test_a_long_first_step_gives_a_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("dmlray.reporting.progress.time.monotonic", lambda: clock[0])
+    file = io.StringIO()
+    display = Display(Console(file=file, width=80))
+    display.start("epochs", 3)
+    clock[0] = 3700.0
+    display.update(1)
+    assert file.getvalue().splitlines()[-1] == "epochs: 1/3 (2:00:00 left)"
