@@ -33,7 +33,7 @@ class Command:
             raise AssertionError(f"still running after {seconds} s:\n{out}{err}") from None
         return self.process.returncode, out + err
 
-    def until(self, happened: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, happened: Callable[[], bool], seconds: float = 240) -> None:
         """Wait for a condition while the command runs."""
         end = time.monotonic() + seconds
         while not happened():
