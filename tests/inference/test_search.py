@@ -1,6 +1,7 @@
 """Exact search over shards: the same neighbours as one product of all vectors."""
 
 import csv
+import gc
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import dmlray
+from dmlray.cli.models import collecting_later
 from dmlray.errors import DmlrayError
 from dmlray.inference import vector_files
 from dmlray.inference.search import nearest_vectors
@@ -146,6 +148,7 @@ def test_the_commands_go_from_a_run_to_a_search(
     for wrong, said in (
         (("query", "model", "vectors", image, "-k", "97"), "k: 97 is not allowed"),
         (("query", "model", "vectors", image, "--html", "no/page.html"), "cannot be written"),
+        (("query", "model", "vectors", image, "--html", "x", "--csv", "x"), "Allowed: two files"),
         (("query", str(runs / "b"), "vectors", image), "vectors of another model"),
         (("embed", "model", "nowhere", "--out", "w"), "nowhere: is no file"),
         (("embed", "vectors", str(runs / "images"), "--out", "w"), "neither a run nor a model"),
@@ -173,3 +176,15 @@ def test_a_query_imports_nothing_that_is_slow_and_not_needed(runs: Path, tmp_pat
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.endswith("imported []\n")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(enabled: bool) -> None:
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(ValueError, match="inside"), collecting_later():
+            assert not gc.isenabled()
+            raise ValueError("inside")
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
