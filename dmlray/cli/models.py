@@ -152,16 +152,15 @@ def query(
     **options: Any,
 ) -> None:
     """Find the nearest of VECTORS to each IMAGE, exactly where no --index is used."""
-    with collecting_later():
-        from dmlray.atomic_files import write_text
-        from dmlray.inference.load import load_model
-        from dmlray.inference.search import cosine_of, query
-
     for file in filter(None, (html, table)):
         _require_writable(file)
     if html and html == table:
         raise ConfigError(str(html), ["is the file of --html and of --csv. Allowed: two files"])
     with collecting_later():
+        from dmlray.atomic_files import write_text
+        from dmlray.inference.load import load_model
+        from dmlray.inference.search import cosine_of, query
+
         loaded = load_model(model)
     limit = None if threshold is None else cosine_of(threshold, loaded)
     found = query(loaded, vectors, list(images), k, threshold=limit, **options)

@@ -54,11 +54,12 @@ def tiles(
     differ by rounding, so that half of them can be taken from earlier rows.
     """
     block = new_block(gallery)
-    symmetric = near_ties and queries is gallery and len(gallery) <= SYMMETRIC
+    small = block.device.type == "cpu" and len(gallery) <= SYMMETRIC
+    symmetric = near_ties and queries is gallery and small
     kept = dict[int, list[Tensor]]()
     for numbers in torch.arange(len(queries), device=block.device).split(len(block)):
         similarities = block[: len(numbers)]
-        if symmetric and block.device.type == "cpu":
+        if symmetric:
             _add_symmetric(similarities, int(numbers[0]), gallery, kept, rounded)
         else:
             rows = queries[numbers[0] : numbers[-1] + 1]

@@ -1,4 +1,4 @@
-"""`dmlray benchmark`: mistakes come before anything runs; a killed one ends as one that was not."""
+"""`dmlray benchmark`: mistakes come before anything runs; a killed one keeps what is finished."""
 
 import json
 import shutil

@@ -12,12 +12,11 @@ from typing import NamedTuple, TypeVar
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from dmlray.data.cache.atomic_dir import final_path, make_whole
 from dmlray.data.dataset import Dataset
-from dmlray.data.datasets import folder
 from dmlray.data.datasets.dataset_listing import DatasetListing
+from dmlray.data.datasets.drawn import load_drawn
 from dmlray.data.datasets.spec import DatasetSpec
-from dmlray.errors import ConfigError, DataError
+from dmlray.errors import DataError
 
 SIDE = 64  # pixels
 GLYPH = round(0.8 * SIDE)  # font size in pixels
@@ -64,11 +63,7 @@ class Glyph(NamedTuple):
 
 def load(root: Path | None) -> Dataset:
     """List the data set `demo`; the first call on a machine draws it."""
-    if root is not None:
-        raise ConfigError("data.root", ["data set 'demo' draws its own images. Leave it out."])
-    target = final_path(f"demo-{DRAWING}")
-    make_whole(target, Path.is_dir, _draw_all)
-    return folder.read("demo", target)
+    return load_drawn("demo", DRAWING, root, _draw_all)
 
 
 def find(root: Path | None) -> DatasetListing:

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from PIL import Image, ImageFont
 
-from dmlray.data.cache.atomic_dir import final_path, make_whole
 from dmlray.data.dataset import Dataset
-from dmlray.data.datasets import folder
 from dmlray.data.datasets.dataset_listing import DatasetListing
+from dmlray.data.datasets.drawn import load_drawn
 from dmlray.data.datasets.icons import GLYPH, distinct, draw
 from dmlray.data.datasets.spec import DatasetSpec
-from dmlray.errors import ConfigError, DataError
+from dmlray.errors import DataError
 
 FAMILIES = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral")
 TYPEFACES = 16
@@ -26,11 +25,7 @@ DRAWING = 1  # increase it when drawing changes: cached images are kept otherwis
 
 def load(root: Path | None) -> Dataset:
     """List the data set `letters`; the first call on a machine draws it."""
-    if root is not None:
-        raise ConfigError("data.root", ["data set 'letters' draws its own images. Leave it out."])
-    target = final_path(f"letters-{DRAWING}")
-    make_whole(target, Path.is_dir, _draw_all)
-    return folder.read("letters", target)
+    return load_drawn("letters", DRAWING, root, _draw_all)
 
 
 def find(root: Path | None) -> DatasetListing:
