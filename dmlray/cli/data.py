@@ -37,8 +37,9 @@ def list_data() -> None:
     """List the data sets that dmlray knows."""
     from dmlray.data.datasets import registry
 
+    width = max(map(len, registry.names()))
     for name in registry.names():
-        echo_wrapped(f"{name:<10} {registry.about(name)}")
+        echo_wrapped(f"{name:<{width}} {registry.about(name)}")
 
 
 @data.command()
