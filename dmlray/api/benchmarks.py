@@ -14,6 +14,7 @@ from dmlray.cluster.search.run import resources_of
 from dmlray.cluster.session import session
 from dmlray.cluster.side_by_side import run_side_by_side
 from dmlray.errors import ConfigError, DmlrayError
+from dmlray.learn.shared_features import sharing_features
 from dmlray.plans.benchmark import Benchmark, BenchmarkSource, Cell, read_benchmark
 from dmlray.plans.config_sources import Overrides
 from dmlray.plans.run_folder import RunFolder
@@ -68,7 +69,8 @@ def benchmark(
             with session(address, run.display.log) as cluster:
                 at_once = cells_at_once(missing, cluster)
                 _start(run, known)
-                _run(run, missing, at_once, cluster)
+                with sharing_features(run.folder):  # cells of a data set have equal trunks
+                    _run(run, missing, at_once, cluster)
         else:
             _start(run, known)
         found = finished_leaderboard(run.folder, run.plan)

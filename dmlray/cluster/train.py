@@ -24,7 +24,7 @@ from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.progress import Display
+from dmlray.reporting.progress import Display, speed
 from dmlray.scores import Scores, read_scores
 
 _MAX_RESTARTS = 2  # of a dead worker
@@ -146,5 +146,6 @@ class EpochDisplay:
         lines = metrics_log.read(self._folder.metrics)
         if lines:
             names = [name for name in ("loss", self._plan.protocol.metric) if name in lines[-1]]
-            note = " ".join(f"{name} {lines[-1][name]:.3f}" for name in names)
-            self._display.update(lines[-1]["epoch"], note)
+            notes = [f"{name} {lines[-1][name]:.3f}" for name in names]
+            notes.append(speed(lines[-1].get(metrics_log.SPEED, 0)))
+            self._display.update(lines[-1]["epoch"], " ".join(notes))

@@ -1,5 +1,6 @@
 """The epoch loop: a generator that yields after each epoch."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from dmlray.learn.divergence import StepNorms, check_epoch, check_weights
 from dmlray.learn.gradient_average import GradientAverage
+from dmlray.learn.metrics_log import SPEED
 from dmlray.learn.optimizer import lr_factor, set_lr
 from dmlray.learn.process_group import SINGLE_PROCESS, ProcessGroup, SharedBatch
 from dmlray.learn.state import TrainState
@@ -63,9 +65,11 @@ def fit(
     assert optimizer is not None
     check_weights(learner, plan, state.progress.epoch + 1)
     epochs, per_epoch = plan.budget.epochs, loader.batches_per_epoch
+    images_per_epoch, factor = per_epoch * loader.images_per_batch, 1.0
     shared = SharedBatch(group, loader.images_per_batch)
     with GradientAverage(learner.parameters(), group) as average:
         for epoch in range(state.progress.epoch, epochs):
+            started = time.perf_counter()
             torch.manual_seed(plan.seed * 1_000_003 + epoch)
             learner.train()
             learner.start_epoch(epoch)
@@ -73,17 +77,18 @@ def fit(
             norms = StepNorms()
             update = Update(epoch < plan.budget.warmup_epochs, state.scaler, average)
             for number, (images, labels, *targets) in enumerate(loader.epoch(epoch)):
-                set_lr(
-                    optimizer,
-                    lr_factor(plan.optimizer, epoch * per_epoch + number, per_epoch, epochs),
-                )
+                done = epoch * per_epoch + number
+                factor = lr_factor(plan.optimizer, done, per_epoch, epochs)
+                set_lr(optimizer, factor)
                 batch = Batch(images, labels, shared.gather, shared.local_slice, *targets)
                 terms = step(learner, batch, optimizer, plan, update, norms)
                 for name, term in terms.items():
                     sums[name] = sums.get(name, torch.zeros_like(term)) + term
-            check_epoch(norms, learner, epoch + 1)
+            check_epoch(norms, learner, epoch + 1)  # waits for the device
+            speed = images_per_epoch / (time.perf_counter() - started)
             state.progress.epoch = epoch + 1
-            yield Epoch(epoch + 1, _means(sums, per_epoch))
+            costs = {"learning_rate": plan.optimizer.lr * factor, SPEED: speed}
+            yield Epoch(epoch + 1, {**_means(sums, per_epoch), **costs})
 
 
 def _means(sums: dict[str, Tensor], steps: int) -> dict[str, float]:

@@ -13,6 +13,7 @@ from dmlray.errors import DataError
 from dmlray.file_reading import parse_json, read_bytes, reason
 from dmlray.json_schema import FromOne, FromZero, Text, read_checked
 
+SPEED = "images_per_second"  # of the training steps of an epoch, on all devices together
 _MAX_BYTES = 256 << 20  # 10,000 epochs of many metrics take a few MB
 
 

@@ -22,7 +22,7 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
 _NAME = ".features"
-_LEVELS = 5  # demo, search, trials, a trial, its fold
+_LEVELS = 8  # benchmark, cells, data set, method, search, trials, a trial, its fold
 
 
 @contextmanager

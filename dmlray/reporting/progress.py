@@ -98,8 +98,7 @@ class Display:
                 there = f" ({done} are there)" if done else ""
                 self.start(f"{title}{there}", total - done)
             (start, before), now = begun[0], time.monotonic()
-            speed = (done - before) / max(now - start, 1e-9)
-            self.update(done - before, f"{speed:,.0f} images/s" if done > before else "")
+            self.update(done - before, speed((done - before) / max(now - start, 1e-9)))
 
         return count
 
@@ -156,6 +155,11 @@ class _Fitted(ProgressColumn):
             if part and len(line) + 1 + len(part) <= self._width:
                 line += f" {part}"
         return Text(line, no_wrap=True)
+
+
+def speed(images_per_second: float) -> str:
+    """Write a number of images per second; nothing for 0."""
+    return f"{images_per_second:,.0f} images/s" if images_per_second else ""
 
 
 def minutes(seconds: float | None) -> str:

@@ -25,6 +25,7 @@ from dmlray.results.scored_images import scored_images
 from dmlray.scores import NO_TEST_CLASSES, Scores, percent, read_scores
 
 IMAGES = 24  # queries that are shown
+_TITLES = {metrics_log.SPEED: "Images per second", "learning_rate": "Learning rate"}
 
 
 def write_report(folder: RunFolder, images: int = IMAGES) -> None:
@@ -131,7 +132,9 @@ def _curves(lines: Sequence[Mapping[str, float]], selection: str) -> dict[str, s
     for name in names:
         if name not in ("epoch", "embedding_size"):
             score = f"Scores of each epoch, on {scored} classes"
-            title = "Loss" if _is_loss(name) else score if label(name) != name else name
+            title = _TITLES.get(name) or (
+                "Loss" if _is_loss(name) else score if label(name) != name else name
+            )
             panels.setdefault(title, []).append(name)
     return {
         title: png_address(figures.png(figures.training_curve(lines, group)))

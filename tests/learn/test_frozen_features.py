@@ -148,3 +148,19 @@ def test_another_trunk_has_features_of_its_own(plan: Experiment, tmp_path: Path)
             training = Training(each, fold_split(each, dataset, 0), run.trial(0), HERE)
             training.pooled(training.split.train)
         assert len(list(tmp_path.glob(".features/*.npy"))) == 2
+
+
+def test_the_deepest_training_of_a_benchmark_shares_features(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    dataset, run = load_dataset(plan), RunFolder(tmp_path)
+    cell = run.cell("demo", "one")
+    trial = RunFolder(cell / "search").trial(0).fold(0)
+    member = RunFolder(cell / "default" / "00").member(0)
+    with sharing_features(run):
+        for folder in (trial, member):
+            training = Training(plan, fold_split(plan, dataset, 0), folder, HERE)
+            frozen_features._features.clear()
+            training.pooled(training.split.train)
+        assert len(list(tmp_path.glob(".features/*.npy"))) == 1
+        assert not list(cell.rglob(".features"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dmlray.errors import RunError
-from dmlray.learn import environment, metrics_log, precision
+from dmlray.learn import environment, precision
 from dmlray.learn.loop import Epoch
 from dmlray.learn.precision import float32_products, precision_of
 from dmlray.learn.run import run_training
@@ -17,6 +17,7 @@ from dmlray.plans.experiment import BudgetConfig, Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import Scores, protocol_line, read_scores
+from tests.epoch_logs import epochs_of
 from tests.learn.fake_gpu import fake_gpu
 from tests.toy_data import draw_images, toy_words
 
@@ -87,7 +88,7 @@ def test_a_killed_float16_training_resumes_with_its_loss_scale(
     kept = torch.load(torn.last_checkpoint, weights_only=True)["progress"]
     assert kept["unscathed"] > 0 or kept["loss_scale"] != 65536.0
     assert run_training(plan, torn, lambda _: None, here) == expected
-    assert metrics_log.read(torn.metrics) == metrics_log.read(calm.metrics)
+    assert epochs_of(torn.metrics) == epochs_of(calm.metrics)
     last, again = (torch.load(f.last_checkpoint, weights_only=True) for f in (calm, torn))
     assert last["progress"] == again["progress"]
 

@@ -31,7 +31,7 @@ from dmlray.errors import (
 from dmlray.learn import metrics_log
 from dmlray.plans.ensemble import Ensemble
 from dmlray.plans.run_folder import RunFolder
-from dmlray.reporting.progress import Display
+from dmlray.reporting.progress import Display, speed
 
 _POLL = 0.5  # seconds between polls of the cluster and the metrics logs
 
@@ -242,14 +242,13 @@ class MemberQueue:
         return len(metrics_log.read(self.folder.member(index).metrics))
 
     def _show(self, display: Display) -> None:
-        active, waiting = set(self.active.values()), set(self.todo)
-        done = sum(
-            self._epochs_of(i) if i in active else self.epochs[i]
-            for i in self.missing
-            if i not in waiting
-        )
-        ended = len(self.missing) - len(waiting) - len(active)
-        display.update(done, f"{ended} members done, {len(active)} running")
+        active, waiting = self.active.values(), set(self.todo)
+        ended = [i for i in self.missing if i not in waiting and i not in active]
+        logs = [metrics_log.read(self.folder.member(i).metrics) for i in active]
+        done = sum(self.epochs[i] for i in ended) + sum(map(len, logs))
+        images = sum(log[-1].get(metrics_log.SPEED, 0) for log in logs if log)
+        note = f"{len(ended)} members done, {len(logs)} running {speed(images)}"
+        display.update(done, note.rstrip())
 
 
 def train_members(

@@ -18,6 +18,7 @@ from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import Clock, fold_epochs, mean_over_folds
 from dmlray.learn.device import device_of, loader_threads, set_threads
 from dmlray.learn.loop import Epoch, Report
+from dmlray.learn.metrics_log import SPEED
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.experiment import Experiment
@@ -132,4 +133,5 @@ def _mean(
     workers = len(gathered)
     folds = [gathered[n % workers][n // workers] for n in range(plan.protocol.fold_count)]
     means = mean_over_folds(folds, plan.protocol.metric)
+    means[SPEED] = workers * means.get(SPEED, 0.0)  # they train at the same time
     return Epoch(number, {**means, "seconds": clock.at(number)})

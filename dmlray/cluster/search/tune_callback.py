@@ -9,9 +9,10 @@ from ray.tune.experiment import Trial
 from dmlray.cluster.error_messages import DIED
 from dmlray.cluster.search.fold_trainer import release
 from dmlray.cluster.search.searcher import StudySearcher
+from dmlray.learn.metrics_log import SPEED
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import Search
-from dmlray.reporting.progress import Display
+from dmlray.reporting.progress import Display, speed
 
 _RELEASE_AFTER = 2.0  # seconds, after which Tune has killed an ended trial's process
 
@@ -31,6 +32,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
     ) -> None:
         self._plan, self._folder, self._study, self._display = plan, folder, study, display
         self._epochs: dict[str, int] = {}
+        self._speeds: dict[str, float] = {}  # images/s of running trials
         self._ended: dict[int, float] = {}
         self._over, self._stopped = 0, False
         self._best = float("-inf")
@@ -47,6 +49,7 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
             return
         self._epochs[trial.trial_id] = result["epoch"]
         self._best = max(self._best, result[metric])
+        self._speeds[trial.trial_id] = result.get(SPEED, 0)
         self._show()
 
     def on_trial_complete(
@@ -93,9 +96,11 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._ended[number] = time.monotonic()
         self._over += 1
         self._epochs[trial.trial_id] = self._plan.most_epochs
+        self._speeds.pop(trial.trial_id, None)
         if failure:
             self._display.log(f"trial {number} failed: {failure}")
 
     def _show(self) -> None:
-        note = f"{self._over} trials done, best {self._plan.metrics[0]} {self._best:.3f}"
-        self._display.update(sum(self._epochs.values()), note)
+        best = f"best {self._plan.metrics[0]} {self._best:.3f}"
+        note = f"{self._over} trials done, {best} {speed(sum(self._speeds.values()))}"
+        self._display.update(sum(self._epochs.values()), note.rstrip())
