@@ -7,7 +7,7 @@ BENCHMARKS := $(filter-out benchmarks/gpu.py benchmarks/faults.py benchmarks/_%,
 PARALLEL := -n auto --dist=loadgroup --no-loadscope-reorder
 
 # Documents with tables of scores, which are made from results/*/*.json.
-SCORED := README.md docs/benchmarks.md
+SCORED := README.md docs/reality_check.md
 
 .PHONY: demo test check fast bench docs tables
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from tests import golden_vectors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(RAY_worker_niceness="0")  # else workers of Ray wait for the other tests
+_STARTUP = str(Path(__file__).with_name("startup"))
+os.environ["PYTHONPATH"] = os.pathsep.join([_STARTUP, *filter(None, [os.getenv("PYTHONPATH")])])
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests with these
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored: in the background, or under nohup
 FOLDERS = ("backbones", "drml", "idml_dcml", "rcdml_dreml")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import gc
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,19 +87,6 @@ def embed(
         echo(f"failed:       {about.failed} images, listed in {out / 'failed.csv'}")
 
 
-@contextmanager
-def collecting_later() -> Iterator[None]:
-    """Keep the garbage collector from large imports, a fifth of whose time it takes."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()  # what was imported stays
-        if enabled:
-            gc.enable()
-
-
 def _word(value: Any) -> str | bool | list[str]:
     """A parameter's value, as a call has it."""
     if value is True:
@@ -156,12 +141,11 @@ def query(
         _require_writable(file)
     if html and html == table:
         raise ConfigError(str(html), ["is the file of --html and of --csv. Allowed: two files"])
-    with collecting_later():
-        from dmlray.atomic_files import write_text
-        from dmlray.inference.load import load_model
-        from dmlray.inference.search import cosine_of, query
+    from dmlray.atomic_files import write_text
+    from dmlray.inference.load import load_model
+    from dmlray.inference.search import cosine_of, query
 
-        loaded = load_model(model)
+    loaded = load_model(model)
     limit = None if threshold is None else cosine_of(threshold, loaded)
     found = query(loaded, vectors, list(images), k, threshold=limit, **options)
     if limit is not None:

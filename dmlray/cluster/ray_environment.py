@@ -59,11 +59,11 @@ def signals_left_alone() -> Iterator[None]:
 
 
 @contextmanager
-def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: ModuleType | type, name: str, value: Any) -> Iterator[None]:
     """Replace a function or constant of Ray in the block, for lack of a setting."""
-    before = getattr(module, name)
-    setattr(module, name, value)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(module, name, before)
+        setattr(owner, name, before)

@@ -145,7 +145,9 @@ class EpochDisplay:
     def _epochs(self) -> None:
         lines = metrics_log.read(self._folder.metrics)
         if lines:
-            names = [name for name in ("loss", self._plan.protocol.metric) if name in lines[-1]]
-            notes = [f"{name} {lines[-1][name]:.3f}" for name in names]
-            notes.append(speed(lines[-1].get(metrics_log.SPEED, 0)))
-            self._display.update(lines[-1]["epoch"], " ".join(notes))
+            last, metric = lines[-1], self._plan.protocol.metric
+            notes = [f"{name} {last[name]:.3f}" for name in ("loss", metric) if name in last]
+            if scored := [line[metric] for line in lines if metric in line]:
+                notes.append(f"best {max(scored):.3f}")
+            notes.append(speed(last.get(metrics_log.SPEED, 0)))
+            self._display.update(last["epoch"], " ".join(notes))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmlray.errors import ConfigError
-from dmlray.nearest_names import nearest_or_all
+from dmlray.nearest_names import did_you_mean, nearest_or_all
 
 FOLDERS = ("experiments", "searches")
 BENCHMARKS = "benchmark_plans"
@@ -75,9 +75,9 @@ def _is_bare(path: Path) -> bool:
 
 
 def _unknown(path: Path, folders: Sequence[str]) -> str:
-    known = shipped(folders)
-    if not _is_bare(path):
-        return f"no such file.{nearest_or_all(path.as_posix(), known, most=3)}"
-    what = " or ".join(_WORDS[f] for f in folders)
+    known, what = shipped(folders), " or ".join(_WORDS[f] for f in folders)
     names = dict.fromkeys(Path(file).stem for file in known)
+    if not _is_bare(path):
+        some = f" Allowed: a path, or a name such as {next(iter(names))}."
+        return f"no such file.{did_you_mean(path.as_posix(), known, most=3) or some}"
     return f"no such file or {what} of dmlray.{nearest_or_all(path.name, names, most=3)}"

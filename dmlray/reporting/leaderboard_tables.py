@@ -24,13 +24,19 @@ def leaderboard_sections(found: Leaderboard) -> list[Section]:
 def summary(found: Leaderboard) -> Section:
     """Mean and 95 % interval of each method on each data set, by mean rank."""
     metric, overall = found.metric, found.overall
-    cells = {(row.cell.method, b.dataset): row for b in found.boards for row in b.rows}
+    cells = {
+        (row.cell.method, board.dataset): _with_rank(row, metric)
+        for board in found.boards
+        for row in board.rows
+    }
+    cells |= {
+        (cell.method, board.dataset): "failed" for board in found.boards for cell in board.failed
+    }
     methods = [*overall.mean_ranks, *dict.fromkeys(name for name, _ in cells)]
     rows = []
     for name in dict.fromkeys(methods):
         rank = overall.mean_ranks.get(name)
-        on_each = [cells.get((name, board.dataset)) for board in found.boards]
-        scores = [_with_rank(row, metric) if row else "failed" for row in on_each]
+        scores = [cells.get((name, board.dataset), "-") for board in found.boards]
         rows.append([f"{rank:.2f}" if rank else "-", printable(name), *scores])
     if any(board.zero_shot for board in found.boards):
         rows.append(["-", _ZERO_SHOT, *(percent(b.zero_shot, metric) for b in found.boards)])
@@ -46,7 +52,7 @@ def _remarks(found: Leaderboard) -> Iterator[str]:
         f"{budget['epochs']} epochs, {budget['repeats']} repeats of the winner with new seeds"
     )
     yield "± is half the 95 % interval of the mean over repeats (Student t)"
-    yield "rank on a data set: 1 + the methods that are significantly better, so ties are no luck"
+    yield "rank on a data set: 1 + the number of methods that are significantly better"
     if overall.p is None:
         yield f"Friedman's test: not done ({overall.reason})"
         return

@@ -27,13 +27,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 @pytest.fixture(scope="module")
-def fake_gpus(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[None]:
-    """Ray in this process with two GPUs that are only numbers; with a dashboard if requested.
+def fake_gpus(environment: dict[str, str]) -> Iterator[None]:
+    """Ray in this process with two GPUs that are only numbers.
 
     Its workers compute on the CPU whatever share they hold, which they would refuse to do.
     """
     import ray
 
+    from dmlray.cluster.local_ray import few_processes
     from dmlray.cluster.ray_environment import QUIET
 
     def on_the_cpu() -> None:
@@ -46,18 +47,18 @@ def fake_gpus(request: pytest.FixtureRequest, environment: dict[str, str]) -> It
 
     before = dict(os.environ)
     os.environ.update(environment | QUIET)
-    ray.init(
-        "local",
-        num_cpus=4,
-        num_gpus=2,
-        include_dashboard=getattr(request, "param", False),
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=100 << 20,
-        dashboard_port=0,
-        runtime_env={"worker_process_setup_hook": on_the_cpu},
-        _temp_dir=environment["RAY_TMPDIR"] + "/r",  # Ray opens it to all users
-    )
+    with few_processes():
+        ray.init(
+            "local",
+            num_cpus=4,
+            num_gpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=100 << 20,
+            runtime_env={"worker_process_setup_hook": on_the_cpu},
+            _temp_dir=environment["RAY_TMPDIR"] + "/r",  # Ray opens it to all users
+        )
     yield
     ray.shutdown()
     os.environ.clear()

@@ -1,37 +1,49 @@
 """An interrupted cross-validation resumes and trains nothing twice."""
 
-import signal
 from pathlib import Path
 
 import pytest
 
+from dmlray import api
+from dmlray.errors import Interrupted
+from dmlray.reporting.progress import SilentDisplay
+from dmlray.reporting.tables import held_out_lines
 from dmlray.scores import read_scores
-from tests.cluster.commands import Command
 from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
+FILE = "experiments/proxy_anchor_demo.yaml"
 FOLDS = 3
 
 
+class InterruptedDisplay(SilentDisplay):
+    """Interrupts the run once the first fold is trained, as Ctrl-C does."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self._scored = run / "members/000/scores.json"
+
+    def update(self, done: int, note: str = "") -> None:
+        if self._scored.exists():
+            raise KeyboardInterrupt
+
+
 def test_folds_survive_an_interruption_and_none_is_trained_twice(
-    tmp_path: Path, toy_images: Path, environment: dict[str, str]
+    tmp_path: Path, toy_images: Path, fake_gpus: None
 ) -> None:
     run = tmp_path / "torn"
-    words = ["cv", "experiments/proxy_anchor_demo.yaml", *toy_words(toy_images, 4)]
-    words += [f"protocol.folds={FOLDS}", "protocol.split=mlrc"]
-    torn = Command([*words, "--out", "torn"], tmp_path, environment)
-    torn.until(lambda: (run / "members/000/scores.json").exists())
-    torn.kill(signal.SIGTERM)
-    status, output = torn.finish(seconds=60)
-    assert (status, "Traceback" in output) == (143, False), output
-    assert output.endswith("Resume with: dmlray cv --resume torn\n"), output
+    words = [*toy_words(toy_images, 4), f"protocol.folds={FOLDS}", "protocol.split=mlrc"]
+    with pytest.raises(Interrupted) as caught:
+        api.cross_validate(FILE, words, out=run, display=InterruptedDisplay(run))
     finished = {path: path.stat().st_mtime_ns for path in run.glob("members/*/scores.json")}
+    assert finished
+    assert caught.value.resume is not None
     assert not (run / "scores.json").exists()
 
-    status, output = Command(["cv", "--resume", "torn"], tmp_path, environment).finish()
-    assert status == 0, output
+    scores = api.cross_validate(resume=run).scores
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    scores = read_scores(run / "scores.json")
     assert (scores.n, scores.split) == (FOLDS, f"{FOLDS} mlrc folds")
-    assert "concatenated" in output
-    assert "fold 2, on the training classes it held out" in output
+    assert scores == read_scores(run / "scores.json")
+    assert scores.concatenated
+    for fold, line in enumerate(held_out_lines(scores)):
+        assert line.startswith(f"fold {fold}, on the training classes it held out, epoch ")

@@ -28,10 +28,10 @@ def test_epochs_are_shown_and_then_other_counts(tmp_path: Path) -> None:
     display.start("epochs", 2)
     poll = EpochDisplay(plan, folder, display)
     poll()
-    metrics_log.append(folder.metrics, {"epoch": 1, "loss": 2.0})
+    metrics_log.append(folder.metrics, {"epoch": 1, "loss": 2.0, "map_at_r": 0.5})
     poll()
     metrics_log.append(  # seen with the first count
-        folder.metrics, {"epoch": 2, "loss": 1.0, metrics_log.SPEED: 1234.4}
+        folder.metrics, {"epoch": 2, "loss": 1.0, "map_at_r": 0.25, metrics_log.SPEED: 1234.4}
     )
     for done in (5, 20):
         metrics_log.count(folder.progress_log, "k-means, iterations")(done, 20)
@@ -41,7 +41,7 @@ def test_epochs_are_shown_and_then_other_counts(tmp_path: Path) -> None:
     shown = [line.replace(" (00:00 left)", "") for line in output.getvalue().splitlines()]
     assert [line.rstrip() for line in shown] == [
         "epochs: 2 to do",
-        "epochs: 2/2 loss 1.000 1,234 images/s",
+        "epochs: 2/2 loss 1.000 map_at_r 0.250 best 0.500 1,234 images/s",
         "k-means, iterations: 20 to do",
         "k-means, iterations: 20/20",
     ]

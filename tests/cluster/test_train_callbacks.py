@@ -67,14 +67,13 @@ def test_only_a_user_error_ends_a_training_at_once() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
-    ("failure", "message"),
+    ("workers", "failure", "message"),
     [
-        (DataError("7.png: cannot be read"), r"^7\.png: cannot be read$"),
-        (torch.AcceleratorError("CUDA error: out of memory"), r"^out of memory: try a smaller"),
+        (2, DataError("7.png: cannot be read"), r"^7\.png: cannot be read$"),
+        (1, torch.AcceleratorError("CUDA error: out of memory"), r"^out of memory: try a smaller"),
     ],
-    ids=["mistake", "out of memory"],
+    ids=["mistake of one of two", "out of memory"],
 )
 def test_a_user_error_of_one_worker_ends_all(
     toy_images: Path,

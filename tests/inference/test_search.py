@@ -1,7 +1,6 @@
 """Exact search over shards: the same neighbours as one product of all vectors."""
 
 import csv
-import gc
 import json
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 import dmlray
-from dmlray.cli.models import collecting_later
 from dmlray.errors import DmlrayError
 from dmlray.inference import vector_files
 from dmlray.inference.search import nearest_vectors
@@ -176,15 +174,3 @@ def test_a_query_imports_nothing_that_is_slow_and_not_needed(runs: Path, tmp_pat
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.endswith("imported []\n")
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_the_garbage_collector_is_left_as_it_was(enabled: bool) -> None:
-    (gc.enable if enabled else gc.disable)()
-    try:
-        with pytest.raises(ValueError, match="inside"), collecting_later():
-            assert not gc.isenabled()
-            raise ValueError("inside")
-        assert gc.isenabled() is enabled
-    finally:
-        gc.enable()

@@ -1,6 +1,6 @@
 """Workers that share each batch take the same steps as one worker, for every method.
 
-There are five workers, so that their shares of twelve images are not equal; all but the main one
+There are three workers, so that their shares of eight images are not equal; all but the main one
 use another disk without the run folder.
 """
 
@@ -32,11 +32,11 @@ pytestmark = pytest.mark.slow
 
 # SGD: Adam divides by past gradients, which amplifies rounding of small ones.
 COMMON = [
-    "optimizer.name=sgd", "optimizer.lr=1e-3", "budget.epochs=2", "data.batch_size=12",
+    "optimizer.name=sgd", "optimizer.lr=1e-3", "budget.epochs=2", "data.batch_size=8",
     "backbone.batchnorm=frozen", "method.head_lr_factor=1", "data.transform.flip=0.5",
     "budget.head_warmup_steps=0",  # principal directions of 24 images depend on rounding
 ]  # fmt: skip
-WORKERS = 5
+WORKERS = 3
 OTHERS = {
     "dcml diva": ("dcml", ["method.mode=diva", "method.rho=10", "method.queue_size=16"]),
     "dcml paper": ("dcml", ["method.mode=paper"]),
@@ -53,7 +53,7 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
-    # A number of test images that five workers do not share evenly either.
+    # A number of test images that three workers do not share evenly either.
     images = draw_images(tmp_path_factory.mktemp("toys") / "images")
     (images / "class11" / "0.png").unlink()
     cases = {name: (name, list[str]()) for name in methods.names()} | OTHERS
@@ -73,7 +73,7 @@ def _known(method: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def runs(plans: dict[str, Experiment], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run every plan with one process in `alone` and with five in `shared`."""
+    """Run every plan with one process in `alone` and with three in `shared`."""
     root = tmp_path_factory.mktemp("runs")
     (root / "shared").mkdir()
     with pytest.MonkeyPatch.context() as patch:

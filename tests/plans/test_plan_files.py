@@ -48,6 +48,7 @@ def test_a_file_of_the_bare_name_wins_and_a_folder_does_not() -> None:
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
+        ("photos.yaml", "no such file. Allowed: a path, or a name such as "),
         ("experiments/dremel_demo.yaml", "no such file. Did you mean experiments/dreml_demo.yaml"),
         ("dremel_demo", "no such file or experiment of dmlray. Did you mean dreml_demo or d"),
         ("zzz", "no such file or experiment of dmlray. Allowed: dcml_cub, dcml_demo, "),

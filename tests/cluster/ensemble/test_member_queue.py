@@ -81,8 +81,8 @@ def test_members_survive_a_kill_and_do_not_depend_on_actors(
         run_training(plan.member(index), alone, lambda epoch: None, Runtime(torch.device("cpu")))
         np.testing.assert_array_equal(embeddings(run, index), np.load(alone.embeddings))
 
-    status, output = Command(["evaluate", "torn"], tmp_path, environment).finish()
-    assert status == 0, output
+    evaluated = CliRunner().invoke(main, ["evaluate", str(run)])
+    assert evaluated.exit_code == 0, evaluated.output
 
 
 def _is_trained(member: Path) -> bool:
