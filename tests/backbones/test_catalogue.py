@@ -239,6 +239,6 @@ def test_a_timm_model_without_weights_says_so() -> None:
         backbones.build("coatnet_0_224")
 
 
-def test_importing_the_room_loads_no_model_library() -> None:
+def test_importing_the_package_loads_no_model_library() -> None:
     code = "import sys, dmlray.backbones; sys.exit('timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
