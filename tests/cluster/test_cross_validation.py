@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from dmlray import api
+from dmlray.cli import main
+from dmlray.cli.parameters import as_command
 from dmlray.errors import Interrupted
 from dmlray.reporting.progress import SilentDisplay
 from dmlray.reporting.tables import held_out_lines
@@ -12,7 +14,6 @@ from dmlray.scores import read_scores
 from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
-FILE = "experiments/proxy_anchor_demo.yaml"
 FOLDS = 3
 
 
@@ -29,15 +30,17 @@ class InterruptedDisplay(SilentDisplay):
 
 
 def test_folds_survive_an_interruption_and_none_is_trained_twice(
-    tmp_path: Path, toy_images: Path, fake_gpus: None
+    tmp_path: Path, toy_images: Path, fake_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     run = tmp_path / "torn"
     words = [*toy_words(toy_images, 4), f"protocol.folds={FOLDS}", "protocol.split=mlrc"]
     with pytest.raises(Interrupted) as caught:
-        api.cross_validate(FILE, words, out=run, display=InterruptedDisplay(run))
+        api.cross_validate("proxy_anchor_demo", words, out="torn", display=InterruptedDisplay(run))
     finished = {path: path.stat().st_mtime_ns for path in run.glob("members/*/scores.json")}
     assert finished
-    assert caught.value.resume is not None
+    assert caught.value.resume
+    assert as_command(main)(caught.value.resume) == "dmlray cv --resume torn"
     assert not (run / "scores.json").exists()
 
     scores = api.cross_validate(resume=run).scores

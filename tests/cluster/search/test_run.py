@@ -63,7 +63,7 @@ def in_tensorboard(folder: Path) -> dict[int, list[int]]:
     return told
 
 
-def test_a_killed_search_ends_with_the_requested_trials_and_none_twice(
+def test_a_search_killed_twice_ends_with_the_requested_trials_and_none_twice(
     tmp_path: Path, toy_images: Path, environment: dict[str, str]
 ) -> None:
     run = tmp_path / "run"
@@ -74,6 +74,14 @@ def test_a_killed_search_ends_with_the_requested_trials_and_none_twice(
     first.kill(signal.SIGKILL)
     first.finish()
     values = {row.number: row.params for row in trials(run)}
+
+    before = logged_epochs(run)
+    second = Command(["tune", "--resume", "run"], tmp_path, environment)
+    second.until(lambda: len(logged_epochs(run)) >= 3 and logged_epochs(run) != before)
+    second.kill(signal.SIGINT)
+    status, output = second.finish(seconds=60)
+    assert (status, "Traceback" in output) == (130, False), output
+    assert output.endswith("Resume with: dmlray tune --resume run\n"), output
 
     status, output = Command(["tune", "--resume", "run"], tmp_path, environment).finish()
     assert status == 0, output
