@@ -7,41 +7,64 @@ worker's node.
 
 Whether NCCL is used follows from the workers' GPU share. gloo is always a backend: by default torch
 uses only NCCL if it sees a GPU, and NCCL does not support CPU tensors.
+
+Workers import torch here as they need it: the controller of Ray Train imports this module, too.
 """
 
 import os
 import socket
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import torch.distributed as dist
 from ray._private.services import psutil  # a dependency of Ray
-from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
-from torch._C._distributed_c10d import FileStore, Store, TCPStore
+from ray.exceptions import GetTimeoutError
+from ray.train.backend import Backend, BackendConfig
 
 from dmlray.cluster.private_folder import private_folder
 
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
 _LOOPBACK = "127.0.0.1"
 _CPU, _CPU_AND_GPU = "gloo", "cpu:gloo,cuda:nccl"  # backends
+_LEAVE_TIMEOUT = 30.0  # seconds
 
 
-class TorchBackendConfig(TorchConfig):  # type: ignore[misc]
-    """`torch_config` of a TorchTrainer."""
+@dataclass
+class TorchBackendConfig(BackendConfig):  # type: ignore[misc]  # Ray has no types
+    """`backend_config` of a `Trainer`.
+
+    Args:
+        backend: A backend of torch; None: gloo, and NCCL beside it for workers with GPUs.
+        timeout_s: Seconds that an operation of the group may take.
+    """
+
+    backend: str | None = None
+    timeout_s: int = 1800
 
     @property
     def backend_cls(self) -> type[Any]:
         """The backend that this configures."""
         return _Backend
 
+    @property
+    def train_func_context(self) -> type[Any]:
+        """Selects the worker's GPU, one of those of all workers on its node."""
+        from ray.train.torch.config import TorchConfigContextManager
 
-class _Backend(_TorchBackend):  # type: ignore[misc]
+        return TorchConfigContextManager  # type: ignore[no-any-return]
+
+
+class _Backend(Backend):  # type: ignore[misc]
+    share_cuda_visible_devices = True  # NCCL exchanges data directly between visible GPUs
+
     def on_start(self, worker_group: Any, backend_config: TorchBackendConfig) -> None:
         """Let the workers of a run join the group, if there are several."""
         workers = worker_group.get_workers()
@@ -63,16 +86,18 @@ class _Backend(_TorchBackend):  # type: ignore[misc]
         ray.get(joining)
 
     def on_shutdown(self, worker_group: Any, backend_config: TorchBackendConfig) -> None:
-        """Leave the group and remove its store."""
-        super().on_shutdown(worker_group, backend_config)
-        worker_group.execute_single(0, leave)
+        """Leave the group and remove its store; do not wait for a worker that hangs."""
+        with suppress(GetTimeoutError):
+            ray.get(worker_group.execute_async(leave), timeout=_LEAVE_TIMEOUT)
 
 
 _kept = ExitStack()  # the store of this process
 
 
-def register(host: str, size: int) -> Callable[[], Store]:
+def register(host: str, size: int) -> "Callable[[], Store]":
     """Create the group's store, a file if `host` is loopback; return a function that opens it."""
+    from torch._C._distributed_c10d import FileStore, TCPStore
+
     if host == _LOOPBACK:
         folder = _kept.enter_context(private_folder(Path(tempfile.gettempdir())))
         return partial(FileStore, str(folder / "store"), size)
@@ -85,12 +110,16 @@ def register(host: str, size: int) -> Callable[[], Store]:
 
 
 def leave() -> None:
-    """Remove the store of this process, if it has one."""
+    """Leave the group, and remove the store of this process, if it has one."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
     _kept.close()
 
 
 def join(
-    open_store: Callable[[], Store],
+    open_store: "Callable[[], Store]",
     host: str,
     backend: str,
     rank: int,
@@ -98,6 +127,8 @@ def join(
     timeout: timedelta,
 ) -> None:
     """Join this process's default group as worker `rank` of `size`."""
+    import torch.distributed as dist
+
     if interface := _interface(host):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         if host == _LOOPBACK:  # else NCCL chooses the fastest network

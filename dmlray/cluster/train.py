@@ -3,10 +3,9 @@
 import hashlib
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from functools import partial
 
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, get_context
-from ray.train.torch import TorchTrainer
 
 from dmlray.atomic_files import storage_error
 from dmlray.cluster.background import run_watched
@@ -15,6 +14,7 @@ from dmlray.cluster.reporters import EpochLogger, to_train
 from dmlray.cluster.resources import Cluster
 from dmlray.cluster.torch_backend import TorchBackendConfig
 from dmlray.cluster.train_callbacks import FailOnUserError, FailWithoutResources
+from dmlray.cluster.trainer import Trainer
 from dmlray.errors import DmlrayError, ResourceError, RunError, UnfinishedRunError
 from dmlray.learn import metrics_log
 from dmlray.learn.device import device_of, loader_threads, set_threads
@@ -43,10 +43,9 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     workers = plan.budget.workers
     cpus, gpu = resources_of(plan, cluster)
     display.start(f"{plan.method.name} on {plan.data.name}, epochs", plan.budget.epochs)
-    trainer = TorchTrainer(
-        _loop,
-        train_loop_config={"plan": plan, "folder": folder, "cpus": cpus, "gpu": gpu},
-        torch_config=TorchBackendConfig(),
+    trainer = Trainer(
+        partial(_loop, plan, folder, cpus, gpu),
+        backend_config=TorchBackendConfig(),
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
         ),
@@ -77,7 +76,7 @@ def resources_of(plan: Experiment, cluster: Cluster) -> tuple[int, bool]:
     return cpus, gpu
 
 
-def fit(trainer: TorchTrainer) -> Result:
+def fit(trainer: Trainer) -> Result:
     """Run a trainer; convert its failure to a DmlrayError."""
     try:
         return trainer.fit()
@@ -95,16 +94,13 @@ def ray_name(folder: RunFolder) -> str:
     return hashlib.sha256(str(folder.path).encode()).hexdigest()[:12]
 
 
-def _loop(config: dict[str, Any]) -> None:
+def _loop(plan: Experiment, folder: RunFolder, cpus: int, gpu: bool) -> None:
     """Train on each worker; a DmlrayError ends the run, see `FailOnUserError`."""
-    cpus = config["cpus"]
-    device = device_of(config["gpu"])
+    device = device_of(gpu)
     group = ProcessGroup(get_context().get_world_rank(), get_context().get_world_size())
     set_threads(cpus)
     try:
-        _train(
-            config["plan"], config["folder"], Runtime(device, loader_threads(device, cpus), group)
-        )
+        _train(plan, folder, Runtime(device, loader_threads(device, cpus), group))
     except Exception as error:
         if is_out_of_memory(error):
             raise RunError(_NO_MEMORY) from error

@@ -8,12 +8,12 @@ from typing import Any
 
 import ray
 from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from dmlray.cluster.ensemble.member_actor import Worker
 from dmlray.cluster.node_checks import _inspect_all
 from dmlray.cluster.session import session
 from dmlray.cluster.torch_backend import TorchBackendConfig
+from dmlray.cluster.trainer import Trainer
 
 
 def sight(actor: Any = None) -> tuple[str | None, str, str]:
@@ -31,10 +31,9 @@ def slot(gpus: float) -> tuple[str | None, str, str]:
 
 def training(folder: str) -> str | None:
     """What the worker of a training on the CPU sees."""
-    trainer = TorchTrainer(
-        lambda config: os.environ.get("CUDA_VISIBLE_DEVICES"),
-        train_loop_config={},
-        torch_config=TorchBackendConfig(),
+    trainer = Trainer(
+        lambda: os.environ.get("CUDA_VISIBLE_DEVICES"),
+        backend_config=TorchBackendConfig(),
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(storage_path=folder),
     )

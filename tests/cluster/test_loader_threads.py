@@ -50,7 +50,7 @@ def test_members_folds_and_trainings(runtimes: list[Runtime], tmp_path: Path) ->
     plan = read_experiment(Path("experiments/margin_demo.yaml")).experiment
     member_actor.Worker().train(plan, folder, with_zero_shot=False)
     list(fold_trainer._steps(plan, folder, range(1), gpu=True, threads=CORES))
-    train._loop({"plan": plan, "folder": folder, "cpus": CORES, "gpu": True})
+    train._loop(plan, folder, CORES, gpu=True)
     assert [(runtime.device, runtime.threads) for runtime in runtimes] == 3 * [(GPU, CORES - 1)]
 
 

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ray.train import ScalingConfig
 from torch.distributed.distributed_c10d import Backend, BackendConfig
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import spawn
 
 from dmlray.cluster.torch_backend import TorchBackendConfig
+from dmlray.cluster.trainer import Trainer
 from tests.cluster.group_workers import meet
 
 
@@ -50,7 +52,12 @@ def test_workers_exchange_cpu_tensors_also_on_machines_with_gpus(
     monkeypatch.setattr(
         torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda")
     )
-    group = TorchBackendConfig(backend=asked)
+    trainer = Trainer(
+        print,
+        backend_config=TorchBackendConfig(asked),
+        scaling_config=ScalingConfig(num_workers=2, use_gpu=share.get("GPU", 0) > 0),
+    )
+    group = trainer.backend_config  # Ray's own TorchTrainer replaces None by NCCL alone
     group.backend_cls().on_start(workers, group)
     used = [BackendConfig(Backend(name or "undefined")).device_backend_map for name in backends]
     assert [{kind: map_[kind] for kind in devices if kind in map_} for map_ in used] == 2 * [

@@ -52,7 +52,7 @@ def test_a_killed_worker_and_a_killed_driver_change_no_score(
     os.kill(worker_of(environment), signal.SIGKILL)
     torn.until(lambda: lines(metrics) >= 4)
     torn.kill(signal.SIGTERM)
-    status, output = torn.finish(seconds=60)
+    status, output = torn.finish()
     assert (status, "Traceback" in output) == (143, False), output
     assert output.endswith("Resume with: dmlray train --resume torn\n"), output
 

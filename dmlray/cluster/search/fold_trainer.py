@@ -1,11 +1,11 @@
 """Train the folds of one trial on Ray Train workers, in lockstep."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
-from ray.train.torch import TorchTrainer
 from ray.util import get_current_placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
@@ -13,6 +13,7 @@ from dmlray.atomic_files import write_text
 from dmlray.cluster.background import run_watched
 from dmlray.cluster.error_messages import as_dmlray_error
 from dmlray.cluster.torch_backend import TorchBackendConfig
+from dmlray.cluster.trainer import Trainer
 from dmlray.errors import DmlrayError, RunError, StorageError
 from dmlray.learn import metrics_log
 from dmlray.learn.cross_validation import Clock, fold_epochs, mean_over_folds
@@ -47,18 +48,9 @@ def train_folds(
             reported += 1
             report(Epoch(line.pop("epoch"), line))
 
-    trainer = TorchTrainer(
-        _loop,
-        train_loop_config={
-            "plan": plan,
-            "folder": folder,
-            "past": past,
-            "threads": max(1, int(cpus)),
-            "gpu": gpus > 0,
-        },
-        torch_config=TorchBackendConfig(
-            backend="gloo"
-        ),  # folds may share a GPU, which NCCL refuses
+    trainer = Trainer(
+        partial(_loop, plan, folder, past, threads=max(1, int(cpus)), gpu=gpus > 0),
+        backend_config=TorchBackendConfig("gloo"),  # folds may share a GPU, which NCCL refuses
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpus > 0,
@@ -78,8 +70,7 @@ def train_folds(
 def release(folder: RunFolder) -> None:
     """Free the resources that the workers of an ended trial still hold.
 
-    Tune kills a stopped trial's process, and Ray Train's cleanup needs the dashboard: without it
-    the workers would keep their GPUs for ever.
+    Tune kills a stopped trial's process: without this the workers would keep their GPUs for ever.
     """
     note = folder.path / _GROUP
     if note.exists():
@@ -89,15 +80,17 @@ def release(folder: RunFolder) -> None:
         note.unlink()
 
 
-def _loop(config: dict[str, Any]) -> DmlrayError | None:
+def _loop(
+    plan: Experiment, folder: RunFolder, past: list[dict[str, Any]], threads: int, gpu: bool
+) -> DmlrayError | None:
     """Train on each worker: worker r of W trains folds r, r + W, ... in lockstep with others."""
-    plan, folder, clock = config["plan"], config["folder"], Clock(config["past"])
+    clock = Clock(past)
     group = ProcessGroup(get_context().get_world_rank(), get_context().get_world_size())
     if group.is_main:
         write_text(folder.path / _GROUP, get_current_placement_group().id.hex())
-    set_threads(config["threads"])
+    set_threads(threads)
     numbers = range(group.rank, plan.protocol.fold_count, group.size)
-    for result in _steps(plan, folder, numbers, config["gpu"], config["threads"]):
+    for result in _steps(plan, folder, numbers, gpu, threads):
         gathered = group.gather_json(result)  # failures too, so that no worker waits for another
         if failures := [part for part in gathered if "failure" in part]:
             return _failure(**failures[0])

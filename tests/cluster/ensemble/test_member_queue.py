@@ -33,7 +33,7 @@ def test_a_run_has_one_writer_and_ends_when_it_is_moved_away(
         assert refused.exit_code == 2, refused.output
         assert f"run: is being trained by process {first.process.pid} on" in refused.output
     run.rename(tmp_path / "moved")
-    status, output = first.finish(seconds=60)
+    status, output = first.finish()
     assert (status, "Traceback" in output) == (1, False), output
     assert "run: the run folder is gone" in output.splitlines()[-1]
     assert not run.exists()

@@ -79,7 +79,7 @@ def test_a_search_killed_twice_ends_with_the_requested_trials_and_none_twice(
     second = Command(["tune", "--resume", "run"], tmp_path, environment)
     second.until(lambda: len(logged_epochs(run)) >= 3 and logged_epochs(run) != before)
     second.kill(signal.SIGINT)
-    status, output = second.finish(seconds=60)
+    status, output = second.finish()
     assert (status, "Traceback" in output) == (130, False), output
     assert output.endswith("Resume with: dmlray tune --resume run\n"), output
 
