@@ -46,6 +46,8 @@ def started() -> Iterator[None]:
                 "TMPDIR": str(folder),  # so that files of killed workers are removed with it
                 "RAY_enable_metrics_collection": "0",  # metrics are served without a token
                 "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # no node is reclaimed
+                # Ray Train needs processes with other variables than those that would start early.
+                "RAY_prestart_worker_first_driver": "0",
             }
         ),
     ):

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,15 +39,32 @@ def fake_gpus(environment: dict[str, str]) -> Iterator[None]:
     from dmlray.cluster.ray_environment import QUIET
 
     def on_the_cpu() -> None:
-        import torch
+        """Patch the module as it is imported: many of Ray's processes do without torch."""
+        import importlib.util
+        import sys
+        from importlib.abc import MetaPathFinder
+        from importlib.machinery import ModuleSpec
 
-        from dmlray.learn import device
+        class Finder(MetaPathFinder):
+            def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+                if name != "dmlray.learn.device":
+                    return None
+                sys.meta_path.remove(self)
+                spec: Any = importlib.util.find_spec(name)
+                execute = spec.loader.exec_module
 
-        device.check_gpu = lambda name: None
-        device.device_of = lambda gpu: torch.device("cpu")
+                def exec_module(module: Any) -> None:
+                    execute(module)
+                    module.check_gpu = lambda name: None
+                    module.device_of = lambda gpu: module.torch.device("cpu")
+
+                spec.loader.exec_module = exec_module
+                return spec
+
+        sys.meta_path.insert(0, Finder())
 
     before = dict(os.environ)
-    os.environ.update(environment | QUIET)
+    os.environ.update(environment | QUIET | {"RAY_prestart_worker_first_driver": "0"})
     with few_processes():
         ray.init(
             "local",

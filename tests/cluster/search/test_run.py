@@ -15,7 +15,6 @@ from ray.util import placement_group_table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from dmlray import api
 from dmlray.cluster.resources import Cluster
 from dmlray.cluster.search import fold_trainer
 from dmlray.cluster.search.run import Job, Resources, resources_of, search
@@ -35,7 +34,10 @@ from tests.toy_data import toy_words
 pytestmark = pytest.mark.slow
 SEARCH = "searches/proxy_anchor_demo.yaml"
 EPOCHS = 3
-PRUNED = ["trials=3", "grace_epochs=1", "reduction_factor=2"]  # some trial is pruned
+CPU = torch.device("cpu")
+COLLAPSES, WORKS = (
+    f"{{method.margin: 0.1, method.alpha: 32, optimizer.lr: {lr}}}" for lr in ("0.1", "0.001")
+)
 
 
 def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -54,7 +56,7 @@ def logged_epochs(folder: Path) -> dict[int, list[int]]:
 def in_tensorboard(folder: Path) -> dict[int, list[int]]:
     """Return the epochs in each trial's event file; check its HParams against the suggestions."""
     told = {}
-    for row in trials(folder):
+    for row in filter(lambda row: row.intermediate_values, trials(folder)):
         (file,) = (folder / f"trials/{row.number:04d}").glob("events.out.tfevents.*")
         board = EventAccumulator(str(file)).Reload()
         told[row.number] = [scalar.step for scalar in board.Scalars("validation/map_at_r")]
@@ -94,54 +96,45 @@ def test_a_search_killed_twice_ends_with_the_requested_trials_and_none_twice(
     assert (run / "best.yaml").is_file()
 
 
-def test_gpu_trials_equal_cpu_trials_and_free_their_resources(
+def test_trials_on_gpus_equal_those_on_a_cpu_and_free_their_gpus_however_they_end(
     tmp_path: Path, toy_images: Path, fake_gpus: None
 ) -> None:
+    """Two workers train the folds of a trial; one is pruned, and one fold of another fails."""
     import ray
 
     run = tmp_path / "gpu"
-    api.tune(Path(SEARCH), [*toy_words(toy_images, EPOCHS), *PRUNED, "gpus=1"], out=run)
+    words = [*toy_words(toy_images, EPOCHS), "trials=3", "gpus=1", "space.optimizer.lr.high=0.1"]
+    words += [f"start_from=[{COLLAPSES}, {WORKS}]", "grace_epochs=1", "reduction_factor=2"]
+    plan, folder, cpu = read_search(Path(SEARCH), words), RunFolder(run), Runtime(CPU)
+    assert resources_of(plan, Cluster(4, 2, 1)) == Resources(cpus=2, gpus=1, workers=2, at_once=1)
+    preflight(plan.experiment, folds=True)
+    broken = folder.trial(2).fold(1)  # one worker trains this fold; the fold of the other one works
+    broken.last_checkpoint.parent.mkdir(parents=True)
+    broken.last_checkpoint.write_text("no checkpoint")
+    found = search(plan, folder, Resources(1, 1, 2, 1), SilentDisplay())
+    assert [row.state for row in found.rows] == ["COMPLETE", "PRUNED", "FAIL"], found
+    assert "fold1" in str(found.rows[2].reason)
     end = time.monotonic() + 10
     while ray.available_resources().get("GPU") != 2:
         assert time.monotonic() < end, "an ended trial still holds GPUs"
         time.sleep(0.2)
     ended = (name for name, group in placement_group_table().items() if group["state"] == "REMOVED")
-    note = RunFolder(run).trial(0).path / fold_trainer._GROUP
-    note.write_text(next(ended))  # with a dashboard, Ray Train itself removes the group
-    fold_trainer.release(RunFolder(run).trial(0))
+    note = folder.trial(0).path / fold_trainer._GROUP
+    note.write_text(next(ended))  # of a killed driver, say
+    fold_trainer.release(folder.trial(0))
     assert not note.exists()
+
     before = trials(run)
-    assert "COMPLETE" in {row.state.name for row in before}
-    assert in_tensorboard(run) == logged_epochs(run)
-    plan, cpu = read_search(run / "search.yaml"), Runtime(torch.device("cpu"))
-    for row in before:
+    epochs = {row.number: sorted(row.intermediate_values) for row in before[:2]}
+    assert epochs == in_tensorboard(run) == {0: [1, 2, 3], 1: [1]}
+    for row in before[:2]:
         alone = lockstep(plan.point(row.params), RunFolder(tmp_path / f"{row.number}"), cpu)
         expected = {epoch.number: epoch.metrics["map_at_r"] for epoch in alone}
         assert row.intermediate_values == pytest.approx(
-            {epoch: expected[epoch] for epoch in row.intermediate_values}, abs=1e-6
+            {epoch: expected[epoch] for epoch in epochs[row.number]}, abs=1e-6
         )
-    api.tune(resume=run)  # there is nothing left to do
+    search(plan, folder, Resources(1, 1, 2, 1), SilentDisplay())  # there is nothing left to do
     assert trials(run) == before
-
-
-def test_parallel_folds_equal_sequential_ones_and_a_failed_trial_does_not_end_the_search(
-    tmp_path: Path, toy_images: Path, fake_gpus: None
-) -> None:
-    words = [*toy_words(toy_images, 2), "trials=2", "scheduler=none", "gpus=0"]
-    plan = read_search(Path(SEARCH), [*words, "folds_at_once=2", "trials_at_once=1"])
-    preflight(plan.experiment, folds=True)
-    folder = RunFolder(tmp_path / "side")
-    broken = folder.trial(1).fold(1)  # one worker trains this fold; the fold of the other one works
-    broken.last_checkpoint.parent.mkdir(parents=True)
-    broken.last_checkpoint.write_text("no checkpoint")
-    resources = resources_of(plan, Cluster(4, 0, 1))
-    assert resources == Resources(cpus=1, gpus=0, workers=2, at_once=1)
-    found = search(plan, folder, resources, SilentDisplay())
-    assert [row.state for row in found.rows] == ["COMPLETE", "FAIL"], found
-    assert "fold1" in str(found.rows[1].reason)
-    torch.set_num_threads(1)
-    *_, last = lockstep(plan.experiment, RunFolder(tmp_path), Runtime(torch.device("cpu")))
-    assert found.rows[0].metrics["map_at_r"] == pytest.approx(last.metrics["map_at_r"], abs=1e-6)
 
 
 def test_failures_in_a_row_end_a_search_and_it_can_be_resumed(
