@@ -13,7 +13,7 @@ from _gpu_setup import Bench
 from _race import conclude
 
 Outcome = tuple[dict[str, float], list[str]]  # ratios, and what is wrong
-_FORK = multiprocessing.get_context("fork")  # torch is imported once; nothing has used CUDA yet
+FORK = multiprocessing.get_context("fork")  # torch is imported once; nothing has used CUDA yet
 _LEAST = 1.0  # seconds: a part that has less is not begun
 
 
@@ -34,7 +34,7 @@ def run_each(parts: Sequence[Part], bench: Bench, seconds: float) -> list[str]:
 
 def answers(question: Callable[[], bool]) -> bool:
     """Ask in a process of its own: after a first use of CUDA no other can be forked."""
-    process = _FORK.Process(target=lambda: sys.exit(not question()))
+    process = FORK.Process(target=lambda: sys.exit(not question()))
     process.start()
     process.join()
     return process.exitcode == 0
@@ -44,7 +44,7 @@ def _run(part: Part, bench: Bench, seconds: float) -> str | None:
     if seconds < _LEAST:
         return f"{part.name}: not begun, for no time was left"
     print(f"== {part.name}", flush=True)
-    process = _FORK.Process(target=_alone, args=(part, bench))
+    process = FORK.Process(target=_alone, args=(part, bench))
     process.start()
     try:
         process.join(seconds)

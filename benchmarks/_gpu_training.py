@@ -1,10 +1,9 @@
 """Whole trainings on a device: precisions, checkpoints, evaluation, memory, two members at once."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -12,7 +11,8 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
-from _gpu_setup import FULL, SMALL, Bench, loader, photos, plan, threads
+from _gpu_parts import FORK
+from _gpu_setup import Bench, loader, plan, threads
 from _race import Rate, timed
 
 from dmlray.data.folds import Subset, train_subset
@@ -27,12 +27,6 @@ from dmlray.methods import Batch
 from dmlray.plans.run_folder import RunFolder
 
 GOAL = 2_800  # images/s of ResNet-50's step in bfloat16 on a GPU of H100's class
-MEMBER = """
-import sys
-sys.path.insert(0, {scripts!r})
-from _gpu_training import member
-member({folder!r}, {device!r}, {small!r}, {number!r})
-"""
 
 
 class Epochs(NamedTuple):
@@ -101,35 +95,30 @@ def two_members(bench: Bench) -> dict[str, float]:
     return {"gpu_two_members_over_one": both / alone}
 
 
-def member(folder: str, kind: str, small: bool, number: int) -> None:
-    """Print the seconds of some epochs of the last network, after one to warm up."""
-    size = (SMALL if small else FULL)._replace(epochs=3)
-    here = Path(folder)
-    bench = Bench(photos(here, size.images), here / f"member{number}", torch.device(kind), size)
-    bench.folder.mkdir(exist_ok=True)
-    print(sum(_epochs(bench, name=size.networks[-1]).seconds[1:]))
-
-
 def _members(bench: Bench, count: int) -> float:
     """Trainings a second of so many processes at once."""
-    given = {
-        "scripts": str(Path(__file__).parent),
-        "folder": str(bench.folder),
-        "device": bench.device.type,
-        "small": bench.size == SMALL._replace(rounds=bench.size.rounds),
-    }
+    found = FORK.SimpleQueue()
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", MEMBER.format(number=f"{count}{number}", **given)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        FORK.Process(target=_member, args=(bench, f"member{count}{number}", found))
         for number in range(count)
     ]
-    seconds = [process.communicate()[0] for process in processes]
-    if any(process.returncode for process in processes):
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
         raise RuntimeError("a member failed")
-    return count / max(map(float, seconds))
+    slowest: float = max(found.get() for _ in processes)
+    return count / slowest
+
+
+def _member(bench: Bench, name: str, found: "SimpleQueue[float]") -> None:
+    """Put the seconds of some epochs of the last network, after one to warm up."""
+    folder = bench.folder / name
+    folder.mkdir()
+    size = bench.size._replace(epochs=3)
+    bench = bench._replace(folder=folder, size=size)
+    found.put(sum(_epochs(bench, name=size.networks[-1]).seconds[1:]))
 
 
 def _step_rate(bench: Bench, precision: str, on: str = "false") -> float:

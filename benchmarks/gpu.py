@@ -26,7 +26,9 @@ up. Ends with status 1 if values are wrong or a part was lost.
 import sys
 
 try:
+    import pydantic  # noqa: F401  # what is imported fast comes first
     import torch
+    import torchvision  # noqa: F401  # and torch._dynamo, once for all parts
     from _gpu_network import network
     from _gpu_parts import Outcome, Part, answers, run_each
     from _gpu_scores import score

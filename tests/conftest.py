@@ -10,6 +10,7 @@ import pytest
 from tests import golden_vectors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process of Ray would compile the package
 os.environ.update(RAY_worker_niceness="0")  # else workers of Ray wait for the other tests
 _STARTUP = str(Path(__file__).with_name("startup"))
 os.environ["PYTHONPATH"] = os.pathsep.join([_STARTUP, *filter(None, [os.getenv("PYTHONPATH")])])

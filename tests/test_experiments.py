@@ -17,8 +17,12 @@ from tests.data.images import picture
 pytestmark = pytest.mark.slow
 EACH = 3  # images of a class
 SMALL = ["backbone.weights=none", "budget.epochs=2", "budget.warmup_epochs=1"]
-# DCML and IDML's warm-up draw whole batches from however few images there are.
-BATCHES = {"dcml": ["data.batch_size=4"], "idml": ["data.batch_size=9"]}
+# DCML and IDML's warm-up draw whole batches from however few images there are; their network, of
+# any image size, is the largest.
+MORE = {
+    "dcml": ["data.batch_size=4", "data.transform.size=64"],
+    "idml": ["data.batch_size=9", "data.transform.size=64"],
+}
 FILES = sorted(
     path.name
     for name in ("cub", "cars", "sop", "inshop")
@@ -80,7 +84,7 @@ def test_it_trains_and_scores(
     file: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DMLRAY_CACHE", str(root / "cache"))
-    words = [*SMALL, f"data.root={root}", *BATCHES.get(file.partition("_")[0], [])]
+    words = [*SMALL, f"data.root={root}", *MORE.get(file.partition("_")[0], [])]
     plan = read_experiment(Path("experiments") / file, words).experiment
     folder = RunFolder(tmp_path / "run")
     run_training(plan, folder, lambda epoch: None, Runtime(torch.device("cpu")))

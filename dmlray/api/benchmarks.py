@@ -45,7 +45,7 @@ def benchmark(
     Args:
         file: A benchmark file, its content, or a `Benchmark`.
         overrides: Dotted key -> value: the benchmark's own keys, or keys of all its experiments.
-        start_from: Folder of results of an earlier run; cells with equal plans are taken from it.
+        start_from: Results of an earlier run; cells of equal names and plans are taken over.
         out: New run folder; default runs/NAME.
         resume: Run folder to go on with, in place of all of the above.
         address: Ray cluster to join; default RAY_ADDRESS or a new one.
@@ -171,8 +171,13 @@ def _results(folder: Path, plan: Benchmark) -> list[CellResult]:
     if not files:
         problem = "holds no results of a benchmark. Allowed: a run of one, or its results"
         raise ConfigError("`start_from`", [f"{folder} {problem}"])
-    wanted = {cell.fingerprint for cell in plan.cells}
-    return [result for file in files if (result := read_cell(file)).plan in wanted]
+    wanted = {(cell.dataset, cell.method, cell.fingerprint) for cell in plan.cells}
+    return [found for file in files if _identity(found := read_cell(file)) in wanted]
+
+
+def _identity(result: CellResult) -> tuple[str, str, str]:
+    """A fingerprint alone is no identity: two folders of images may have equal plans."""
+    return result.dataset, result.method, result.plan
 
 
 def _missing(run: Run[Benchmark], known: Sequence[CellResult]) -> list[Cell]:
@@ -181,11 +186,12 @@ def _missing(run: Run[Benchmark], known: Sequence[CellResult]) -> list[Cell]:
     Raises:
         ConfigError: If a result is of another plan.
     """
-    ready, missing = {result.plan for result in known}, []
+    ready, missing = set(map(_identity, known)), list[Cell]()
     for cell in run.plan.cells:
         file = file_of(run.folder.results, cell.dataset, cell.method)
         if not file.exists():
-            missing += [cell] if cell.fingerprint not in ready else []
+            identity = (cell.dataset, cell.method, cell.fingerprint)
+            missing += [cell] if identity not in ready else []
         elif read_cell(file).plan != cell.fingerprint:
             remedy = "Allowed: delete it, and the cell is run again"
             raise ConfigError(str(file), [f"is the result of another plan of this cell. {remedy}"])

@@ -21,7 +21,7 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.search import Search
 from dmlray.reporting.tabular import Tabular
 
-_TRAIN_START = 15.0  # measured seconds until a Ray Train worker runs
+_TRAIN_START = 10.0  # measured seconds until a Ray Train worker runs
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from dmlray.cli import main
+
 LONG = 900.0  # seconds after which a command hangs, also on a slow and busy machine
 
 
@@ -49,6 +54,16 @@ class Command:
 
     def kill(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
+
+
+def in_this_process(
+    words: Sequence[str], folder: Path, environment: dict[str, str]
+) -> tuple[int, str]:
+    """Run `dmlray WORDS` here, where all is imported; return the exit status and all output."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = CliRunner().invoke(main, list(words), env=environment)
+    return result.exit_code, result.output
 
 
 def lines(path: Path) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 RAY = str(Path(sys.executable).with_name("ray"))
 _STARTS = 3
+_SMALL = ("--object-store-memory=100000000", "--include-log-monitor=false")
 
 
 class Raylets:
@@ -35,12 +36,13 @@ class Raylets:
         self.environment = {
             **environment,
             "RAY_TMPDIR": self._folder,
+            "RAY_prestart_worker_first_driver": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": token,
         }
         port = self.address.split(":")[1]
-        temporary = ["--temp-dir", self._folder, "--include-dashboard=false"]
-        self.head = self._start("--head", "--num-cpus=0", f"--port={port}", *temporary)
+        alone = ["--temp-dir", self._folder, "--include-dashboard=false", "--no-monitor"]
+        self.head = self._start("--head", "--num-cpus=0", f"--port={port}", *alone)
         self.nodes = [self.head]
 
     def join(self, cpus: int = 1, gpus: int = 0) -> subprocess.Popen[bytes]:
@@ -74,7 +76,7 @@ class Raylets:
     def _started(self, words: Sequence[str], log: Path) -> subprocess.Popen[bytes] | None:
         with log.open("w") as out:
             node = subprocess.Popen(
-                [RAY, "start", "--block", "--object-store-memory=100000000", *words],
+                [RAY, "start", "--block", *_SMALL, *words],
                 env=self.environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,

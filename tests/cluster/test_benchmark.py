@@ -1,17 +1,17 @@
 """`dmlray benchmark`: mistakes come before anything runs; a killed one keeps what is finished."""
 
 import json
-import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from dmlray.api import benchmark_cells
+from dmlray.api import benchmark_cells, benchmarks
 from dmlray.api.benchmark_cells import run_cell
 from dmlray.api.benchmarks import cells_at_once
 from dmlray.cli import main
@@ -21,7 +21,7 @@ from dmlray.plans.benchmark import read_benchmark
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.progress import SilentDisplay
 from dmlray.scores import read_scores
-from tests.cluster.commands import Command
+from tests.cluster.commands import Command, in_this_process
 from tests.results.test_leaderboard import cell
 from tests.toy_data import draw_images
 
@@ -129,6 +129,18 @@ def test_a_cell_that_fails_is_a_result_and_a_full_disk_is_not(
         run_with(DiskFullError("the disk is full"))
 
 
+def test_a_result_counts_for_its_own_data_set_alone(images: Path, folder: Path) -> None:
+    """Both data sets are folders, and a plan's fingerprint does not hold where images lie."""
+    one, _, two, _ = read_benchmark(plan_of(images)).cells
+    assert (one.method, one.fingerprint) == (two.method, two.fingerprint)
+    replace(cell("anchor", 0.3, "two"), plan=two.fingerprint).write(folder)
+    known = benchmarks._results(folder, read_benchmark(plan_of(images)))
+    assert [(found.dataset, found.method) for found in known] == [("two", "anchor")]
+    run: Any = SimpleNamespace(folder=RunFolder(folder / "b"), plan=read_benchmark(plan_of(images)))
+    missing = [(found.dataset, found.method) for found in benchmarks._missing(run, known)]
+    assert missing == [("one", "anchor"), ("one", "contrastive"), ("two", "contrastive")]
+
+
 def test_finished_cells_are_taken_from_earlier_results(images: Path, folder: Path) -> None:
     """All cells are there, so that nothing runs: Ray is not even started."""
     cells = read_benchmark(plan_of(images)).cells
@@ -169,24 +181,29 @@ def test_finished_cells_are_taken_from_earlier_results(images: Path, folder: Pat
 def test_a_killed_benchmark_keeps_what_is_finished_and_repeats_nothing(
     images: Path, folder: Path, environment: dict[str, str]
 ) -> None:
+    """One of two cells is finished from the start, by an earlier benchmark."""
     plan = plan_of(images)
-    plan["datasets"].pop("two")
+    plan["methods"].pop("anchor")
     (folder / "b.yaml").write_text(yaml.safe_dump(plan))
+    _, other = read_benchmark(plan).cells
+    done = replace(cell("contrastive", 0.3, "two"), plan=other.fingerprint, budget=plan["budget"])
+    (folder / "earlier").mkdir()
+    done.write(folder / "earlier")
     run = folder / "run"
-    command = Command(["benchmark", "b.yaml", "--out", "run"], folder, environment)
+    words = ["benchmark", "b.yaml", "--out", "run", "--start-from", "earlier"]
+    command = Command(words, folder, environment)
     repeats = "cells/one/contrastive/search/repeat/members/*/experiment.yaml"
     command.until(lambda: any(run.glob(repeats)))
     command.kill(signal.SIGKILL)
     command.finish()
     finished = {path: path.read_bytes() for path in run.glob("results/*")}
-    assert [path.name for path in finished] == ["one.anchor.json"]
-    shutil.rmtree(run / "cells/one/anchor")  # a finished cell needs its result alone
+    assert [path.name for path in finished] == ["two.contrastive.json"]
     search = run / "cells/one/contrastive/search"
     before = (search / "trials.json").read_bytes()
-    status, output = Command(["benchmark", "--resume", "run"], folder, environment).finish()
+    status, output = in_this_process(["benchmark", "--resume", "run"], folder, environment)
     assert status == 0, output
     assert all(path.read_bytes() == content for path, content in finished.items())
-    assert not (run / "cells/one/anchor").exists()
+    assert not (run / "cells/two").exists()
     assert (
         json.loads(before)["trials"] == json.loads((search / "trials.json").read_bytes())["trials"]
     )

@@ -38,7 +38,7 @@ def test_of_two_nodes_one_is_lost_and_the_driver_is_killed(
     (images / "0" / "torn.png").write_bytes(b"torn")
     (tmp_path / "model").mkdir()
     # Slow enough on one core to be seen while it runs.
-    model = bare_backbone("resnet18", "none", transform=Transform(size=224, eval_resize=224))
+    model = bare_backbone("resnet18", "none", transform=Transform(size=128, eval_resize=128))
     write_model(model, tmp_path / "model")
     nodes = [raylets.join(), raylets.join()]
     words = ["embed", "model", "images", "--out", "vectors", "--shard", str(SHARD)]

@@ -130,6 +130,7 @@ def test_a_search_is_planned_then_run_and_its_winner_repeated_on_new_seeds(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = [*toy_words(toy_images), "trials=2", "repeats=2", "gpus=0", "scheduler=none"]
+    words += ["trials_at_once=1"]  # one process trains both
     found = api.plan(SEARCH, words)
     assert isinstance(found, forecast.Forecast)
     assert (found.trials, found.folds, found.repeats) == (2, 2, 2)

@@ -9,11 +9,11 @@ import torch
 from ray.train import ScalingConfig
 from torch.distributed.distributed_c10d import Backend, BackendConfig
 from torch.multiprocessing import get_context
-from torch.multiprocessing.spawn import spawn
 
 from dmlray.cluster.torch_backend import TorchBackendConfig
 from dmlray.cluster.trainer import Trainer
 from tests.cluster.group_workers import meet
+from tests.processes import run_processes
 
 
 def test_one_worker_joins_no_group() -> None:
@@ -80,7 +80,8 @@ def test_the_group_is_closed_to_others(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     if host != "127.0.0.1":
         monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # settings of the user have priority
-    spawn(meet, (host, get_context("spawn").SimpleQueue(), tmp_path), nprocs=2)
+    queue = get_context("forkserver").SimpleQueue()
+    run_processes(2, meet, host, queue, tmp_path)
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert found == [[3, addresses] for addresses in listening]
     assert not list(tmp_path.glob("*dml-*"))

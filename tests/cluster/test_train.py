@@ -13,7 +13,7 @@ from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
-from tests.cluster.commands import Command, lines
+from tests.cluster.commands import Command, in_this_process, lines
 from tests.epoch_logs import epochs_of
 from tests.toy_data import toy_words
 
@@ -37,7 +37,7 @@ def worker_of(environment: dict[str, str]) -> int:
 def test_a_killed_worker_and_a_killed_driver_change_no_score(
     tmp_path: Path, toy_images: Path, environment: dict[str, str]
 ) -> None:
-    words = ["train", FILE, *toy_words(toy_images, 6)]
+    words = ["train", FILE, *toy_words(toy_images, 12)]
     plan = read_experiment(Path(FILE), words[2:]).experiment
     calm = RunFolder(tmp_path / "calm")
     with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +56,7 @@ def test_a_killed_worker_and_a_killed_driver_change_no_score(
     assert (status, "Traceback" in output) == (143, False), output
     assert output.endswith("Resume with: dmlray train --resume torn\n"), output
 
-    status, output = Command(["train", "--resume", "torn"], tmp_path, environment).finish()
+    status, output = in_this_process(["train", "--resume", "torn"], tmp_path, environment)
     assert status == 0, output
     assert "zero-shot" in output
     assert read_scores(tmp_path / "torn" / "scores.json") == read_scores(calm.scores)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from dmlray import methods
 from dmlray.data.folds import train_subset
@@ -26,6 +25,7 @@ from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
 from tests.learn.workers import gather, work
+from tests.processes import run_processes
 from tests.toy_data import draw_images, toy_words
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def runs(plans: dict[str, Experiment], tmp_path_factory: pytest.TempPathFactory)
                 for run in (folder, RunFolder(root / "shared" / name)):
                     _teach(plan, run)
             run_training(plan, folder, lambda epoch: None, Runtime(torch.device("cpu")))
-        spawn(work, (WORKERS, plans, root / "shared"), nprocs=WORKERS)
+        run_processes(WORKERS, work, WORKERS, plans, root / "shared")
     return root
 
 
@@ -167,6 +167,6 @@ def test_all_workers_name_the_cause_that_one_of_them_has(runs: Path) -> None:
 
 
 def test_workers_gather_json(tmp_path: Path) -> None:
-    spawn(gather, (2, tmp_path), nprocs=2)
+    run_processes(2, gather, 2, tmp_path)
     expected = "[[{'loss': 0.30000000000000004, 'recall': nan}], {'failure': 'Größe: \\x1b'}]"
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == [expected, expected]

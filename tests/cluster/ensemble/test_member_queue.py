@@ -14,7 +14,7 @@ from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import read_ensemble
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
-from tests.cluster.commands import Command
+from tests.cluster.commands import Command, in_this_process
 from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,7 @@ def test_members_survive_a_kill_and_do_not_depend_on_actors(
     (members[2] / "scores.json").unlink(missing_ok=True)
     finished = (members[0] / "scores.json").stat().st_mtime_ns
 
-    status, output = Command(["ensemble", "--resume", "torn"], tmp_path, environment).finish()
+    status, output = in_this_process(["ensemble", "--resume", "torn"], tmp_path, environment)
     assert status == 0, output
     assert "members/001: its results are damaged; computed again" in output
     assert "member 2: its checkpoint cannot be read; trained again from its start" in output

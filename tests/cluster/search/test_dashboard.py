@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import pytest
-from werkzeug.test import Client
 
 from dmlray.cluster.search.study_storage import NAME
 from dmlray.plans.run_folder import RunFolder
 from tests.reporting.test_search_page import run_search
 
-optuna_dashboard = pytest.importorskip("optuna_dashboard")
-
 
 def test_the_dashboard_shows_the_study(tmp_path: Path) -> None:
+    optuna_dashboard = pytest.importorskip("optuna_dashboard")
+    from werkzeug.test import Client
+
     run_search(RunFolder(tmp_path / "run"), 6)
     client = Client(optuna_dashboard.wsgi(f"sqlite:///{tmp_path}/run/study.db"))
     (study,) = client.get("/api/studies").json["study_summaries"]

@@ -28,7 +28,7 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search
 from dmlray.reporting.progress import SilentDisplay
-from tests.cluster.commands import Command, lines
+from tests.cluster.commands import Command, in_this_process, lines
 from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_search_killed_twice_ends_with_the_requested_trials_and_none_twice(
     assert (status, "Traceback" in output) == (130, False), output
     assert output.endswith("Resume with: dmlray tune --resume run\n"), output
 
-    status, output = Command(["tune", "--resume", "run"], tmp_path, environment).finish()
+    status, output = in_this_process(["tune", "--resume", "run"], tmp_path, environment)
     assert status == 0, output
     rows = trials(run)
     assert Counter(row.state.name for row in rows) == {"COMPLETE": 4}

@@ -11,7 +11,11 @@ import pytest
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.loggers import open_logger
 
-mlflow = pytest.importorskip("mlflow")
+
+@pytest.fixture(scope="module", autouse=True)
+def package() -> Any:
+    """Imported here, in one process of the tests: it takes seconds."""
+    return pytest.importorskip("mlflow")
 
 
 @pytest.fixture
@@ -35,7 +39,9 @@ def log(folder: RunFolder, steps: int, fails: bool = False) -> None:
 
 
 def client_of(folder: RunFolder) -> Any:
-    return mlflow.MlflowClient(tracking_uri=(folder.path / "mlruns").as_uri())
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=(folder.path / "mlruns").as_uri())
 
 
 def runs_of(folder: RunFolder) -> list[Any]:

@@ -14,8 +14,13 @@ import pytest
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting.loggers import open_logger
 
-wandb = pytest.importorskip("wandb")
 _BLOCK, _HEADER = 32768, 7  # bytes: the file is a log of LevelDB
+
+
+@pytest.fixture(scope="module", autouse=True)
+def package() -> Any:
+    """Imported here, in one process of the tests: it takes seconds."""
+    return pytest.importorskip("wandb")
 
 
 @pytest.fixture
