@@ -17,7 +17,9 @@ def two_nodes(environment: dict[str, str]) -> Iterator[None]:
     import ray
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch:
+    from dmlray.cluster.local_ray import few_processes
+
+    with pytest.MonkeyPatch.context() as patch, few_processes():
         for name, value in environment.items():
             patch.setenv(name, value)
         cluster = Cluster(

@@ -25,6 +25,7 @@ def test_a_run_has_one_writer_and_ends_when_it_is_moved_away(
     tmp_path: Path, toy_images: Path, environment: dict[str, str]
 ) -> None:
     words = ["ensemble", "--method", "dreml", *toy_words(toy_images, 500), "method.meta_classes=3"]
+    words += ["--ensemble-size", "1"]
     run = tmp_path / "run"
     first = Command([*words, "--out", "run"], tmp_path, environment)
     first.until(lambda: (run / "members/000/metrics.jsonl").exists())
