@@ -8,6 +8,7 @@ settings and scores per data set, or per "DATA SET, VALUE" of a setting), `Learn
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Protocol, cast
 
 from torch import nn
@@ -54,7 +55,13 @@ class Method(Protocol):
 
 def names() -> list[str]:
     """Return the names of all methods, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return list(_names())
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in modules if not name.startswith("_")))
 
 
 def load(name: str) -> Method:

@@ -9,7 +9,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, cast
 
 import torch
@@ -82,7 +82,7 @@ class Config(ConfigModel):
         if not isinstance(arguments, dict):
             raise ValueError(f"{arguments!r} is not allowed. Allowed: a group of keys, or {{}}")
         if name is not None:
-            _check_arguments(name, arguments, _settable(_class(kind, name)))
+            _check_arguments(name, arguments, _settable(kind, name))
         elif arguments and "miner" in info.data:
             raise ValueError("arguments without a miner. Allowed: {}, or set a miner")
         return arguments
@@ -105,7 +105,7 @@ class Config(ConfigModel):
         """Whether the loss compares images with images instead of class weights."""
         return self.loss not in _CLASSIFIES_IMAGES and not any(
             name == "num_classes" and parameter.default is parameter.empty
-            for name, parameter in _parameters(_class("losses", self.loss)).items()
+            for name, parameter in _parameters("losses", self.loss).items()
         )
 
     def attempt(self, labels: Tensor, equal: bool = False) -> str | None:
@@ -214,6 +214,7 @@ def embedding_head(config: Config, size: int) -> Linear:
     return Linear(dim=size)
 
 
+@cache
 def available(kind: str) -> dict[str, type[nn.Module]]:
     """Return the usable classes of the library's `losses`, `miners` or `distances`, by name."""
     library = importlib.import_module(f"pytorch_metric_learning.{kind}")
@@ -249,18 +250,20 @@ def _check_arguments(name: str, arguments: Mapping[str, Any], settable: set[str]
             _class("distances", str(value))
 
 
-def _settable(owner: type[nn.Module]) -> set[str]:
-    return set(_parameters(owner)) - _FROM_RUN - _NO_PLAIN_VALUE
+def _settable(kind: str, name: str) -> set[str]:
+    return set(_parameters(kind, name)) - _FROM_RUN - _NO_PLAIN_VALUE
 
 
-def _parameters(owner: type[nn.Module]) -> dict[str, inspect.Parameter]:
+@cache
+def _parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
     """Parameters of the constructor, including those passed to base classes by **kwargs."""
+    owner = _class(kind, name)
     parameters: dict[str, inspect.Parameter] = {}
     for ancestor in owner.__mro__[: owner.__mro__.index(nn.Module)]:
         if "__init__" in vars(ancestor):
-            for name, parameter in list(inspect.signature(ancestor).parameters.items()):
+            for key, parameter in list(inspect.signature(ancestor).parameters.items()):
                 if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                    parameters.setdefault(name, parameter)
+                    parameters.setdefault(key, parameter)
     return parameters
 
 
@@ -270,7 +273,7 @@ def _loss(config: Config, classes: int, dim: int) -> nn.Module:
     sizes = {"num_classes": classes, "embedding_size": dim, "descriptors_dim": dim}
     needed = {
         name: sizes[name]
-        for name, parameter in _parameters(owner).items()
+        for name, parameter in _parameters("losses", config.loss).items()
         if name in sizes and parameter.default is parameter.empty
     }
     return owner(**needed, **_values(config.loss_arguments))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,12 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+@lru_cache(maxsize=4096)
+def groups_above(key: str) -> tuple[str, ...]:
+    """`a.b.c` -> `a`, `a.b`."""
+    return tuple(key[:dot] for dot, letter in enumerate(key) if letter == ".")
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: int = 4) -> list[str]:

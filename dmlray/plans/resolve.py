@@ -20,6 +20,7 @@ from dmlray.plans.config_sources import (
     Overrides,
     Source,
     flatten,
+    groups_above,
     nest,
     read_overrides,
     read_source,
@@ -138,7 +139,7 @@ def _merge(
                 literal = leaf in source.texts and takes_text(method, leaf)
                 values[leaf] = source.texts[leaf] if literal else content
                 locations[leaf] = source.location(key)
-                groups.update(leaf[:dot] for dot, letter in enumerate(leaf) if letter == ".")
+                groups.update(groups_above(leaf))
     return values, locations
 
 
@@ -164,8 +165,7 @@ def _check(source: str, values: dict[str, Any], origins: dict[str, str]) -> Expe
 def _below_values(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Keys below one that is no group, and what is wrong with them."""
     for key in values:
-        for dot in (location for location, letter in enumerate(key) if letter == "."):
-            above = key[:dot]
+        for above in groups_above(key):
             if not isinstance(values.get(above, {}), dict):
                 yield key, f"unknown key: {above} is {shortened(values[above])}, no group of keys"
 
