@@ -21,7 +21,7 @@ from tests.epoch_logs import without_times
 from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
-SIZE, EPOCHS = 2, 20
+SIZE, EPOCHS = 2, 30
 
 
 @pytest.fixture(scope="module")
