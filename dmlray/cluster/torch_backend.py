@@ -86,9 +86,10 @@ class _Backend(Backend):  # type: ignore[misc]
         ray.get(joining)
 
     def on_shutdown(self, worker_group: Any, backend_config: TorchBackendConfig) -> None:
-        """Leave the group and remove its store; do not wait for a worker that hangs."""
-        with suppress(GetTimeoutError):
+        """Leave the group, then remove its store, which others use until they have left."""
+        with suppress(GetTimeoutError):  # of a worker that hangs
             ray.get(worker_group.execute_async(leave), timeout=_LEAVE_TIMEOUT)
+        worker_group.execute_single(0, remove_store)
 
 
 _kept = ExitStack()  # the store of this process
@@ -110,11 +111,15 @@ def register(host: str, size: int) -> "Callable[[], Store]":
 
 
 def leave() -> None:
-    """Leave the group, and remove the store of this process, if it has one."""
+    """Leave this process's default group, if it is in one."""
     import torch.distributed as dist
 
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def remove_store() -> None:
+    """Remove the store of this process, if it has one."""
     _kept.close()
 
 

@@ -2,9 +2,9 @@
 
 Departs: Ray's `TorchTrainer` replaces a backend that is left open by NCCL alone, which cannot send
 CPU tensors, imports torch in the controller as well, and starts three more processes per training:
-a manager of Ray Data's data sets, a client of the autoscaler, which sees the workers' placement
-group in any case, and a process that frees this group if the controller dies; see `release` of
-`fold_trainer`, which needs no dashboard.
+a manager of Ray Data's data sets, the coordinator of requests to the autoscaler, which sees the
+workers' placement group in any case, and a process that frees this group if the controller dies:
+it ends with the command, that of a trial by `fold_trainer.release`, which needs no dashboard.
 """
 
 from typing import Any

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from dmlray.cli import main
 
-LONG = 900.0  # seconds after which a command hangs, also on a slow and busy machine
+_LONG = 900.0  # seconds after which a command hangs, also on a slow and busy machine
 
 
 class Command:
@@ -30,21 +30,21 @@ class Command:
             start_new_session=True,
         )
 
-    def finish(self, seconds: float = LONG) -> tuple[int, str]:
+    def finish(self) -> tuple[int, str]:
         """Return the exit status and all output."""
         try:
-            out, err = self.process.communicate(timeout=seconds)
+            out, err = self.process.communicate(timeout=_LONG)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {seconds} s:\n{self._ended()}") from None
+            raise AssertionError(f"still running after {_LONG} s:\n{self._ended()}") from None
         return self.process.returncode, out + err
 
-    def until(self, happened: Callable[[], bool], seconds: float = LONG) -> None:
+    def until(self, happened: Callable[[], bool]) -> None:
         """Wait for a condition while the command runs."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + _LONG
         while not happened():
             assert self.process.poll() is None, f"ended early:\n{self.finish()[1]}"
             if time.monotonic() > end:
-                raise AssertionError(f"it did not happen in {seconds} s:\n{self._ended()}")
+                raise AssertionError(f"it did not happen in {_LONG} s:\n{self._ended()}")
             time.sleep(0.05)
 
     def _ended(self) -> str:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from ray._private.services import psutil
 
-from dmlray.cluster.torch_backend import join, leave, register
+from dmlray.cluster.torch_backend import join, leave, register, remove_store
 
 
 def meet(rank: int, host: str, stores: "SimpleQueue[Any]", root: Path) -> None:
@@ -28,5 +28,6 @@ def meet(rank: int, host: str, stores: "SimpleQueue[Any]", root: Path) -> None:
     listening = sorted({socket.laddr.ip for socket in sockets if socket.status == "LISTEN"})
     (root / f"{rank}.json").write_text(json.dumps([int(total), listening]))
     dist.barrier()
-    dist.destroy_process_group()
     leave()
+    assert not dist.is_initialized()
+    remove_store()
