@@ -17,12 +17,9 @@ from tests.data.images import picture
 pytestmark = pytest.mark.slow
 EACH = 3  # images of a class
 SMALL = ["backbone.weights=none", "budget.epochs=2", "budget.warmup_epochs=1"]
-# DCML and IDML's warm-up draw whole batches from however few images there are; their network, of
-# any image size, is the largest.
-MORE = {
-    "dcml": ["data.batch_size=4", "data.transform.size=64"],
-    "idml": ["data.batch_size=9", "data.transform.size=64"],
-}
+SMALL += ["data.transform.size=64"]
+# DCML and IDML's warm-up draw whole batches from however few images there are.
+MORE = {"dcml": ["data.batch_size=4"], "idml": ["data.batch_size=9"]}
 FILES = sorted(
     path.name
     for name in ("cub", "cars", "sop", "inshop")

@@ -14,14 +14,14 @@ _STOP_TIMEOUT = 5.0  # seconds
 
 def run_watched(
     work: Callable[[], Result],
+    stop: Callable[[], None],
     poll: Callable[[], None] = lambda: None,
-    stop: Callable[[], None] | None = None,
 ) -> Result:
     """Return the result of `work`; call `poll` twice a second until then, and once at the end.
 
-    If this thread is interrupted, `stop` requests the end of the work and waits for it, for at most
-    5 seconds: a thread that calls Ray after its shutdown starts Ray again, or ends the process.
-    Work without a `stop` is abandoned.
+    If this thread is interrupted, `stop` requests the end of the work, which is awaited for at most
+    5 seconds: a thread that waits for Ray as it shuts down, or calls it later, may crash this
+    process or start Ray again.
     """
     # SimpleQueue is in C, so that a signal cannot corrupt it. `Thread.join` before Python 3.13 may
     # return early after a signal, and a signal may leave locks of Python code locked.
@@ -45,7 +45,7 @@ def run_watched(
                 outcome = results.get(timeout=_INTERVAL)
             poll()
     except BaseException:
-        if stop and outcome is None:
+        if outcome is None:
             stop()
             with suppress(Empty):
                 results.get(timeout=_STOP_TIMEOUT)

@@ -58,7 +58,7 @@ def train(plan: Experiment, folder: RunFolder, cluster: Cluster, display: Displa
     )
     folder.progress_log.unlink(missing_ok=True)  # of a killed worker
     try:
-        run_watched(lambda: fit(trainer), EpochDisplay(plan, folder, display))
+        run_watched(lambda: fit(trainer), trainer.stop, EpochDisplay(plan, folder, display))
     except ResourceError as error:
         raise UnfinishedRunError(str(error)) from error
     return read_scores(folder.scores)

@@ -38,17 +38,17 @@ def test_an_interrupt_stops_the_work_and_waits_for_its_end(signalled: None) -> N
         ended.set()
 
     with pytest.raises(SignalledError):
-        run_watched(work, stop=asked.set)
+        run_watched(work, asked.set)
     assert ended.is_set()
 
 
 def test_the_last_poll_is_after_the_end() -> None:
     done = threading.Event()
     seen: list[bool] = []
-    run_watched(done.set, poll=lambda: seen.append(done.is_set()))
+    run_watched(done.set, done.set, lambda: seen.append(done.is_set()))
     assert seen[-1]
 
 
 def test_an_error_of_the_work_is_raised_in_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        run_watched(lambda: 1 / 0)
+        run_watched(lambda: 1 / 0, lambda: None)

@@ -1,19 +1,25 @@
 """A training ends at a user error and when its workers no longer fit; otherwise it restarts."""
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import torch
+from ray.train import RunConfig, ScalingConfig
+from ray.train.backend import BackendConfig
 
 from dmlray.cluster import train, train_callbacks
+from dmlray.cluster.background import run_watched
 from dmlray.cluster.ensemble.actor_pool import USABLE
 from dmlray.cluster.ensemble.member_actor import cap_memory
 from dmlray.cluster.resources import Cluster, Node
 from dmlray.cluster.search import run
 from dmlray.cluster.search.run import Resources
 from dmlray.cluster.train_callbacks import FailOnUserError, FailWithoutResources
+from dmlray.cluster.trainer import Trainer
 from dmlray.errors import DataError, DmlrayError, ResourceError, RunError
 from dmlray.learn.device import loader_threads
 from dmlray.plans.resolve import read_experiment
@@ -40,8 +46,8 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_training_without_its_nodes_ends_after_two_minutes(at: Any) -> None:
     callback = FailWithoutResources(workers=2, cpus=8, gpus=1)
-    for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER), (150, BEFORE), (160, AFTER)]:
-        at(time, cluster)
+    for moment, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER), (150, BEFORE), (160, AFTER)]:
+        at(moment, cluster)
         callback.before_controller_execute_failure_decision(None)
     at(290, AFTER)
     with pytest.raises(ResourceError, match=r"^a node was lost: asked for 2 processes of 8 CPU"):
@@ -50,8 +56,8 @@ def test_a_training_without_its_nodes_ends_after_two_minutes(at: Any) -> None:
 
 def test_a_search_without_its_nodes_ends_and_can_be_resumed(at: Any) -> None:
     check = run._CapacityCheck(Resources(8, 1, workers=2, at_once=1))
-    for time, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER)]:
-        at(time, cluster)
+    for moment, cluster in [(0, BEFORE), (60, AFTER), (120, AFTER)]:
+        at(moment, cluster)
         check()
     at(180, AFTER)
     with pytest.raises(RunError, match=r"enough for 1$"):
@@ -103,6 +109,53 @@ def test_a_user_error_of_one_worker_ends_all(
     finally:
         ray.cloudpickle.unregister_pickle_by_value(train)
     assert log.read_text() == workers * "x"
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_ends_before_ray_and_frees_its_resources(
+    tmp_path: Path, fake_gpus: None
+) -> None:
+    """Else its thread would wait for Ray as it shuts down, which crashed some commands."""
+    log, ended = tmp_path / "log", threading.Event()
+
+    def work() -> None:
+        log.write_text("x")
+        time.sleep(600)
+
+    trainer = Trainer(
+        work,
+        backend_config=BackendConfig(),
+        scaling_config=ScalingConfig(num_workers=1, use_gpu=True),
+        run_config=RunConfig(storage_path=str(tmp_path)),
+    )
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        finally:
+            ended.set()
+
+    def interrupt() -> None:
+        if log.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_watched(fit, trainer.stop, interrupt)
+    assert ended.is_set()
+    end = time.monotonic() + 20
+    while ray.available_resources().get("GPU") != 2:
+        assert time.monotonic() < end, "an interrupted training still holds its GPU"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_stopped_before_it_begins_starts_nothing(
+    tmp_path: Path, fake_gpus: None
+) -> None:
+    trainer = Trainer(lambda: None, run_config=RunConfig(storage_path=str(tmp_path)))
+    trainer.stop()
+    with pytest.raises(RuntimeError, match="stopped"):
+        trainer.fit()
 
 
 @pytest.mark.parametrize(

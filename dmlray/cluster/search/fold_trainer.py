@@ -62,7 +62,7 @@ def train_folds(
             failure_config=FailureConfig(max_failures=0),  # Tune restarts the whole trial
         ),
     )
-    result = run_watched(trainer.fit, poll=poll)
+    result = run_watched(trainer.fit, trainer.stop, poll)
     if isinstance(result.return_value, DmlrayError):
         raise result.return_value
 

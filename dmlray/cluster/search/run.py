@@ -122,7 +122,7 @@ def _run(
     # Suppress errors of files that only Tune needs; the study reports a full disk.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     with explained(folder):
-        run_watched(tuner.fit, poll=_CapacityCheck(resources), stop=callback.stop)
+        run_watched(tuner.fit, callback.stop, _CapacityCheck(resources))
         study.flush()
     if resources.spread:
         callback.release_all()
