@@ -27,17 +27,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what is `slow`; tests that share a module's fixture run in one process."""
+    """Begin with what is `slow`; tests that share an expensive fixture run in one process."""
     for item in items:
-        if _shares_a_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-def _shares_a_fixture(item: pytest.Item) -> bool:
+def _group(item: pytest.Item) -> str | None:
+    """Return the name of the tests that share a fixture: of a module, or the trained `runs`."""
     info = getattr(item, "_fixtureinfo", None)
     definitions = {} if info is None else info.name2fixturedefs
-    return any(found[-1].scope == "module" for found in definitions.values())
+    if "runs" in definitions:
+        return "runs"
+    shared = any(found[-1].scope == "module" for found in definitions.values())
+    return item.nodeid.partition("::")[0] if shared else None
 
 
 @pytest.hookimpl(optionalhook=True)

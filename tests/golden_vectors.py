@@ -39,16 +39,17 @@ def assert_close(
     tolerance: float = 5e-4,
     *,
     double: float = 1e-9,
+    rtol: float = 0.0,
     name: str = "",
 ) -> None:
     """Compare relative to the largest number, as the golden README does; scalars are doubles.
 
     `single` is whether the authors computed in float32 (default: the type of `found`), to which
-    `tolerance` applies; `double` applies to float64.
+    `tolerance` applies, and `rtol` relative to each number; `double` applies to float64.
     """
     single = found.dtype != torch.float64 if single is None else single
     atol = (tolerance if single else double) * max(1.0, expected.abs().max().item())
     torch.testing.assert_close(
-        found.detach(), expected, rtol=0, atol=atol, check_dtype=False,
+        found.detach(), expected, rtol=rtol if single else 0.0, atol=atol, check_dtype=False,
         msg=lambda message: f"{name}: {message}",
     )  # fmt: skip

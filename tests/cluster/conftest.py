@@ -64,7 +64,8 @@ def fake_gpus(environment: dict[str, str]) -> Iterator[None]:
         sys.meta_path.insert(0, Finder())
 
     before = dict(os.environ)
-    os.environ.update(environment | QUIET | {"RAY_prestart_worker_first_driver": "0"})
+    os.environ.update(environment | QUIET)
+    os.environ.update(RAY_prestart_worker_first_driver="0", RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0")
     with few_processes():
         ray.init(
             "local",

@@ -16,7 +16,8 @@ from dmlray.learn.optimizer import build_optimizer, clip
 from dmlray.learn.step import forward
 from dmlray.methods import Batch, idml
 from dmlray.plans.experiment import BudgetConfig, Experiment, MethodConfig, OptimizerConfig
-from tests.learn.test_host_syncs import BATCH, CASES, CLASSES, SIDE, WIDTH, ToyTrunk
+from tests.learn.test_host_syncs import BATCH, CASES, CLASSES, SIDE, WIDTH
+from tests.toy_trunk import ToyTrunk
 
 GPU = "cuda"
 PML = [
@@ -41,7 +42,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def learner_of(method: Any, config: Any) -> Any:
     """A learner on the GPU; what is made elsewhere is moved, for `Module.to` refuses fakes."""
     with torch.device(GPU):
-        learner = method.Learner(config, ToyTrunk(), WIDTH, CLASSES).train()
+        learner = method.Learner(config, ToyTrunk(SIDE, WIDTH), WIDTH, CLASSES).train()
     for module in learner.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:

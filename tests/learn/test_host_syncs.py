@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dmlray import methods
 from dmlray.learn.divergence import StepNorms
@@ -19,6 +19,7 @@ from dmlray.learn.optimizer import build_optimizer
 from dmlray.learn.step import step
 from dmlray.methods import Batch
 from dmlray.plans.experiment import Experiment, MethodConfig, OptimizerConfig
+from tests.toy_trunk import ToyTrunk
 
 CLASSES, BATCH, SIDE, WIDTH = 6, 12, 8, 32
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -50,13 +51,6 @@ CASES = [
 ]
 
 
-class ToyTrunk(nn.Sequential):
-    """Images (B, 3, 8, 8) -> features (B, 32)."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, WIDTH))
-
-
 def take_steps(device: str, name: str, settings: dict[str, Any]) -> None:
     """Take two steps; in the second, queues are full and optimizers have state."""
     method = methods.load(name)
@@ -65,7 +59,7 @@ def take_steps(device: str, name: str, settings: dict[str, Any]) -> None:
         method=MethodConfig(name=name, config=config),
         optimizer=OptimizerConfig(clip_value=10.0, clip_norm=10.0),
     )
-    learner = method.Learner(config, ToyTrunk(), WIDTH, CLASSES).to(device).train()
+    learner = method.Learner(config, ToyTrunk(SIDE, WIDTH), WIDTH, CLASSES).to(device).train()
     optimizer = build_optimizer(plan.optimizer, learner.groups())
     views = (2,) if learner.views == 2 else ()
     images = torch.randn(BATCH, *views, 3, SIDE, SIDE, device=device)

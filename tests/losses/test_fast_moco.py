@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dmlray.losses.fast_moco import fast_moco, queue_weights
+from tests import golden_vectors
 from tests.golden_vectors import files, load
+
+assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 
 
 def units(rows: int, dim: int, seed: int) -> Tensor:
@@ -59,11 +63,8 @@ def test_equals_the_authors_code(path: Path) -> None:
         "loss": loss.detach(),
         "grad_query": queries.grad,
     }
-    rtol, atol = (1e-8, 1e-10) if queries.dtype == torch.float64 else (2e-4, 2e-5)
     for key, value in found.items():
-        torch.testing.assert_close(
-            value, arrays[key], rtol=rtol, atol=atol, check_dtype=False, msg=f"{key} {{}}".format
-        )
+        assert_close(value, arrays[key], queries.dtype == torch.float32, name=key)
 
 
 @settings(max_examples=30, deadline=None)

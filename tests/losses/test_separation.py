@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmlray.losses.separation import Separation, reverse_gradient
+from tests import golden_vectors
 from tests.golden_vectors import files, load
+
+assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 
 
 @pytest.mark.parametrize("path", files("idml_dcml", "dcml_separation_*.npz"))
@@ -31,11 +35,8 @@ def test_equals_the_authors_code(path: Path) -> None:
     found = {f"grad_{name}": parameter.grad for name, parameter in regressors}
     found |= {f"grad_emb_{name}": head.grad for name, head in heads.items()}
     found["loss"] = loss.detach()
-    double = loss.dtype == torch.float64
     for key, value in found.items():
-        scale = max(1.0, tensors[key].abs().max().item())
-        rtol, atol = (1e-8, 1e-10 * scale) if double else (2e-4, 2e-5 * scale)
-        torch.testing.assert_close(value, tensors[key], rtol=rtol, atol=atol, check_dtype=False)
+        assert_close(value, tensors[key], loss.dtype == torch.float32, name=key)
 
 
 @settings(max_examples=30, deadline=None)

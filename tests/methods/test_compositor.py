@@ -1,5 +1,5 @@
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -8,8 +8,10 @@ from torch import Tensor
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.self_reinforced import self_reinforced
 from dmlray.methods._compositor import Compositor, join
+from tests import golden_vectors
 from tests.golden_vectors import files, load
 
+assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 SHARES = {1: (1,), 2: (2, 2), 3: (2, 1, 1), 4: (1, 1, 1, 1)}
 
@@ -39,21 +41,6 @@ def gradients(compositor: Compositor) -> dict[str, Tensor]:
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             found |= {f"{name}_{kind}{i}": g for i, g in enumerate(grad.split(size))}
     return found
-
-
-def assert_close(ours: Tensor | None, theirs: Any, key: str) -> None:
-    expected = torch.as_tensor(theirs)
-    assert ours is not None, key
-    scale = max(1.0, expected.abs().max().item())
-    rtol, atol = (1e-8, 1e-10 * scale) if ours.dtype == torch.float64 else (2e-4, 2e-5 * scale)
-    torch.testing.assert_close(
-        ours.detach(),
-        expected,
-        rtol=rtol,
-        atol=atol,
-        check_dtype=False,
-        msg=lambda m: f"{key}: {m}",
-    )
 
 
 @pytest.mark.parametrize("path", files("idml_dcml", "dcml_heads_*.npz"))
@@ -86,7 +73,8 @@ def test_heads_and_self_reinforcement_equal_the_authors_code(path: Path) -> None
             "objective": value,
         }
         for key, ours in found.items():
-            assert_close(ours, tensors[key], key)
+            assert ours is not None, key
+            assert_close(ours, torch.as_tensor(tensors[key]), name=key)
 
 
 def test_a_composite_is_the_mean_of_sub_embeddings_weighted_by_the_choice() -> None:

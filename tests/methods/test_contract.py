@@ -9,15 +9,9 @@ from torch import Tensor, nn
 from dmlray import methods
 from dmlray.distributions import Choice, Distribution, Value
 from dmlray.methods import Batch
+from tests.toy_trunk import ToyTrunk
 
 CLASSES, EACH, SIDE, WIDTH = 20, 4, 8, 32
-
-
-class ToyTrunk(nn.Sequential):
-    """Images (B, 3, 8, 8) -> features (B, 32)."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, WIDTH))
 
 
 def noisy_images(seed: int) -> Batch:
@@ -35,7 +29,7 @@ def build(name: str, seed: int = 0) -> Any:
     module = methods.load(name)
     small = {"dim": 16} if "dim" in module.Config.model_fields else {}
     torch.manual_seed(seed)
-    return module.Learner(module.Config(**small), ToyTrunk(), WIDTH, CLASSES)
+    return module.Learner(module.Config(**small), ToyTrunk(SIDE, WIDTH), WIDTH, CLASSES)
 
 
 def total_loss(learner: Any, batch: Batch) -> Tensor:
@@ -163,7 +157,7 @@ def test_a_method_that_needs_no_pairs_learns_without_them(
 ) -> None:
     """A method that needs pairs has no class loss without them."""
     config = methods.load(name).Config(**settings)
-    learner = methods.load(name).Learner(config, ToyTrunk(), WIDTH, CLASSES)
+    learner = methods.load(name).Learner(config, ToyTrunk(SIDE, WIDTH), WIDTH, CLASSES)
     labels, size = torch.arange(8), (8, *(2,) * (learner.views - 1), 3, SIDE, SIDE)
     images = torch.randn(size, generator=torch.Generator().manual_seed(0))
     batch = Batch(images, labels, targets=torch.eye(8))
@@ -198,7 +192,7 @@ def test_the_head_for_inference_embeds_as_the_learner_does(
     """From the learner's own tensors, without its classes, and through its description as JSON."""
     module = methods.load(name)
     config = module.Config(**knobs)
-    learner = module.Learner(config, ToyTrunk(), WIDTH, CLASSES).eval()
+    learner = module.Learner(config, ToyTrunk(SIDE, WIDTH), WIDTH, CLASSES).eval()
     images = noisy_images(0).images
     with torch.no_grad():
         expected = learner.embed(images)

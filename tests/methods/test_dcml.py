@@ -12,20 +12,16 @@ from dmlray.methods import Batch
 from dmlray.methods._triplets import Triplets
 from dmlray.methods.dcml import Config, Learner
 from dmlray.plans.resolve import read_experiment
+from tests.toy_trunk import ToyTrunk
 
-WIDTH, CLASSES = 10, 4
-
-
-class Toy(nn.Sequential):
-    """Images (B, 3, 2, 2) -> features (B, F)."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Flatten(), nn.Linear(12, WIDTH))
+SIDE, WIDTH, CLASSES = 2, 10, 4
 
 
 def learner_of(**settings: Any) -> Learner:
     torch.manual_seed(0)
-    return Learner(Config(**{"dim": 6, "queue_size": 20, **settings}), Toy(), WIDTH, CLASSES)
+    return Learner(
+        Config(**{"dim": 6, "queue_size": 20, **settings}), ToyTrunk(SIDE, WIDTH), WIDTH, CLASSES
+    )
 
 
 def two_views(seed: int = 0) -> Batch:

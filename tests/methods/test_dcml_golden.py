@@ -1,5 +1,6 @@
 """The whole objective of DCML with DiVA against the authors' numbers."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from dmlray.losses.separation import Separation
 from dmlray.methods import Batch
 from dmlray.methods._triplets import Triplets
 from dmlray.methods.dcml import Config, Learner
+from tests import golden_vectors
 from tests.golden_vectors import files, load
 
+assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 TASKS = ("discriminative", "shared", "intra")
 
@@ -90,14 +93,6 @@ def test_the_whole_objective_of_diva_equals_the_authors_code(
     expected = ("part_", "out_", "grad_", "loss", "test_embedding")
     assert set(found) == {key for key in tensors if key.startswith(expected)}
     for key, value in found.items():
-        assert_close(value.detach(), tensors[key], loss.dtype, key)
-
-
-def assert_close(ours: Tensor, theirs: Tensor, dtype: torch.dtype, key: str) -> None:
-    """Gradients of boundaries are float32 in every file, because the authors' boundaries are."""
-    scale = max(1.0, theirs.abs().max().item())
-    single = torch.float32 in (dtype, theirs.dtype)
-    rtol, atol = (2e-4, 2e-5 * scale) if single else (1e-8, 1e-10 * scale)
-    torch.testing.assert_close(
-        ours, theirs, rtol=rtol, atol=atol, check_dtype=False, msg=lambda m: f"{key}: {m}"
-    )
+        # Gradients of boundaries are float32 in every file, because the authors' boundaries are.
+        single = torch.float32 in (loss.dtype, tensors[key].dtype)
+        assert_close(value, tensors[key], single, name=key)

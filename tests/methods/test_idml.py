@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from dmlray.methods import Batch, idml
 from dmlray.methods.idml import Config, Learner
 from dmlray.plans.config_sources import flatten
 from dmlray.plans.experiment import Experiment
+from tests import golden_vectors
 from tests.golden_vectors import files, load
 
+assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 NAMES = {
     "W_semantic": "head.weight",
     "b_semantic": "head.bias",
@@ -24,14 +27,6 @@ NAMES = {
 
 def read(path: Path) -> dict[str, Tensor]:
     return {key: torch.from_numpy(value) for key, value in load(path).items()}
-
-
-def assert_close(ours: Tensor, theirs: Tensor, key: str, atol: float = 0.0) -> None:
-    double = ours.dtype == torch.float64
-    rtol, atol = (1e-8, max(atol, 1e-10)) if double else (2e-4, max(atol, 2e-5))
-    torch.testing.assert_close(
-        ours.detach(), theirs, rtol=rtol, atol=atol, check_dtype=False, msg=lambda m: f"{key}: {m}"
-    )
 
 
 def golden_learner(arrays: dict[str, Tensor], weights: dict[str, Tensor]) -> Learner:
@@ -67,7 +62,7 @@ def test_heads_equal_the_authors_code(path: Path) -> None:
     found = {**outputs, "objective": objective, "grad_feature_map": images.grad}
     found |= {f"grad_{n}": learner.get_parameter(NAMES[n]).grad for n in weights}
     for key, value in found.items():
-        assert_close(value, arrays[key], key)
+        assert_close(value, arrays[key], name=key)
 
 
 @pytest.mark.parametrize("path", files("idml_dcml", "idml_train_step*.npz"))
@@ -91,8 +86,8 @@ def test_training_steps_equal_the_authors_loop(path: Path, monkeypatch: Any) -> 
         optimizer.step()
         share = mixing[0]
         parts = [terms["clean"], terms["mixed"] / share, terms["mixed_partner"] / (1 - share)]
-        assert_close(torch.stack(parts), arrays["loss_parts"][step], f"parts of step {step}")
-        assert_close(loss, arrays["loss"][step], f"loss of step {step}")
+        assert_close(torch.stack(parts), arrays["loss_parts"][step], name=f"parts of step {step}")
+        assert_close(loss, arrays["loss"][step], name=f"loss of step {step}")
         _compare_weights(learner, arrays, step)
 
 
@@ -102,15 +97,15 @@ def _compare_weights(learner: Learner, arrays: dict[str, Tensor], step: int) -> 
     So the golden README does not compare these weights in float32; two runs that walk apart are
     2 lr farther from each other after each step.
     """
-    single = learner.head.weight.dtype == torch.float32
-    noise = 2 * float(arrays["lr"]) * (step + 1) if single else 1e-6
+    noise = 2 * float(arrays["lr"]) * (step + 1)
     for name, own in NAMES.items():
         parameter = learner.get_parameter(own)
         inert = bool(arrays["is_norm"]) and name.endswith("_uncertainty")
         assert parameter.grad is not None
-        assert_close(parameter.grad, arrays[f"step{step}_grad_{name}"], f"step {step} {name}")
-        after = arrays[f"step{step}_after_{name}"]
-        assert_close(parameter, after, f"step {step} {name}", noise if inert else 0.0)
+        place, after = f"step {step} {name}", arrays[f"step{step}_after_{name}"]
+        assert_close(parameter.grad, arrays[f"step{step}_grad_{name}"], name=place)
+        allowed: Any = {"tolerance": noise, "double": 1e-6} if inert else {}
+        assert_close(parameter, after, name=place, **allowed)
 
 
 def small(**settings: Any) -> Learner:

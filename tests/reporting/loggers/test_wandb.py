@@ -44,7 +44,7 @@ def records(folder: RunFolder) -> list[Any]:
 
 def written(folder: RunFolder) -> Iterator[Any]:
     """The whole records that are in the file."""
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+    from wandb.proto.wandb_internal_pb2 import Record
 
     (file,) = folder.path.glob("wandb/offline-run-*/run-*.wandb")
     content, at, parts = file.read_bytes(), _HEADER, b""
