@@ -35,12 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group(item: pytest.Item) -> str | None:
-    """Return the name of the tests that share a fixture: of a module, or the trained `runs`."""
+    """Return the place of a shared fixture: a module, or the folder of trained `runs`."""
     info = getattr(item, "_fixtureinfo", None)
-    definitions = {} if info is None else info.name2fixturedefs
-    if "runs" in definitions:
-        return "runs"
-    shared = any(found[-1].scope == "module" for found in definitions.values())
+    found = {} if info is None else info.name2fixturedefs
+    if "runs" in found:
+        return str(found["runs"][-1].baseid)
+    shared = any(definitions[-1].scope == "module" for definitions in found.values())
     return item.nodeid.partition("::")[0] if shared else None
 
 

@@ -73,7 +73,8 @@ class _Backend(Backend):  # type: ignore[misc]
         hosts = [worker.metadata.node_ip for worker in workers]
         if len({worker.metadata.node_id for worker in workers}) == 1:
             hosts = len(workers) * [_LOOPBACK]
-        open_store = worker_group.execute_single(0, register, hosts[0], len(workers))
+        # A reference, as this process would import torch to read it.
+        open_store = worker_group.execute_single_async(0, register, hosts[0], len(workers))
         gpu = worker_group.get_resources_per_worker().get("GPU", 0) > 0
         backend = backend_config.backend or (_CPU_AND_GPU if gpu else _CPU)
         limit = timedelta(seconds=backend_config.timeout_s)

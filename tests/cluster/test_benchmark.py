@@ -184,6 +184,7 @@ def test_a_killed_benchmark_keeps_what_is_finished_and_repeats_nothing(
     """One of two cells is finished from the start, by an earlier benchmark."""
     plan = plan_of(images)
     plan["methods"].pop("anchor")
+    plan["search"]["trials_at_once"] = 1  # one process trains both
     (folder / "b.yaml").write_text(yaml.safe_dump(plan))
     _, other = read_benchmark(plan).cells
     done = replace(cell("contrastive", 0.3, "two"), plan=other.fingerprint, budget=plan["budget"])

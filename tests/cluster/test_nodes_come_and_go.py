@@ -14,6 +14,7 @@ from dmlray.learn import metrics_log
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import read_ensemble
+from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from tests.cluster.commands import Command, in_this_process, lines
 from tests.cluster.raylets import Raylets
@@ -22,6 +23,7 @@ from tests.toy_data import toy_words
 
 pytestmark = pytest.mark.slow
 SIZE, EPOCHS = 2, 30
+TRAINING = Path("experiments/proxy_anchor_demo.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -96,44 +98,68 @@ def test_an_ensemble_survives_the_loss_of_a_node_and_uses_a_new_one(
     np.testing.assert_array_equal(torn, np.load(alone.embeddings))
 
 
-@pytest.mark.parametrize(
-    ("words", "logs"),
-    [
-        (["train", "experiments/proxy_anchor_demo.yaml"], ["metrics.jsonl"]),
-        (
-            ["tune", "searches/proxy_anchor_demo.yaml", "trials=2", "folds=2", "scheduler=none"],
-            [f"trials/{number:04d}/metrics.jsonl" for number in range(2)],
-        ),
-    ],
-    ids=["training", "search"],
-)
-def test_a_lost_node_costs_at_most_the_last_epoch(
+def test_two_workers_of_which_one_is_lost_with_its_node_equal_one_worker(
     tmp_path: Path,
     toy_images: Path,
     raylets: Raylets,
     node: subprocess.Popen[bytes],
-    words: list[str],
-    logs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = tmp_path / "run"
-    words = [*words, *toy_words(toy_images, EPOCHS), "--address", raylets.address, "--out", "run"]
-    command = Command(words, tmp_path, raylets.environment)
-    command.until(lambda: lines(run / logs[0]) >= 2)
+    words = [*toy_words(toy_images, EPOCHS), "backbone.batchnorm=frozen"]
+    monkeypatch.setenv("DMLRAY_CACHE", raylets.environment["DMLRAY_CACHE"])
+    torch.set_num_threads(1)
+    plan = read_experiment(TRAINING, words).experiment
+    one = RunFolder(tmp_path / "one")
+    run_training(plan, one, lambda epoch: None, Runtime(torch.device("cpu")))
+
+    other = raylets.join()
+    log = tmp_path / "two/metrics.jsonl"
+    words = ["train", str(TRAINING), *words, "budget.workers=2", "--address", raylets.address]
+    command = Command([*words, "--out", "two"], tmp_path, raylets.environment)
+    command.until(lambda: lines(log) >= 2)
     raylets.lose(node)
-    before = (run / logs[0]).read_text().splitlines()
+    before = log.read_text().splitlines()
+    raylets.join()
+    status, output = command.finish()
+    raylets.lose(other)
+    assert (status, "Traceback" in output) == (0, False), output
+    check_log(log, EPOCHS, before)
+    for name in ("epoch", "loss"):  # rounding grows from epoch to epoch
+        found, expected = ([line[name] for line in metrics_log.read(p)] for p in (log, one.metrics))
+        assert found[:5] == pytest.approx(expected[:5], rel=1e-3)
+
+
+def test_a_lost_node_costs_a_search_at_most_the_last_epoch(
+    tmp_path: Path, toy_images: Path, raylets: Raylets, node: subprocess.Popen[bytes]
+) -> None:
+    epochs = EPOCHS // 2  # of two folds
+    logs = [tmp_path / f"run/trials/{number:04d}/metrics.jsonl" for number in range(2)]
+    words = ["tune", "searches/proxy_anchor_demo.yaml", *toy_words(toy_images, epochs)]
+    words += ["trials=2", "folds=2", "scheduler=none", "--address", raylets.address, "--out", "run"]
+    command = Command(words, tmp_path, raylets.environment)
+    command.until(lambda: lines(logs[0]) >= 2)
+    raylets.lose(node)
+    before = logs[0].read_text().splitlines()
     raylets.join()
     status, output = command.finish()
     assert (status, "Traceback" in output) == (0, False), output
-    if words[0] == "tune":
-        assert "trial 0: its process or node died; resumes from its last checkpoints" in output
-    for log in logs:
-        epochs = [json.loads(line)["epoch"] for line in (run / log).open()]
-        assert epochs == list(range(1, EPOCHS + 1))
-    # An epoch is logged before its checkpoint is whole, so that the last may be trained again; the
-    # times of the others show that they were not.
-    assert (run / logs[0]).read_text().splitlines()[: len(before) - 1] == before[:-1]
-    *_, last = metrics_log.read(run / logs[0])[: len(before)]
-    assert without_times(last) == without_times(json.loads(before[-1]))
+    assert "trial 0: its process or node died; resumes from its last checkpoints" in output
+    check_log(logs[0], epochs, before)
+    check_log(logs[1], epochs, [])
+
+
+def check_log(log: Path, epochs: int, before: list[str]) -> None:
+    """Check that each epoch was logged once, and those that were logged `before` are the same.
+
+    An epoch is logged before its checkpoint is whole, so that the last may be trained again; the
+    times of the others show that they were not.
+    """
+    found = metrics_log.read(log)
+    assert [line["epoch"] for line in found] == list(range(1, epochs + 1))
+    if before:
+        assert log.read_text().splitlines()[: len(before) - 1] == before[:-1]
+        last = found[len(before) - 1]
+        assert without_times(last) == without_times(json.loads(before[-1]))
 
 
 def test_a_process_without_a_share_of_a_gpu_sees_none(raylets: Raylets) -> None:

@@ -10,7 +10,7 @@ from ray.train import ScalingConfig
 from torch.distributed.distributed_c10d import Backend, BackendConfig
 from torch.multiprocessing import get_context
 
-from dmlray.cluster.torch_backend import TorchBackendConfig
+from dmlray.cluster.torch_backend import TorchBackendConfig, join
 from dmlray.cluster.trainer import Trainer
 from tests.cluster.group_workers import meet
 from tests.processes import run_processes
@@ -43,9 +43,8 @@ def test_workers_exchange_cpu_tensors_also_on_machines_with_gpus(
     workers = SimpleNamespace(
         get_workers=lambda: [node, node],
         get_resources_per_worker=lambda: share,
-        execute_single=lambda *call: None,
-        execute_single_async=lambda rank, join, store, host, backend, *rest: backends.append(
-            backend
+        execute_single_async=lambda rank, function, *given: (
+            backends.append(given[2]) if function is join else None
         ),
     )
     monkeypatch.setattr("dmlray.cluster.torch_backend.ray.get", lambda futures: None)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmlray.learn import metrics_log
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.resolve import read_experiment
@@ -61,28 +60,3 @@ def test_a_killed_worker_and_a_killed_driver_change_no_score(
     assert "zero-shot" in output
     assert read_scores(tmp_path / "torn" / "scores.json") == read_scores(calm.scores)
     assert epochs_of(metrics) == epochs_of(calm.metrics)
-
-
-def test_two_workers_of_which_one_is_killed_equal_one_worker(
-    tmp_path: Path, toy_images: Path, environment: dict[str, str]
-) -> None:
-    words = [*toy_words(toy_images, 10), "backbone.batchnorm=frozen"]
-    plan = read_experiment(Path(FILE), words).experiment
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DMLRAY_CACHE", environment["DMLRAY_CACHE"])
-        run_training(
-            plan, RunFolder(tmp_path / "one"), lambda epoch: None, Runtime(torch.device("cpu"))
-        )
-
-    two = ["train", FILE, *words, "budget.workers=2", "--out", "two"]
-    command = Command(two, tmp_path, environment)
-    command.until(lambda: lines(tmp_path / "two" / "metrics.jsonl") >= 2)
-    os.kill(worker_of(environment), signal.SIGKILL)
-    status, output = command.finish()
-    assert status == 0, output
-    one, other = (metrics_log.read(tmp_path / run / "metrics.jsonl") for run in ("one", "two"))
-    assert len(other) == len(one)
-    for name in ("epoch", "loss"):  # rounding grows from epoch to epoch
-        assert [line[name] for line in other[:5]] == pytest.approx(
-            [line[name] for line in one[:5]], rel=1e-3
-        )

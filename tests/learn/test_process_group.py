@@ -24,7 +24,7 @@ from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.scores import read_scores
-from tests.learn.workers import gather, work
+from tests.learn.workers import RESUMED, gather, work
 from tests.processes import run_processes
 from tests.toy_data import draw_images, toy_words
 
@@ -83,7 +83,8 @@ def runs(plans: dict[str, Experiment], tmp_path_factory: pytest.TempPathFactory)
             if methods.has_teacher(plan.method.config):
                 for run in (folder, RunFolder(root / "shared" / name)):
                     _teach(plan, run)
-            run_training(plan, folder, lambda epoch: None, Runtime(torch.device("cpu")))
+            here = Runtime(torch.device("cpu"))
+            run_training(plan, folder, lambda epoch: None, here, name == RESUMED)
         run_processes(WORKERS, work, WORKERS, plans, root / "shared")
     return root
 

@@ -35,7 +35,7 @@ def work(rank: int, size: int, plans: dict[str, Experiment], root: Path) -> None
         vars(run)["clustering_scores"] = None  # k-means runs on the first worker alone
     seen = root / f"elsewhere{rank}" if rank else root
     for name, plan in plans.items():
-        run_training(plan, RunFolder(seen / name), lambda epoch: None, runtime)
+        run_training(plan, RunFolder(seen / name), lambda epoch: None, runtime, name == RESUMED)
     (root / f"resumed{rank}.txt").write_text(resume(plans[RESUMED], seen / RESUMED, runtime))
     (root / f"damaged{rank}.txt").write_text(damage(plans[RESUMED], seen, runtime))
     (root / f"images{rank}.txt").write_text(other_images(plans[RESUMED], root, runtime))
