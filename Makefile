@@ -9,12 +9,16 @@ PARALLEL := -n auto --dist=loadgroup --no-loadscope-reorder
 # Documents with tables of scores, which are made from results/*/*.json.
 SCORED := README.md docs/reality_check.md
 
-.PHONY: demo test check fast bench docs tables
+.PHONY: demo test tests check fast bench docs tables
 
 demo: .venv/installed
 	$(BIN)/dmlray demo
 
-test: check
+# Types take one core for a while, beside which the tests run.
+test: .venv/installed
+	$(MAKE) --no-print-directory --jobs 2 check tests
+
+tests: .venv/installed
 	$(BIN)/python -m pytest $(PARALLEL)
 
 check: .venv/installed

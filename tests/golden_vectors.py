@@ -3,14 +3,17 @@
 They lie in tests/golden, whose READMEs say how they were made; DMLRAY_GOLDEN names other ones.
 """
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROOT = Path(os.environ.get("DMLRAY_GOLDEN", Path(__file__).with_name("golden"))).resolve()
 consumed: set[str] = set()
@@ -47,6 +50,8 @@ def assert_close(
     `single` is whether the authors computed in float32 (default: the type of `found`), to which
     `tolerance` applies, and `rtol` relative to each number; `double` applies to float64.
     """
+    import torch  # not in the process that only distributes the tests
+
     single = found.dtype != torch.float64 if single is None else single
     atol = (tolerance if single else double) * max(1.0, expected.abs().max().item())
     torch.testing.assert_close(
