@@ -6,6 +6,7 @@ They lie in tests/golden, whose READMEs say how they were made; DMLRAY_GOLDEN na
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,3 +59,7 @@ def assert_close(
         found.detach(), expected, rtol=rtol if single else 0.0, atol=atol, check_dtype=False,
         msg=lambda message: f"{name}: {message}",
     )  # fmt: skip
+
+
+# As the README of idml_dcml suggests.
+assert_close_idml_dcml = partial(assert_close, tolerance=2e-5, rtol=2e-4, double=1e-10)

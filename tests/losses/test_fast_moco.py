@@ -1,5 +1,4 @@
 import math
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dmlray.losses.fast_moco import fast_moco, queue_weights
-from tests import golden_vectors
+from tests.golden_vectors import assert_close_idml_dcml as assert_close
 from tests.golden_vectors import files, load
-
-assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 
 
 def units(rows: int, dim: int, seed: int) -> Tensor:

@@ -1,5 +1,4 @@
 import math
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,8 @@ from dmlray.losses.idml import (
     introspective_distances,
     introspective_similarities,
 )
-from tests import golden_vectors
+from tests.golden_vectors import assert_close_idml_dcml as assert_close
 from tests.golden_vectors import files, load
-
-assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 
 
 def similarities_as_released(

@@ -1,4 +1,3 @@
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,10 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmlray.losses.separation import Separation, reverse_gradient
-from tests import golden_vectors
+from tests.golden_vectors import assert_close_idml_dcml as assert_close
 from tests.golden_vectors import files, load
-
-assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 
 
 @pytest.mark.parametrize("path", files("idml_dcml", "dcml_separation_*.npz"))

@@ -1,4 +1,3 @@
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,10 +7,9 @@ from torch import Tensor
 from dmlray.losses.cosine import unit_rows
 from dmlray.losses.self_reinforced import self_reinforced
 from dmlray.methods._compositor import Compositor, join
-from tests import golden_vectors
+from tests.golden_vectors import assert_close_idml_dcml as assert_close
 from tests.golden_vectors import files, load
 
-assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 SHARES = {1: (1,), 2: (2, 2), 3: (2, 1, 1), 4: (1, 1, 1, 1)}
 

@@ -1,6 +1,5 @@
 """The whole objective of DCML with DiVA against the authors' numbers."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from dmlray.losses.separation import Separation
 from dmlray.methods import Batch
 from dmlray.methods._triplets import Triplets
 from dmlray.methods.dcml import Config, Learner
-from tests import golden_vectors
+from tests.golden_vectors import assert_close_idml_dcml as assert_close
 from tests.golden_vectors import files, load
 
-assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 HEADS = ("discriminative", "selfsimilarity", "shared", "intra")
 TASKS = ("discriminative", "shared", "intra")
 

@@ -1,4 +1,3 @@
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from dmlray.methods import Batch, idml
 from dmlray.methods.idml import Config, Learner
 from dmlray.plans.config_sources import flatten
 from dmlray.plans.experiment import Experiment
-from tests import golden_vectors
+from tests.golden_vectors import assert_close_idml_dcml as assert_close
 from tests.golden_vectors import files, load
 
-assert_close = partial(golden_vectors.assert_close, tolerance=2e-5, rtol=2e-4)
 NAMES = {
     "W_semantic": "head.weight",
     "b_semantic": "head.bias",
