@@ -21,17 +21,17 @@ def joined(file: ConfigSource, overrides: ConfigSource, budget: Sequence[str]) -
         budget: Names below `budget` that are the benchmark's own, not its experiments'.
     """
 
-    def place(key: str) -> str:
+    def full_key(key: str) -> str:
         section, _, rest = key.partition(".")
         own = section in SECTIONS and (section != "budget" or rest.split(".")[0] in budget)
         return f"set.{key}" if section in Experiment.model_fields and not own else key
 
-    new = flatten({place(key): value for key, value in overrides.values.items()})
-    replaced = [place(key) for key in overrides.values]
+    new = flatten({full_key(key): value for key, value in overrides.values.items()})
+    replaced = [full_key(key) for key in overrides.values]
     kept = file.only(
         lambda key: not any(key == name or key.startswith(f"{name}.") for name in replaced)
     )
-    texts = {place(key): text for key, text in overrides.texts.items()}
+    texts = {full_key(key): text for key, text in overrides.texts.items()}
     kept_texts = {key: text for key, text in file.texts.items() if key in kept.values}
     locations = {**file.locations, **dict.fromkeys(new, overrides.name)}
     return ConfigSource(file.name, {**kept.values, **new}, locations, {**kept_texts, **texts})
@@ -61,8 +61,8 @@ def check_names(source: ConfigSource, section: str, found: list[str]) -> list[st
     """Names below a section, which are folders of a run; problems are added to `found`."""
     names = list(dict.fromkeys(key.split(".")[0] for key in source.below(section).values))
     if not names:
-        what = section.rstrip("s")
-        found.append(f"{section}: is empty. Allowed: a name and its {what} for each {what}")
+        what = section.removesuffix("s")
+        found.append(f"{section}: is empty. Allowed: a name and what it is, for each {what}")
     for name in names:
         if not _NAME.fullmatch(name):
             allowed = "letters, digits and _ + -"

@@ -25,8 +25,8 @@ _MOST_KEYS = 2000  # of a file
 class ConfigSource:
     """Dotted keys and their values from one source.
 
-    `places` locates a key in messages. `texts` holds scalars as they were written, which is what
-    settings of text and paths take: `2024` is a folder there, and `photos #2` another.
+    `locations` has where a key was set, for messages. `texts` holds scalars as they were written,
+    which is what settings of text and paths take: `2024` is a folder there, `photos #2` another.
     """
 
     name: str

@@ -157,6 +157,7 @@ def parallel_coordinates(report: SearchReport, ranges: Ranges) -> "Figure":
     names = [*(_cut(key.replace(".", ".\n", 1)) for key in keys), drawable(label(metric))]
     axes.set_xticks(range(len(names)), names, fontsize=8, rotation=30, ha="right")
     axes.set_xlim(-0.2, len(keys) + 0.6)
+    axes.set_ylim(-0.05, 1.05)  # lines may all be in the middle, texts stand at both ends
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     return figure

@@ -120,7 +120,7 @@ class ErrorAnalysis:
 def analyse(images: ScoredImages) -> ErrorAnalysis:
     """Rank the gallery for each query; without roles, all others for each test image."""
     rows, task = images.rows.float(), images.task
-    queries = task.of_queries(torch.arange(len(rows)))
+    queries = task.of_queries(torch.arange(len(rows))).numpy()
     values = {name: np.full(len(rows), np.nan) for name in METRICS}
     for name, found in retrieval_values(rows, task, METRICS).items():
         values[name][queries] = found.numpy()

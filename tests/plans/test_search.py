@@ -11,15 +11,9 @@ from dmlray.plans.plan_files import shipped
 from dmlray.plans.search import read_search
 from dmlray.plans.search_space import Ranges
 from dmlray.plans.space_points import combinations
+from tests.plans.search_files import BASE, SPACE, write
 
-BASE = "experiment: experiments/proxy_anchor_demo.yaml\nuse_method_space: false\n"
 DATA = ("cub", "cars", "sop", "inshop", "demo")
-
-
-def write(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "search.yaml"
-    path.write_text(text)
-    return path
 
 
 def test_a_space_is_data_and_scalars_are_fixed(tmp_path: Path) -> None:
@@ -173,9 +167,6 @@ def test_a_grid_counts_its_combinations_and_what_conditions_leave_out() -> None:
     assert combinations(Ranges(space, {"c": {"z": (1,)}}), {"z": 0}) == 9
 
 
-SPACE = "space: {method.alpha: {low: 8, high: 64}}\n"
-
-
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -224,38 +215,6 @@ def test_nonsense_about_the_walk_is_told_with_its_line(
     with pytest.raises(ConfigError) as refusal:
         read_search(write(tmp_path, BASE + text))
     assert complaint in str(refusal.value)
-
-
-MEASURE = [
-    "protocol.folds", "protocol.split", "protocol.split_seed", "protocol.selection",
-    "protocol.fold", "protocol.metric", "protocol.recall_at", "protocol.nmi", "protocol.tuned_by",
-    "protocol.extra_metrics",
-    "data.name", "data.root", "data.split", "data.skip_broken", "data.max_megapixels",
-    "seed", "method.name", "method.draw_seed",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("key", MEASURE)
-def test_what_is_measured_cannot_be_searched(key: str, tmp_path: Path) -> None:
-    path = write(tmp_path, BASE + f"space:\n  {key}: {{choices: [0, 1]}}\n")
-    with pytest.raises(ConfigError, match=f"line 4  space.{key}: trials that differ in it measure"):
-        read_search(path)
-    with pytest.raises(ConfigError, match=f"space.{key}: trials that differ in it measure"):
-        read_search(write(tmp_path, BASE + SPACE), [f"space.{key}.choices=[0, 1]"])
-    words = f"space: {{method.alpha: {{low: 8, high: 64, when: {{{key}: 0}}}}}}\n"
-    with pytest.raises(ConfigError, match=f"when: ({key} is the same for all|unknown key {key})"):
-        read_search(write(tmp_path, BASE + words))
-
-
-def test_what_a_method_s_own_space_measures_cannot_be_searched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    space = {"protocol.folds": Choice((2, 4)), "method.alpha": Float(8, 64)}
-    monkeypatch.setattr(methods.load("proxy_anchor"), "SPACE", space)
-    text = "experiment: experiments/proxy_anchor_demo.yaml\n"
-    with pytest.raises(ConfigError, match=r"the method's SPACE  space\.protocol\.folds"):
-        read_search(write(tmp_path, text))
-    assert read_search(write(tmp_path, text + "space: {protocol.folds: 2}\n"))  # fixed for all
 
 
 @pytest.mark.parametrize(
@@ -311,51 +270,6 @@ def test_what_a_setting_cannot_be_is_no_range_of_it(
     assert "line 4" in str(refusal.value)
 
 
-def test_every_point_of_a_space_passes_the_reader_of_plans(tmp_path: Path) -> None:
-    """Each value alone is legal; which of them are not together is told with the fewest keys."""
-    text = """experiment: experiments/drml_demo.yaml
-use_method_space: false
-set: {method.dim: 64, method.branches: 4, data.batch_size: 32}
-space:
-  method.branches: {choices: [4, 8]}
-  method.dim: {choices: [64, 36]}
-  data.batch_size: {choices: [32, 36]}
-  data.images_per_class: {choices: [4, 8]}
-  method.margin: {low: 0.0, high: 0.3}
-  optimizer.lr: {low: 1.0e-5, high: 1.0e-3, log: true}
-"""
-    words = ["data.images_per_class=4"]
-    with pytest.raises(ConfigError) as refusal:
-        read_search(write(tmp_path, text), words)
-    origins = str(refusal.value)
-    assert "2 problems" in origins
-    assert "line 5  space: method.branches = 8, method.dim = 36 cannot go together: " in origins
-    assert "data.batch_size = 36, data.images_per_class = 8 cannot go together: " in origins
-
-
-def test_a_condition_keeps_points_apart_that_do_not_go_together(tmp_path: Path) -> None:
-    text = """experiment: experiments/drml_demo.yaml
-use_method_space: false
-set: {method.dim: 64, method.branches: 4}
-space:
-  method.branches: {choices: [4, 8]}
-  method.dim: {choices: [64, 36]%s}
-"""
-    with pytest.raises(ConfigError, match="cannot go together"):
-        read_search(write(tmp_path, text % ""))
-    search = read_search(write(tmp_path, text % ", when: {method.branches: 4}"))
-    assert search.size == 3
-
-
-def test_whole_numbers_between_the_ends_pass_the_reader_too(tmp_path: Path) -> None:
-    text = BASE + "set: {data.images_per_class: 2, data.batch_size: 64}\n"
-    text += "space: {data.images_per_class: {low: 2, high: 4}}\n"
-    with pytest.raises(
-        ConfigError, match=r"space: data\.images_per_class = 3 is not allowed: data"
-    ):
-        read_search(write(tmp_path, text))
-
-
 def test_a_search_has_no_more_trials_than_points(tmp_path: Path) -> None:
     text = BASE + "space: {method.dim: {choices: [64, 128]}}\ntrials: 4\n"
     assert (
@@ -391,13 +305,3 @@ def test_a_second_score_is_among_the_metrics_of_each_trial(tmp_path: Path) -> No
     again = read_search(tmp_path / "again.yaml")
     assert again.experiment == search.experiment
     assert not any("extra_metrics" in key for key in search.identity())
-
-
-@pytest.mark.parametrize("metric", ["map_at_r", "[map_at_r, seconds]"])
-def test_cmaes_seeks_one_metric(metric: str, tmp_path: Path) -> None:
-    path = write(tmp_path, BASE + SPACE + f"sampler: cmaes\nmetric: {metric}\n")
-    if metric == "map_at_r":
-        assert read_search(path)
-        return
-    with pytest.raises(ConfigError, match="sampler: cmaes seeks one metric"):
-        read_search(path)

@@ -1,23 +1,17 @@
-"""The report of a merge compares its members; embeddings go to TensorBoard's projector."""
+"""The report of a merge compares its members."""
 
 import csv
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
-from werkzeug.test import Client
 
 import dmlray
-from dmlray.cli import main
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.plans.ensemble import repeats
@@ -165,47 +159,3 @@ def test_averages_of_a_resumed_run_continue_its_run(
     (value,) = client.get_metric_history(found.info.run_id, "test/map_at_r")
     assert (value.step, value.value) == (1, 0.25)
     assert found.data.params["method.name"] == "proxy_anchor"
-
-
-def projector(logdir: str) -> Client:
-    """TensorBoard's own plugin."""
-    context = SimpleNamespace(
-        logdir=logdir, multiplexer=None, data_provider=None, flags=None, assets_zip_provider=None
-    )
-    apps = ProjectorPlugin(context).get_plugin_apps()
-    return Client(lambda environ, start: apps[environ["PATH_INFO"]](environ, start))
-
-
-def test_tensorboards_projector_reads_vectors_classes_and_pictures(folder: Path) -> None:
-    done = CliRunner().invoke(main, ["report", "m0", "--images", "0", "--projector"])
-    assert done.exit_code == 0, done.output
-    assert "tensorboard --logdir m0" in done.output
-    client = projector("m0")
-    (embedding,) = client.get("/info?run=.").json["embeddings"]
-    assert embedding["tensorShape"] == [IMAGES, 128]
-    query = f"?run=.&name={embedding['tensorName']}".replace(" ", "%20")
-    rows = np.frombuffer(client.get(f"/tensor{query}").data, np.float32).reshape(IMAGES, -1)
-    assert np.allclose(rows, np.load("m0/embeddings.npy"), atol=1e-5)
-    lines = client.get(f"/metadata{query}").text.splitlines()
-    assert lines[0] == "class\tpath"
-    assert lines[1] == "class06\tclass06/0.png"
-    assert len(lines) == 1 + IMAGES
-    assert all(line.count("\t") == 1 for line in lines)
-    assert lines[-1].startswith(r"class11<script>alert(1)<|script>\t\n" + "\t")
-    picture = client.get(f"/sprite_image{query}")
-    with Image.open(picture.get_data() and Path("m0/projector/sprite.png")) as sprite:
-        assert sprite.size == (5 * 64, 5 * 64)
-        assert len(sprite.crop((0, 0, 64, 64)).getcolors(64 * 64)) > 100
-
-
-def test_missing_pictures_are_grey_or_left_out(folder: Path, trained: Path) -> None:
-    shutil.copytree(trained / "images", "images")
-    plan = Path("m0/experiment.yaml")
-    plan.write_text(plan.read_text().replace(str(trained / "images"), str(folder / "images")))
-    Path("images/class06/0.png").write_bytes(b"torn")
-    dmlray.report("m0", images=0, projector=True, display=None)
-    with Image.open("m0/projector/sprite.png") as sprite:
-        assert sprite.getpixel((32, 32)) == (0x88, 0x88, 0x88)
-    shutil.rmtree("images")
-    dmlray.report("m0", images=0, projector=True, display=None)
-    assert "sprite" not in Path("m0/projector_config.pbtxt").read_text()
