@@ -54,7 +54,7 @@ OTHERS = {
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Experiment]:
     # A number of test images that three workers do not share evenly either.
-    images = draw_images(tmp_path_factory.mktemp("toys") / "images")
+    images = draw_images(tmp_path_factory.mktemp("toys") / "images", images=4)
     (images / "class11" / "0.png").unlink()
     cases = {name: (name, list[str]()) for name in methods.names()} | OTHERS
     return {
