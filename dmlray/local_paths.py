@@ -3,6 +3,9 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
+
+from dmlray.errors import ConfigError
 
 # `Path` turns s3://x into s3:/x. At least two letters: C:/ is a drive.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -25,6 +28,18 @@ def local_path(given: str | Path) -> Path:
             f"{text!r}: {user} is not a user here. Allowed: ./{text} for that very name"
         )
     return Path(path)
+
+
+def path_of(parameter: str, given: Any) -> Path:
+    """Return a path that was given as `parameter`, with `~` expanded.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    try:
+        return local_path(given)
+    except ValueError as error:
+        raise ConfigError(f"`{parameter}`", [str(error)]) from None
 
 
 def refuse_address(given: str | Path) -> None:

@@ -320,6 +320,7 @@ def test_caches_are_listed_and_cleared(images: Path, tmp_path: Path) -> None:
     assert "names no cache" in refused("data", "cache", "clear")
     assert "no cache 'cub'" in refused("data", "cache", "clear", "cub")
     assert "removed 0 caches" in run("data", "cache", "clear", "--unused-days", "1").output
+    assert "36500" in refused("data", "cache", "clear", "--unused-days", "1000000")
     assert "removed 2 caches" in run("data", "cache", "clear", "folder").output
     assert "0 caches" in run("data", "cache", "list").output
 

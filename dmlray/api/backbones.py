@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import get_args
 
 from dmlray.api.run_results import ZeroShotResult
-from dmlray.api.run_setup import RUNS, claim, path_of, prepare, run_name
+from dmlray.api.run_setup import RUNS, claim, prepare, run_name
 from dmlray.backbones.trunk import Pooling
 from dmlray.errors import Call, ConfigError
 from dmlray.learn.runtime import whole_machine
+from dmlray.local_paths import path_of
 from dmlray.plans.config_sources import Overrides
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import ExperimentSource, override, read_experiment
@@ -53,9 +54,11 @@ def zero_shot(
     with shown(display) as entered, claim(folder, _call(folder), resumed=started) as run:
         plans = {name: prepare(each, entered)[0] for name, each in plans.items()}
         comparison = empty_comparison(next(iter(plans.values())))
+        _check_images(folder, before, comparison)
         for name, each in plans.items():
             check_same(each, run.folder.backbone(name))
-        _check_images(folder, before, comparison)
+        for name in before.by_run() if before else ():
+            check_same(next(iter(plans.values())), run.folder.backbone(name), backbone=False)
         run.start(lambda: comparison.write(run.folder.backbones))
         return ZeroShotResult(_score(plans, before or comparison, run.folder, entered), folder)
 

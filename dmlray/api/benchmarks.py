@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dmlray.api.benchmark_cells import run_cell
 from dmlray.api.run_results import BenchmarkResult
-from dmlray.api.run_setup import Command, Run, open_run, path_of, prepare
+from dmlray.api.run_setup import Command, Run, open_run, prepare
 from dmlray.cluster.benchmark_forecast import BenchmarkForecast, CellForecaster
 from dmlray.cluster.ensemble.actor_pool import share_of
 from dmlray.cluster.resources import Cluster
@@ -15,6 +15,7 @@ from dmlray.cluster.session import session
 from dmlray.cluster.side_by_side import run_side_by_side
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.learn.shared_features import sharing_features
+from dmlray.local_paths import path_of
 from dmlray.plans.benchmark import Benchmark, BenchmarkSource, Cell, read_benchmark
 from dmlray.plans.config_sources import Overrides
 from dmlray.plans.run_folder import RunFolder

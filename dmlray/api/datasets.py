@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmlray.api.run_setup import path_of
 from dmlray.data.archives import download, extract
 from dmlray.data.dataset import Dataset
 from dmlray.data.datasets import registry
 from dmlray.data.datasets.train_test import Split
 from dmlray.data.datasets.verify import Verification, verify
 from dmlray.errors import ConfigError
+from dmlray.local_paths import path_of
 from dmlray.reporting.progress import Display, Shown, shown
 
 

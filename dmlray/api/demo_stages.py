@@ -10,7 +10,7 @@ from typing import Any
 
 from dmlray.api.demo_queries import query_icons
 from dmlray.api.ensembles import ensemble, merge
-from dmlray.api.run_setup import RUNS, claim, path_of, resume_or_start
+from dmlray.api.run_setup import RUNS, claim, resume_or_start
 from dmlray.api.runs import train
 from dmlray.api.searches import tune
 from dmlray.cluster.session import session
@@ -19,6 +19,7 @@ from dmlray.errors import Call
 from dmlray.learn.run import run_training
 from dmlray.learn.runtime import whole_machine
 from dmlray.learn.shared_features import sharing_features
+from dmlray.local_paths import path_of
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder

@@ -1,20 +1,22 @@
 """Vectors of images on a cluster; `inference.embed_files` makes them in one process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from dmlray.cluster.embedding.pipeline import embed_shards
 from dmlray.cluster.resources import current_cluster
 from dmlray.cluster.session import session
 from dmlray.inference.embed_files import begin
+from dmlray.inference.image_list import Sources
 from dmlray.inference.load import load_model
 from dmlray.inference.vector_files import About, Number
+from dmlray.local_paths import path_of
 
 
 def embed_on_cluster(
-    model: Path,
-    images: Sequence[Path],
-    out: Path,
+    model: str | Path,
+    images: Sources,
+    out: str | Path,
     *,
     number: Number = "float32",
     shard: int | None = None,
@@ -34,6 +36,7 @@ def embed_on_cluster(
         address: Ray cluster to join; default RAY_ADDRESS or a new one.
         progress: Called with (images done, images in all).
     """
-    about = begin(load_model(model), images, out, number, shard)
+    source, folder = path_of("model", model), path_of("out", out)
+    about = begin(load_model(source), images, folder, number, shard)
     with session(address):
-        return embed_shards(model, out, about, current_cluster, strict, progress)
+        return embed_shards(source, folder, about, current_cluster, strict, progress)

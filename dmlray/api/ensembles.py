@@ -8,7 +8,7 @@ from typing import Any
 from dmlray import methods
 from dmlray.api.reports import write_run_report
 from dmlray.api.run_results import RunResult
-from dmlray.api.run_setup import Command, Run, open_run, path_of, prepare, run_name
+from dmlray.api.run_setup import Command, Run, open_run, prepare, run_name
 from dmlray.api.teaching import load_teacher, teach
 from dmlray.cluster.ensemble import member_queue as members
 from dmlray.cluster.ensemble.actor_pool import share_of
@@ -17,6 +17,7 @@ from dmlray.cluster.session import session
 from dmlray.cluster.warm_caches import fill_caches
 from dmlray.errors import ConfigError
 from dmlray.learn.runtime import whole_machine
+from dmlray.local_paths import path_of
 from dmlray.nearest_names import nearest_or_all
 from dmlray.plans.config_sources import Overrides, read_overrides
 from dmlray.plans.ensemble import Ensemble, Vary, default_vary, read_ensemble

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dmlray.api.run_results import BenchmarkResult, ComparisonResult, RunResult, SearchResult
-from dmlray.api.run_setup import claim, path_of
+from dmlray.api.run_setup import claim
 from dmlray.errors import Call, ConfigError
 from dmlray.learn.class_split import listed_once
 from dmlray.learn.runtime import whole_machine
+from dmlray.local_paths import path_of
 from dmlray.plans.benchmark import read_benchmark
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.search import read_search

@@ -16,7 +16,7 @@ from dmlray.errors import Call, ConfigError, Interrupted, StorageError, Unfinish
 from dmlray.learn.class_split import listed_once, with_folds
 from dmlray.learn.environment import record_environment
 from dmlray.learn.preflight import preflight
-from dmlray.local_paths import local_path
+from dmlray.local_paths import path_of
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.reporting import loggers
@@ -82,18 +82,6 @@ def _resumed(folder: RunFolder, kind: str, given: Mapping[str, object]) -> RunFo
 
 def _is_given(value: object) -> bool:
     return value is not None and value is not False and value not in ((), [], {})
-
-
-def path_of(parameter: str, given: Any) -> Path:
-    """Return a path that was given as `parameter`, with `~` expanded.
-
-    Raises:
-        ConfigError: If it is none.
-    """
-    try:
-        return local_path(given)
-    except ValueError as error:
-        raise ConfigError(f"`{parameter}`", [str(error)]) from None
 
 
 def resume_or_start(path: Path, **new: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from dmlray.api.run_setup import (
     Command,
     claim,
     open_run,
-    path_of,
     prepare,
     run_name,
 )
@@ -30,6 +29,7 @@ from dmlray.learn.class_split import listed_once, load_dataset
 from dmlray.learn.environment import check_images
 from dmlray.learn.run import evaluate as evaluate_run
 from dmlray.learn.runtime import whole_machine
+from dmlray.local_paths import path_of
 from dmlray.plans.config_sources import Overrides
 from dmlray.plans.ensemble import Ensemble, read_ensemble
 from dmlray.plans.experiment import Experiment

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from dmlray.api.run_setup import path_of
 from dmlray.atomic_files import write_text
 from dmlray.backbones.efficientnet_lite0 import PACKAGE
 from dmlray.data.datasets.survey import Survey, survey
 from dmlray.errors import ConfigError
 from dmlray.learn.training_speed import images_per_second
+from dmlray.local_paths import path_of
 from dmlray.plans.experiment import BackboneConfig, BudgetConfig
 from dmlray.plans.run_folder import RunFolder
 from dmlray.plans.starter import Schedule, Settings, choose_schedule, choose_settings, image_sizes

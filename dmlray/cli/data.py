@@ -146,7 +146,7 @@ def list_cache() -> None:
 @cache.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
-@click.option("--unused-days", type=click.IntRange(min=0), help="Only if not used for so long.")
+@click.option("--unused-days", type=click.IntRange(0, 36_500), help="Only if not used for so long.")
 def clear(names: Sequence[str], everything: bool, unused_days: int | None) -> None:
     """Remove caches by the name of the data set or of the cache, and what killed runs left."""
     from dmlray.data.cache import inventory

@@ -42,12 +42,13 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> Difference:
     n = len(differences)
     if n < 2:
         raise ValueError(f"{n} common seeds; a paired test needs two")
-    value = float(differences.mean())
-    error = float(differences.std(ddof=1)) / n**0.5
-    if not differences.any():
+    value, spread = float(differences.mean()), float(differences.std(ddof=1))
+    rounding = 8 * np.finfo(np.float64).eps * float(np.abs([first, second]).max())
+    if float(np.abs(differences).max()) <= rounding:
         return Difference(0.0, 0.0, 0.0, 1.0, n)
-    if error == 0:
+    if spread <= rounding:  # a p-value of nothing but rounding
         raise ValueError("the differences of all seeds are equal, so that they have no spread")
+    error = spread / n**0.5
     half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
     p = 2 * float(stats.t.sf(abs(value) / error, n - 1))
     return Difference(value, value - half, value + half, p, n)

@@ -1,7 +1,6 @@
 """Images of any number -> a folder of vectors, shard by shard in this process; resumable."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +9,13 @@ import torch
 
 from dmlray.errors import ConfigError
 from dmlray.inference import vector_files
-from dmlray.inference.image_list import list_images
+from dmlray.inference.image_list import Sources, list_images
 from dmlray.inference.load import load_model
 from dmlray.inference.model import Model, Progress
 from dmlray.inference.shards import ShardWriter
 from dmlray.inference.vector_files import About, Number
 from dmlray.learn.device import default_device, named_device
+from dmlray.local_paths import path_of
 
 _LEAST, _MOST = 1024, 16_384  # images of a shard: what a kill costs, and what memory holds
 _SHARDS = 100  # about as many as there should be of many images
@@ -23,7 +23,7 @@ _SHARDS = 100  # about as many as there should be of many images
 
 def embed(
     model: Model | str | Path,
-    images: pa.Table | Sequence[Path],
+    images: pa.Table | Sources,
     out: str | Path,
     *,
     number: Number = "float32",
@@ -49,8 +49,9 @@ def embed(
     """
     where = default_device() if device is None else named_device(device)
     loaded = model if isinstance(model, Model) else load_model(model)
-    about = begin(loaded, images, Path(out), number, shard)
-    return _embed_missing(ShardWriter(loaded, Path(out), about, where, strict), progress)
+    folder = path_of("out", out)
+    about = begin(loaded, images, folder, number, shard)
+    return _embed_missing(ShardWriter(loaded, folder, about, where, strict), progress)
 
 
 def _embed_missing(writer: ShardWriter, progress: Progress | None) -> About:
@@ -70,7 +71,7 @@ def _embed_missing(writer: ShardWriter, progress: Progress | None) -> About:
 
 def begin(
     model: Model,
-    images: pa.Table | Sequence[Path],
+    images: pa.Table | Sources,
     folder: Path,
     number: Number = "float32",
     shard: int | None = None,

@@ -21,13 +21,14 @@ from dmlray.learn.precision import precision_of
 from dmlray.learn.retrieval_task import task_of
 from dmlray.plans.config_sources import Overrides, flatten, read_overrides
 from dmlray.plans.experiment import ZERO_SHOT, BudgetConfig, Experiment
-from dmlray.plans.resolve import read_experiment
+from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
 from dmlray.results.finished_runs import all_scores, distinct
 from dmlray.scores import Scores
 
 _METHOD = "proxy_anchor"  # of a model without settings; nothing of it is used
 _DATA = ("name", "root", "split", "skip_broken", "max_megapixels")  # others are of a training
+_CHOICE = ("selection", "fold")  # of an epoch of the training
 _SEEN = "some of these classes were trained on"
 
 
@@ -47,7 +48,10 @@ def other_data(model: Model, overrides: Overrides) -> Experiment:
     if "data.name" not in keys:
         raise ConfigError("data.name", ["is missing. Allowed: the data set that is to be scored"])
     settings = model.config.settings or {"method": {"name": _METHOD}}
-    kept = {key: value for key, value in settings.items() if key in ("method", "protocol")}
+    protocol = {
+        key: value for key, value in settings.get("protocol", {}).items() if key not in _CHOICE
+    }
+    kept = {"method": settings["method"], "protocol": {**protocol, "selection": "last"}}
     return read_experiment(kept, overrides).experiment
 
 
@@ -90,12 +94,27 @@ def evaluate_on(
     return scores
 
 
+def _trained_on(model: Model, known: Scores, plan: Experiment) -> set[str]:
+    """Images of the plan's data set that the model was trained on, if it was trained on this set.
+
+    The training may have divided the same images otherwise into training and test classes.
+    """
+    data = (model.config.settings or {}).get("data", {})
+    if data.get("name", plan.data.name) != plan.data.name:
+        return set()
+    split = data.get("split", plan.data.split)
+    dataset = load_dataset(override(plan, "data", {"data.split": split}))
+    if dataset.fingerprint != known.dataset_fingerprint:
+        return set()
+    return {dataset.files[row] for row in train_subset(dataset).rows}
+
+
 def _scores(model: Model, plan: Experiment, dataset: Dataset, subset: Subset) -> Scores:
     """All but the metrics: how the model was trained, and what it is scored on."""
     known = model.scores
     remarks = list(dataset.remarks)
-    if known and known.dataset_fingerprint == dataset.fingerprint:
-        remarks += [_SEEN] if plan.data.split == "all" or not known.test_classes else []
+    if known and _trained_on(model, known, plan) & {dataset.files[row] for row in subset.rows}:
+        remarks.append(_SEEN)
     return Scores(
         metrics={},
         dataset=dataset.name,

@@ -15,7 +15,7 @@ from dmlray.data.folds import train_subset
 from dmlray.data.unseen import test_subset
 from dmlray.errors import ConfigError, DataError, DmlrayError
 from dmlray.inference.from_run import members_behind
-from dmlray.inference.image_list import list_images
+from dmlray.inference.image_list import Sources, list_images
 from dmlray.inference.load import load_model
 from dmlray.inference.model import Model
 from dmlray.inference.model_card import model_card
@@ -29,6 +29,7 @@ from dmlray.inference.model_files import (
 )
 from dmlray.inference.onnx_export import OPSET, require_packages, write_onnx
 from dmlray.learn.class_split import load_dataset
+from dmlray.local_paths import path_of
 
 _CHECKED = 32  # images that the graph, and float16, are checked on
 
@@ -50,7 +51,7 @@ def export(
     *,
     onnx: bool = False,
     half: bool = False,
-    images: Path | None = None,
+    images: Sources | None = None,
 ) -> Exported:
     """Write the model of a finished run into the new folder `out`, whole or not at all.
 
@@ -64,12 +65,12 @@ def export(
     Raises:
         DmlrayError: If the run has no model, the folder exists, or a check fails.
     """
-    folder = Path(out)
+    folder, source = path_of("out", out), path_of("run", run)
     _require_new(folder)
     if onnx:
         require_packages()
-    model = load_model(run)
-    checked = _listed(images) if images else _test_images(Path(run), needed=onnx)
+    model = load_model(source)
+    checked = _listed(images) if images else _test_images(source, needed=onnx)
     before = model.embed(checked, device="cpu") if half and checked else None
     if half:
         model = _rounded(model)
@@ -105,8 +106,8 @@ def _rounded(model: Model) -> Model:
     return Model(model.config, model.network)
 
 
-def _listed(images: Path) -> list[Path]:
-    return [Path(file) for file in list_images([images])["path"].slice(0, _CHECKED).to_pylist()]
+def _listed(images: Sources) -> list[Path]:
+    return [Path(file) for file in list_images(images)["path"].slice(0, _CHECKED).to_pylist()]
 
 
 def _test_images(run: Path, needed: bool) -> list[Path]:

@@ -14,12 +14,16 @@ from dmlray.data.cache import formats
 from dmlray.data.datasets.listing import SYSTEM
 from dmlray.errors import DataError
 from dmlray.file_reading import open_regular, reason
+from dmlray.local_paths import path_of
 
 PATH, LABEL = "path", "label"
 TABLES = (".csv", ".parquet")
 
 
-def list_images(sources: Sequence[Path]) -> pa.Table:
+Sources = str | Path | Sequence[str | Path]
+
+
+def list_images(sources: Sources) -> pa.Table:
     """List images with the column `path`, absolute, and what else a table of paths has.
 
     Args:
@@ -28,16 +32,19 @@ def list_images(sources: Sequence[Path]) -> pa.Table:
             (`x1`, `y1`, `x2`, `y2`, see `dmlray.data.boxes`); or image files.
 
     Raises:
+        ConfigError: If a source is no path.
         DataError: If there is none, or a source cannot be read.
     """
-    if len(sources) == 1 and sources[0].is_dir():
-        table = _from_folder(sources[0])
-    elif len(sources) == 1 and sources[0].suffix.lower() in TABLES:
-        table = _from_table(sources[0])
+    given = [sources] if isinstance(sources, str | Path) else sources
+    paths = [path_of("images", source) for source in given]
+    if len(paths) == 1 and paths[0].is_dir():
+        table = _from_folder(paths[0])
+    elif len(paths) == 1 and paths[0].suffix.lower() in TABLES:
+        table = _from_table(paths[0])
     else:
-        table = _from_files(sources)
+        table = _from_files(paths)
     if not len(table):
-        named = ", ".join(map(str, sources[:3])) or "images"
+        named = ", ".join(map(str, paths[:3])) or "images"
         raise DataError(f"{named}: no images. Allowed: a folder, a table of paths, or files")
     return table
 

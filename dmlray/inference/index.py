@@ -20,6 +20,7 @@ from dmlray.file_reading import read_json, reason, sha256
 from dmlray.inference.search import finished_about, nearest_vectors, read_vectors
 from dmlray.inference.vector_files import About
 from dmlray.json_schema import FromOne, Sha256, Text, checked
+from dmlray.local_paths import path_of
 
 Kind = Literal["flat", "hnsw", "ivfpq"]
 FILE, DESCRIPTION = "index.faiss", "index.json"
@@ -47,13 +48,14 @@ _INDEX = TypeAdapter(Index)
 
 
 def build_index(
-    vectors: Path, kind: Kind, progress: Callable[[int, int], None] = lambda done, total: None
+    vectors: str | Path, kind: Kind, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Index:
     """Write `index.faiss` into a folder of vectors, and compare it with the exact search.
 
     Raises:
         DmlrayError: If the vectors are not finished or damaged, or too few for this kind.
     """
+    vectors = path_of("vectors", vectors)
     about = finished_about(vectors)
     faiss = _faiss()
     index = _empty(faiss, kind, about)
@@ -120,17 +122,17 @@ def _empty(faiss: Any, kind: Kind, about: About) -> Any:
 
 
 def _recall(vectors: Path, about: About, index: Any) -> tuple[float, int]:
-    """The share of the exact 10 nearest others that the index finds, of a sample; its size."""
+    """The share of the exact 10 nearest others that the index finds, of a sample; its size.
+
+    A single vector has no others, and none is missed.
+    """
     k = min(_K + 1, about.count)
     queries = _sample(vectors, about, _SAMPLE)
     exact, found = nearest_vectors(vectors, about, queries, k), index.search(queries.numpy(), k)[1]
     own = _places(about, _SAMPLE)
-    shares = [
-        len((set(right) & set(rows)) - {number}) / max(1, len(set(right) - {number}))
-        for number, right, rows in zip(
-            own.tolist(), exact.indices.tolist(), found.tolist(), strict=True
-        )
-    ]
+    every = zip(own.tolist(), exact.indices.tolist(), found.tolist(), strict=True)
+    others = [(set(right) - {number}, set(rows)) for number, right, rows in every]
+    shares = [len(right & rows) / len(right) if right else 1.0 for right, rows in others]
     return float(np.mean(shares)), len(own)
 
 

@@ -8,7 +8,7 @@ from dmlray.errors import ConfigError
 from dmlray.inference.from_run import load_run
 from dmlray.inference.model import Model
 from dmlray.inference.model_files import is_model, read_model
-from dmlray.local_paths import local_path
+from dmlray.local_paths import path_of
 from dmlray.plans.run_folder import RunFolder
 
 
@@ -18,10 +18,7 @@ def load_model(path: str | Path) -> Model:
     Raises:
         DmlrayError: If there is none, it is not finished, or one of its files is damaged.
     """
-    try:
-        folder = local_path(path)
-    except ValueError as error:
-        raise ConfigError("model", [str(error)]) from None
+    folder = path_of("model", path)
     if not folder.is_dir():
         raise ConfigError(str(path), ["no such folder. Allowed: a finished run or a model"])
     with torch.random.fork_rng(devices=[]):  # building draws; what the caller draws stays the same

@@ -120,7 +120,9 @@ class Model:
         Raises:
             DataError: If an image cannot be read.
         """
-        single = isinstance(images, str | Path | Image.Image)
+        single = isinstance(images, str | Path | Image.Image) or (
+            isinstance(images, np.ndarray) and images.ndim <= 3
+        )
         listed: Sequence[ImageLike] = [images] if single else images  # type: ignore[assignment,list-item]
         device = default_device() if device is None else named_device(device)
         starts = range(0, len(listed), batch_size)

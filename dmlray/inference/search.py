@@ -22,6 +22,7 @@ from dmlray.inference.images import ImageLike
 from dmlray.inference.load import load_model
 from dmlray.inference.model import Model
 from dmlray.inference.vector_files import VECTOR, About
+from dmlray.local_paths import path_of
 from dmlray.printable import shortened
 
 
@@ -74,7 +75,7 @@ def query(
         DmlrayError: If the vectors are of another model or not finished, an image cannot be read,
             there are fewer than `k` vectors, or the model has no threshold.
     """
-    vectors = Path(vectors)
+    vectors = path_of("vectors", vectors)
     about = finished_about(vectors)
     model = model if isinstance(model, Model) else load_model(model)
     if about.model != model.fingerprint:
@@ -119,11 +120,14 @@ def finished_about(vectors: Path) -> About:
     """The description of vectors that are all there.
 
     Raises:
-        ConfigError: If some are missing.
+        ConfigError: If some are missing, or all images failed.
     """
     about = vector_files.read_about(vectors)
     if not about.complete:
         raise ConfigError(str(vectors), ["is not finished. Run dmlray embed again to go on"])
+    if not about.count:
+        why = f"none of {about.total} images could be read, see {vectors / vector_files.FAILED}"
+        raise ConfigError(str(vectors), [f"holds no vector: {why}"])
     return about
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from dmlray.plans.resolve import write_plan
 from dmlray.plans.search import Search, read_search
 from dmlray.plans.search_settings import SearchSettings
 from dmlray.plans.validation_errors import problems
+from dmlray.printable import printable, shortened
 
 _OWN = ("trials", "folds", "repeats", "metric", "use_method_space")  # of SearchSettings
 _RESOURCES = (
@@ -125,6 +126,7 @@ def read_benchmark(benchmark: BenchmarkSource | None, overrides: Overrides = ())
     settings = _model(SearchSettings, source, "search", found)
     found += unknown_keys(source, "search", set(_OWN), "the budget fixes it")
     datasets = {name: _data(source, name) for name in check_names(source, "datasets", found)}
+    found += [problem for name in datasets for problem in _data_problems(source, name)]
     entries = _entries(source, check_names(source, "methods", found), found)
     if found or budget is None or settings is None:
         raise ConfigError(file.name, found)
@@ -225,6 +227,19 @@ def _data(source: ConfigSource, name: str) -> dict[str, Any]:
         except ValueError as error:
             raise ConfigError(source.name, [f"datasets.{name}.root: {error}"]) from None
     return data
+
+
+def _data_problems(source: ConfigSource, name: str) -> Iterator[str]:
+    """What is no data set: a word or nothing in its place, or no name of one."""
+    key = f"datasets.{name}"
+    if keys := source.below(key).values:
+        if not keys.get("name"):
+            has = ", ".join(map(printable, keys))
+            yield f"{key}: has {has} and no name. Allowed: name: NAME, of `dmlray data list`"
+        return
+    given = source.values.get(key)
+    allowed = f"Allowed: {name}: {{name: NAME}}, with the keys of `data`"
+    yield f"{source.location(key)}  {key}: {shortened(given)} is not allowed. {allowed}"
 
 
 def _model(model: type[ConfigModel], source: ConfigSource, section: str, found: list[str]) -> Any:

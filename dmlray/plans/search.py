@@ -201,7 +201,7 @@ def resolve_search(search: SearchSource | None, overrides: Overrides = ()) -> Re
     own, rest = _divided(read_overrides(overrides))
     settings, origins = read_settings(source, [file, own])
     both = _joined(file, own)
-    changes = [file.below("set"), _aliases(own), own.below("experiment"), own.below("set"), rest]
+    changes = [both.below("set"), _aliases(own), own.below("experiment"), own.below("set"), rest]
     resolved = resolve(source, [_base(source, both), _aliases(file), *changes])
     experiment = resolved.experiment
     space = both.below("space")
@@ -224,8 +224,15 @@ def resolve_search(search: SearchSource | None, overrides: Overrides = ()) -> Re
 
 
 def _with_metrics(source: str, experiment: Experiment, settings: SearchSettings) -> Experiment:
-    """The experiment with all scores among its metrics that the search seeks after the first."""
+    """The experiment with all scores among its metrics that the search seeks after the first.
+
+    Raises:
+        ConfigError: If the first one, which `protocol.metric` may have changed, is among them.
+    """
     protocol, sought = experiment.protocol, (settings.metric or ())[1:]
+    if protocol.metric in sought:
+        problem = f"metric: {protocol.metric} is sought first (`protocol.metric`) and once more"
+        raise ConfigError(source, [f"{problem}. Allowed: different metrics"])
     missing = [name for name in sought if name not in (*COSTS, *protocol.metrics)]
     if not missing:
         return experiment

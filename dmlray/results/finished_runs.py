@@ -209,6 +209,7 @@ def joined(members: Sequence[Member], metrics: dict[str, float], remarks: list[s
         embedding_size=sum(part.embedding_size for part in scores),
         selection="best_on_test" if on_test else rules.pop() if len(rules) == 1 else "mixed",
         tuned_by="; ".join(sorted(filter(None, choices))) or None,
+        split=distinct(part.split for part in scores),
         split_fingerprint=joint_fingerprint([part.split_fingerprint for part in scores]),
         remarks=list(dict.fromkeys([*member_remarks, *remarks])),
         zero_shot=scores[0].zero_shot if len({part.backbone for part in scores}) == 1 else {},

@@ -84,8 +84,8 @@ def score_backbone(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Bac
     )
 
 
-def check_same(plan: Experiment, folder: RunFolder) -> None:
-    """Check that a run that was begun in `folder` has this plan.
+def check_same(plan: Experiment, folder: RunFolder, backbone: bool = True) -> None:
+    """Check that a run that was begun in `folder` has this plan, if need be but for its `backbone`.
 
     Raises:
         ConfigError: If not.
@@ -94,7 +94,10 @@ def check_same(plan: Experiment, folder: RunFolder) -> None:
         return
     begun = read_experiment(folder.plan("experiment")).experiment
     fitted = with_folds(plan, load_dataset(plan))
-    if changed := differences(begun.document(), fitted.document()):
+    there, here = begun.document(), fitted.document()
+    if not backbone:
+        here["backbone"] = there["backbone"]
+    if changed := differences(there, here):
         allowed = "Allowed: the settings that it was begun with, or a new folder (`out`)"
         raise ConfigError(str(folder), [f"was begun with {', '.join(changed)}. {allowed}"])
 

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 import dmlray
 from dmlray.cli.commands import main
 from dmlray.evaluation.significance import class_interval
+from dmlray.inference.evaluate import other_data
 from dmlray.inference.export import export
 from dmlray.inference.load import load_model
 from dmlray.learn.run import run_training
@@ -175,6 +178,10 @@ def test_an_experiment_with_a_teacher_needs_none_to_score_backbones(root: Path) 
         ([], "no_such_net", "no_such_net"),
         ([], "timm/test_resnet:cls", "cls needs a network with a class token"),
         (["seed=8"], "timm/test_resnet", "was begun with"),
+        (["data.transform.size=32"], "timm/test_resnet:avg+max", "was begun with data.transform"),
+        (["protocol.metric=recall_at_2"], "timm/test_resnet:avg+max", "was begun with protocol.m"),
+        (["protocol.selection=last"], "timm/test_resnet:avg+max", "was begun with protocol.sel"),
+        (["protocol.fold=1"], "timm/test_resnet:avg+max", "was begun with protocol.fold"),
         (["data.split=all"], "timm/test_resnet", "was begun with"),
     ],
 )
@@ -257,6 +264,37 @@ def test_classes_that_were_trained_on_are_named(trained: Path, root: Path) -> No
         assert (seen in scores.remarks) == expected
     own = read_scores(trained / "scores.json").metrics
     assert dmlray.evaluate(trained, data, display=None).metrics == pytest.approx(own, abs=1e-6)
+
+
+def test_classes_that_trained_are_known_by_their_images_in_any_split(root: Path) -> None:
+    """A training on the second half of the classes, as a CSV file says."""
+    rows = ["path,label,split"]
+    for number in range(6):
+        side = "train" if number >= 3 else "test"
+        rows += [f"images/class{number:02d}/{i}.png,class{number:02d},{side}" for i in range(8)]
+    table = root / "list.csv"
+    table.write_text("\n".join(rows))
+    given = ["data.name=csv", f"data.root={table}", "data.split=given", "budget.epochs=1"]
+    plan = read_experiment(DEMO, words(root, *given, "protocol.selection=last")).experiment
+    here = Runtime(torch.device("cpu"))
+    run_training(plan, RunFolder(root / "given"), lambda epoch: None, here, False)
+    export(root / "given", root / "given_model")
+    seen = "some of these classes were trained on"
+    data = ["data.name=csv", f"data.root={table}"]
+    for folder in (root / "given", root / "given_model"):
+        for split, expected in (("given", False), ("classes", True), ("all", True)):
+            scores, _ = dmlray.evaluate(folder, [*data, f"data.split={split}"], display=None)
+            assert (seen in scores.remarks) == expected, split
+            assert scores.test_classes == (6 if split == "all" else 3)
+
+
+def test_the_rule_that_chose_the_epoch_is_none_of_an_evaluation(trained: Path) -> None:
+    """The authors' rule needs test classes, and `data.split=all` leaves none."""
+    settings = read_experiment(DEMO, ["protocol.selection=best_on_test"]).experiment.document()
+    model: Any = SimpleNamespace(config=SimpleNamespace(settings=settings))
+    plan = other_data(model, ["data.name=demo", "data.split=all", "protocol.nmi=true"])
+    assert (plan.data.split, plan.protocol.nmi) == ("all", True)
+    assert plan.protocol.recall_at == read_experiment(DEMO).experiment.protocol.recall_at
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,19 @@ def test_too_few_seeds_and_no_spread_are_not_tested() -> None:
         paired_t([0.75, 0.5], [0.5, 0.25])
 
 
+@pytest.mark.parametrize("queries", [3, 7, 24, 40, 99, 1000])
+def test_rounding_is_no_spread(queries: int) -> None:
+    """Scores are shares of the queries: equal gains differ in their last bits."""
+    hits = [queries * (2 + seed) // 10 for seed in range(5)]
+    lower, higher = [n / queries for n in hits], [(n + 1) / queries for n in hits]
+    with pytest.raises(ValueError, match="no spread"):
+        paired_t(higher, lower)
+    assert paired_t(higher, [(n + 1) * (1 / queries) for n in hits]).p == 1
+    higher[4] += 1 / queries
+    expected = stats.ttest_rel(higher, lower)
+    assert paired_t(higher, lower).p == pytest.approx(expected.pvalue)
+
+
 def queries_of_classes() -> list[tuple[np.ndarray, np.ndarray]]:
     """The metric of each query of two runs, for each of 30 classes of 2 to 9 queries."""
     rng = np.random.default_rng(5)

@@ -37,6 +37,12 @@ def test_the_reported_recall_is_that_of_the_search(
     assert made.recall_at_10 >= least[kind]
 
 
+def test_a_single_vector_is_found(tmp_path: Path) -> None:
+    about = write_vectors(tmp_path, unit_rows(1, 8, 0), 300)
+    assert build_index(tmp_path, "flat").recall_at_10 == 1
+    assert search_index(tmp_path, about, torch.ones(2, 8), 1).indices.tolist() == [[0], [0]]
+
+
 def test_a_query_by_index_finds_the_known_photo(runs: Path, tmp_path: Path) -> None:
     known = runs / "images" / "class03" / "4.png"
     dmlray.embed(runs / "a", [runs / "images"], tmp_path / "v")

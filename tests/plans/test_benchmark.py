@@ -136,9 +136,18 @@ def test_all_problems_come_at_once() -> None:
         assert part in text, part
 
 
+@pytest.mark.parametrize("given", ["letters", "/data/cub", None, 3, [], {}])
+def test_a_data_set_is_a_group_with_a_name(given: Any) -> None:
+    """Else its cells would be of the default data set, under another's name."""
+    assert "datasets.letters: " in problems(changed(datasets={"letters": given}))
+    assert "datasets.letters: 'cars' is not" in problems(PLAN, "datasets.letters=cars")
+    nameless = problems(changed(datasets={"mine": {"root": "photos"}}))
+    assert "datasets.mine: has root and no name" in nameless
+
+
 def test_a_problem_of_one_data_set_names_it() -> None:
-    text = problems(changed(datasets={"one": {"name": "demo"}, "two": {"nme": "demo"}}))
-    assert "methods.anchor on two: data.nme: unknown key" in text
+    text = problems(changed(datasets={"one": {"name": "demo"}, "two": {"name": "demo", "rot": 1}}))
+    assert "methods.anchor on two: data.rot: unknown key" in text
 
 
 @pytest.mark.parametrize(

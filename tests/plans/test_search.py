@@ -78,6 +78,38 @@ def test_overrides_reach_the_search_and_its_experiment(tmp_path: Path) -> None:
     assert (search.settings.trials, search.experiment.budget.epochs) == (3, 2)
 
 
+def test_a_group_of_the_command_line_takes_the_place_of_the_files(tmp_path: Path) -> None:
+    text = (
+        "set: {budget.epochs: 7, data.batch_size: 32}\nspace: {method.alpha: {low: 8, high: 64}}\n"
+    )
+    path, plain = (
+        write(tmp_path, BASE + text),
+        read_search(write(tmp_path, BASE + SPACE)).experiment,
+    )
+    path = write(tmp_path, BASE + text)
+    one = read_search(path, ["set.data.batch_size=16", "budget.epochs=3"]).experiment
+    assert (one.budget.epochs, one.data.batch_size) == (3, 16)
+    for word in ("set={seed: 4}", "set={}"):
+        whole = read_search(path, [word]).experiment
+        assert (whole.budget.epochs, whole.data.batch_size) == (
+            plain.budget.epochs, plain.data.batch_size
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words", [["protocol.metric=recall_at_1"], ["set.protocol.metric=seconds"]]
+)
+def test_a_search_that_could_not_be_resumed_is_refused(words: list[str], tmp_path: Path) -> None:
+    """Its own file would name a metric twice."""
+    text = BASE + SPACE + "metric: [map_at_r, recall_at_1, seconds]\n"
+    with pytest.raises(ConfigError, match=r"metric: |seconds"):
+        read_search(write(tmp_path, text), words)
+    other = read_search(write(tmp_path, text), ["protocol.metric=r_precision"])
+    other.write(tmp_path / "again.yaml")
+    again = read_search(tmp_path / "again.yaml")
+    assert again.metrics == other.metrics == ("r_precision", "recall_at_1", "seconds")
+
+
 def test_a_study_may_go_on_with_other_loggers(tmp_path: Path) -> None:
     path = write(tmp_path, BASE + "space: {method.alpha: {low: 8, high: 64}}\n")
     first, other = (read_search(path, [f"experiment.loggers={names}"]) for names in ("[]", "[a]"))

@@ -43,8 +43,14 @@ def test_merging_is_concatenating_unit_embeddings(
     assert weighted.remarks == ["cosines of the runs weighted 1, 3"]
 
 
-def test_runs_of_different_rules_say_so(merged: Callable[..., Scores]) -> None:
-    assert merged("a", "last").selection == "mixed"
+def test_runs_of_different_rules_say_so(runs: Path, merged: Callable[..., Scores]) -> None:
+    scores, (one, other) = (
+        merged("a", "last"),
+        (members_of(runs / n)[0].scores for n in ("a", "last")),
+    )
+    assert scores.selection == "mixed"
+    assert one.split != other.split
+    assert scores.split == f"{one.split} + {other.split}"  # as its hash is of both
 
 
 def test_a_projection_is_fitted_on_training_classes_and_marked(
