@@ -1,4 +1,4 @@
-"""What the benchmarks share: who is how fast, and how it is told."""
+"""What the benchmarks share: timed rounds of several functions, and how they are printed."""
 
 import sys
 import time

@@ -219,7 +219,7 @@ def second(kind: str, run: Path) -> None:
 
 
 def fill_disk(process: "subprocess.Popen[str]", disk: Path, dice: random.Random) -> None:
-    """Leave no byte for a while, then make room again."""
+    """Leave no byte for a while, then free some again."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         try:

@@ -59,13 +59,13 @@ def _embed_missing(writer: ShardWriter, progress: Progress | None) -> About:
     missing = list(vector_files.missing_parts(writer.folder, about))
     done = about.total - sum(end - start for start, end in missing)
 
-    def tell(in_part: int) -> None:
+    def report(in_part: int) -> None:
         if progress:
             progress(done + in_part, about.total)
 
-    tell(0)
+    report(0)
     for start, _ in missing:
-        done += writer.write(start, tell)
+        done += writer.write(start, report)
     return about if about.complete else vector_files.finish(writer.folder, about)
 
 

@@ -47,12 +47,12 @@ class ShardWriter:
     device: torch.device
     strict: bool = False
 
-    def write(self, start: int, tell: Callable[[int], None] = lambda done: None) -> int:
+    def write(self, start: int, report: Callable[[int], None] = lambda done: None) -> int:
         """Write the shard that begins with the listed image `start`; the images that it is of.
 
         Args:
             start: Number of the first image.
-            tell: Called with the images done.
+            report: Called with the images done.
 
         Raises:
             DataError: If an image cannot be read and it is `strict`.
@@ -67,7 +67,7 @@ class ShardWriter:
                 crops = [torch.stack(crop) for crop in pairs]
                 vectors.append(self.model.embed_crops(crops, self.device))
             kept += [row._replace(crops=()) for row in rows]
-            tell(len(kept) + len(failures))
+            report(len(kept) + len(failures))
         table = _table(part, kept, vectors, self.about)
         vector_files.write_shard(vector_files.shard_path(self.folder, start), table, failures)
         return len(part)

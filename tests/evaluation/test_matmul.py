@@ -64,12 +64,12 @@ def test_a_torch_without_the_switch_still_multiplies(
     torch.testing.assert_close(add_product(torch.empty(50, 50), rows, rows), rows @ rows.T)
 
 
-@pytest.mark.parametrize("switched_on_by", ["nobody", "allow_tf32", "fp32_precision"])
+@pytest.mark.parametrize("switched_on_by", ["default", "allow_tf32", "fp32_precision"])
 def test_a_gpu_scores_in_float32_though_training_asked_for_tf32(switched_on_by: str) -> None:
     switch = torch.backends.cuda.matmul
     asked = "tf32"
     try:
-        if switched_on_by == "nobody":
+        if switched_on_by == "default":
             asked = switch.fp32_precision
         else:
             setattr(switch, switched_on_by, {"allow_tf32": True}.get(switched_on_by, "tf32"))

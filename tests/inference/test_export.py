@@ -122,17 +122,17 @@ MODES: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.slow  # half a minute for all
 @pytest.mark.parametrize(
-    ("name", "knobs"),
-    [(name, knobs) for name in methods.names() for knobs in MODES.get(name, [{}])],
+    ("name", "settings"),
+    [(name, settings) for name in methods.names() for settings in MODES.get(name, [{}])],
 )
 def test_every_method_goes_through_onnx(
-    runs: Path, tmp_path: Path, name: str, knobs: dict[str, Any]
+    runs: Path, tmp_path: Path, name: str, settings: dict[str, Any]
 ) -> None:
     """On a trunk of one layer: a real one takes seconds to export."""
     statistics = InputStatistics((0.5,) * 3, (0.5,) * 3)
     trunk = Trunk(trunks.Network(nn.Conv2d(3, 24, 4, stride=4), 24, statistics))
     module = methods.load(name)
-    config: ConfigModel = module.Config(**knobs)
+    config: ConfigModel = module.Config(**settings)
     learner = module.Learner(config, trunk, trunk.width, 20)
     size = learner.eval().embed(torch.rand(1, 3, 32, 32)).shape[1]
     head = module.embedding_head(config, size)

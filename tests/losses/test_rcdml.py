@@ -103,9 +103,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], Tensor, Tensor, tuple[float, fl
 
 @pytest.mark.parametrize("path", GOLDEN)
 def test_terms_and_gradients_equal_the_official_code(path: Path) -> None:
-    arrays, embeddings, proxies, knobs = read(path)
+    arrays, embeddings, proxies, settings = read(path)
     single = embeddings.dtype == torch.float32
-    terms = ours(embeddings, proxies, arrays["T"], *knobs)
+    terms = ours(embeddings, proxies, arrays["T"], *settings)
     weights = {"prc": arrays["prc"].item(), "src": arrays["src"].item()}
     loss = torch.stack([weights.get(key, 1.0) * term for key, term in terms.items()]).sum()
     for key, term in {**terms, "loss": loss}.items():
@@ -146,7 +146,7 @@ def test_raw_without_correction_is_proxy_anchor(path: Path) -> None:
 @given(
     shape=st.tuples(st.integers(1, 10), st.integers(1, 8), st.integers(2, 6)),
     present=st.integers(1, 8),
-    knobs=st.tuples(
+    settings=st.tuples(
         st.sampled_from([0.0, 0.1, 0.5]),
         st.sampled_from([0.5, 32.0, 64.0]),
         st.sampled_from([0.0, 0.3, 1.0]),
@@ -156,7 +156,7 @@ def test_raw_without_correction_is_proxy_anchor(path: Path) -> None:
     seed=st.integers(0, 10_000),
 )
 def test_equals_the_formulas_on_any_shape(
-    shape: tuple[int, int, int], present: int, knobs: tuple[float, float, float],
+    shape: tuple[int, int, int], present: int, settings: tuple[float, float, float],
     length: float, absent: Absent, seed: int,
 ) -> None:  # fmt: skip
     batch, classes, dim = shape
@@ -165,8 +165,8 @@ def test_equals_the_formulas_on_any_shape(
     proxies = torch.randn(classes, dim, generator=generator, dtype=torch.float64) * length
     proxies.requires_grad_()
     labels = torch.randint(min(present, classes), (batch,), generator=generator)
-    expected = slowly(embeddings, proxies, labels, *knobs, absent)
-    found = ours(embeddings, proxies, labels, *knobs, absent)
+    expected = slowly(embeddings, proxies, labels, *settings, absent)
+    found = ours(embeddings, proxies, labels, *settings, absent)
     for key, term in found.items():
         assert_close(term, expected[key].detach(), single=False)
         pairs = zip(

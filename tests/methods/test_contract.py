@@ -183,15 +183,15 @@ MODES: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "knobs"),
-    [(name, knobs) for name in methods.names() for knobs in MODES.get(name, [{}])],
+    ("name", "settings"),
+    [(name, settings) for name in methods.names() for settings in MODES.get(name, [{}])],
 )
 def test_the_head_for_inference_embeds_as_the_learner_does(
-    name: str, knobs: dict[str, Any]
+    name: str, settings: dict[str, Any]
 ) -> None:
     """From the learner's own tensors, without its classes, and through its description as JSON."""
     module = methods.load(name)
-    config = module.Config(**knobs)
+    config = module.Config(**settings)
     learner = module.Learner(config, ToyTrunk(SIDE, WIDTH), WIDTH, CLASSES).eval()
     images = noisy_images(0).images
     with torch.no_grad():
@@ -208,10 +208,10 @@ def test_the_space_lies_within_what_is_legal_and_around_the_default(name: str) -
     defaults = module.Config()
     for key, distribution in module.SPACE.items():
         if key.startswith("method."):
-            knob = key.removeprefix("method.")
-            assert distribution.contains(getattr(defaults, knob)), key
+            setting = key.removeprefix("method.")
+            assert distribution.contains(getattr(defaults, setting)), key
             for value in ends(distribution):
-                module.Config(**{knob: value})
+                module.Config(**{setting: value})
 
 
 def test_published_settings_are_legal_and_inside_the_space(name: str) -> None:

@@ -62,7 +62,7 @@ def embed_shards(
         progress: Called with (images done, images in all).
 
     Raises:
-        ResourceError: If the cluster has no room for one actor.
+        ResourceError: If one actor does not fit on the cluster.
         DmlrayError: What ended it.
     """
     failures = 0
