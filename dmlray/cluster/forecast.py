@@ -76,7 +76,7 @@ def of_search(
     folds = plan.experiment.protocol.fold_count
     per_process = ceil(folds / resources.workers)  # folds
     trial = per_process * _training(plan.experiment, found)
-    trial += _TRAIN_START if resources.gpus else 0.0
+    trial += _TRAIN_START if resources.spread else 0.0
     parallel = share_of(cluster, 1).capacity(cluster) if settings.repeats else 1
     repeat = _training(plan.experiment, found, dataset)
     per_process_once = found.feature * len(dataset)

@@ -8,6 +8,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from dmlray.errors import DataError
+from dmlray.evaluation.metrics import is_known
 from dmlray.learn import metrics_log
 from dmlray.learn.class_split import fold_split, load_dataset
 from dmlray.learn.loop import Epoch
@@ -44,10 +45,11 @@ def fold_epochs(
 def mean_over_folds(folds: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
     """Return the mean of each metric; for `metric` also each fold and the standard deviation.
 
-    A missing count is 0.
+    A score that a fold is too small for is left out, a missing count is 0.
     """
     names = dict.fromkeys(name for fold in folds for name in fold)
-    means = {name: fmean(fold.get(name, 0) for fold in folds) for name in names}
+    shared = [n for n in names if not is_known(n) or all(n in fold for fold in folds)]
+    means = {name: fmean(fold.get(name, 0) for fold in folds) for name in shared}
     each = {f"fold{number}/{metric}": fold[metric] for number, fold in enumerate(folds)}
     return {**means, f"{metric}_std": pstdev(fold[metric] for fold in folds), **each}
 

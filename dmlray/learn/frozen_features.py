@@ -1,10 +1,11 @@
 """Features of a frozen trunk, computed once per process, in place of images in batches."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmlray.data import folds
 from dmlray.data.batches.loader import EVALUATION_BATCH, BatchLoader, Pair, share
@@ -42,17 +43,17 @@ class FeatureLoader:
 
 
 def cached_features(
-    plan: Experiment, dataset: Dataset, subset: Subset, device: torch.device,
+    plan: Experiment, dataset: Dataset, subset: Subset, trunk: str, device: torch.device,
     compute: Callable[[], Tensor],
 ) -> Tensor:  # fmt: skip
     """Return the features (N, F) of `subset`, cached in this process.
 
-    A search that trains only heads thus runs the trunk once per fold, not once per trial.
+    A search that trains only heads thus runs the trunk once per fold, not once per trial. `trunk`
+    is its digest, see `trunk_digest`.
     """
-    seed = plan.seed if plan.backbone.weights == "none" else None
     key = repr((
         dataset.fingerprint, folds.fingerprint(dataset, subset), plan.backbone, plan.data.transform,
-        plan.budget.precision, device, seed,
+        plan.budget.precision, device, trunk,
     ))  # fmt: skip
     if key not in _features:
         _features[key] = compute()
@@ -60,6 +61,15 @@ def cached_features(
             _features.popitem(last=False)
     _features.move_to_end(key)
     return _features[key]
+
+
+def trunk_digest(trunk: nn.Module) -> str:
+    """Hash names and values of all tensors: a path of weights may hold others the next time."""
+    digest = hashlib.sha256()
+    for name, tensor in trunk.state_dict().items():
+        digest.update(f"\0{name}\0{tensor.dtype}{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
 
 
 @torch.inference_mode()

@@ -54,9 +54,13 @@ def warm_up_heads(
 
 def _batches(plan: Experiment, labels: np.ndarray, steps: int) -> list[np.ndarray]:
     """Return the first `steps` batches of as many passes as needed."""
+    size, each = plan.data.batch_size, plan.data.images_per_class
+    few = plan.data.replacement == "classes" and len(np.unique(labels)) * (each or size) < size
     batches: list[np.ndarray] = []
     while len(batches) < steps:
         rng = np.random.default_rng([plan.seed, len(batches), 1])
-        size, each = plan.data.batch_size, plan.data.images_per_class
-        batches += per_class(labels, size, each, rng) if each else shuffled(len(labels), size, rng)
+        if each is None:
+            batches += shuffled(len(labels), size, rng)
+        else:  # classes are distinct where there are enough, also if the training repeats them
+            batches += per_class(labels, size, each, rng, "classes" if few else "none")
     return batches[:steps]

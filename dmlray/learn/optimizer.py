@@ -62,6 +62,7 @@ def lr_factor(plan: OptimizerConfig, step: int, steps_per_epoch: int, epochs: in
             return rise * float(plan.gamma ** (epoch // plan.step_epochs))
         case "multistep":
             whole = math.floor if plan.milestone_rounding == "down" else math.ceil
+            # As DREML's authors round, int(.7 * E): 0.7 * 90 is below 63.
             drops = [whole(part * epochs) - plan.early_epochs for part in plan.milestones]
             return rise * float(plan.gamma ** sum(epoch >= drop for drop in drops))
 

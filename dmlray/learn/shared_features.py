@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmlray.atomic_files import write_array
 from dmlray.data import folds
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
+from dmlray.learn.frozen_features import trunk_digest
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.run_folder import RunFolder
 
@@ -29,9 +30,10 @@ _LEVELS = 8  # benchmark, cells, data set, method, search, trials, a trial, its 
 def sharing_features(folder: RunFolder) -> Iterator[None]:
     """Let the trainings in the run `folder` share features; the files go with the block.
 
-    A run inside of one that shares takes part in it.
+    A run inside of one that shares takes part in it. What a killed session left is used, and
+    removed.
     """
-    if _shared_folder(folder):
+    if _shared_above(folder.path.parent):
         yield
         return
     shared = folder.path / _NAME
@@ -47,6 +49,7 @@ def shared_features(
     folder: RunFolder,
     dataset: Dataset,
     subset: Subset,
+    trunk: nn.Module,
     device: torch.device,
     compute: Callable[[Subset], Tensor],
 ) -> Tensor:
@@ -59,15 +62,16 @@ def shared_features(
         folder: Of the training.
         dataset: Images.
         subset: Images wanted.
+        trunk: What `compute` runs.
         device: On which the features are computed and returned.
         compute: Runs the trunk on a subset.
     """
-    shared = _shared_folder(folder)
+    shared = _shared_above(folder.path)
     if shared is None:
         return compute(subset)
     train = folds.train_subset(dataset)
     whole = train if np.isin(subset.rows, train.rows).all() else subset
-    path = shared / f"{_key(plan, dataset, whole, device)}.npy"
+    path = shared / f"{_key(plan, dataset, whole, trunk_digest(trunk), device)}.npy"
     features = _read(path, len(whole))
     if features is None:
         features = compute(whole)
@@ -77,17 +81,19 @@ def shared_features(
     return features.to(device)[torch.from_numpy(np.searchsorted(whole.rows, subset.rows))]
 
 
-def _shared_folder(folder: RunFolder) -> Path | None:
-    around = (folder.path, *folder.path.parents)[:_LEVELS]
+def _shared_above(path: Path) -> Path | None:
+    around = (path, *path.parents)[:_LEVELS]
     return next((each / _NAME for each in around if (each / _NAME).is_dir()), None)
 
 
-def _key(plan: Experiment, dataset: Dataset, subset: Subset, device: torch.device) -> str:
+def _key(
+    plan: Experiment, dataset: Dataset, subset: Subset, trunk: str, device: torch.device
+) -> str:
     """A hash of all that the features depend on, which is not whether the trunk will be trained."""
-    trunk = plan.backbone.model_copy(update={"frozen": False})
+    backbone = plan.backbone.model_copy(update={"frozen": False})
     parts = (
-        dataset.fingerprint, folds.fingerprint(dataset, subset), trunk, plan.data.transform,
-        plan.budget.precision, device.type, plan.seed if trunk.weights == "none" else None,
+        dataset.fingerprint, folds.fingerprint(dataset, subset), backbone, plan.data.transform,
+        plan.budget.precision, device.type, trunk,
     )  # fmt: skip
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 

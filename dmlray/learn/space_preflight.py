@@ -9,8 +9,11 @@ from dmlray import backbones, methods
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset, train_subset
 from dmlray.errors import ConfigError, DmlrayError
+from dmlray.learn.class_split import fold_subsets, with_folds
 from dmlray.learn.preflight import preflight
+from dmlray.learn.retrieval_task import task_of
 from dmlray.plans.search import Search
+from dmlray.plans.search_settings import COSTS
 from dmlray.plans.space_checks import spelled_like
 
 _MAX_PROBLEMS = 5  # listed
@@ -19,13 +22,14 @@ _BATCH = ("data.batch_size", "data.images_per_class", "data.replacement")
 
 
 def preflight_space(search: Search, dataset: Dataset) -> None:
-    """Check each choice, the bounds of integers and combinations of batch settings.
+    """Check each choice, the bounds of integers, combinations of batch settings, and the metrics.
 
     Real numbers change neither shapes nor counts and are not checked.
 
     Raises:
         ConfigError: Lists why trials of `search` would fail.
     """
+    _check_metrics(search, dataset)
     train = train_subset(dataset)
     problems: list[str] = []
     with _quiet():
@@ -34,6 +38,16 @@ def preflight_space(search: Search, dataset: Dataset) -> None:
                 problems.append(f"{spelled_like(values)}: {problem}")
     if problems:
         raise ConfigError("space", problems[:_MAX_PROBLEMS])
+
+
+def _check_metrics(search: Search, dataset: Dataset) -> None:
+    """Check that every fold has all metrics that are sought; preflight checks only the first."""
+    plan = with_folds(search.experiment, dataset)
+    fewest = min(task_of(other).neighbours for _, other in fold_subsets(plan, dataset))
+    kept = (*plan.protocol.retrieval_metrics(fewest), *plan.protocol.clustering_metrics, *COSTS)
+    if lacking := [name for name in search.metrics if name not in kept]:
+        problem = f"{lacking[0]} needs more than the {fewest} images that a query of the smallest"
+        raise ConfigError("metric", [f"{problem} fold is compared with. Allowed: K to {fewest}"])
 
 
 def _points(search: Search) -> list[dict[str, Any]]:

@@ -23,7 +23,12 @@ from dmlray.learn.checkpoint_writer import CheckpointWriter
 from dmlray.learn.class_split import ClassSplit
 from dmlray.learn.compiler import check_compiler
 from dmlray.learn.embed import embed, evaluation_mode
-from dmlray.learn.frozen_features import FeatureLoader, cached_features, embed_features
+from dmlray.learn.frozen_features import (
+    FeatureLoader,
+    cached_features,
+    embed_features,
+    trunk_digest,
+)
 from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch, fit
 from dmlray.learn.optimizer import build_optimizer
@@ -55,6 +60,7 @@ class Training:
     ) -> None:
         self.plan, self.split, self.folder, self.runtime = plan, split, folder, runtime
         self.keep_best = keep_best
+        self._frozen: str | None = None  # digest of a frozen trunk, once it is needed
         self.resumed = runtime.group.ask_main(folder.last_checkpoint.exists)
         classes = len(split.train.classes)
         self.learner = build_learner(plan, classes, runtime, fresh=not self.resumed)
@@ -133,6 +139,7 @@ class Training:
         return self._load(path, TrainState(self.learner, identity=self._identity))
 
     def _load(self, path: Path, state: TrainState[Learner]) -> TrainProgress:
+        self._frozen = None
         progress = checkpoint.load(path, state, self.runtime.group)
         epochs = self.plan.budget.epochs
         if progress.epoch > epochs:
@@ -201,8 +208,10 @@ class Training:
         """Return features (N, F) of the trunk before any training of it; never a trained one's."""
         if not self.plan.backbone.frozen:
             return self._untrained(subset)
+        if self._frozen is None:
+            self._frozen = trunk_digest(self.trunk)
         return cached_features(
-            self.plan, self.split.dataset, subset, self.runtime.device,
+            self.plan, self.split.dataset, subset, self._frozen, self.runtime.device,
             lambda: self._untrained(subset),
         )  # fmt: skip
 
@@ -214,8 +223,10 @@ class Training:
 
         if self.runtime.group.size > 1:  # its workers compute together
             return compute(subset)
-        dataset, device = self.split.dataset, self.runtime.device
-        return shared_features(self.plan, self.folder, dataset, subset, device, compute)
+        return shared_features(
+            self.plan, self.folder, self.split.dataset, subset, self.trunk,
+            self.runtime.device, compute,
+        )  # fmt: skip
 
     def pooled(self, subset: Subset) -> Tensor:
         """Compute the features (N, F) of length 1 of the untrained trunk, to be scored."""

@@ -59,6 +59,10 @@ def test_a_search_takes_the_time_of_its_trials_by_turns(probed: None, dataset: D
     assert gpus.seconds == 3 * (1 * fold + forecast._TRAIN_START)
     assert gpus.memory == 1000
 
+    spread = read_search(SEARCH, [*words, "folds_at_once=2"])  # on Ray Train without GPUs, too
+    cores = forecast.of_search(spread, dataset, Cluster(2, 0, 1))
+    assert cores.seconds == 6 * (1 * fold + forecast._TRAIN_START)
+
 
 def test_repeats_and_head_warmup_count(probed: None, dataset: Dataset) -> None:
     words = ["budget.epochs=3", "budget.head_warmup_steps=0", "trials=1"]

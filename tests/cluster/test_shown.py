@@ -10,6 +10,7 @@ from rich.console import Console
 
 from dmlray.cluster.ensemble.member_queue import MemberQueue
 from dmlray.cluster.resources import Cluster
+from dmlray.cluster.search import tune_callback
 from dmlray.cluster.search.searcher import StudySearcher
 from dmlray.cluster.search.tune_callback import TuneCallback
 from dmlray.cluster.train import EpochDisplay
@@ -64,6 +65,20 @@ def test_a_search_shows_the_speed_of_its_running_trials(tmp_path: Path) -> None:
         "1 trials done, best map_at_r 0.500 100 images/s",
         "2 trials done, best map_at_r 0.500",
     ]
+
+
+def test_a_trial_that_starts_again_frees_what_its_workers_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, folder = read_search("searches/rcdml_demo.yaml", ["trials=2"]), RunFolder(tmp_path)
+    study, freed = StudySearcher(plan, folder), list[Path]()
+    monkeypatch.setattr(tune_callback, "release", lambda trial: freed.append(trial.path))
+    callback = TuneCallback(plan, folder, study, _Notes())
+    for name in "ab":
+        study.suggest(name)
+    trial: Any = SimpleNamespace(trial_id="b", last_result={})
+    callback.on_trial_recover(1, [trial], trial)
+    assert freed == [folder.trial(1).path]
 
 
 def test_an_ensemble_shows_the_speed_of_its_running_members(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dmlray import backbones
 from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset as unseen
 from dmlray.learn import frozen_features
@@ -17,6 +18,7 @@ from dmlray.learn.trainer import Training
 from dmlray.plans.experiment import Experiment
 from dmlray.plans.resolve import override, read_experiment
 from dmlray.plans.run_folder import RunFolder
+from dmlray.scores import read_scores
 from tests.toy_data import draw_images, toy_words
 
 HERE = Runtime(torch.device("cpu"))
@@ -148,6 +150,42 @@ def test_another_trunk_has_features_of_its_own(plan: Experiment, tmp_path: Path)
             training = Training(each, fold_split(each, dataset, 0), run.trial(0), HERE)
             training.pooled(training.split.train)
         assert len(list(tmp_path.glob(".features/*.npy"))) == 2
+
+
+def test_weights_that_were_replaced_have_features_of_their_own(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    """The path is the same: in one process, and in the scores of a finished run."""
+    weights, dataset, pooled = tmp_path / "w.pt", load_dataset(plan), []
+    same = override(plan, "same", {"backbone.weights": str(weights), "budget.epochs": 1})
+    with sharing_features(RunFolder(tmp_path)):
+        for seed in range(2):
+            torch.manual_seed(seed)
+            trunk = backbones.build(plan.backbone.name, "none").network
+            torch.save(trunk.state_dict(), weights)
+            run = RunFolder(tmp_path / f"{seed}")
+            run_training(same, run, lambda epoch: None, HERE)
+            training = Training(same, fold_split(same, dataset, 0), RunFolder(tmp_path / "x"), HERE)
+            pooled.append(training.pooled(training.split.train))
+    assert not torch.allclose(pooled[0], pooled[1])
+    frozen_features._features.clear()
+    for seed in range(2):
+        run = RunFolder(tmp_path / f"{seed}")
+        assert evaluate(same, run, HERE).metrics == read_scores(run.scores).metrics
+
+
+def test_features_that_a_killed_session_left_are_used_and_removed(
+    plan: Experiment, tmp_path: Path
+) -> None:
+    run, left = RunFolder(tmp_path), tmp_path / ".features" / "left.npy"
+    left.parent.mkdir()
+    left.touch()
+    with sharing_features(run):
+        assert left.exists()
+        with sharing_features(run.trial(0)):
+            pass
+        assert left.exists()
+    assert not left.parent.exists()
 
 
 def test_the_deepest_training_of_a_benchmark_shares_features(

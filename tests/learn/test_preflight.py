@@ -216,6 +216,14 @@ def test_folds_report_the_mean_of_their_steps_without_pairs() -> None:
     assert means["steps_without_pairs"] == 1.5
 
 
+def test_a_score_that_one_fold_is_too_small_for_has_no_mean() -> None:
+    """It is no 0: only counts are."""
+    large = {"map_at_r": 0.5, "recall_at_8": 1.0, "precision_at_9": 0.2, "nmi": 0.3}
+    means = mean_over_folds([large, {"map_at_r": 0.25}], "map_at_r")
+    assert means.keys() == {"map_at_r", "map_at_r_std", "fold0/map_at_r", "fold1/map_at_r"}
+    assert means["map_at_r"] == 0.375
+
+
 def test_one_image_per_device_is_refused_where_batchnorm_gets_one_value(
     draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from dmlray.learn.class_split import fold_split, full_split, load_dataset
 from dmlray.learn.cross_validation import Clock, lockstep, mean_over_folds
 from dmlray.learn.head_warmup import warm_up_heads
 from dmlray.learn.loop import Epoch
+from dmlray.learn.preflight import preflight
 from dmlray.learn.run import evaluate, run_training
 from dmlray.learn.runtime import Runtime
 from dmlray.learn.trainer import Training
@@ -177,6 +178,21 @@ def test_frozen_statistics_do_not_change_while_weights_do(plan: Experiment, tmp_
     assert statistics
     assert all(torch.equal(before[key], after[key]) for key in statistics)
     assert not all(torch.equal(before[key], after[key]) for key in before if ".bn" in key)
+
+
+@pytest.mark.parametrize(("size", "each"), [(20, 2), (8, 1), (6, 3)])
+def test_head_warm_up_repeats_classes_where_the_training_does(
+    plan: Experiment, tmp_path: Path, size: int, each: int
+) -> None:
+    """Six classes train: batches of more are allowed, as DCML's authors draw them."""
+    words = {
+        "data.batch_size": size, "data.images_per_class": each, "data.replacement": "classes",
+        "budget.head_warmup_steps": 3, "budget.epochs": 1,
+    }  # fmt: skip
+    few = override(plan, "few", words)
+    preflight(few)
+    scores = run_training(few, RunFolder(tmp_path), lambda epoch: None, RUNTIME, False)
+    assert scores.metrics
 
 
 def test_a_frozen_trunk_is_trained_after_warm_up(plan: Experiment, tmp_path: Path) -> None:

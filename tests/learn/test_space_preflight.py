@@ -85,3 +85,16 @@ def test_a_valid_space_passes(images: Path, tmp_path: Path) -> None:
         "  data.batch_size: {choices: [4, 8]}\n  optimizer.lr: {low: 1.0e-5, high: 1.0e-2}\n"
     )
     check(images, tmp_path, space)
+
+
+@pytest.mark.parametrize(
+    "second", ["recall_at_16", "precision_at_12", "mean_average_precision_at_12"]
+)
+def test_every_metric_that_is_sought_must_fit_into_every_fold(
+    images: Path, tmp_path: Path, second: str
+) -> None:
+    """A fold has two classes of six images, so that a query is compared with 11."""
+    space = "  method.margin: {low: 0.0, high: 0.3}\n"
+    with pytest.raises(ConfigError, match=f"metric: {second} needs more than the 11 images"):
+        check(images, tmp_path, space, f"metric=[map_at_r, {second}, seconds]")
+    check(images, tmp_path, space, "metric=[map_at_r, recall_at_11, embedding_size]")

@@ -61,8 +61,9 @@ class TuneCallback(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self._show()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Log that a trial restarts after its process died."""
+        """Log that a trial restarts after its process died, and free what its workers hold."""
         number = self._study.number(trial.trial_id)
+        release(self._folder.trial(number))
         self._display.log(f"trial {number}: {DIED}; resumes from its last checkpoints")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from dmlray.data.cache.image_copies import ImageCopies, StoredImage, copied
-from dmlray.data.datasets.table_columns import OPTIONAL, UNUSED, ImageTable
+from dmlray.data.datasets.table_columns import OPTIONAL, UNUSED, ImageTable, columns
 from dmlray.errors import DataError
 from dmlray.file_reading import open_regular, parse_json, reason
 
@@ -78,15 +78,16 @@ def read(kind: str, source: Path, folder: Path, files: Sequence[ArrowFile]) -> I
     schema = _schema(source, files)
     image, label = _image(source, schema), _label(source, schema)
     others = [name for name in schema.names if name.lower() in (SPLIT, *OPTIONAL, *UNUSED)]
-    _check_texts(source, schema, [label, *others, *([] if image else [PATH])])
+    path = PATH if image else _named(schema, PATH) or PATH
+    _check_texts(source, schema, [label, *others, *([] if image else [path])])
     copies = _copies(kind, source, folder, files, image) if image else None
     by_folder = files[0].split is not None and SPLIT not in map(str.lower, others)
-    header = [PATH, label, *others, *([SPLIT] if by_folder else [])]
+    header = [path, label, *others, *([SPLIT] if by_folder else [])]
     classes = _class_names(schema).get(label)
 
     def rows() -> Iterator[tuple[str, list[str]]]:
-        columns = [name for name in header if name in schema.names and not (image and name == PATH)]
-        for split, place, name, values in _numbered(files, columns):
+        stored = [name for name in header if name in schema.names and not (image and name == PATH)]
+        for split, place, name, values in _numbered(files, stored):
             if by_folder:
                 values[SPLIT] = split
             if copies:
@@ -115,9 +116,9 @@ def _schema(source: Path, files: Sequence[ArrowFile]) -> pa.Schema:
 def _image(source: Path, schema: pa.Schema) -> str | None:
     """The column of images: `image`, else without a column `path` the only one; None for paths."""
     found: list[str] = [field.name for field in schema if _holds_images(field.type)]
-    if IMAGE in found:
-        return IMAGE
-    if PATH in schema.names:
+    if (image := _named(schema, IMAGE)) in found:
+        return image
+    if _named(schema, PATH):
         return None
     if len(found) != 1:
         problem = f"{len(found)} columns of images and none named {PATH!r}"
@@ -126,6 +127,12 @@ def _image(source: Path, schema: pa.Schema) -> str | None:
             f" one of images (bytes), named {IMAGE!r} if there are several."
         )
     return found[0]
+
+
+def _named(schema: pa.Schema, column: str) -> str | None:
+    """The name of a column in the file, whose case counts only where there are several."""
+    found = columns(schema.names, column)
+    return schema.names[found[0]] if len(found) == 1 else None
 
 
 def _holds_images(kind: pa.DataType) -> bool:
@@ -144,8 +151,8 @@ def _is_any(kind: pa.DataType, *names: str) -> bool:
 
 def _label(source: Path, schema: pa.Schema) -> str:
     """The column of labels: `label`, else the only ClassLabel of `datasets`."""
-    if LABEL in schema.names:
-        return LABEL
+    if label := _named(schema, LABEL):
+        return label
     found = list(_class_names(schema))
     if len(found) != 1:
         problem = f"no column named {LABEL!r} and {len(found)} of type ClassLabel"

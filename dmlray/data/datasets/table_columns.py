@@ -65,8 +65,9 @@ def read(table: ImageTable, split: Split) -> list[TableEntry]:
     found = {column: indices for column, indices in matches.items() if indices}
     _check_optional(where, found)
     places = {column: indices[0] for column, indices in found.items()}
+    sides = columns(table.header, "split")  # also where it is not read
     return [
-        _entry(f"{table.source}: {place}", place, cells, len(table.header), places)
+        _entry(f"{table.source}: {place}", place, cells, len(table.header), places, sides)
         for place, cells in table.rows
     ]
 
@@ -113,8 +114,9 @@ def _check_optional(where: str, found: Mapping[str, Sequence[int]]) -> None:
 
 
 def _entry(
-    where: str, place: str, cells: Sequence[str], width: int, at: Mapping[str, int]
-) -> TableEntry:
+    where: str, place: str, cells: Sequence[str], width: int, at: Mapping[str, int],
+    sides: Sequence[int],
+) -> TableEntry:  # fmt: skip
     if len(cells) != width:
         raise DataError(
             f"{where}: {len(cells)} values for {width} columns."
@@ -134,17 +136,17 @@ def _entry(
         values["path"],
         values["label"],
         split,
-        _role(where, values["role"], split) if "role" in values else None,
+        _role(where, values["role"], [cells[at] for at in sides]) if "role" in values else None,
         values.get("group"),
         values.get("category"),
         _box(where, values) if boxes.COLUMNS[0] in values else None,
     )
 
 
-def _role(where: str, written: str, split: str | None) -> str:
+def _role(where: str, written: str, sides: Sequence[str]) -> str:
     """Read a role in any case; a training image may have none, which means both."""
-    role, trains = written.lower(), split is not None and train_test.side(split) == "train"
-    if not role and trains:
+    role = written.lower()
+    if not role and [train_test.side(split) for split in sides] == ["train"]:
         return BOTH
     if role not in ROLES:
         allowed = f"{', '.join(ROLES)}; empty where split is train"

@@ -79,6 +79,19 @@ def test_paths_are_read_as_those_of_a_csv_file(source: Path) -> None:
     np.testing.assert_array_equal(found.categories, wanted.categories)
 
 
+def test_the_case_of_a_column_counts_only_among_several(source: Path) -> None:
+    lower = parquet_file.load(parquet(source, table({"path": NAMES, "label": LABELS})))
+    upper = parquet_file.load(parquet(source, table({"Path": NAMES, "LABEL": LABELS})))
+    assert (upper.files, upper.classes) == (lower.files, lower.classes)
+    both = {"Label": ["x"] * 4, "path": NAMES, "label": LABELS}
+    assert parquet_file.load(parquet(source, table(both))).classes == lower.classes
+    assert "no column named 'label'" in refused(
+        source, {"path": NAMES, "Label": LABELS, "LABEL": LABELS}
+    )
+    stored = {"Image": [png(seed) for seed in range(4)], "Label": LABELS}
+    assert len(parquet_file.load(parquet(source, table(stored))).files) == 4
+
+
 @pytest.mark.parametrize("stored", ["struct", "binary", "large_binary"])
 def test_images_inside_of_the_file_are_written_once(
     tmp_path: Path, cache: Path, stored: str
