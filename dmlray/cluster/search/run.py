@@ -67,8 +67,9 @@ def search(
     Raises:
         RunError: If no trial succeeded, or too many failed in a row.
     """
-    study = StudySearcher(plan, folder)
-    if plan.settings.scheduler != "none" and len(plan.metrics) > 1:
+    stops_early = plan.settings.scheduler != "none" and len(plan.metrics) == 1
+    study = StudySearcher(plan, folder, None if stops_early else resources.at_once)
+    if plan.settings.scheduler != "none" and not stops_early:
         display.log("no trial is stopped early, because there are several metrics")
     if study.note:
         display.log(study.note)

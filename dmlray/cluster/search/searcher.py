@@ -25,6 +25,7 @@ from dmlray.cluster.search.study_storage import (
     POINT,
     REASON,
     SAME_AS,
+    End,
     StudyStorage,
     create,
     directions,
@@ -42,6 +43,15 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     Started trials are resumed and stopped ones marked as pruned. No point is trained twice: a trial
     with the point of an earlier one ends as that one does, and names its number.
 
+    Trials that run at the same time end in an order that depends on the machine. A seed gives the
+    same points in any order if each suggestion uses the results of all trials but the `at_once - 1`
+    before it, and waits for these.
+
+    Args:
+        plan: The search.
+        folder: Its run folder.
+        at_once: Trials that run at the same time; None where suggestions use all that has ended.
+
     Attributes:
         study: Optuna's study, in memory.
         note: What a new study began with, see `start_from`; empty where it is nothing.
@@ -50,7 +60,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         ConfigError: If the study in `folder` is damaged or belongs to another plan.
     """
 
-    def __init__(self, plan: Search, folder: RunFolder) -> None:
+    def __init__(self, plan: Search, folder: RunFolder, at_once: int | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="The reported value is ignored", module="optuna")
@@ -73,7 +83,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         )
         self._first = [*([] if past else [plan.base_point()]), *self._record.start_points()]
         self.study.add_trials(past)  # with the same numbers
-        self._trials: dict[str, optuna.trial.Trial] = {}  # by Ray Tune's id
+        self._trials: dict[str, optuna.trial.Trial] = {}  # by Ray Tune's id, as suggested
+        self._at_once = at_once
+        self._ended: dict[str, End] = {}
+        self._told: set[str] = set()  # of those, known to the sampler
         self._points = Points(plan, plan.settings.seed + len(past))
         self._repeats: dict[int, list[optuna.trial.Trial]] = {}  # end as a running one does
         self._started: list[optuna.trial.Trial] = []
@@ -124,11 +137,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         """Whether it is trial 0, the experiment's point."""
         return self.number(trial_id) == 0
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Return the values of a new or resumed trial, or FINISHED."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the values of a new or resumed trial, FINISHED, or None to ask again later."""
         if self.stopped_by or self.out_of_time:
             return str(Searcher.FINISHED)
         if trial_id not in self._trials:
+            if not self._tell_older():
+                return None
             trial = self._started.pop(0) if self._started else self._new()
             if trial is None:
                 return str(Searcher.FINISHED)
@@ -151,14 +166,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
             self._failures.append(reason)
         else:
             self._failures.clear()
-        self._end(trial_id, result, reason)
-        number = self.number(trial_id)
-        for repeat in self._repeats.pop(number, []):
-            self._repeat(repeat, self._row(number))
+        number, end = self.number(trial_id), self._end(trial_id, result, reason)
+        self._ended[trial_id] = end
+        self._record.end(number, end)
+        if self._at_once is None:
+            self._tell(trial_id)
         self._record.submit(_drop_checkpoints, self._folder.trial(number))
 
     def flush(self) -> None:
-        """Wait until the file has every record."""
+        """Tell the study all that has ended; wait until the file has every record."""
+        for trial_id in self._trials:
+            self._tell(trial_id)
         self._record.flush()
 
     def save(self, checkpoint_path: str) -> None:
@@ -232,19 +250,40 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         self.study.tell(trial, first.values if complete else None, first.state)
         self._record.repeat(self._row(trial.number))
 
+    def _tell_older(self) -> bool:
+        """Tell the study what the next suggestion uses; False if some of it has not ended."""
+        if self._at_once is None:
+            return True
+        older = list(self._trials)[: len(self._trials) - self._at_once + 1]
+        if any(trial_id not in self._ended for trial_id in older):
+            return False
+        for trial_id in older:
+            self._tell(trial_id)
+        return True
+
+    def _tell(self, trial_id: str) -> None:
+        """Tell the study how a trial ended, if it has and the study does not know yet."""
+        if trial_id in self._told or trial_id not in self._ended:
+            return
+        self._told.add(trial_id)
+        trial, end = self._trials[trial_id], self._ended[trial_id]
+        if end.reason:
+            trial.set_user_attr(REASON, end.reason)
+        complete = end.state == TrialState.COMPLETE
+        self.study.tell(trial, end.values if complete else None, end.state)
+        for repeat in self._repeats.pop(trial.number, []):
+            self._repeat(repeat, self._row(trial.number))
+
     def _sample(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         return self._plan.ranges.walk(self._base, lambda key, range_: ask(trial, key, range_))
 
-    def _end(self, trial_id: str, result: dict[str, Any], reason: str | None) -> None:
-        trial = self._trials[trial_id]
+    def _end(self, trial_id: str, result: dict[str, Any], reason: str | None) -> End:
         if reason:
-            trial.set_user_attr(REASON, reason)
-            self.study.tell(trial, state=TrialState.FAIL)
-        elif result.get("epoch", 0) < self._plan.epochs(trial.params):
-            self.study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self.study.tell(trial, [result[name] for name in self._plan.metrics])
-        self._record.end(self._row(trial.number), reason)
+            return End(TrialState.FAIL, reason=reason)
+        if result.get("epoch", 0) < self._plan.epochs(self._trials[trial_id].params):
+            reported = self._row(self.number(trial_id)).intermediate_values
+            return End(TrialState.PRUNED, [reported[max(reported)]] if reported else None)
+        return End(TrialState.COMPLETE, [result[name] for name in self._plan.metrics])
 
 
 def _drop_checkpoints(trial: RunFolder) -> None:

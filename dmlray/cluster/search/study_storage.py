@@ -15,12 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection, create_study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from dmlray.atomic_files import whole_file
@@ -34,6 +34,14 @@ SAME_AS = "same_as"  # attribute of a trial: number of an earlier trial with its
 IMPORTED = "imported"  # attribute of a trial: what trained it, and its folds, of `start_from`
 START = "start"  # attribute of the study: points that are trained before others
 PATIENCE = 5.0  # seconds to wait for another process's lock of the file
+
+
+class End(NamedTuple):
+    """How a trial ended: with values, those of its last epoch if stopped; a reason if it failed."""
+
+    state: TrialState
+    values: list[float] | None = None
+    reason: str | None = None
 
 
 def storage(path: Path, new: bool = False, checking: bool = False) -> RDBStorage:
@@ -138,12 +146,12 @@ class StudyStorage:
         row = self._ids[number]
         self.submit(self._storage.set_trial_intermediate_value, row, epoch, value)
 
-    def end(self, trial: FrozenTrial, reason: str | None) -> None:
+    def end(self, number: int, end: End) -> None:
         """Write a trial's final state, and why it failed, in the background."""
-        row = self._ids[trial.number]
-        if reason is not None:
-            self.submit(self._storage.set_trial_user_attr, row, REASON, reason)
-        self.submit(self._storage.set_trial_state_values, row, trial.state, trial.values)
+        row = self._ids[number]
+        if end.reason is not None:
+            self.submit(self._storage.set_trial_user_attr, row, REASON, end.reason)
+        self.submit(self._storage.set_trial_state_values, row, end.state, end.values)
 
     def repeat(self, trial: FrozenTrial) -> None:
         """Write a trial that ended like an earlier one; complete it if the file has it."""
@@ -152,7 +160,8 @@ class StudyStorage:
             return
         for epoch, value in trial.intermediate_values.items():
             self.report(trial.number, epoch, value)
-        self.end(trial, trial.user_attrs.get(REASON))
+        end = End(trial.state, trial.values, trial.user_attrs.get(REASON))
+        self.end(trial.number, end)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
         """Run `work` in the background, after all earlier writes."""

@@ -158,23 +158,31 @@ def test_failures_in_a_row_end_a_search_and_it_can_be_resumed(
 
 
 def test_searches_at_once_run_their_own_trials(tmp_path: Path, fake_gpus: None) -> None:
-    def job(value: float) -> Job:
-        def constant(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Iterator[Epoch]:
-            metrics_log.append(folder.metrics, {"epoch": 1, "map_at_r": value})
-            yield Epoch(1, {"map_at_r": value})
+    """Each has two trials at once, of which every second takes longer: their points are equal."""
 
-        return constant
+    def job(slow: int) -> Job:
+        def scored(plan: Experiment, folder: RunFolder, runtime: Runtime) -> Iterator[Epoch]:
+            time.sleep(1.0 if int(folder.path.name) % 2 == slow else 0.0)
+            metrics = {"map_at_r": plan.optimizer.lr + slow}
+            metrics_log.append(folder.metrics, {"epoch": 1, **metrics})
+            yield Epoch(1, metrics)
 
-    plan = read_search(Path(SEARCH), ["budget.epochs=1", "scheduler=none", "trials=3"])
-    expected, one = {"a": 0.25, "b": 0.5}, Resources(1, 0, 1, 1)
-    for name in expected:
+        return scored
+
+    words = ["budget.epochs=1", "scheduler=none", "trials=6", "startup_trials=2"]
+    plan, two = read_search(Path(SEARCH), words), Resources(1, 0, 1, 2)
+    for name in "01":
         (tmp_path / name).mkdir()
     with ThreadPoolExecutor() as threads:
-        found = {
-            name: threads.submit(
-                search, plan, RunFolder(tmp_path / name), one, SilentDisplay(), job(value)
+        running = [
+            threads.submit(
+                search, plan, RunFolder(tmp_path / f"{slow}"), two, SilentDisplay(), job(slow)
             )
-            for name, value in expected.items()
-        }
-    for name, value in expected.items():
-        assert [row.metrics["map_at_r"] for row in found[name].result().rows] == [value] * 3
+            for slow in range(2)
+        ]
+    one, other = (report.result().rows for report in running)
+    assert [row.values for row in one] == [row.values for row in other]
+    for slow, rows in enumerate((one, other)):
+        assert [row.state for row in rows] == ["COMPLETE"] * 6
+        for row in rows:
+            assert row.metrics["map_at_r"] == pytest.approx(row.values["optimizer.lr"] + slow)
