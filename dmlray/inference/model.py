@@ -121,7 +121,7 @@ class Model:
             DataError: If an image cannot be read.
         """
         single = isinstance(images, str | Path | Image.Image) or (
-            isinstance(images, np.ndarray) and images.ndim <= 3
+            isinstance(images, np.ndarray) and images.ndim in (2, 3)  # else a list of images
         )
         listed: Sequence[ImageLike] = [images] if single else images  # type: ignore[assignment,list-item]
         device = default_device() if device is None else named_device(device)

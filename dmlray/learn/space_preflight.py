@@ -44,7 +44,7 @@ def _check_metrics(search: Search, dataset: Dataset) -> None:
     """Check that every fold has all metrics that are sought; preflight checks only the first."""
     plan = with_folds(search.experiment, dataset)
     fewest = min(task_of(other).neighbours for _, other in fold_subsets(plan, dataset))
-    kept = (*plan.protocol.retrieval_metrics(fewest), *plan.protocol.clustering_metrics, *COSTS)
+    kept = (*plan.protocol.retrieval_metrics(fewest), *COSTS)
     if lacking := [name for name in search.metrics if name not in kept]:
         problem = f"{lacking[0]} needs more than the {fewest} images that a query of the smallest"
         raise ConfigError("metric", [f"{problem} fold is compared with. Allowed: K to {fewest}"])

@@ -82,6 +82,12 @@ def test_a_single_array_is_an_image(model: Model) -> None:
         model.embed(array[..., 0])
 
 
+def test_an_array_of_paths_is_a_list(home: Path, model: Model) -> None:
+    paths = [str(home / f"images/class03/{number}.png") for number in range(3)]
+    assert np.array_equal(model.embed(np.array(paths)), model.embed(paths))
+    assert dmlray.embed(model, np.array(paths), "vectors").count == 3
+
+
 def test_without_any_vector_there_is_nothing_to_search(home: Path, model: Model) -> None:
     Path("broken.png").write_bytes(b"torn")
     assert dmlray.embed(model, "broken.png", "none").failed == 1
