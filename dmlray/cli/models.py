@@ -65,15 +65,15 @@ def embed(
 ) -> None:
     """Embed IMAGES: a folder, a CSV or parquet file with the column path, or image files.
 
-    Without --address and RAY_ADDRESS in this process, on one device. The same command goes on
-    where it was interrupted.
+    Without --address and RAY_ADDRESS, or with --device, in this process on one device. The same
+    command goes on where it was interrupted.
     """
     from dmlray.reporting.progress import Display
 
     options["number"] = "float16" if half else "float32"
-    address = address or os.environ.get("RAY_ADDRESS")
     if address and device:
         raise ConfigError("--device", ["is of one process. Allowed: without --address"])
+    address = address or (None if device else os.environ.get("RAY_ADDRESS"))
     try:
         with Display() as display:
             options["progress"] = display.count_images("embedding images")

@@ -1,5 +1,6 @@
 """Scores of a model on other data than those of its training."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dmlray.data import folds
 from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset, train_subset
 from dmlray.data.unseen import test_subset
-from dmlray.errors import ConfigError, DataError
+from dmlray.errors import ConfigError, DataError, DmlrayError
 from dmlray.evaluation import clustering
 from dmlray.evaluation.metrics import of_clustering
 from dmlray.inference.model import Model
@@ -41,7 +42,10 @@ def other_data(model: Model, overrides: Overrides) -> Experiment:
     given = read_overrides(overrides)
     keys = [*flatten(given.values)]
     allowed = [f"data.{name}" for name in _DATA]
-    strange = [key for key in keys if not (key in allowed or key.startswith("protocol."))]
+    choices = [f"protocol.{name}" for name in _CHOICE]
+    strange = [
+        key for key in keys if key in choices or not (key in allowed or key.startswith("protocol."))
+    ]
     if strange:
         problem = f"is not of an evaluation. Allowed: {', '.join(allowed)}, protocol.KEY"
         raise ConfigError("command line", [f"{key}: {problem}" for key in strange])
@@ -78,20 +82,30 @@ def evaluate_on(
     subset = test_subset(dataset) or train_subset(dataset)
     if flaw := folds.flaw(dataset, subset.classes):
         raise DataError(f"{dataset.root}: what is scored {flaw}. Allowed: at least 2 classes")
+    described = _scores(model, plan, dataset, subset)
     images = [dataset.root / dataset.files[row] for row in subset.rows]
     device = default_device()
     rows = torch.from_numpy(model.embed(images, device=device, progress=progress))
     metrics = all_scores(rows, task_of(subset), plan.protocol)
     precision = precision_of(BudgetConfig(precision=model.config.precision), device)
     scores = replace(
-        _scores(model, plan, dataset, subset),
+        described,
         metrics=metrics,
         clustering=clustering.name(rows.device) if of_clustering([*metrics]) else None,
         precision=str(precision),
         computed_on=computed_on(device),
     )
-    scores.write(folder.evaluation(f"{dataset.name}_{plan.data.split}_{dataset.fingerprint}"))
+    scored = f"{dataset.name}_{plan.data.split}_{dataset.fingerprint}"
+    scores.write(folder.evaluation(scored + _protocol_suffix(model, plan)))
     return scores
+
+
+def _protocol_suffix(model: Model, plan: Experiment) -> str:
+    """A hash of a protocol that is not the training's, so that no scores replace others."""
+    protocol = plan.protocol.model_dump_json()
+    if protocol == other_data(model, {"data.name": plan.data.name}).protocol.model_dump_json():
+        return ""
+    return f"_{hashlib.sha256(protocol.encode()).hexdigest()[:8]}"
 
 
 def _trained_on(model: Model, known: Scores, plan: Experiment) -> set[str]:
@@ -103,7 +117,10 @@ def _trained_on(model: Model, known: Scores, plan: Experiment) -> set[str]:
     if data.get("name", plan.data.name) != plan.data.name:
         return set()
     split = data.get("split", plan.data.split)
-    dataset = load_dataset(override(plan, "data", {"data.split": split}))
+    try:
+        dataset = load_dataset(override(plan, "data", {"data.split": split}))
+    except DmlrayError:  # they are other images: the training's could be divided so
+        return set()
     if dataset.fingerprint != known.dataset_fingerprint:
         return set()
     return {dataset.files[row] for row in train_subset(dataset).rows}
@@ -111,7 +128,7 @@ def _trained_on(model: Model, known: Scores, plan: Experiment) -> set[str]:
 
 def _scores(model: Model, plan: Experiment, dataset: Dataset, subset: Subset) -> Scores:
     """All but the metrics: how the model was trained, and what it is scored on."""
-    known = model.scores
+    known = model.scores if model.scores and model.scores.method != ZERO_SHOT else None
     remarks = list(dataset.remarks)
     if known and _trained_on(model, known, plan) & {dataset.files[row] for row in subset.rows}:
         remarks.append(_SEEN)

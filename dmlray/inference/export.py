@@ -70,7 +70,7 @@ def export(
     if onnx:
         require_packages()
     model = load_model(source)
-    checked = _listed(images) if images else _test_images(source, needed=onnx)
+    checked = _listed(images) if images is not None else _test_images(source, needed=onnx)
     before = model.embed(checked, device="cpu") if half and checked else None
     if half:
         model = _rounded(model)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -20,7 +21,7 @@ PATH, LABEL = "path", "label"
 TABLES = (".csv", ".parquet")
 
 
-Sources = str | Path | Sequence[str | Path]
+Sources = str | Path | Sequence[str | Path] | np.ndarray
 
 
 def list_images(sources: Sources) -> pa.Table:

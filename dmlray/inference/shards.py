@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from dmlray.data import boxes
 from dmlray.data.batches.loader import ahead
 from dmlray.data.cache.decode import UnreadableImageError
 from dmlray.errors import DataError
@@ -86,7 +87,7 @@ class ShardWriter:
         config = self.model.config
         try:
             image = read_image(path, config.max_pixels)
-            digest = sha256(Path(path))
+            digest = sha256(boxes.file_of(Path(path)))
         except UnreadableImageError as error:
             if self.strict:
                 raise

@@ -61,6 +61,11 @@ def _with_experiment(content: Mapping[str, Any]) -> dict[str, Any]:
     experiment = kept.get("experiment")
     if isinstance(experiment, str):
         base = _from_file(experiment, experiment)
+        for word in ("space", "set"):
+            for group in (base.get(word), kept.get(word)):
+                if group and not isinstance(group, Mapping):
+                    problem = f"{word}: {shortened(group)} is not allowed"
+                    raise ConfigError("file", [f"{problem}. Allowed: a group of keys"])
         groups = {
             word: overlay(base.get(word) or {}, kept.get(word) or {})
             for word, overlay in (("space", overlaid), ("set", _with_settings))

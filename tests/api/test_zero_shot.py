@@ -1,6 +1,7 @@
 """Frozen backbones side by side, and models on other data."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -286,6 +287,47 @@ def test_classes_that_trained_are_known_by_their_images_in_any_split(root: Path)
             scores, _ = dmlray.evaluate(folder, [*data, f"data.split={split}"], display=None)
             assert (seen in scores.remarks) == expected, split
             assert scores.test_classes == (6 if split == "all" else 3)
+
+
+def test_data_that_cannot_be_divided_like_the_training_are_others(root: Path) -> None:
+    """A model of `data.split=given` on plain folders, and of plain folders on given ones."""
+    both = root / "both"
+    for side, classes in (("train", range(3)), ("test", range(6, 9))):
+        for number in classes:
+            shutil.copytree(root / f"images/class{number:02d}", both / side / f"c{number}")
+    data = {"plain": root / "images", "given": both}
+    here = Runtime(torch.device("cpu"))
+    for name, other in (("plain", "given"), ("given", "plain")):
+        split = f"data.split={'given' if name == 'given' else 'classes'}"
+        own = [f"data.root={data[name]}", split, "budget.epochs=1", "protocol.selection=last"]
+        plan = read_experiment(DEMO, words(root, *own)).experiment
+        run_training(plan, RunFolder(root / f"on_{name}"), lambda epoch: None, here, False)
+        split = f"data.split={'given' if other == 'given' else 'classes'}"
+        on = ["data.name=folder", f"data.root={data[other]}", split]
+        scores, _ = dmlray.evaluate(root / f"on_{name}", on, display=None)
+        assert "some of these classes were trained on" not in scores.remarks
+
+
+def test_another_protocol_has_a_file_of_its_own(trained: Path, root: Path) -> None:
+    data = {"data.name": "folder", "data.root": str(root / "other"), "data.split": "all"}
+    first, _ = dmlray.evaluate(trained, data, display=None)
+    second, _ = dmlray.evaluate(trained, {**data, "protocol.recall_at": [3]}, display=None)
+    kept = [read_scores(path) for path in trained.glob("evaluation_folder_all_*.json")]
+    assert first in kept
+    assert second in kept
+    for name in ("selection", "fold"):
+        with pytest.raises(dmlray.DmlrayError, match=f"protocol.{name}: is not of an evaluation"):
+            dmlray.evaluate(trained, {**data, f"protocol.{name}": 0}, display=None)
+
+
+def test_nothing_was_trained_on_by_a_backbone_alone(
+    compared: dmlray.ZeroShotResult, root: Path
+) -> None:
+    data = {"data.name": "folder", "data.root": str(root / "images"), "data.split": "all"}
+    run = compared.folder.path / compared.comparison.rows[0].run
+    scores, _ = dmlray.evaluate(run, data, display=None)
+    assert scores.remarks == []
+    assert scores.trained_on == "nothing"
 
 
 def test_the_rule_that_chose_the_epoch_is_none_of_an_evaluation(trained: Path) -> None:

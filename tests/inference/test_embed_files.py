@@ -27,6 +27,21 @@ def model(runs: Path) -> Model:
     return dmlray.load_model(runs / "a")
 
 
+def test_each_box_of_a_table_is_an_image(runs: Path, tmp_path: Path, model: Model) -> None:
+    photo = runs / "images" / "class03" / "4.png"
+    boxed = [f"{photo},2,4,30,28", f"{photo},,,,"]
+    (tmp_path / "list.csv").write_text("\n".join(["path,x1,y1,x2,y2", *boxed]))
+    about = dmlray.embed(model, tmp_path / "list.csv", tmp_path / "v")
+    assert (about.count, about.failed) == (2, 0)
+    table = read(tmp_path / "v")
+    assert table.path.tolist() == [f"{photo}#xywh=2,4,28,24", str(photo)]
+    assert table.width.tolist() == [28, 32]
+    assert set(table.sha256) == {hashlib.sha256(photo.read_bytes()).hexdigest()}  # of the file
+    with Image.open(photo) as image:
+        cut = model.embed([image.crop((2, 4, 30, 28)), image])
+    np.testing.assert_allclose(np.stack(table.vector), cut, atol=1e-6)
+
+
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 20 images, made in batches of 8."""

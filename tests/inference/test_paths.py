@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import dmlray
+from dmlray.cli import main
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.inference.index import build_index
 from dmlray.inference.model import Model
@@ -73,6 +75,17 @@ def test_what_is_no_path_is_one_sentence(home: Path, model: Model, given: str) -
     assert not list(Path().iterdir())
 
 
+def test_a_device_is_of_this_process_whatever_cluster_there_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    words = ["embed", "~/a", f"~/{PHOTO}", "--out", "vectors", "--device", "cpu"]
+    done = CliRunner().invoke(main, words)
+    assert (done.exit_code, "1 of 8 dimensions" in done.output) == (0, True), done.output
+    refused = CliRunner().invoke(main, [*words, "--address", "local"])
+    assert (refused.exit_code, "without --address" in refused.output) == (2, True)
+
+
 def test_a_single_array_is_an_image(model: Model) -> None:
     array = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
     (row,) = model.embed(array)
@@ -86,6 +99,9 @@ def test_an_array_of_paths_is_a_list(home: Path, model: Model) -> None:
     paths = [str(home / f"images/class03/{number}.png") for number in range(3)]
     assert np.array_equal(model.embed(np.array(paths)), model.embed(paths))
     assert dmlray.embed(model, np.array(paths), "vectors").count == 3
+    assert dmlray.export("~/a", "model", half=True, images=np.array(paths)).images == 3
+    with pytest.raises(DmlrayError, match="no images"):
+        dmlray.export("~/a", "other", half=True, images=[])
 
 
 def test_without_any_vector_there_is_nothing_to_search(home: Path, model: Model) -> None:

@@ -107,6 +107,8 @@ def test_members_are_a_whole_number(members: Any) -> None:
         ({"experiment": EXPERIMENT, "member": 3}, "member: unknown key. Did you mean members?"),
         ({"experiment": EXPERIMENT, "trials": 3}, "trials: unknown key. Allowed: experiment"),
         ({"experiment": "no.yaml", "space": {}}, "no.yaml: no such file"),
+        ({"experiment": SEARCH, "set": "seed=1"}, "set: 'seed=1' is not allowed. Allowed: a group"),
+        ({"experiment": SEARCH, "space": [1]}, "space: [1] is not allowed. Allowed: a group of"),
     ],
 )
 def test_what_is_no_entry_is_one_sentence(content: Any, sentence: str) -> None:

@@ -68,7 +68,9 @@ def search(
         RunError: If no trial succeeded, or too many failed in a row.
     """
     stops_early = plan.settings.scheduler != "none" and len(plan.metrics) == 1
-    study = StudySearcher(plan, folder, None if stops_early else resources.at_once)
+    uses_results = plan.settings.sampler not in ("random", "grid")
+    ordered = uses_results and not stops_early
+    study = StudySearcher(plan, folder, resources.at_once if ordered else None)
     if plan.settings.scheduler != "none" and not stops_early:
         display.log("no trial is stopped early, because there are several metrics")
     if study.note:

@@ -254,7 +254,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         """Tell the study what the next suggestion uses; False if some of it has not ended."""
         if self._at_once is None:
             return True
-        older = list(self._trials)[: len(self._trials) - self._at_once + 1]
+        older = list(self._trials)[: max(0, len(self._trials) - self._at_once + 1)]
         if any(trial_id not in self._ended for trial_id in older):
             return False
         for trial_id in older:

@@ -120,16 +120,28 @@ def points_by_order(
     return found
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+@pytest.mark.parametrize(
+    ("sampler", "at_once"), [("tpe", 3), ("gp", 3), ("cmaes", 3), ("random", None), ("grid", None)]
+)
 def test_a_seed_gives_the_same_points_whichever_trial_ends_first(
-    sampler: str, tmp_path: Path
+    sampler: str, at_once: int | None, tmp_path: Path
 ) -> None:
     one, *others = (
-        points_by_order(tmp_path / f"{slow}", sampler, 3, slow) for slow in (1, 2, 3, 7)
+        points_by_order(tmp_path / f"{slow}", sampler, at_once, slow) for slow in (1, 2, 3, 7)
     )
     assert all(other == one for other in others)
     free = [points_by_order(tmp_path / f"free{n}", "tpe", None, n) for n in (1, 2, 3, 7)]
     assert any(other != free[0] for other in free)  # what would else depend on the machine
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 8, 16])
+def test_as_many_trials_begin_as_run_at_the_same_time(at_once: int, tmp_path: Path) -> None:
+    study = StudySearcher(plan(tmp_path), RunFolder(tmp_path), at_once)
+    for number in range(at_once):
+        assert isinstance(study.suggest(f"t{number}"), dict), number
+    assert study.suggest("next") is None
+    study.on_trial_complete("t0", {"epoch": 2, "map_at_r": 0.5})
+    assert isinstance(study.suggest("next"), dict)
 
 
 def test_what_is_held_back_from_the_sampler_is_in_the_file_at_once(tmp_path: Path) -> None:
