@@ -98,13 +98,14 @@ def points_by_order(
     """Points of ten trials, three at once, of which every `slow`-th takes longer than others."""
     folder.mkdir()
     made = plan(folder, f"sampler={sampler}", "startup_trials=2", "trials=10")
-    study, running, found = StudySearcher(made, RunFolder(folder), at_once), list[str](), []
+    study, running = StudySearcher(made, RunFolder(folder), at_once), list[str]()
+    found: dict[str, dict[str, Any]] = {}
     names = iter(f"t{number}" for number in range(10))
     waiting = next(names, None)
     while running or waiting:
         config = study.suggest(waiting) if waiting and len(running) < 3 else None
         if isinstance(config, dict):
-            found.append(config["values"])
+            found[str(waiting)] = config["values"]
             running.append(str(waiting))
             waiting = next(names, None)
             continue
@@ -112,12 +113,11 @@ def points_by_order(
         fast = [name for name in running if int(name[1:]) % slow]
         ending = (fast or running)[0]
         running.remove(ending)
-        values = study._trials[ending].params
-        score = values["method.margin"] + values["method.dim"] / 1000
+        score = found[ending]["method.margin"] + found[ending]["method.dim"] / 1000
         study.on_trial_complete(ending, {"epoch": 2, "map_at_r": score})
     study.flush()
     assert len(study.finished()) >= 10
-    return found
+    return list(found.values())
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_is_held_back_from_the_sampler_is_in_the_file_at_once(tmp_path: Pat
     study.on_trial_complete("b", {"epoch": 2, "map_at_r": 0.5})
     assert study.suggest("c") is None  # waits for a
     assert study.suggest("c") is None
-    study._record.flush()
+    study.flush()
     (kept,) = opened(tmp_path).finished()  # by a session after a kill
     assert (kept.number, kept.value) == (1, 0.5)
     study.on_trial_complete("a", error=True)
