@@ -126,12 +126,13 @@ def points_by_order(
 def test_a_seed_gives_the_same_points_whichever_trial_ends_first(
     sampler: str, at_once: int | None, tmp_path: Path
 ) -> None:
-    one, *others = (
-        points_by_order(tmp_path / f"{slow}", sampler, at_once, slow) for slow in (1, 2, 3, 7)
-    )
-    assert all(other == one for other in others)
-    free = [points_by_order(tmp_path / f"free{n}", "tpe", None, n) for n in (1, 2, 3, 7)]
-    assert any(other != free[0] for other in free)  # what would else depend on the machine
+    one, other = (points_by_order(tmp_path / f"{slow}", sampler, at_once, slow) for slow in (1, 3))
+    assert one == other
+
+
+def test_points_would_depend_on_the_machine_without_an_order(tmp_path: Path) -> None:
+    free = [points_by_order(tmp_path / f"{slow}", "tpe", None, slow) for slow in (1, 2, 3, 7)]
+    assert any(points != free[0] for points in free)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 4, 8, 16])
