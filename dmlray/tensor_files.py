@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from argparse import Namespace
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ _FOREIGN = {  # first bytes of files that are found in place of weights
     b"<": "is a web page, saved in place of the file",
     b"{": "is JSON, not a file of tensors",
 }
+
+
+def hash_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Feed `digest`, of hashlib, with names, shapes and values, in the order of the names."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def read_tensors(path: Path) -> Any:

@@ -86,7 +86,7 @@ def of_search(
         folds=folds,
         epochs=plan.experiment.budget.epochs,
         repeats=settings.repeats,
-        stops_early=settings.scheduler != "none",
+        stops_early=plan.stops_early,
         resources=resources,
         probe=found,
         seconds=ceil(plan.trials / resources.at_once) * trial

@@ -43,6 +43,7 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> Difference:
     if n < 2:
         raise ValueError(f"{n} common seeds; a paired test needs two")
     value, spread = float(differences.mean()), float(differences.std(ddof=1))
+    # Scores are means and their differences: a few units in the last place of the largest score.
     rounding = 8 * np.finfo(np.float64).eps * float(np.abs([first, second]).max())
     if float(np.abs(differences).max()) <= rounding:
         return Difference(0.0, 0.0, 0.0, 1.0, n)

@@ -102,10 +102,9 @@ def evaluate_on(
 
 def _protocol_suffix(model: Model, plan: Experiment) -> str:
     """A hash of a protocol that is not the training's, so that no scores replace others."""
-    protocol = plan.protocol.model_dump_json()
-    if protocol == other_data(model, {"data.name": plan.data.name}).protocol.model_dump_json():
+    if plan.protocol == other_data(model, {"data.name": plan.data.name}).protocol:
         return ""
-    return f"_{hashlib.sha256(protocol.encode()).hexdigest()[:8]}"
+    return f"_{hashlib.sha256(plan.protocol.model_dump_json().encode()).hexdigest()[:8]}"
 
 
 def _trained_on(model: Model, known: Scores, plan: Experiment) -> set[str]:

@@ -26,6 +26,7 @@ from dmlray.learn.precision import precision_of
 from dmlray.methods import Features
 from dmlray.plans.experiment import BudgetConfig
 from dmlray.scores import Scores, protocol_line, why_no_threshold
+from dmlray.tensor_files import hash_tensors
 
 Progress = Callable[[int, int], None]
 
@@ -92,9 +93,7 @@ class Model:
         """Short hash of all that a vector depends on: tensors, architecture and preprocessing."""
         kept = {"branches", "projection", "max_pixels", "precision"}
         digest = hashlib.sha256(self.config.model_dump_json(include=kept).encode())
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(f"\0{name}\0{tuple(tensor.shape)}\0".encode())
-            digest.update(tensor.cpu().contiguous().numpy())
+        hash_tensors(digest, self.network.state_dict())
         return digest.hexdigest()[:16]
 
     def preprocess(self, image: ImageLike) -> dict[str, Tensor]:

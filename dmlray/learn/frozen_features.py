@@ -13,6 +13,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset
 from dmlray.learn.process_group import ProcessGroup
 from dmlray.plans.experiment import Experiment
+from dmlray.tensor_files import hash_tensors
 
 _KEPT = 8  # sets of features: train and validation classes of four folds
 _features: OrderedDict[str, Tensor] = OrderedDict()
@@ -64,11 +65,9 @@ def cached_features(
 
 
 def trunk_digest(trunk: nn.Module) -> str:
-    """Hash names and values of all tensors: a path of weights may hold others the next time."""
+    """Hash all tensors of a trunk: a path of weights may hold others the next time."""
     digest = hashlib.sha256()
-    for name, tensor in trunk.state_dict().items():
-        digest.update(f"\0{name}\0{tensor.dtype}{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    hash_tensors(digest, trunk.state_dict())
     return digest.hexdigest()[:32]
 
 

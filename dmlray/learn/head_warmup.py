@@ -54,13 +54,14 @@ def warm_up_heads(
 
 def _batches(plan: Experiment, labels: np.ndarray, steps: int) -> list[np.ndarray]:
     """Return the first `steps` batches of as many passes as needed."""
-    size, each = plan.data.batch_size, plan.data.images_per_class
-    few = plan.data.replacement == "classes" and len(np.unique(labels)) * (each or size) < size
+    size, each, classes = plan.data.batch_size, plan.data.images_per_class, len(np.unique(labels))
     batches: list[np.ndarray] = []
     while len(batches) < steps:
         rng = np.random.default_rng([plan.seed, len(batches), 1])
         if each is None:
             batches += shuffled(len(labels), size, rng)
-        else:  # classes are distinct where there are enough, also if the training repeats them
-            batches += per_class(labels, size, each, rng, "classes" if few else "none")
+        elif plan.data.replacement == "classes" and classes * each < size:
+            batches += per_class(labels, size, each, rng, "classes")
+        else:  # distinct classes where there are enough, also if the training repeats them
+            batches += per_class(labels, size, each, rng)
     return batches[:steps]

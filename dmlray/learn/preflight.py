@@ -103,16 +103,19 @@ def _check_neighbours(plan: Experiment, fewest: int) -> None:
     protocol = plan.protocol
     kept = {*protocol.retrieval_metrics(fewest), *protocol.clustering_metrics}
     if protocol.metric not in kept:
-        problem = (
-            f"{protocol.metric} needs more than the {fewest} images that a query is compared with"
-        )
-        raise ConfigError("protocol.metric", [f"{problem}. Allowed: K of 1 to {fewest}"])
+        raise too_few_neighbours("protocol.metric", protocol.metric, fewest)
     if beyond := [label(name) for name in protocol.metrics if name not in kept]:
         _logger.warning(
             "protocol: %s is left out where a query is compared with only %d images",
             ", ".join(beyond),
             fewest,
         )
+
+
+def too_few_neighbours(source: str, metric: str, fewest: int) -> ConfigError:
+    """Return the refusal of a metric that queries with `fewest` images to compare with lack."""
+    problem = f"{metric} needs more than the {fewest} images that a query is compared with"
+    return ConfigError(source, [f"{problem}. Allowed: K of 1 to {fewest}"])
 
 
 def _warn_of_folds(plan: Experiment, fitted: Experiment, dataset: Dataset) -> None:

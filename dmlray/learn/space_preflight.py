@@ -10,7 +10,7 @@ from dmlray.data.dataset import Dataset
 from dmlray.data.folds import Subset, train_subset
 from dmlray.errors import ConfigError, DmlrayError
 from dmlray.learn.class_split import fold_subsets, with_folds
-from dmlray.learn.preflight import preflight
+from dmlray.learn.preflight import preflight, too_few_neighbours
 from dmlray.learn.retrieval_task import task_of
 from dmlray.plans.search import Search
 from dmlray.plans.search_settings import COSTS
@@ -46,8 +46,7 @@ def _check_metrics(search: Search, dataset: Dataset) -> None:
     fewest = min(task_of(other).neighbours for _, other in fold_subsets(plan, dataset))
     kept = (*plan.protocol.retrieval_metrics(fewest), *COSTS)
     if lacking := [name for name in search.metrics if name not in kept]:
-        problem = f"{lacking[0]} needs more than the {fewest} images that a query of the smallest"
-        raise ConfigError("metric", [f"{problem} fold is compared with. Allowed: K to {fewest}"])
+        raise too_few_neighbours("metric", lacking[0], fewest)
 
 
 def _points(search: Search) -> list[dict[str, Any]]:

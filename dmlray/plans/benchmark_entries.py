@@ -7,10 +7,10 @@ from typing import Any
 from dmlray.errors import ConfigError
 from dmlray.local_paths import local_path
 from dmlray.nearest_names import nearest_or_all
-from dmlray.plans.config_sources import ConfigSource, flatten, nest, read_file
+from dmlray.plans.config_sources import ConfigSource, nest, overlaid, read_file
 from dmlray.plans.ensemble import MOST_MEMBERS
 from dmlray.plans.plan_files import FOLDERS
-from dmlray.plans.search_space import overlaid
+from dmlray.plans.search_space import overlaid_ranges
 from dmlray.printable import shortened
 
 _KEYS = ("experiment", "space", "set", "use_method_space", "members")
@@ -68,22 +68,11 @@ def _with_experiment(content: Mapping[str, Any]) -> dict[str, Any]:
                     raise ConfigError("file", [f"{problem}. Allowed: a group of keys"])
         groups = {
             word: overlay(base.get(word) or {}, kept.get(word) or {})
-            for word, overlay in (("space", overlaid), ("set", _with_settings))
+            for word, overlay in (("space", overlaid_ranges), ("set", overlaid))
         }
         kept = {**base, **kept, "experiment": base["experiment"]}
         kept |= {word: group for word, group in groups.items() if group}
     return kept
-
-
-def _with_settings(settings: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Put one `set` section above another."""
-    new = flatten(above)
-    kept = {
-        key: value
-        for key, value in flatten(settings).items()
-        if not any(f"{key}.".startswith(f"{k}.") or k.startswith(f"{key}.") for k in new)
-    }
-    return nest({**kept, **new})
 
 
 def _from_file(text: str | None, value: Any) -> dict[str, Any]:

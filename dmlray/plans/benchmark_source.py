@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from dmlray.nearest_names import nearest_or_all
-from dmlray.plans.config_sources import ConfigSource, flatten
+from dmlray.plans.config_sources import ConfigSource, flatten, is_inside
 from dmlray.plans.experiment import Experiment
 from dmlray.printable import shortened
 
@@ -27,10 +27,8 @@ def joined(file: ConfigSource, overrides: ConfigSource, budget: Sequence[str]) -
         return f"set.{key}" if section in Experiment.model_fields and not own else key
 
     new = flatten({full_key(key): value for key, value in overrides.values.items()})
-    replaced = [full_key(key) for key in overrides.values]
-    kept = file.only(
-        lambda key: not any(key == name or key.startswith(f"{name}.") for name in replaced)
-    )
+    replaced = {full_key(key) for key in overrides.values}
+    kept = file.only(lambda key: not is_inside(key, replaced))
     texts = {full_key(key): text for key, text in overrides.texts.items()}
     kept_texts = {key: text for key, text in file.texts.items() if key in kept.values}
     locations = {**file.locations, **dict.fromkeys(new, overrides.name)}

@@ -1,6 +1,6 @@
 """Configuration sources (file, published settings, command line) as dotted keys with locations."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +10,7 @@ import yaml
 
 from dmlray.errors import ConfigError
 from dmlray.file_reading import read_bytes, reason
-from dmlray.local_paths import local_path
+from dmlray.local_paths import path_of
 from dmlray.plans.plan_files import FOLDERS, find
 from dmlray.plans.yaml_reader import compose, key_of, plain
 from dmlray.printable import shortened
@@ -69,10 +69,7 @@ def read_source(source: Source | None, name: str, folders: Sequence[str] = FOLDE
         problem = "is missing" if source is None else f"{shortened(source)} is not allowed"
         allowed = "a YAML file, what one holds as a mapping, or a run to `resume`"
         raise ConfigError(f"`{name}`", [f"{problem}. Allowed: {allowed}"])
-    try:
-        return read_file(local_path(source), folders)
-    except ValueError as error:
-        raise ConfigError(f"`{name}`", [str(error)]) from None
+    return read_file(path_of(name, source), folders)
 
 
 def read_mapping(content: Mapping[str, Any], name: str) -> ConfigSource:
@@ -169,6 +166,32 @@ def flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def groups_above(key: str) -> tuple[str, ...]:
     """`a.b.c` -> `a`, `a.b`."""
     return tuple(key[:dot] for dot, letter in enumerate(key) if letter == ".")
+
+
+def is_inside(key: str, groups: Container[str]) -> bool:
+    """Whether a dotted key is one of `groups` or lies below one."""
+    return any(name in groups for name in (key, *groups_above(key)))
+
+
+def overlaid(
+    group: Mapping[str, Any], above: Mapping[str, Any], replaced: Collection[str] = ()
+) -> dict[str, Any]:
+    """Put one nested group of keys above another; of equal keys, that of `above` stays.
+
+    Args:
+        group: Keys that stay where none stands above them.
+        above: Keys that stand above.
+        replaced: Further keys of which `group` keeps nothing, nor anything below them.
+    """
+    new = flatten(above)
+    heads = {head for key in new for head in groups_above(key)}  # no value where a group comes
+    gone = {*new, *replaced}
+    kept = {
+        key: value
+        for key, value in flatten(group).items()
+        if key not in heads and not is_inside(key, gone)
+    }
+    return nest({**kept, **new})
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], most: int = 4) -> list[str]:

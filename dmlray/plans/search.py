@@ -63,6 +63,11 @@ class Search:
         """`max` or `min` for each metric."""
         return ["min" if name in COSTS else "max" for name in self.metrics]
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether a scheduler may stop trials early, which it does for one metric only."""
+        return self.settings.scheduler != "none" and len(self.metrics) == 1
+
     def point(self, values: dict[str, Any]) -> Experiment:
         """The experiment at one point of the space, checked like any file."""
         return override(self.experiment, "trial", values)

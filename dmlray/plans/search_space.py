@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dmlray.config_model import ConfigModel
 from dmlray.distributions import Choice, Distribution, Float, Int, Space, Value
 from dmlray.errors import ConfigError
-from dmlray.plans.config_sources import ConfigSource, flatten, nest
+from dmlray.plans.config_sources import ConfigSource, flatten, overlaid
 from dmlray.plans.validation_errors import problems
 
 Condition = Mapping[str, tuple[Value, ...]]  # key -> the values of it that let another be searched
@@ -142,13 +142,10 @@ def read_ranges(
     )
 
 
-def overlaid(space: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Put one `space` section above another: its ranges and values replace those of equal keys."""
-    new = flatten(above)
-    sections, fixed = _sections(new)
-    replaced = tuple(f"{key}." for key in (*sections, *fixed))
-    kept = {k: v for k, v in flatten(space).items() if not f"{k}.".startswith(replaced)}
-    return nest({**kept, **new})
+def overlaid_ranges(space: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Put one `space` section above another: a range replaces all of that of the same key."""
+    sections, _ = _sections(flatten(above))
+    return overlaid(space, above, sections)
 
 
 def _sections(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:

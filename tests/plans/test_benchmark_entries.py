@@ -10,7 +10,7 @@ from dmlray.errors import ConfigError
 from dmlray.plans.benchmark_entries import MethodEntry, read_entry
 from dmlray.plans.config_sources import nest, read_file, read_mapping
 from dmlray.plans.search import read_search
-from dmlray.plans.search_space import overlaid
+from dmlray.plans.search_space import overlaid_ranges
 
 EXPERIMENT = "experiments/proxy_anchor_demo.yaml"
 SEARCH = "searches/proxy_anchor_demo.yaml"
@@ -81,7 +81,7 @@ def test_keys_beside_a_search_file_stand_above_its_own() -> None:
 def test_a_space_above_another_replaces_ranges_one_by_one(
     below: dict[str, Any], above: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    assert overlaid(below, above) == expected
+    assert overlaid_ranges(below, above) == expected
 
 
 def test_an_entry_reads_back_as_itself() -> None:

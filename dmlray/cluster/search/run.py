@@ -21,6 +21,7 @@ from dmlray.cluster.reporters import EpochLogger, ToTune
 from dmlray.cluster.resources import Cluster, Patience, current_cluster
 from dmlray.cluster.search.fold_trainer import train_folds
 from dmlray.cluster.search.results import find
+from dmlray.cluster.search.samplers import WITHOUT_RESULTS
 from dmlray.cluster.search.schedulers import scheduler
 from dmlray.cluster.search.searcher import StudySearcher
 from dmlray.cluster.search.study_storage import IMPORTED, refused
@@ -67,11 +68,9 @@ def search(
     Raises:
         RunError: If no trial succeeded, or too many failed in a row.
     """
-    stops_early = plan.settings.scheduler != "none" and len(plan.metrics) == 1
-    uses_results = plan.settings.sampler not in ("random", "grid")
-    ordered = uses_results and not stops_early
+    ordered = plan.settings.sampler not in WITHOUT_RESULTS and not plan.stops_early
     study = StudySearcher(plan, folder, resources.at_once if ordered else None)
-    if plan.settings.scheduler != "none" and not stops_early:
+    if plan.settings.scheduler != "none" and not plan.stops_early:
         display.log("no trial is stopped early, because there are several metrics")
     if study.note:
         display.log(study.note)

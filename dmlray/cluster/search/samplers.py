@@ -20,6 +20,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from dmlray.distributions import Choice, Distribution, Float, Int, Value
 from dmlray.plans.search_settings import SearchSettings
 
+WITHOUT_RESULTS = ("random", "grid")  # samplers whose points depend on no result
+
 
 class Grid(BruteForceSampler):
     """Suggests each combination once, in random order; supports conditions."""

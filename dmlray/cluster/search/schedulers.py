@@ -52,7 +52,7 @@ class Median(MedianStoppingRule):  # type: ignore[misc]  # Ray has no types
 
 def scheduler(plan: Search, published: Spared, past: Past) -> TrialScheduler:
     """Build the scheduler of a plan and replay the trials of earlier sessions."""
-    if plan.settings.scheduler == "none" or len(plan.metrics) > 1:
+    if not plan.stops_early:
         return FIFOScheduler()
     rule = _rule(plan, lambda trial: trial.startswith(_PAST) or published(trial))
     for number, epochs in past:

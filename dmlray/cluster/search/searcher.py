@@ -44,8 +44,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     with the point of an earlier one ends as that one does, and names its number.
 
     Trials that run at the same time end in an order that depends on the machine. A seed gives the
-    same points in any order if each suggestion uses the results of all trials but the `at_once - 1`
-    before it, and waits for these.
+    same points in any order if each suggestion waits for all trials but the `at_once - 1` before
+    it, and uses their results and no others.
 
     Args:
         plan: The search.
@@ -85,8 +85,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         self.study.add_trials(past)  # with the same numbers
         self._trials: dict[str, optuna.trial.Trial] = {}  # by Ray Tune's id, as suggested
         self._at_once = at_once
-        self._ended: dict[str, End] = {}
-        self._told: set[str] = set()  # of those, known to the sampler
+        self._held: dict[str, End] = {}  # of trials that ended, which the sampler does not know yet
         self._points = Points(plan, plan.settings.seed + len(past))
         self._repeats: dict[int, list[optuna.trial.Trial]] = {}  # end as a running one does
         self._started: list[optuna.trial.Trial] = []
@@ -167,7 +166,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         else:
             self._failures.clear()
         number, end = self.number(trial_id), self._end(trial_id, result, reason)
-        self._ended[trial_id] = end
+        self._held[trial_id] = end
         self._record.end(number, end)
         if self._at_once is None:
             self._tell(trial_id)
@@ -175,8 +174,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
 
     def flush(self) -> None:
         """Tell the study all that has ended; wait until the file has every record."""
-        for trial_id in self._trials:
-            self._tell(trial_id)
+        for held in [trial_id for trial_id in self._trials if trial_id in self._held]:
+            self._tell(held)
         self._record.flush()
 
     def save(self, checkpoint_path: str) -> None:
@@ -255,18 +254,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray has no types
         if self._at_once is None:
             return True
         older = list(self._trials)[: max(0, len(self._trials) - self._at_once + 1)]
-        if any(trial_id not in self._ended for trial_id in older):
+        rows = self.study.get_trials(deepcopy=False)
+        open_ = [name for name in older if not rows[self.number(name)].state.is_finished()]
+        if any(trial_id not in self._held for trial_id in open_):
             return False
-        for trial_id in older:
+        for trial_id in open_:
             self._tell(trial_id)
         return True
 
     def _tell(self, trial_id: str) -> None:
-        """Tell the study how a trial ended, if it has and the study does not know yet."""
-        if trial_id in self._told or trial_id not in self._ended:
-            return
-        self._told.add(trial_id)
-        trial, end = self._trials[trial_id], self._ended[trial_id]
+        """Tell the study how a trial ended."""
+        trial, end = self._trials[trial_id], self._held.pop(trial_id)
         if end.reason:
             trial.set_user_attr(REASON, end.reason)
         complete = end.state == TrialState.COMPLETE

@@ -136,7 +136,7 @@ def _entry(
         values["path"],
         values["label"],
         split,
-        _role(where, values["role"], [cells[at] for at in sides]) if "role" in values else None,
+        _role(where, values["role"], [cells[n] for n in sides]) if "role" in values else None,
         values.get("group"),
         values.get("category"),
         _box(where, values) if boxes.COLUMNS[0] in values else None,
